@@ -1,0 +1,36 @@
+# One target per verb; CI runs the same ones. `make test` on a fresh machine does all the set-up it needs.
+
+PYTHON ?= python3
+TOOLS := .tools
+UV := $(TOOLS)/uv/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: setup test lint type format clean
+
+setup: .venv/.done
+
+.venv/.done: pyproject.toml uv.lock .ci/install-packages
+	.ci/install-packages $(TOOLS)
+	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
+	$(UV) sync -q --locked --python $(PYTHON)
+	touch $@
+
+test: lint type
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+type: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -r {} +
