@@ -1,0 +1,151 @@
+"""The reader over the `bpftool` program, for machines where no library can be loaded.
+
+Runs it once per question, with a time-out, and takes its JSON. Knows bpftool's command line and output and nothing
+else; it is the only file outside the demo that starts a process.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from exporter.bpf.cpus import possible_cpus
+from exporter.bpf.maps import (
+    MapDenied,
+    MapDump,
+    MapError,
+    MapInfo,
+    MapMissing,
+    NotAMap,
+    ProgramInfo,
+    ReadAborted,
+    ReaderMissing,
+)
+
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What bpftool says, and what it means here; checked in this order.
+_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
+    (re.compile(r"No such file"), MapMissing, "does not exist"),
+    (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, "is not a pinned BPF map"),
+    (
+        re.compile(r"Operation not permitted|Permission denied"),
+        MapDenied,
+        "may not be read: run as root with CAP_BPF or CAP_SYS_ADMIN, in Kubernetes choose securityProfile: privileged",
+    ),
+)
+
+
+class BpftoolReader:
+    """A `maps.Reader` that asks the program at `path`, waiting at most `timeout` seconds for each answer."""
+
+    name = "bpftool"
+
+    def __init__(self, path: str, timeout: float = 10.0) -> None:
+        self._path = path
+        self._timeout = timeout
+
+    def info(self, pin: str) -> MapInfo:
+        """See `maps.Reader`."""
+        answer = self._ask(pin, "map", "show", "pinned", pin)
+        if not isinstance(answer, dict) or "bytes_key" not in answer:
+            raise NotAMap(f"{pin} is not a pinned BPF map")
+        return MapInfo(
+            pin=pin,
+            id=answer["id"],
+            name=answer.get("name", ""),
+            type=answer["type"],
+            key_size=answer["bytes_key"],
+            value_size=answer["bytes_value"],
+            max_entries=answer["max_entries"],
+            flags=answer.get("flags", 0),
+        )
+
+    def read(self, pin: str) -> MapDump:
+        """See `maps.Reader`."""
+        info = self.info(pin)
+        entries = self._ask(pin, "map", "dump", "pinned", pin)
+        copies = possible_cpus() if info.per_cpu else 1
+        try:
+            return _columns(info, entries, copies)
+        except (KeyError, TypeError, ValueError) as error:
+            # The map was replaced between the two questions, or this bpftool prints another JSON than is known.
+            raise ReadAborted(f"bpftool's answer about {pin} does not fit the map's shape: {error}") from error
+
+    def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
+        """See `maps.Reader`. bpftool prints the load time in whole seconds."""
+        wanted = set(ids)
+        answer = self._ask("the loaded programs", "prog", "show")
+        return [
+            ProgramInfo(entry["id"], entry.get("loaded_at", 0) * 10**9, tuple(entry.get("map_ids", ())))
+            for entry in answer
+            if entry["id"] in wanted
+        ]
+
+    def _ask(self, subject: str, *arguments: str) -> Any:  # JSON
+        try:
+            done = subprocess.run(
+                [self._path, "--json", *arguments], capture_output=True, timeout=self._timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ReadAborted(f"bpftool did not answer about {subject} within {self._timeout:g} s") from error
+        except OSError as error:
+            raise MapError(f"{self._path} could not be started: {error.strerror}") from error
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict) and "error" in answer:
+            raise _complaint(subject, str(answer["error"]))
+        if done.returncode != 0 or answer is None:
+            text = done.stderr.decode("utf-8", "replace").strip() or f"exit status {done.returncode}"
+            raise _complaint(subject, text)
+        return answer
+
+
+def bpftool_reader() -> BpftoolReader:
+    """A reader over the machine's bpftool. Raises `ReaderMissing` when there is none."""
+    path = shutil.which("bpftool") or shutil.which("bpftool", path=_SEARCH_PATH)
+    if path is None:
+        raise ReaderMissing("bpftool is not installed: install the package bpftool")
+    return BpftoolReader(path)
+
+
+def _complaint(subject: str, text: str) -> MapError:
+    for pattern, kind, meaning in _COMPLAINTS:
+        if pattern.search(text):
+            return kind(f"{subject} {meaning}")
+    return MapError(f"bpftool could not read {subject}: {text}")
+
+
+def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
+    # An entry deleted between bpftool's walk and its look-up carries an error in place of a value; one that could not
+    # be read for another reason must not be mistaken for it.
+    whole = [entry for entry in entries if not _vanished(entry)]
+    keys = [_bytes(entry["key"]) for entry in whole]
+    if info.per_cpu:
+        values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
+    else:
+        values = [[_bytes(entry["value"])] for entry in whole]
+    return MapDump(
+        info,
+        np.array(keys, np.uint8).reshape(len(whole), info.key_size),
+        np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
+    )
+
+
+def _vanished(entry: dict[str, Any]) -> bool:
+    for value in chain((entry.get("value"),), entry.get("values") or ()):
+        if isinstance(value, dict) and "error" in value:
+            if "No such file" in str(value["error"]):
+                return True
+            raise ValueError(value["error"])
+    return False
+
+
+def _bytes(words: list[str]) -> list[int]:
+    return [int(word, 16) for word in words]

@@ -1,0 +1,140 @@
+"""A reader over any C library that has the commands of bpf(2): what `libbpf.py` and `bcc.py` share.
+
+Opens a pin read-only, asks the kernel for its shape, walks it, closes it. Knows the kernel's info structures
+(include/uapi/linux/bpf.h: struct bpf_map_info, struct bpf_prog_info) and nothing of where the library came from.
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from exporter.bpf.cpus import possible_cpus
+from exporter.bpf.maps import MAP_TYPES, MapDump, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
+from exporter.bpf.walk import Calls, read_columns
+
+_BPF_F_RDONLY = 1 << 3
+# type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.
+_MAP_INFO = struct.Struct("=6I16s")
+# struct bpf_prog_info: load_time (u64) at 40, nr_map_ids (u32) at 52, map_ids (u64, an address) at 56.
+_PROGRAM_INFO_SIZE = 64
+_MOST_MAP_IDS = 256
+
+
+class ObjGetOpts(ctypes.Structure):
+    """struct bpf_obj_get_opts of libbpf 0.8 and later."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("file_flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
+
+
+def bind(library: ctypes.CDLL, name: str, *arguments: type) -> Callable[..., int]:
+    """The C function `int name(arguments)` as one that raises OSError with its errno; `ReaderMissing` if absent."""
+    try:
+        function = ctypes.CFUNCTYPE(ctypes.c_int, *arguments, use_errno=True)((name, library))
+    except AttributeError as error:
+        raise ReaderMissing(f"{library._name} has no {name}: it is older than libbpf 0.8") from error
+
+    def call(*values: object) -> int:
+        result = function(*values)
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return int(result)
+
+    return call
+
+
+def bind_open_pin(library: ctypes.CDLL) -> Callable[[bytes], int]:
+    """Opens a pin read-only (BPF_F_RDONLY): the kernel then refuses updates and deletes through the descriptor."""
+    obj_get = bind(library, "bpf_obj_get_opts", ctypes.c_char_p, ctypes.c_void_p)
+    options = ObjGetOpts(ctypes.sizeof(ObjGetOpts), _BPF_F_RDONLY, 0)
+    return lambda pin: obj_get(pin, ctypes.addressof(options))
+
+
+class LibraryReader:
+    """A `maps.Reader` over the C functions in `calls`."""
+
+    def __init__(self, name: str, calls: Calls) -> None:
+        self.name = name
+        self._calls = calls
+
+    def info(self, pin: str) -> MapInfo:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (_, info):
+            return info
+
+    def read(self, pin: str) -> MapDump:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (descriptor, info):
+            copies = possible_cpus() if info.per_cpu else 1
+            try:
+                keys, values = read_columns(self._calls, descriptor, info, copies)
+            except OSError as error:
+                raise map_error(pin, error.errno or 0, "reading") from error
+            return MapDump(info, keys, values)
+
+    def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
+        """See `maps.Reader`."""
+        found = (self._program(program) for program in ids)
+        return [program for program in found if program is not None]
+
+    @contextmanager
+    def _opened(self, pin: str) -> Iterator[tuple[int, MapInfo]]:
+        try:
+            descriptor = self._calls.open_pin(os.fsencode(pin))
+        except OSError as error:
+            raise map_error(pin, error.errno or 0, "opening") from error
+        try:
+            yield descriptor, self._map_info(pin, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _map_info(self, pin: str, descriptor: int) -> MapInfo:
+        # Programs and links are pinned too, and their info structures look plausible when read as a map's.
+        if os.readlink(f"/proc/self/fd/{descriptor}") != "anon_inode:bpf-map":
+            raise NotAMap(f"{pin} is not a pinned BPF map")
+        buffer = ctypes.create_string_buffer(_MAP_INFO.size)
+        try:
+            self._object_info(descriptor, buffer)
+        except OSError as error:
+            raise map_error(pin, error.errno or 0, "asking the shape of") from error
+        kind, number, key_size, value_size, max_entries, flags, name = _MAP_INFO.unpack(buffer.raw)
+        return MapInfo(
+            pin=pin,
+            id=number,
+            name=name.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
+            type=MAP_TYPES[kind] if kind < len(MAP_TYPES) else f"type_{kind}",
+            key_size=key_size,
+            value_size=value_size,
+            max_entries=max_entries,
+            flags=flags,
+        )
+
+    def _object_info(self, descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
+        length = ctypes.c_uint32(len(buffer))
+        self._calls.object_info(descriptor, ctypes.addressof(buffer), ctypes.byref(length))
+
+    def _program(self, number: int) -> ProgramInfo | None:
+        try:
+            descriptor = self._calls.program_by_id(number)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise map_error(f"program {number}", error.errno or 0, "opening") from error
+        try:
+            return self._program_info(number, descriptor)
+        except OSError as error:
+            raise map_error(f"program {number}", error.errno or 0, "asking the maps of") from error
+        finally:
+            os.close(descriptor)
+
+    def _program_info(self, number: int, descriptor: int) -> ProgramInfo:
+        map_ids = (ctypes.c_uint32 * _MOST_MAP_IDS)()
+        buffer = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+        struct.pack_into("=I", buffer, 52, _MOST_MAP_IDS)
+        struct.pack_into("=Q", buffer, 56, ctypes.addressof(map_ids))
+        self._object_info(descriptor, buffer)
+        (load_time,) = struct.unpack_from("=Q", buffer, 40)
+        (count,) = struct.unpack_from("=I", buffer, 52)
+        return ProgramInfo(number, load_time, tuple(map_ids[: min(count, _MOST_MAP_IDS)]))

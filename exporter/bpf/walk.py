@@ -1,0 +1,123 @@
+"""Reads a whole map through an open descriptor: in batches, or key by key where the kernel has no batches.
+
+Knows how the kernel walks a map and what may change under it. A missing key in the middle of a walk is a concurrent
+delete and is skipped; every other error of the kernel leaves as OSError, so half a map is never taken for a whole one.
+The stride of per-CPU values (value size rounded up to 8) is known here and nowhere else.
+"""
+
+import ctypes
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.bpf.maps import MapInfo, ReadAborted
+
+Bytes = NDArray[np.uint8]
+Columns = tuple[Bytes, Bytes]
+
+_BATCH_BYTES = 1 << 20
+_SMALLEST_BATCH = 64
+# ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches answer it. EINVAL is what
+# kernels before 5.6 (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") say.
+_NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The commands of bpf(2) that reading needs, as C functions; each raises OSError with the kernel's errno.
+
+    Addresses are plain integers; `None` as an address is NULL.
+    """
+
+    open_pin: Callable[[bytes], int]
+    object_info: Callable[[int, int, object], int]
+    next_key: Callable[[int, int | None, int], int]
+    lookup: Callable[[int, int, int], int]
+    lookup_batch: Callable[[int, int | None, int, int, int, object], int]
+    program_by_id: Callable[[int], int]
+
+
+def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int) -> Columns:
+    """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`."""
+    stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
+    shape = (copies, stride)
+    try:
+        keys, values = _read_batches(calls, descriptor, info, shape)
+    except OSError as error:
+        if error.errno not in _NO_BATCHES:
+            raise
+        keys, values = _read_keys(calls, descriptor, info, shape)
+    return keys, values[:, :, : info.value_size]
+
+
+def _read_batches(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int]) -> Columns:
+    size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _SMALLEST_BATCH), max(info.max_entries, 1))
+    # The kernel's cursor is a u32 for hash maps and a key for others: room for the larger of the two.
+    cursor = np.zeros(max(info.key_size, 4), np.uint8)
+    chunks: list[Columns] = []
+    started = False
+    total = 0
+    while True:
+        keys, values = np.empty((size, info.key_size), np.uint8), np.empty((size, *shape), np.uint8)
+        count = ctypes.c_uint32(size)
+        at_end = False
+        start = cursor.ctypes.data if started else None
+        try:
+            calls.lookup_batch(
+                descriptor, start, cursor.ctypes.data, keys.ctypes.data, values.ctypes.data, ctypes.byref(count)
+            )
+        except OSError as error:
+            if error.errno == errno.ENOSPC and size < 2 * info.max_entries:
+                size *= 2  # one bucket holds more entries than the batch: ask again for the same place
+                continue
+            if error.errno != errno.ENOENT:
+                raise
+            at_end = True  # "no such entry" is the end of the map, with the last entries in hand
+        started = True
+        chunks.append((keys[: count.value], values[: count.value]))
+        total += count.value
+        if at_end:
+            return _join(chunks)
+        if total > 2 * info.max_entries:
+            raise ReadAborted(f"{info.pin} kept growing while it was read; the next scrape reads it anew")
+
+
+def _join(chunks: list[Columns]) -> Columns:
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate([keys for keys, _ in chunks]), np.concatenate([values for _, values in chunks])
+
+
+def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int]) -> Columns:
+    found: dict[bytes, bytes] = {}
+    key, following = np.zeros(info.key_size, np.uint8), np.zeros(info.key_size, np.uint8)
+    value = np.zeros(shape, np.uint8)
+    start: int | None = None
+    # A key that vanishes under the walk sends the kernel back to the first one; walking over known keys again is
+    # harmless, walking for ever is not.
+    for _ in range(4 * info.max_entries + 1):
+        if not _found(lambda: calls.next_key(descriptor, start, following.ctypes.data)):
+            break
+        key[:] = following
+        start = key.ctypes.data
+        name = key.tobytes()
+        if name not in found and _found(lambda: calls.lookup(descriptor, key.ctypes.data, value.ctypes.data)):
+            found[name] = value.tobytes()
+    else:
+        raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it anew")
+    keys = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), info.key_size)
+    values = np.frombuffer(b"".join(found.values()), np.uint8).reshape(len(found), *shape)
+    return keys, values
+
+
+def _found(call: Callable[[], int]) -> bool:
+    try:
+        call()
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True

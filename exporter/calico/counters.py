@@ -1,0 +1,137 @@
+"""The counter map `cali_counters<V>`: its layouts, its slots, and its bytes as a table.
+
+An entry is `{u32 ifindex, u32 hook}` -> `u64 slot[n]` per CPU (felix/bpf-gpl/counters.h, felix/bpf/counters). Slots are
+append-only: an index has the same meaning in every open-source release. The number of slots tells the layout, the
+version in the pinned name does not. Calico's own reader takes the low 32 bits of each CPU's value; this one takes 64.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.calico import LayoutError
+
+KEY_SIZE = 8
+
+TOTAL, ACCEPTED, DROPPED, REDIRECTED, NAT_COLLISION, UNKNOWN = (
+    "total",
+    "accepted",
+    "dropped",
+    "redirected",
+    "nat_collision",
+    "unknown",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One u64 of a counter entry: its index, its category, the `reason` label and Calico's own caption."""
+
+    number: int
+    category: str
+    reason: str
+    caption: str
+
+
+# felix/bpf-gpl/reasons.h and felix/bpf/counters/counters.go at v3.32.1. Slot 24 is reserved there.
+SLOTS = (
+    Slot(0, TOTAL, "", "packets"),
+    Slot(1, ACCEPTED, "failsafe", "by failsafe"),
+    Slot(2, ACCEPTED, "policy", "by policy"),
+    Slot(3, ACCEPTED, "another_program", "by another program"),
+    Slot(4, DROPPED, "policy", "by policy"),
+    Slot(5, DROPPED, "too_short", "too short packets"),
+    Slot(6, DROPPED, "checksum", "incorrect checksum"),
+    Slot(7, DROPPED, "ip_options", "packets with unsupported IP options"),
+    Slot(8, DROPPED, "malformed_ip", "malformed IP packets"),
+    Slot(9, DROPPED, "encap_failed", "failed encapsulation"),
+    Slot(10, DROPPED, "decap_failed", "failed decapsulation"),
+    Slot(11, DROPPED, "unknown_source", "packets with unknown source"),
+    Slot(12, DROPPED, "unknown_route", "packets with unknown route"),
+    Slot(13, DROPPED, "blackhole_route", "packets hitting blackhole route"),
+    Slot(14, NAT_COLLISION, "", "packets hitting NAT source collision"),
+    Slot(15, DROPPED, "nat_collision_unresolved", "NAT source collision resolution failed"),
+    Slot(16, DROPPED, "conntrack_create_failed", "failed to create conntrack"),
+    Slot(17, REDIRECTED, "plain", "plain"),
+    Slot(18, REDIRECTED, "neigh", "neigh"),
+    Slot(19, REDIRECTED, "peer", "peer"),
+    Slot(20, DROPPED, "fragment_incomplete", "fragment of yet incomplete packet"),
+    Slot(21, DROPPED, "fragment_out_of_order", "fragment out of order within host"),
+    Slot(22, DROPPED, "fragment_unsupported", "fragments not supported"),
+    Slot(23, DROPPED, "qos_limit", "QoS control limit"),
+    Slot(24, UNKNOWN, "24", "slot 24"),
+    Slot(25, DROPPED, "maglev_no_backend", "Maglev lookup found no backends for service IP"),
+    Slot(26, DROPPED, "host_ip_unknown", "VXLAN encap when host IP unknown"),
+)
+ACCEPTED_BY_POLICY, DROPPED_BY_POLICY = 2, 4
+
+# Slot counts of open-source releases: v3.26-v3.29, v3.30, a development tree, v3.31, v3.32.0, v3.32.1 and later.
+# Other editions have had other counts (15 among them) whose slots past 12 are published nowhere.
+RELEASED_COUNTS = (14, 17, 23, 25, 26, 27)
+_CERTAIN_SLOTS = 13
+# From v3.31 (25 slots) on Felix makes an entry when it attaches, and a program that finds none drops every packet;
+# before, the program made it at the first packet.
+_FIRST_COUNT_WITH_ENTRIES_BY_FELIX = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What each slot of an entry means; `source` is `builtin`, `file` (a layout file named slots) or `partial`."""
+
+    slots: tuple[Slot, ...]
+    source: str
+
+    @property
+    def entries_made_by_felix(self) -> bool:
+        """Whether a managed interface without its entry loses every packet (v3.31 and later)."""
+        return len(self.slots) >= _FIRST_COUNT_WITH_ENTRIES_BY_FELIX
+
+
+@dataclass(frozen=True, slots=True)
+class CounterTable:
+    """Decoded counters, row i of each array being one entry: `ifindex` and `hook` uint32 of shape (n,), `sums` uint64
+    of shape (n, slots), each summed over the CPUs.
+    """
+
+    layout: Layout
+    ifindex: NDArray[np.uint32]
+    hook: NDArray[np.uint32]
+    sums: NDArray[np.uint64]
+
+
+def layout_of(count: int, named: Mapping[int, Slot] | None = None) -> Layout:
+    """The layout of an entry with `count` slots; `named` holds the slots that a layout file names for this count."""
+    if count in RELEASED_COUNTS or count > len(SLOTS):
+        certain = len(SLOTS)
+    else:
+        certain = _CERTAIN_SLOTS
+    known = [SLOTS[number] if number < certain else _unknown(number) for number in range(min(count, len(SLOTS)))]
+    known += [_unknown(number) for number in range(len(SLOTS), count)]
+    if named:
+        return Layout(tuple(named.get(slot.number, slot) for slot in known), "file")
+    return Layout(tuple(known), "builtin" if count in RELEASED_COUNTS else "partial")
+
+
+def slot_count(key_size: int, value_size: int) -> int:
+    """The number of slots of a counter map with these sizes in bytes. Raises `LayoutError` when they cannot be one's."""
+    if key_size != KEY_SIZE:
+        raise LayoutError(f"the counter map has keys of {key_size} bytes, expected {KEY_SIZE} (interface index, hook)")
+    if value_size == 0 or value_size % 8:
+        raise LayoutError(f"the counter map has values of {value_size} bytes, expected a multiple of 8")
+    return value_size // 8
+
+
+def decode_counters(keys: NDArray[np.uint8], values: NDArray[np.uint8], layout: Layout) -> CounterTable:
+    """Keys of shape (n, 8) and values of shape (n, cpus, 8 * slots), both uint8, as a table."""
+    count = slot_count(keys.shape[1], values.shape[2])
+    if count != len(layout.slots):
+        raise LayoutError(f"the counter map has {count} slots where {len(layout.slots)} were expected")
+    words = np.ascontiguousarray(keys).view("<u4")
+    sums = np.ascontiguousarray(values).view("<u8").sum(axis=1, dtype=np.uint64)
+    return CounterTable(layout, words[:, 0], words[:, 1], sums)
+
+
+def _unknown(number: int) -> Slot:
+    return Slot(number, UNKNOWN, str(number), f"slot {number}")

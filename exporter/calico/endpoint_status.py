@@ -1,0 +1,67 @@
+"""Calico's endpoint-status files: one per local workload endpoint, naming its pod, interface and addresses.
+
+Written by Felix under `<run dir>/endpoint-status/` (by default from v3.30 on). The file name is
+`<orchestrator> <workload id> <endpoint>`, each part percent-encoded; for Kubernetes the workload id is
+`<namespace>/<pod>`. The content is JSON with `ifaceName`, `ipv4Nets` and `ipv6Nets`.
+"""
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+FOLDER = "endpoint-status"
+# A recorded one has 122 bytes; a pod with a dozen addresses would not reach a thousand.
+LARGEST = 1 << 16
+
+
+class EndpointStatusError(Exception):
+    """A status file that does not say whose interface it is. The message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """The workload behind `interface`: its pod, empty for another orchestrator than Kubernetes, and its addresses."""
+
+    interface: str
+    namespace: str
+    pod: str
+    addresses: tuple[str, ...]
+
+
+def parse_endpoint_status(name: str, text: str) -> EndpointStatus:
+    """The status file called `name` with content `text`. Raises `EndpointStatusError`."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EndpointStatusError(f"the endpoint-status file {name!r} is cut off or not JSON") from error
+    interface = fields.get("ifaceName") if isinstance(fields, dict) else None
+    if not isinstance(interface, str) or not interface:
+        raise EndpointStatusError(f"the endpoint-status file {name!r} names no interface")
+    namespace, pod = _pod(name)
+    addresses = tuple(address for key in ("ipv4Nets", "ipv6Nets") for address in _addresses(fields.get(key)))
+    return EndpointStatus(interface, namespace, pod, addresses)
+
+
+def _pod(name: str) -> tuple[str, str]:
+    # A name that is not UTF-8 arrives with surrogates, which no output could carry.
+    printable = name.encode("utf-8", "backslashreplace").decode()
+    parts = [unquote(part) for part in printable.split(" ")]
+    if len(parts) != 3:
+        raise EndpointStatusError(
+            f"the endpoint-status file {name!r} is not named <orchestrator> <workload> <endpoint>"
+        )
+    orchestrator, workload, _ = parts
+    namespace, slash, pod = workload.partition("/")
+    return (namespace, pod) if orchestrator == "k8s" and slash else ("", "")
+
+
+def _addresses(nets: Any) -> list[str]:  # JSON
+    found = []
+    for net in nets if isinstance(nets, list) else ():
+        try:
+            found.append(str(ipaddress.ip_interface(net).ip))
+        except ValueError:
+            continue  # one odd net does not make the interface's owner unknown
+    return found

@@ -1,0 +1,103 @@
+"""The layout file: an operator's names for slots that his build of Calico has and no open-source release has.
+
+YAML of the form `{when_slots: 15, slots: {14: {category: accepted, reason: egress_gateway}}}`. Anything else in it is
+an error at start: a misread name would be a false number for ever.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, UNKNOWN, Slot, layout_of
+
+CATEGORIES = (ACCEPTED, DROPPED, REDIRECTED)
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+
+
+class LayoutFileError(Exception):
+    """The layout file does not say what it must. The message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutFile:
+    """Names for slots of maps with exactly `when_slots` slots."""
+
+    when_slots: int
+    slots: Mapping[int, Slot]
+
+    def named_for(self, count: int) -> Mapping[int, Slot]:
+        """The names that apply to a map with `count` slots: all or none."""
+        return self.slots if count == self.when_slots else {}
+
+
+def parse_layout_file(text: str) -> LayoutFile:
+    """The layout file in `text`. Raises `LayoutFileError`."""
+    import yaml
+
+    try:
+        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise LayoutFileError(f"the layout file is not YAML: {str(error).splitlines()[0]}") from error
+    fields = _mapping(document, "the layout file", {"when_slots", "slots"})
+    count = fields.get("when_slots")
+    if not _is_number(count) or not 1 <= count <= 1024:
+        raise LayoutFileError("when_slots must be the number of slots of the map, for example 15")
+    named = fields.get("slots")
+    if not isinstance(named, dict) or not named:
+        raise LayoutFileError("slots must map slot numbers to their category and reason")
+    slots = {number: _slot(number, entry, count) for number, entry in named.items()}
+    _refuse_collisions(count, slots)
+    return LayoutFile(count, slots)
+
+
+def _slot(number: object, entry: object, count: int) -> Slot:
+    if not _is_number(number) or not 0 <= number < count:
+        raise LayoutFileError(f"slot {number!r} is not a number from 0 to {count - 1}")
+    if layout_of(count).slots[number].category != UNKNOWN:
+        raise LayoutFileError(f"slot {number} of {count} has a known meaning and cannot be renamed")
+    fields = _mapping(entry, f"slot {number}", {"category", "reason"})
+    category, reason = fields.get("category"), fields.get("reason")
+    if category not in CATEGORIES:
+        raise LayoutFileError(f"slot {number}: category must be one of {', '.join(CATEGORIES)}")
+    if not isinstance(reason, str) or not _REASON.fullmatch(reason):
+        raise LayoutFileError(f"slot {number}: reason must be a word of lower-case letters, digits and underscores")
+    return Slot(number, category, reason, reason.replace("_", " "))
+
+
+def _refuse_collisions(count: int, slots: Mapping[int, Slot]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for slot in layout_of(count, slots).slots:
+        name = (slot.category, slot.reason)
+        if name in seen:
+            raise LayoutFileError(f"slot {slot.number}: another slot is already {slot.category} {slot.reason}")
+        seen.add(name)
+
+
+def _mapping(value: object, what: str, allowed: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise LayoutFileError(f"{what} must be a mapping with {' and '.join(sorted(allowed))}")
+    unknown = [key for key in value if key not in allowed]
+    if unknown:
+        raise LayoutFileError(f"{what} has an unknown key: {unknown[0]!r}")
+    return value
+
+
+def _refuse_duplicates(node: Any) -> None:  # yaml.Node, whose classes carry no types
+    # YAML forbids equal keys; PyYAML silently keeps the last.
+    children = getattr(node, "value", None)
+    if not isinstance(children, list):
+        return
+    pairs = [child for child in children if isinstance(child, tuple)]
+    names = [key.value for key, _ in pairs if isinstance(key.value, str)]
+    for name in names:
+        if names.count(name) > 1:
+            raise LayoutFileError(f"the layout file has {name} twice")
+    for child in children:
+        for part in child if isinstance(child, tuple) else (child,):
+            _refuse_duplicates(part)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,26 @@
+"""Interface names: how Calico derives a workload's, and how bytes of the kernel become text.
+
+The derivation is `VethNameForWorkload` in libcalico-go: the prefix and the first 11 hex digits of SHA-1 of
+`<namespace>.<pod>`. With other CNI plugins (prefix `eni`, for one) the name is not that hash.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+DEFAULT_PREFIXES = ("cali",)
+
+
+def workload_interface(prefix: str, namespace: str, pod: str) -> str:
+    """The host-side interface name that Calico's CNI plugin gives to this pod."""
+    digest = hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()
+    return f"{prefix}{digest[:11]}"
+
+
+def has_workload_prefix(interface: str, prefixes: Sequence[str]) -> bool:
+    """Whether the name alone says workload: one of the prefixes and something after it."""
+    return any(interface.startswith(prefix) and interface != prefix for prefix in prefixes)
+
+
+def decode_name(raw: bytes) -> str:
+    """A name from a fixed-size C field: up to the first NUL; bytes that are not UTF-8 appear as `\\xNN`."""
+    return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")

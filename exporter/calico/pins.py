@@ -1,0 +1,61 @@
+"""What the names under `<bpffs>/tc/globals` mean: which datum a pin holds, in which version, live or left over.
+
+A pinned name is the map's name and a decimal version (none for version 1); `_old` follows while Calico resizes a map
+(felix/bpf/maps, `MapParameters.VersionedName` and `upgrade.go`). The version names a migration, not a layout:
+layouts are told by sizes. Releases v3.24 and v3.25 kept their counters outside this folder, one map per attach point
+(`MapPinPath` in felix/bpf/bpf.go at v3.25.2).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+GLOBALS = "tc/globals"
+COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
+
+_BASES = {
+    "cali_counters": COUNTERS,
+    "cali_iface": IFACE,
+    "cali_rule_ctrs": RULES,
+    "cali_progs_ing": PROGRAMS,
+    "cali_progs_egr": PROGRAMS,
+    "cali_progs": PROGRAMS,
+    "cali_p_nk_ing": PROGRAMS,  # netkit attach points
+    "cali_p_nk_egr": PROGRAMS,
+    "xdp_cali_progs": PROGRAMS,
+}
+_NAME = re.compile(r"(?P<base>[a-z_]+?)(?P<version>[0-9]{0,9})(?P<old>_old)?", re.ASCII)
+_ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pin:
+    """A pinned name that belongs to `datum` (`counters`, `iface`, `rules` or `programs`)."""
+
+    datum: str
+    version: int
+    name: str
+    old: bool
+
+
+def parse_pins(names: Iterable[str]) -> tuple[Pin, ...]:
+    """The pins among `names` that hold something this program reads, by datum and version; other names are left out."""
+    return tuple(sorted(pin for pin in map(_parse_pin, names) if pin is not None))
+
+
+def is_attach_point_folder(name: str) -> bool:
+    """Whether a folder beside `globals` is one where v3.24 and v3.25 pinned the counters of an attach point."""
+    return _ATTACH_POINT.fullmatch(name) is not None
+
+
+def is_attach_point_counters(name: str) -> bool:
+    """Whether a pin in such a folder is the counter map of v3.24 or v3.25."""
+    return name.startswith("cali_counters")
+
+
+def _parse_pin(name: str) -> Pin | None:
+    match = _NAME.fullmatch(name)
+    datum = _BASES.get(match["base"]) if match else None
+    if match is None or datum is None:
+        return None
+    return Pin(datum, int(match["version"] or 1), name, match["old"] is not None)
