@@ -1,0 +1,69 @@
+"""Reads the small files that Calico keeps in its run directory, with limits, following no links.
+
+A file may vanish, be cut in the middle or be replaced by something hostile while it is read; one odd file never hides
+the others. Knows paths and sizes; what a file says is the format room's business.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.node import NodeError
+
+# A policy file of a host endpoint with thousands of rules has been seen at some MB; a status file is under 1 kB.
+LARGEST = 64 << 20
+_MOST_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The regular files of a folder: content by name, and one sentence for each file that could not be read.
+
+    `present` is False when the folder does not exist, which is normal: Calico makes it only where the feature is on.
+    """
+
+    present: bool
+    files: dict[str, bytes]
+    problems: tuple[str, ...]
+
+
+def read_folder(path: Path, largest: int = LARGEST) -> Folder:
+    """The files directly in `path`, each at most `largest` bytes. Raises `NodeError` when it cannot be listed."""
+    names = list_folder(path)
+    if names is None:
+        return Folder(present=False, files={}, problems=())
+    files: dict[str, bytes] = {}
+    problems: list[str] = []
+    for name in names:
+        try:
+            files[name] = _read_file(path / name, largest)
+        except FileNotFoundError:
+            continue  # deleted since it was listed
+        except OSError as error:
+            problems.append(f"{path / name} could not be read: {error.strerror}")
+        except ValueError as error:
+            problems.append(f"{path / name} was left out: {error}")
+    return Folder(present=True, files=files, problems=tuple(problems))
+
+
+def list_folder(path: Path) -> list[str] | None:
+    """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
+    try:
+        return sorted(os.listdir(path))[:_MOST_FILES]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NodeError(f"{path} could not be listed: {error.strerror}") from error
+
+
+def _read_file(path: Path, largest: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        if status.st_size > largest:
+            raise ValueError(f"it has {status.st_size} bytes, more than the limit of {largest}")
+        return file.read(largest)

@@ -1,0 +1,240 @@
+"""A look at a node in one archive, to be looked at anywhere, and back.
+
+`write_bundle` puts a source's raw facts into a tar archive; `Bundle` is a `NodeSource` over such an archive, so every
+command works on it without root, BPF or Calico. The recordings in the tests are bundles. What could not be read on the
+node is kept as the sentence that said so, and is said again.
+
+Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
+`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `endpoint-status/<file>`, `policy/<file>`.
+Others are ignored. Archives are read in memory and never unpacked.
+"""
+
+import io
+import json
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo
+from exporter.calico import LayoutError
+from exporter.node import NodeError
+from exporter.node.files import Folder
+from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.take import Snapshot
+
+FORMAT = 1
+_T = TypeVar("_T")
+_DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, KeyError, TypeError, ValueError, AttributeError)
+_MOST_BYTES = 1 << 30
+_FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
+
+
+class BundleError(Exception):
+    """The file is not a bundle that this program can read. The message is one sentence."""
+
+
+def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) -> list[str]:
+    """Writes everything this program reads of a node into `target`; `about` names versions and the node.
+
+    Returns one sentence for each part that could not be read; the rest is whole.
+    """
+    errors: dict[str, str] = {}
+    members: dict[str, bytes] = {}
+    pins = [pin.name for pin in _kept(errors, "pins", lambda: snapshot.pins) or ()]
+    for name in pins:
+        dump = _kept(errors, f"maps/{name}", lambda name=name: snapshot.source.map_dump(name))
+        if dump:
+            members |= _map_members(name, dump)
+    programs = _kept(errors, "programs", lambda: snapshot.source.programs(_program_ids(snapshot, pins)))
+    members["programs.json"] = _json([asdict(program) for program in programs or ()])
+    members["links.json"] = _json([asdict(link) for link in _kept(errors, "links", lambda: snapshot.links) or ()])
+    routes = _kept(errors, "routes", lambda: snapshot.host_routes)
+    members["routes.json"] = _json([asdict(route) for route in routes or ()])
+    folders = {}
+    for part, prefix in _FOLDERS.items():
+        folder = _kept(errors, part, getattr(snapshot.source, part)) or Folder(present=False, files={}, problems=())
+        folders[part] = {"present": folder.present, "problems": list(folder.problems)}
+        members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
+    live = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
+    head = {
+        "format": FORMAT,
+        "about": about,
+        "reader": snapshot.source.reader_name,
+        "pins": pins,
+        "attach_point_folders": _kept(errors, "attach points", snapshot.source.attach_point_folders) or [],
+        "live": {"pin": live.live.name, "chosen_by": live.chosen_by} if live and live.live else None,
+        "folders": folders,
+        "errors": errors,
+    }
+    _write_archive({"bundle.json": _json(head), **members}, target)
+    return [f"{part}: {sentence}" for part, sentence in errors.items()]
+
+
+class Bundle:
+    """A `NodeSource` over a bundle. Raises `BundleError` at once when the archive is not whole."""
+
+    reader_name = "bundle"
+
+    def __init__(self, members: dict[str, bytes]) -> None:
+        self._members = members
+        head = self._json("bundle.json")
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
+        self._head = head
+        self._errors: dict[str, str] = head["errors"]
+        self.about: dict[str, str] = head["about"]
+
+    def proven_live(self) -> int | None:
+        """The id of the counter map that was proven alive when the bundle was made."""
+        live = self._head["live"]
+        return self.map_info(live["pin"]).id if live else None
+
+    def pin_names(self) -> list[str]:
+        """See `NodeSource`."""
+        self._raise("pins", MapError)
+        return list(self._head["pins"])
+
+    def attach_point_folders(self) -> list[str]:
+        """See `NodeSource`."""
+        return list(self._head["attach_point_folders"])
+
+    def map_info(self, name: str) -> MapInfo:
+        """See `NodeSource`."""
+        self._raise(f"maps/{name}", MapError)
+        if f"maps/{name}/info.json" not in self._members:
+            raise MapMissing(f"the bundle holds no map {name}")
+        return MapInfo(**self._json(f"maps/{name}/info.json")["info"])
+
+    def map_dump(self, name: str) -> MapDump:
+        """See `NodeSource`."""
+        info = self.map_info(name)
+        copies = self._json(f"maps/{name}/info.json")["copies"]
+        try:
+            keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
+            values = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
+            return MapDump(info, keys, values.reshape(len(keys), copies, info.value_size))
+        except (KeyError, ValueError) as error:
+            raise MapError(f"the bundle's map {name} is not whole") from error
+
+    def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
+        """See `NodeSource`."""
+        self._raise("programs", MapError)
+        found = (ProgramInfo(row["id"], row["load_time"], tuple(row["map_ids"])) for row in self._json("programs.json"))
+        return [program for program in found if program.id in set(ids)]
+
+    def links(self) -> tuple[Link, ...]:
+        """See `NodeSource`."""
+        self._raise("links", NodeError)
+        return tuple(Link(**row) for row in self._json("links.json"))
+
+    def host_routes(self) -> tuple[HostRoute, ...]:
+        """See `NodeSource`."""
+        self._raise("routes", NodeError)
+        return tuple(HostRoute(**row) for row in self._json("routes.json"))
+
+    def endpoint_status(self) -> Folder:
+        """See `NodeSource`."""
+        return self._folder("endpoint_status")
+
+    def policy_files(self) -> Folder:
+        """See `NodeSource`."""
+        return self._folder("policy_files")
+
+    def policy_file_names(self) -> list[str]:
+        """See `NodeSource`."""
+        return sorted(self.policy_files().files)
+
+    def _folder(self, part: str) -> Folder:
+        self._raise(part, NodeError)
+        prefix = f"{_FOLDERS[part]}/"
+        files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
+        state = self._head["folders"][part]
+        return Folder(state["present"], files, tuple(state["problems"]))
+
+    def _raise(self, part: str, kind: type[Exception]) -> None:
+        if part in self._errors:
+            raise kind(self._errors[part])
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads(self._members[name])
+        except KeyError as error:
+            raise BundleError(f"the file is not a bundle: it holds no {name}") from error
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"the bundle is damaged: {name} is not JSON") from error
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle in the file at `path`. Raises `BundleError`."""
+    try:
+        with tarfile.open(path) as archive:
+            bundle = Bundle(dict(_contents(archive)))
+        _check(bundle)
+    except OSError as error:
+        raise BundleError(f"{path} could not be read: {error.strerror or error}") from error
+    except _DAMAGE as error:
+        raise BundleError(f"{path} is not a bundle, or is cut off or damaged: {error}") from error
+    return bundle
+
+
+def _check(bundle: Bundle) -> None:
+    # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.attach_point_folders]
+    parts += [bundle.endpoint_status, bundle.policy_files, lambda: bundle.programs([]), bundle.proven_live]
+    parts += [lambda name=name: bundle.map_dump(name) for name in bundle.pin_names()]
+    for part in parts:
+        with suppress(MapError, NodeError):  # what failed on the node is no damage
+            part()
+
+
+def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    room = _MOST_BYTES
+    for member in archive:
+        file = archive.extractfile(member) if member.isfile() else None
+        room -= member.size
+        if room < 0:
+            raise BundleError(f"the bundle unpacks to more than {_MOST_BYTES >> 20} MiB")
+        if file:
+            yield member.name, file.read()
+
+
+def _write_archive(members: dict[str, bytes], target: BinaryIO) -> None:
+    # xz: policy files of one node repeat each other so much that it halves what gzip makes of them.
+    with tarfile.open(fileobj=target, mode="w|xz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
+    info = {"info": asdict(dump.info), "copies": dump.values.shape[1]}
+    return {
+        f"maps/{name}/info.json": _json(info),
+        f"maps/{name}/keys": dump.keys.tobytes(),
+        f"maps/{name}/values": dump.values.tobytes(),
+    }
+
+
+def _program_ids(snapshot: Snapshot, pins: Sequence[str]) -> list[int]:
+    arrays = [pin.name for pin in snapshot.pins if pin.datum == "programs" and pin.name in pins]
+    return sorted({int(one) for name in arrays for one in snapshot.source.map_dump(name).values.view("<u4").ravel()})
+
+
+def _kept(errors: dict[str, str], part: str, ask: Callable[[], _T]) -> _T | None:
+    try:
+        return ask()
+    except (MapError, NodeError, LayoutError) as error:
+        errors[part] = str(error)
+        return None
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode()

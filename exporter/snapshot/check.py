@@ -1,0 +1,104 @@
+"""Looks at a node the way a person would who asks "why are there no numbers?": what is needed, found, missing.
+
+Pure over a snapshot: every part is asked for, and its failure becomes a finding with its remedy.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from exporter.bpf.maps import MapDenied, MapError, MapMissing
+from exporter.calico import LayoutError
+from exporter.node import NodeError
+from exporter.snapshot.take import MapVersions, Snapshot
+
+OK, NOTE, MISSING = "ok", "note", "missing"
+
+_TURN_ON_BPF = "turn Calico's eBPF dataplane on (linuxDataplane: BPF) and look whether calico-node runs on this node"
+_GIVE_RIGHTS = "run as root; in Kubernetes choose securityProfile: privileged"
+_POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration to see policies and rules"
+_STATUS_FILES = "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on) to see pods by name"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: `ok`, a `note` (works without), or `missing` (needed), what was found, what to do."""
+
+    subject: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def findings(snapshot: Snapshot) -> Iterator[Finding]:
+    """All findings about this node, in the order in which one thing needs another."""
+    yield Finding("reader", OK, snapshot.source.reader_name)
+    yield _part("pinned maps", lambda: f"{len(snapshot.pins)} of Calico's that this program reads")
+    yield _part("counter map", lambda: _live(snapshot, snapshot.counter_versions))
+    yield _part("counter layout", lambda: _layout(snapshot))
+    yield _part("counter entries", lambda: f"{len(snapshot.counters.ifindex)} (an interface and a hook each)")
+    yield _part(
+        "interface state", lambda: f"{len(snapshot.ifstate)} interfaces, {_live(snapshot, snapshot.ifstate_versions)}"
+    )
+    yield _part("rule counters", lambda: _live(snapshot, snapshot.rule_versions), otherwise=NOTE)
+    yield _part("links", lambda: f"{len(snapshot.links)} in this network namespace")
+    yield _part("routes", lambda: f"{len(snapshot.host_routes)} to single addresses")
+    yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _optional(snapshot)
+
+
+def _part(subject: str, look: Callable[[], str], otherwise: str = MISSING) -> Finding:
+    try:
+        return Finding(subject, OK, look())
+    except MapDenied as error:
+        return Finding(subject, otherwise, str(error), _GIVE_RIGHTS)
+    except MapMissing as error:
+        return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
+    except LayoutError as error:
+        return Finding(subject, otherwise, str(error), "send a bundle to the developers: this release is new to them")
+    except _Elsewhere as error:
+        return Finding(subject, otherwise, str(error), "run it in the node's network namespace (hostNetwork: true)")
+    except (MapError, NodeError) as error:
+        return Finding(subject, otherwise, str(error))
+
+
+def _live(snapshot: Snapshot, versions: MapVersions) -> str:
+    live = snapshot.live(versions)
+    beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
+    return f"{live.name}, known by: {versions.choice.chosen_by}{beside}"
+
+
+def _layout(snapshot: Snapshot) -> str:
+    layout = snapshot.counter_layout
+    text = f"{len(layout.slots)} slots, {layout.source}"
+    return f"{text}: some slots have no known name, see --calico.layout-file" if layout.source == "partial" else text
+
+
+class _Elsewhere(Exception):
+    """The interfaces that Calico knows are not here."""
+
+
+def _namespace(snapshot: Snapshot) -> str:
+    here = {(link.ifindex, link.name) for link in snapshot.links}
+    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate}
+    if calicos and not calicos & here:
+        raise _Elsewhere("none of the interfaces that Calico knows exists in this network namespace")
+    return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
+
+
+def _optional(snapshot: Snapshot) -> Iterator[Finding]:
+    try:
+        names = snapshot.source.policy_file_names()
+    except NodeError as error:
+        yield Finding("policy debug", NOTE, str(error), _GIVE_RIGHTS)
+    else:
+        state, remedy = (OK, "") if names else (NOTE, _POLICY_DEBUG)
+        yield Finding("policy debug", state, f"{'on' if names else 'off'}: {len(names)} policy files", remedy)
+    try:
+        pods = snapshot.pods
+    except NodeError as error:
+        yield Finding("pod names", NOTE, str(error), _GIVE_RIGHTS)
+    else:
+        state, remedy = (OK, "") if pods.pods else (NOTE, _STATUS_FILES)
+        yield Finding("pod names", state, f"{len(pods.pods)} endpoint-status files", remedy)
+        for problem in pods.problems:
+            yield Finding("pod names", NOTE, problem)

@@ -1,0 +1,106 @@
+"""Which of several pinned versions of a map is alive.
+
+Calico never removes an older version's pin, and after a downgrade the highest version is the dead one, so the name
+says nothing. Evidence, best first: `only` one is pinned; Calico's newest loaded `programs` use it; its values moved
+between two looks (`movement`); it alone has `keys` of interfaces that exist. Without evidence the answer is
+`undecided`: a guess corrected later would look like a burst of packets.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo
+
+ONLY, PROGRAMS, MOVEMENT, KEYS, UNDECIDED = "only", "programs", "movement", "keys", "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pinned version of a map: the name of the pin and the shape of the map."""
+
+    name: str
+    info: MapInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The live candidate, None when undecided, and the evidence: one of the five words above."""
+
+    live: Candidate | None
+    chosen_by: str
+
+
+@dataclass(slots=True)
+class LiveMapMemory:
+    """What earlier looks saw of one datum's maps: the fingerprint of each and the one proven alive.
+
+    Keyed by kernel map id, so a map re-created under the same name starts afresh.
+    """
+
+    fingerprints: dict[int, int] = field(default_factory=dict)
+    proven: int | None = None
+
+
+def fingerprint(dump: MapDump) -> int:
+    """A number that changes when any key comes or goes or any value changes."""
+    return hash((dump.keys.tobytes(), np.ascontiguousarray(dump.values).tobytes()))
+
+
+def newest_user(candidates: Sequence[Candidate], programs: Sequence[ProgramInfo]) -> Candidate | None:
+    """The candidate that the most recently loaded program uses.
+
+    Arrays of an older release stay pinned and keep their programs, and a release may reuse an older one's array
+    (`cali_progs_ing2` is shared by v3.31 and v3.32), but Felix loads its own programs anew at every start.
+    """
+    by_id = {candidate.info.id: candidate for candidate in candidates}
+    for program in sorted(programs, key=lambda program: program.load_time, reverse=True):
+        used = [by_id[number] for number in program.map_ids if number in by_id]
+        if used:
+            return used[0] if len(used) == 1 else None
+    return None
+
+
+def choose_by_movement(
+    candidates: Sequence[Candidate], dump: Callable[[Candidate], MapDump], memory: LiveMapMemory
+) -> Candidate | None:
+    """The candidate whose content changed since the last look, or the one proven before while none contradicts it.
+
+    Updates `memory`. While the proven one moves, the others are not even read.
+    """
+    by_id = {candidate.info.id: candidate for candidate in candidates}
+    memory.fingerprints = {number: seen for number, seen in memory.fingerprints.items() if number in by_id}
+    proven = by_id.get(memory.proven) if memory.proven is not None else None
+    if proven and _moved(proven, dump, memory):
+        return proven
+    others = [candidate for candidate in candidates if candidate is not proven]
+    movers = [candidate for candidate in others if _moved(candidate, dump, memory)]
+    live = movers[0] if len(movers) == 1 else proven if not movers else None
+    memory.proven = live.info.id if live else None
+    return live
+
+
+def _moved(candidate: Candidate, dump: Callable[[Candidate], MapDump], memory: LiveMapMemory) -> bool:
+    number = candidate.info.id
+    before, now = memory.fingerprints.get(number), fingerprint(dump(candidate))
+    memory.fingerprints[number] = now
+    return before is not None and before != now
+
+
+def choose_by_keys(
+    candidates: Sequence[Candidate], indexes_in: Callable[[Candidate], Collection[int]], existing: Collection[int]
+) -> Candidate | None:
+    """The only candidate that holds an entry of an interface that exists: one that holds none counts nothing."""
+    current = [candidate for candidate in candidates if not set(existing).isdisjoint(indexes_in(candidate))]
+    return current[0] if len(current) == 1 else None
+
+
+def ranked_by_names(
+    candidates: Sequence[Candidate], names_in: Callable[[Candidate], Mapping[int, str]], existing: Mapping[int, str]
+) -> Candidate:
+    """The candidate whose interface names agree best with the kernel's; of equals, the last."""
+    return max(
+        candidates,
+        key=lambda candidate: (len(names_in(candidate).items() & existing.items()), candidates.index(candidate)),
+    )

@@ -1,0 +1,107 @@
+"""Where a look gets its raw facts: from the running node, or from a bundle made on one.
+
+`NodeSource` is the contract that both fulfil; `LiveNode` asks the kernel and the run directory now. Raw means: names,
+dumps and file contents, nothing decoded.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
+from exporter.bpf.pins import list_pins, list_subdirectories
+from exporter.calico import endpoint_status, pins
+from exporter.node import netlink
+from exporter.node.files import Folder, list_folder, read_folder
+
+POLICY_FOLDER = "bpf/policy"
+
+
+class NodeSource(Protocol):
+    """The raw facts of one node. Calls raise `MapError` or `NodeError`, or answer whole."""
+
+    @property
+    def reader_name(self) -> str:
+        """The reader behind the maps: `libbpf`, `bcc`, `bpftool` or `bundle`."""
+
+    def pin_names(self) -> list[str]:
+        """The names pinned under `<bpffs>/tc/globals`."""
+
+    def attach_point_folders(self) -> list[str]:
+        """Folders beside it in which a release before v3.26 pinned counter maps."""
+
+    def map_info(self, name: str) -> MapInfo:
+        """The shape of the map pinned as `name`."""
+
+    def map_dump(self, name: str) -> MapDump:
+        """Shape and content of the map pinned as `name`."""
+
+    def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
+        """The loaded programs of these ids."""
+
+    def links(self) -> tuple[netlink.Link, ...]:
+        """The links of the node."""
+
+    def host_routes(self) -> tuple[netlink.HostRoute, ...]:
+        """The routes of the node to single addresses."""
+
+    def endpoint_status(self) -> Folder:
+        """Calico's endpoint-status files."""
+
+    def policy_files(self) -> Folder:
+        """Calico's policy debug files, content and all: large, for a bundle."""
+
+    def policy_file_names(self) -> list[str]:
+        """Their names only: cheap, for a scrape. Empty where Calico writes none."""
+
+
+class LiveNode:
+    """A `NodeSource` of the node this process runs on."""
+
+    def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path) -> None:
+        self.reader_name = reader.name
+        self._reader = reader
+        self._tc = bpf_fs / "tc"
+        self._globals = bpf_fs / pins.GLOBALS
+        self._run_dir = run_dir
+
+    def pin_names(self) -> list[str]:
+        """See `NodeSource`."""
+        return list_pins(self._globals)
+
+    def attach_point_folders(self) -> list[str]:
+        """See `NodeSource`."""
+        folders = filter(pins.is_attach_point_folder, list_subdirectories(self._tc))
+        return [folder for folder in folders if any(map(pins.is_attach_point_counters, list_pins(self._tc / folder)))]
+
+    def map_info(self, name: str) -> MapInfo:
+        """See `NodeSource`."""
+        return self._reader.info(str(self._globals / name))
+
+    def map_dump(self, name: str) -> MapDump:
+        """See `NodeSource`."""
+        return self._reader.read(str(self._globals / name))
+
+    def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
+        """See `NodeSource`."""
+        return self._reader.programs(ids)
+
+    def links(self) -> tuple[netlink.Link, ...]:
+        """See `NodeSource`."""
+        return netlink.read_links()
+
+    def host_routes(self) -> tuple[netlink.HostRoute, ...]:
+        """See `NodeSource`."""
+        return netlink.read_host_routes()
+
+    def endpoint_status(self) -> Folder:
+        """See `NodeSource`."""
+        return read_folder(self._run_dir / endpoint_status.FOLDER, endpoint_status.LARGEST)
+
+    def policy_files(self) -> Folder:
+        """See `NodeSource`."""
+        return read_folder(self._run_dir / POLICY_FOLDER)
+
+    def policy_file_names(self) -> list[str]:
+        """See `NodeSource`."""
+        return list_folder(self._run_dir / POLICY_FOLDER) or []

@@ -1,0 +1,276 @@
+"""One look at the node, part by part.
+
+A `Snapshot` reads, decodes and joins a part when it is first asked for and keeps the result, or the failure, for its
+life: two collectors that need the counter map cost one read, and a broken part says the same sentence twice. What must
+outlive a look (which map is alive, who an interface belonged to) is in `Memory`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
+from exporter.calico import LayoutError
+from exporter.calico.counters import CounterTable, Layout, decode_counters, layout_of, slot_count
+from exporter.calico.ifstate import InterfaceState, decode_ifstate
+from exporter.calico.layout_file import LayoutFile
+from exporter.calico.names import DEFAULT_PREFIXES
+from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, RULES, Pin, parse_pins
+from exporter.node import NodeError
+from exporter.node.endpoint_status import LocalPods, pods_of
+from exporter.node.endpoints import Endpoints, Identities, join_endpoints
+from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot import live_map
+from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
+from exporter.snapshot.source import NodeSource
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user can say about the node: prefixes of workload interfaces, and names for slots of an odd build."""
+
+    prefixes: Sequence[str] = DEFAULT_PREFIXES
+    layout_file: LayoutFile | None = None
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one look leaves to the next. Nothing in it is needed for right numbers, only for steady names."""
+
+    counters: LiveMapMemory = field(default_factory=LiveMapMemory)
+    identities: Identities = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MapVersions:
+    """The pinned versions of one datum's map: those that could be alive, the choice among them, and the names of all
+    pins that are not the live one (`_old` copies included).
+    """
+
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+    stale: tuple[str, ...]
+
+
+class part(Generic[_T]):  # noqa: N801  used as a decorator, like property
+    """A property computed once for the life of its object, which keeps an exception as well as a value."""
+
+    def __init__(self, compute: Callable[["Snapshot"], _T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, snapshot: "Snapshot", owner: type) -> _T:
+        """The kept value, or the kept exception raised again."""
+        if self not in snapshot.kept:
+            try:
+                snapshot.kept[self] = self._compute(snapshot), None
+            except Exception as error:  # noqa: BLE001  kept and raised to everyone who asks
+                snapshot.kept[self] = None, error
+        value, error = snapshot.kept[self]
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  stored by this very property
+
+
+class Snapshot:
+    """One look. Every part raises `MapError`, `LayoutError` or `NodeError`, or is whole."""
+
+    def __init__(self, source: NodeSource, settings: Settings, memory: Memory) -> None:
+        self.source = source
+        self.settings = settings
+        self.memory = memory
+        self.kept: dict[object, tuple[object, Exception | None]] = {}
+        self._infos: dict[str, MapInfo] = {}
+        self._dumps: dict[str, MapDump] = {}
+
+    @part
+    def pins(self) -> tuple[Pin, ...]:
+        """The pins that hold something of Calico's."""
+        return parse_pins(self.source.pin_names())
+
+    @part
+    def links(self) -> tuple[Link, ...]:
+        """The links of the node."""
+        return self.source.links()
+
+    @part
+    def host_routes(self) -> tuple[HostRoute, ...]:
+        """The routes to single addresses."""
+        return self.source.host_routes()
+
+    @part
+    def pods(self) -> LocalPods:
+        """The pods of this node."""
+        return pods_of(self.source.endpoint_status())
+
+    @part
+    def counter_versions(self) -> MapVersions:
+        """Which pinned counter map is alive."""
+        return self._versions(COUNTERS, self._choose_counters)
+
+    @part
+    def counters(self) -> CounterTable:
+        """The live counter map, decoded."""
+        live = self.live(self.counter_versions)
+        return decode_counters(*self._columns(live), self.counter_layout)
+
+    @part
+    def counter_layout(self) -> Layout:
+        """What the slots of the live counter map mean."""
+        return self.layout_of(self.live(self.counter_versions).info)
+
+    @part
+    def ifstate_versions(self) -> MapVersions:
+        """Which pinned interface state map is alive."""
+        return self._versions(IFACE, self._choose_by_names)
+
+    @part
+    def ifstate(self) -> tuple[InterfaceState, ...]:
+        """The live interface state map, decoded."""
+        return decode_ifstate(*self._columns(self.live(self.ifstate_versions)))
+
+    @part
+    def rule_versions(self) -> MapVersions:
+        """Which pinned rule counter map is alive."""
+        return self._versions(RULES, self._choose_newest)
+
+    @part
+    def endpoints(self) -> Endpoints:
+        """Who lives behind each interface. Does without links or interface state, but not without both."""
+        links, no_links = _whole_or(lambda: self.links, ())
+        states, no_states = _whole_or(lambda: self.ifstate, ())
+        if no_links and no_states:
+            raise no_states
+        routes, _ = _whole_or(lambda: self.host_routes, ())
+        pods, _ = _whole_or(lambda: self.pods, LocalPods((), ()))
+        joined = join_endpoints(links, routes, states, pods.pods, self.settings.prefixes, self.memory.identities)
+        self.memory.identities = joined.identities
+        return joined
+
+    def layout_of(self, info: MapInfo) -> Layout:
+        """What the slots of a counter map of this shape mean. Raises `LayoutError` when it can be none."""
+        count = slot_count(info.key_size, info.value_size)
+        named = self.settings.layout_file.named_for(count) if self.settings.layout_file else None
+        return layout_of(count, named)
+
+    def live(self, versions: MapVersions) -> Candidate:
+        """The live candidate. Raises `MapError` while it is undecided."""
+        if versions.choice.live is None:
+            names = ", ".join(candidate.name for candidate in versions.candidates)
+            raise MapError(
+                f"undecided which of {names} Calico uses now: none has moved since the last look; "
+                "send traffic, or run with CAP_SYS_ADMIN so that Calico's programs can be asked"
+            )
+        return versions.choice.live
+
+    def is_undecided(self) -> bool:
+        """Whether several counter maps are pinned and none is proven alive, which a second look may settle."""
+        versions, _ = _whole_or(lambda: self.counter_versions, None)
+        return versions is not None and versions.choice.live is None
+
+    def dump(self, candidate: Candidate) -> MapDump:
+        """The content of a candidate, read once in this look."""
+        if candidate.name not in self._dumps:
+            self._dumps[candidate.name] = self.source.map_dump(candidate.name)
+        return self._dumps[candidate.name]
+
+    def info(self, name: str) -> MapInfo:
+        """The shape of the map pinned as `name`, asked once in this look."""
+        if name not in self._infos:
+            self._infos[name] = self.source.map_info(name)
+        return self._infos[name]
+
+    def _columns(self, candidate: Candidate) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        dump = self.dump(candidate)
+        return dump.keys, dump.values
+
+    def _candidates(self, datum: str) -> list[Candidate]:
+        found, failures = [], []
+        for pin in self.pins:
+            if pin.datum == datum and not pin.old:
+                try:
+                    found.append(Candidate(pin.name, self.info(pin.name)))
+                except (NotAMap, MapMissing) as error:
+                    failures.append(error)
+        if not found:
+            raise failures[0] if failures else MapMissing(self._why_missing(datum))
+        return found
+
+    def _why_missing(self, datum: str) -> str:
+        if datum == COUNTERS and self.source.attach_point_folders():
+            return (
+                "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
+            )
+        return f"Calico has pinned no {datum} map on this node: its eBPF dataplane is off or has not started yet"
+
+    def _versions(self, datum: str, choose: Callable[[Sequence[Candidate]], Choice]) -> MapVersions:
+        candidates = self._candidates(datum)
+        choice = choose(candidates)
+        live = choice.live.name if choice.live else None
+        stale = tuple(pin.name for pin in self.pins if pin.datum == datum and pin.name != live)
+        return MapVersions(tuple(candidates), choice, stale)
+
+    def _choose_counters(self, candidates: Sequence[Candidate]) -> Choice:
+        memory = self.memory.counters
+        if len(candidates) == 1:
+            # Remembered, so that the look at which a second version appears can already compare.
+            memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(self.dump(candidates[0]))}
+            memory.proven = candidates[0].info.id
+            return Choice(candidates[0], live_map.ONLY)
+        by_programs = live_map.newest_user(candidates, self._programs)
+        if by_programs:
+            memory.proven = by_programs.info.id  # should the programs be out of reach at the next look
+            return Choice(by_programs, live_map.PROGRAMS)
+        by_movement = live_map.choose_by_movement(candidates, self.dump, memory)
+        if by_movement:
+            return Choice(by_movement, live_map.MOVEMENT)
+        links, _ = _whole_or(lambda: self.links, ())
+        existing = [link.ifindex for link in links]
+        by_keys = live_map.choose_by_keys(candidates, lambda one: _indexes(self.dump(one)), existing)
+        return Choice(by_keys, live_map.KEYS if by_keys else live_map.UNDECIDED)
+
+    def _choose_newest(self, candidates: Sequence[Candidate]) -> Choice:
+        if len(candidates) == 1:
+            return Choice(candidates[0], live_map.ONLY)
+        by_programs = live_map.newest_user(candidates, self._programs)
+        return Choice(by_programs, live_map.PROGRAMS if by_programs else live_map.UNDECIDED)
+
+    def _choose_by_names(self, candidates: Sequence[Candidate]) -> Choice:
+        choice = self._choose_newest(candidates)
+        if choice.live:
+            return choice
+        links, _ = _whole_or(lambda: self.links, ())
+        existing = {link.ifindex: link.name for link in links}
+        best = live_map.ranked_by_names(candidates, lambda one: _names(self.dump(one)), existing)
+        return Choice(best, live_map.KEYS)
+
+    @part
+    def _programs(self) -> list[ProgramInfo]:
+        # Needs CAP_SYS_ADMIN; without it there is other evidence, so a refusal is no failure.
+        arrays = [pin.name for pin in self.pins if pin.datum == PROGRAMS]
+        try:
+            dumps = [self.source.map_dump(name) for name in arrays]
+            ids = {int(number) for dump in dumps for number in dump.values.view("<u4").ravel()}
+            return self.source.programs(sorted(ids))
+        except MapError:
+            return []
+
+
+def _whole_or(ask: Callable[[], _T], default: _T) -> tuple[_T, Exception | None]:
+    try:
+        return ask(), None
+    except (MapError, NodeError, LayoutError) as error:
+        return default, error
+
+
+def _indexes(dump: MapDump) -> set[int]:
+    return set(dump.keys[:, :4].copy().view("<u4").ravel().tolist())
+
+
+def _names(dump: MapDump) -> Mapping[int, str]:
+    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
