@@ -1,0 +1,44 @@
+"""`check`: what the exporter needs on this node, what it found, what is missing and what to do about it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from exporter.bpf.maps import ReaderMissing
+from exporter.cli.node import take_settled
+from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.printable import printable
+from exporter.privileges import describe_privileges
+from exporter.snapshot.check import MISSING, OK, Finding, findings
+
+
+@click.command("check")
+@flag("output", "How to print it.", command="check", type=click.Choice(["text", "json"]), default="text", short="-o")
+@node_options()
+def command(node: NodeOptions, output: str) -> None:
+    """Look at everything the exporter needs here, with a remedy for what is missing. Exits 1 if something is."""
+    found = [Finding("process", OK, describe_privileges()), *_look(node)]
+    if output == "json":
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        _print(found)
+    if any(one.state == MISSING for one in found):
+        raise click.exceptions.Exit(1)
+
+
+def _look(node: NodeOptions) -> list[Finding]:
+    try:
+        return list(findings(take_settled(node)))
+    except ReaderMissing as error:
+        return [Finding("reader", MISSING, str(error))]
+
+
+def _print(found: Sequence[Finding]) -> None:
+    colours = {OK: "green", MISSING: "red"}
+    for one in found:
+        state = click.style(f"{one.state:<8}", fg=colours.get(one.state, "yellow"))
+        click.echo(f"{state}{one.subject:<16} {printable(one.found)}")
+        if one.remedy:
+            click.echo(f"{'':<25}-> {one.remedy}")

@@ -1,0 +1,10 @@
+"""Which exceptions are sentences for a person: each room's own, recognised without importing rooms not in use."""
+
+# By name, because importing the web room to catch its error would cost every other command a tenth of a second.
+_ROOTS = frozenset({"MapError", "LayoutError", "NodeError", "BundleError", "LayoutFileError", "ListenError"})
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """The sentence that this exception says to a person, or None when it is a bug and deserves its traceback."""
+    kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("exporter.")}
+    return str(error) if kinds & _ROOTS else None

@@ -1,0 +1,57 @@
+"""The program: its commands, found by name and imported only when used, and what an error looks like to a person.
+
+An error is one sentence on standard error and exit code 1; wrong usage is exit code 2; a traceback is always a bug.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+from exporter import __version__
+from exporter.cli.errors import sentence_of
+
+# Each is the function `command` of the module of the same name in this room.
+COMMANDS = ("serve", "counters", "scrape", "check", "bundle")
+PROGRAM = "calico-bpf-exporter"
+
+
+class Commands(click.Group):
+    """Imports a command's module when the command is asked for: `counters` must not pay for the web server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group`."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group`."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"exporter.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+        """Runs the command; the program's own errors become a sentence."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            sentence = sentence_of(error)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
+
+
+@click.command(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROGRAM)
+def program() -> None:
+    """Calico's eBPF counters: what was accepted and dropped on this node, by interface, reason and pod.
+
+    Every option can also come from the environment; its variable is shown beside it.
+    """
+
+
+def main() -> None:
+    """Runs the program with the arguments it was started with."""
+    program(prog_name=PROGRAM)

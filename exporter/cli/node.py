@@ -1,0 +1,54 @@
+"""Puts the rooms together for a command: from options to a snapshot of the node or of a bundle."""
+
+import time
+from pathlib import Path
+
+from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
+from exporter.cli.options import NodeOptions
+from exporter.snapshot.source import NodeSource
+from exporter.snapshot.take import Memory, Settings, Snapshot
+
+# A node's own interfaces move the live map within this time.
+_BETWEEN_LOOKS = 1.0
+
+
+def open_source(options: NodeOptions) -> tuple[NodeSource, Memory]:
+    """The node's facts and the memory to start from. Raises `ReaderMissing` or `BundleError`."""
+    memory = Memory()
+    if options.bundle is not None:
+        from exporter.snapshot.bundle import read_bundle
+
+        bundle = read_bundle(options.bundle)
+        memory.counters.proven = bundle.proven_live()
+        return bundle, memory
+    from exporter.bpf.readers import open_reader
+    from exporter.snapshot.source import LiveNode
+
+    return LiveNode(open_reader(options.reader), options.bpf_fs, options.run_dir), memory
+
+
+def settings_of(options: NodeOptions) -> Settings:
+    """What the user said about the node. Raises `LayoutFileError`."""
+    return Settings(options.prefixes, _layout_file(options.layout_file))
+
+
+def take_settled(options: NodeOptions) -> Snapshot:
+    """One look; two, a second apart, where the live counter map can only be told by what moves."""
+    source, memory = open_source(options)
+    settings = settings_of(options)
+    snapshot = Snapshot(source, settings, memory)
+    if options.bundle is None and snapshot.is_undecided():
+        time.sleep(_BETWEEN_LOOKS)
+        return Snapshot(source, settings, memory)
+    return snapshot
+
+
+def _layout_file(path: Path | None) -> LayoutFile | None:
+    if path is None:
+        return None
+    try:
+        return parse_layout_file(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LayoutFileError(f"{path} could not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LayoutFileError(f"{path} is not UTF-8 text") from error

@@ -1,0 +1,106 @@
+"""The options that all commands share which read the node, and what they select.
+
+Each is spelled as Prometheus exporters spell flags and comes from `CALICO_BPF_EXPORTER_<FLAG>` too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+VARIABLE_PREFIX = "CALICO_BPF_EXPORTER"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """Where the node's facts are, as the user said it."""
+
+    bpf_fs: Path
+    reader: str
+    run_dir: Path
+    prefixes: tuple[str, ...]
+    layout_file: Path | None
+    bundle: Path | None
+
+
+def flag(
+    name: str, help: str, *, command: str | None = None, short: str = "", **more: Any
+) -> Callable[[_Command], _Command]:  # noqa: A002
+    """A click option for the flag `--<name>`, dots and all, with its environment variable.
+
+    The parameter is the name with dots and dashes as underscores; `command` puts its own name into the variable.
+    """
+    parameter = name.replace(".", "_").replace("-", "_")
+    words = [VARIABLE_PREFIX, *([command] if command else []), parameter]
+    declared = f"--{name}"
+    if more.pop("switch", False):
+        room, _, last = name.rpartition(".")
+        declared += f"/--no-{name}" if not room else f"/--no-{room}.{last}"
+    more.setdefault("show_default", True)
+    names = [declared, parameter, *([short] if short else [])]
+    return click.option(*names, help=help, envvar="_".join(words).upper(), show_envvar=True, **more)
+
+
+def node_options(*, bundle: bool = True) -> Callable[[_Command], _Command]:
+    """The shared options, handed to the command as one `NodeOptions` called `node`."""
+
+    def decorate(command: _Command) -> _Command:
+        def gathered(**given: Any) -> Any:
+            from exporter.cli.logs import set_up_logging
+
+            set_up_logging(given.pop("log_level"), given.pop("log_format"))
+            node = NodeOptions(
+                bpf_fs=given.pop("bpf_fs"),
+                reader=given.pop("bpf_reader"),
+                run_dir=given.pop("calico_run_dir"),
+                prefixes=given.pop("calico_interface_prefix"),
+                layout_file=given.pop("calico_layout_file"),
+                bundle=given.pop("bundle", None),
+            )
+            return command(node=node, **given)
+
+        gathered.__doc__ = command.__doc__
+        gathered.__name__ = command.__name__
+        for option in reversed(_shared(bundle=bundle)):
+            gathered = option(gathered)
+        gathered.__click_params__ += getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        return gathered  # type: ignore[return-value]
+
+    return decorate
+
+
+def _shared(*, bundle: bool) -> list[Callable[[Any], Any]]:
+    path = click.Path(path_type=Path)
+    options = [
+        flag("bpf.fs", "Where the BPF file system is mounted.", type=path, default=Path("/sys/fs/bpf")),
+        flag(
+            "bpf.reader",
+            "How BPF maps are read; auto is libbpf, else bpftool.",
+            type=click.Choice(["auto", "libbpf", "bcc", "bpftool"]),
+            default="auto",
+        ),
+        flag("calico.run-dir", "Calico's run directory.", type=path, default=Path("/var/run/calico")),
+        flag(
+            "calico.interface-prefix",
+            "Prefix of workload interfaces; repeat it for several.",
+            multiple=True,
+            default=("cali",),
+        ),
+        flag("calico.layout-file", "YAML that names counter slots of an unpublished build.", type=path),
+    ]
+    if bundle:
+        options.append(flag("bundle", "Look at this bundle instead of the node.", type=path, show_default=False))
+    return [
+        *options,
+        flag(
+            "log.level",
+            "Least important log lines to write.",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+        ),
+        flag("log.format", "How log lines are written.", type=click.Choice(["logfmt", "json"]), default="logfmt"),
+    ]

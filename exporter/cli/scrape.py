@@ -1,0 +1,64 @@
+"""`scrape`: one scrape without a server, for a person or for node_exporter's textfile directory."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from exporter.cli.node import take_settled
+from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
+from exporter.metrics.scrape import (
+    COLLECTOR_NAMES,
+    collected_samples,
+    exporter_samples,
+    make_collectors,
+    run_collector,
+)
+
+_FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
+
+
+@click.command("scrape")
+@flag("format", "Which text format.", command="scrape", type=click.Choice(list(_FORMATS)), default=TEXT.name)
+@flag(
+    "output",
+    "Write to this file instead, replacing it in one step.",
+    command="scrape",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+)
+@node_options()
+def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noqa: A002  the flag's name
+    """Print one scrape: the same samples as /metrics, without those about the process.
+
+    Exits 1 when a collector failed; what the others found is written all the same.
+    """
+    snapshot = take_settled(node)
+    results = [run_collector(one, snapshot) for one in make_collectors(COLLECTOR_NAMES, "core")]
+    text = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
+    body = encode(text, _FORMATS[format])
+    if output is None:
+        click.get_binary_stream("stdout").write(body)
+    else:
+        _replace(output, body)
+    failures = [f"collector {result.name} failed: {result.failure}" for result in results if result.failure]
+    if failures:
+        raise click.ClickException("; ".join(failures))
+
+
+def _replace(path: Path, body: bytes) -> None:
+    # In the same folder, so that the rename is one step; not ending in .prom, so that a half-written one is not read.
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(body)
+                os.fchmod(descriptor, 0o644)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise click.ClickException(f"{path} could not be written: {error.strerror}") from error

@@ -1,0 +1,89 @@
+"""SELECTOR: which endpoints a person means, by interface, pod or address."""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from exporter.cli.options import flag
+from exporter.node.endpoints import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """What the user selected; all empty means every endpoint of the node."""
+
+    interfaces: tuple[str, ...] = ()
+    pod: str | None = None
+    ip: str | None = None
+
+
+def selector_options(command: str) -> Callable[[Any], Any]:
+    """The options `--interface`, `--pod` and `--ip`, handed to the command as one `Selector` called `selector`."""
+
+    def decorate(function: Any) -> Any:
+        def gathered(**given: Any) -> Any:
+            selector = Selector(given.pop("interface"), given.pop("pod"), given.pop("ip"))
+            return function(selector=selector, **given)
+
+        gathered.__doc__, gathered.__name__ = function.__doc__, function.__name__
+        gathered.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        gathered = flag("ip", "The endpoint that has this address.", command=command, default=None)(gathered)
+        gathered = flag("pod", "This pod, [NAMESPACE/]NAME.", command=command, default=None)(gathered)
+        return flag("interface", "This interface; repeat it for several.", command=command, multiple=True)(gathered)
+
+    return decorate
+
+
+def select(endpoints: Iterable[Endpoint], selector: Selector) -> set[int]:
+    """The interface indexes of the selected endpoints.
+
+    A pod name that fits several is wrong usage (exit 2, with the list); nothing found is a failure (exit 1).
+    """
+    every = list(endpoints)
+    chosen: list[list[Endpoint]] = []
+    if selector.interfaces:
+        chosen.append([found for name in selector.interfaces for found in _by_interface(every, name)])
+    if selector.pod is not None:
+        chosen.append([_by_pod(every, selector.pod)])
+    if selector.ip is not None:
+        chosen.append([_by_ip(every, selector.ip)])
+    if not chosen:
+        return {one.ifindex for one in every}
+    indexes = set.intersection(*({one.ifindex for one in found} for found in chosen))
+    if not indexes:
+        raise click.ClickException("no endpoint fits all of --interface, --pod and --ip at once")
+    return indexes
+
+
+def _by_interface(every: Sequence[Endpoint], name: str) -> list[Endpoint]:
+    found = [one for one in every if one.interface == name]
+    if not found:
+        raise click.ClickException(f"Calico knows no interface {name} on this node")
+    return found
+
+
+def _by_pod(every: Sequence[Endpoint], wanted: str) -> Endpoint:
+    namespace, slash, pod = wanted.rpartition("/")
+    found = [one for one in every if one.pod == pod and pod and (not slash or one.namespace == namespace)]
+    if len(found) > 1:
+        names = ", ".join(sorted(f"{one.title} ({one.interface})" for one in found))
+        raise click.UsageError(f"--pod {wanted} fits several: {names}; add the namespace, or use --interface")
+    if not found:
+        named = any(one.pod for one in every)
+        hint = "is it on another node?" if named else "no pod names are known here; use --ip or --interface"
+        raise click.ClickException(f"no pod {wanted} on this node: {hint}")
+    return found[0]
+
+
+def _by_ip(every: Sequence[Endpoint], wanted: str) -> Endpoint:
+    try:
+        address = str(ipaddress.ip_address(wanted))
+    except ValueError:
+        raise click.UsageError(f"--ip {wanted} is not an IP address") from None
+    found = [one for one in every if address in one.addresses]
+    if not found:
+        raise click.ClickException(f"no endpoint on this node has the address {address}: is it on another node?")
+    return found[0]

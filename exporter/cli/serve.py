@@ -1,0 +1,97 @@
+"""`serve`: the exporter itself. Builds the scrapes and the server, and runs them until told to stop."""
+
+import asyncio
+import logging
+
+import click
+
+from exporter.cli.node import open_source, settings_of
+from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.metrics.counters import ZEROS
+from exporter.metrics.scrape import COLLECTOR_NAMES
+
+log = logging.getLogger("exporter.serve")
+
+
+@click.command("serve")
+@node_options(bundle=False)
+@flag(
+    "web.listen-address",
+    "Address to listen on, HOST:PORT; repeat it for several.",
+    command="serve",
+    multiple=True,
+    default=(":10042",),
+)
+@flag("web.telemetry-path", "Path of the metrics.", command="serve", default="/metrics")
+@flag(
+    "web.max-requests", "Scrapes worked on at once; 0 is no limit.", command="serve", type=click.IntRange(0), default=40
+)
+@flag(
+    "web.timeout-offset",
+    "Seconds taken off the time-out that Prometheus announces.",
+    command="serve",
+    type=click.FloatRange(0),
+    default=0.5,
+)
+@flag("web.disable-exporter-metrics", "Leave out process_* and python_*.", command="serve", is_flag=True)
+@flag(
+    "collector.counters.zeros",
+    "Which zeros are written: those worth an alert (core), all, or none.",
+    command="serve",
+    type=click.Choice(ZEROS),
+    default="core",
+)
+@flag("collector.disable-defaults", "Only collectors that are switched on by name.", command="serve", is_flag=True)
+@flag("collector.counters", "Packets and flows by reason.", command="serve", switch=True, default=None)
+@flag("collector.endpoints", "Endpoints and what is wrong with them.", command="serve", switch=True, default=None)
+@flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
+def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: object) -> None:
+    """Serve the metrics over HTTP until SIGTERM."""
+    if not web_telemetry_path.startswith("/") or web_telemetry_path in ("/", "/healthz", "/readyz"):
+        raise click.UsageError(
+            f"--web.telemetry-path {web_telemetry_path!r} must begin with / and be a path of its own"
+        )
+    names = enabled_collectors(given)
+    if not names:
+        raise click.UsageError("every collector is switched off")
+    asyncio.run(_serve(node, web_listen_address, web_telemetry_path, names, given))
+
+
+def enabled_collectors(given: dict[str, object]) -> list[str]:
+    """The collectors that the flags leave on: a collector's own flag decides, else the default."""
+    default = not given["collector_disable_defaults"]
+    chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
+    return [name for name, said in chosen.items() if (default if said is None else said)]
+
+
+async def _serve(
+    node: NodeOptions, addresses: tuple[str, ...], path: str, names: list[str], given: dict[str, object]
+) -> None:
+    from exporter.metrics.scrape import make_collectors
+    from exporter.snapshot.take import Snapshot
+    from exporter.web.own import make_registry
+    from exporter.web.routes import Routes
+    from exporter.web.scrapes import Scrapes
+    from exporter.web.server import Server, open_listener
+
+    source, memory = open_source(node)
+    settings = settings_of(node)
+    listeners = [open_listener(address) for address in addresses]
+    registry, rejected = make_registry(process=not given["web_disable_exporter_metrics"])
+    collectors = make_collectors(names, str(given["collector_counters_zeros"]))
+    scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
+    most, offset = given["web_max_requests"], given["web_timeout_offset"]
+    routes = Routes(scrapes, rejected, path, most, offset)  # type: ignore[arg-type]
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        log.info("listening on %s port %s with reader %s", host, port, source.reader_name)
+    looks = asyncio.create_task(_look_twice(scrapes))
+    await Server(listeners, routes.handle).run()
+    looks.cancel()
+
+
+async def _look_twice(scrapes: "Scrapes") -> None:  # noqa: F821  imported where it is used
+    # Of several pinned versions the one that moves between two looks is alive; the first scrape should know it.
+    await scrapes.look()
+    await asyncio.sleep(1)
+    await scrapes.look()

@@ -1,0 +1,132 @@
+"""Collector `endpoints`: what lives on this node, and what is wrong with it.
+
+The problem gauges are sparse: a series exists only while its problem does, and `calico_bpf_endpoint_problems` counts
+them always, so that "no series" and "nothing was looked at" can be told apart.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.calico.hooks import TC_HOOKS, hook_name
+from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.node import endpoints
+from exporter.node.endpoints import Endpoint
+from exporter.snapshot.take import Snapshot
+
+IP_FAMILIES = (4, 6)
+
+INFO = Family(
+    "calico_bpf_endpoint_info",
+    GAUGE,
+    "Always 1: an endpoint on this node, its interface, kind and index.",
+    ("interface", "endpoint_kind", "namespace", "pod", "ifindex"),
+)
+ADDRESS_INFO = Family(
+    "calico_bpf_endpoint_address_info",
+    GAUGE,
+    "Always 1: an address that the node routes to an endpoint's interface.",
+    ("interface", "namespace", "pod", "ip", "ip_family"),
+)
+NOT_READY = Family(
+    "calico_bpf_endpoint_not_ready",
+    GAUGE,
+    "1 while Calico's programs for this IP family are not in place on a managed interface; absent otherwise.",
+    ("interface", "namespace", "pod", "ip_family"),
+)
+COUNTERS_MISSING = Family(
+    "calico_bpf_endpoint_counters_missing",
+    GAUGE,
+    "1 while a managed interface has no counter entry at this tc hook, where Calico v3.31 and later drop every packet "
+    "uncounted; absent otherwise.",
+    ("interface", "hook", "namespace", "pod"),
+)
+PROBLEMS = Family(
+    "calico_bpf_endpoint_problems",
+    GAUGE,
+    "How many series of each problem gauge this node has now.",
+    ("problem",),
+)
+FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsCollector:
+    """Needs links, routes, pods and interface state; does without the counter map."""
+
+    name: str = "endpoints"
+
+    def collect(self, snapshot: Snapshot) -> list[Samples]:
+        """The families of this file."""
+        # Asked for here although the join can do without them: half a list of endpoints would be a false one.
+        _ = (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate)
+        keys = _counter_keys(snapshot)
+        counted = {ifindex for ifindex, _ in keys or ()}
+        known = snapshot.endpoints
+        shown = [one for one in known.by_index.values() if _is_calicos(one) or one.ifindex in counted]
+        unknown = sorted(counted - known.by_index.keys())
+        shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
+        not_ready = Samples(NOT_READY, [(labels, 1) for labels in _not_ready(shown, _families_in_use(snapshot))])
+        problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.rows))])
+        missing = Samples(COUNTERS_MISSING)
+        if keys is not None:
+            missing.rows.extend((labels, 1) for labels in _missing(shown, keys, snapshot))
+            problems.add(("counters_missing",), len(missing.rows))
+        return [Samples(INFO, _info(shown)), Samples(ADDRESS_INFO, _addresses(shown)), not_ready, missing, problems]
+
+
+def _is_calicos(endpoint: Endpoint) -> bool:
+    return endpoint.state is not None or endpoint.kind == endpoints.WORKLOAD
+
+
+def _counter_keys(snapshot: Snapshot) -> set[tuple[int, int]] | None:
+    try:
+        table = snapshot.counters
+    except (MapError, LayoutError):
+        return None  # nothing is known to be missing from a map that was not read
+    return set(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
+
+
+def _info(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], int | float]]:
+    return [((one.interface, one.kind, one.namespace, one.pod, str(one.ifindex)), 1) for one in shown]
+
+
+def _addresses(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], int | float]]:
+    return [
+        ((one.interface, one.namespace, one.pod, address, str(ipaddress.ip_address(address).version)), 1)
+        for one in shown
+        if one.kind == endpoints.WORKLOAD
+        for address in one.addresses
+    ]
+
+
+def _families_in_use(snapshot: Snapshot) -> list[int]:
+    ready = {family for state in snapshot.ifstate for family in IP_FAMILIES if state.ready(family)}
+    names = snapshot.source.policy_file_names()
+    return [one for one in IP_FAMILIES if one in ready or any(name.endswith(f"_v{one}.json") for name in names)]
+
+
+def _not_ready(shown: Iterable[Endpoint], families: Iterable[int]) -> Iterator[tuple[str, ...]]:
+    for one in shown:
+        for family in families:
+            if one.state and one.state.managed and not one.state.ready(family):
+                yield one.interface, one.namespace, one.pod, str(family)
+
+
+def _missing(shown: Iterable[Endpoint], keys: set[tuple[int, int]], snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+    if not snapshot.counter_layout.entries_made_by_felix:
+        return
+    for one in shown:
+        for hook in TC_HOOKS:
+            if _counts_at_tc(one) and (one.ifindex, hook) not in keys:
+                yield one.interface, hook_name(hook), one.namespace, one.pod
+
+
+def _counts_at_tc(endpoint: Endpoint) -> bool:
+    # Felix makes the entry before it attaches a program and calls the interface ready after; a bond's parts have
+    # their tc programs on the bond.
+    state = endpoint.state
+    attached = state is not None and (state.ready(4) or state.ready(6))
+    return attached and state is not None and state.managed and not state.bond_slave

@@ -1,0 +1,73 @@
+"""The exporter about itself: what it is, which pods it knows, and how each collector did in this scrape.
+
+The families about its own process (`process_*`, `python_*`) are prometheus-client's and belong to the web room.
+"""
+
+import os
+import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from exporter import __version__
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.node import NodeError
+from exporter.snapshot.take import Snapshot
+
+BUILD_INFO = Family(
+    "calico_bpf_exporter_build_info",
+    GAUGE,
+    "Always 1: the exporter's version, source revision, Python version and the reader of BPF maps in use.",
+    ("version", "revision", "python", "reader"),
+)
+PODS = Family("calico_bpf_exporter_pods", GAUGE, "Pods of this node that the exporter knows by name.")
+ENDPOINT_MISMATCHES = Family(
+    "calico_bpf_exporter_endpoint_mismatches",
+    GAUGE,
+    "Pods whose address the kernel routes to another interface than the one Calico names for them.",
+)
+COLLECTOR_SUCCESS = Family(
+    "calico_bpf_scrape_collector_success",
+    GAUGE,
+    "1 if the collector read everything it needs in this scrape; 0 if it failed and wrote no sample.",
+    ("collector",),
+)
+COLLECTOR_SECONDS = Family(
+    "calico_bpf_scrape_collector_duration_seconds",
+    GAUGE,
+    "Seconds the collector took in this scrape; the first one that needs a map pays for reading it.",
+    ("collector",),
+)
+FAMILIES = (BUILD_INFO, PODS, ENDPOINT_MISMATCHES, COLLECTOR_SUCCESS, COLLECTOR_SECONDS)
+
+# Set by the image at build time; a tree or a wheel does not know its commit.
+REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterCollector:
+    """Makes what depends on no other collector; it is always on and not among those that `success` tells of."""
+
+    name: str = "exporter"
+
+    def collect(self, snapshot: Snapshot) -> list[Samples]:
+        """The families of this file that are not about collectors; unknown numbers are left out."""
+        reader = snapshot.source.reader_name
+        labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), reader)
+        samples = [Samples(BUILD_INFO, [(labels, 1)])]
+        with suppress(NodeError):
+            samples.append(Samples(PODS, [((), sum(bool(pod.pod) for pod in snapshot.pods.pods))]))
+        with suppress(NodeError, MapError, LayoutError):
+            samples.append(Samples(ENDPOINT_MISMATCHES, [((), snapshot.endpoints.mismatches)]))
+        return samples
+
+
+def about_collectors(results: Iterable[tuple[str, bool, float]]) -> list[Samples]:
+    """The two families about collectors, from (name, success, seconds) of each."""
+    success, seconds = Samples(COLLECTOR_SUCCESS), Samples(COLLECTOR_SECONDS)
+    for name, well, duration in results:
+        success.add((name,), int(well))
+        seconds.add((name,), duration)
+    return [success, seconds]

@@ -1,0 +1,155 @@
+"""One client's connection: requests in, responses out, and what becomes of those who dawdle.
+
+HTTP/1.1 itself is h11's, which refuses what is malformed or ambiguous; this file gives it a socket and clocks. Knows
+nothing of what is served.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import h11
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Clocks, in seconds, and sizes, in bytes, for one connection.
+
+    `head` bounds the wait for a whole request once the connection is open or its first byte is there, `idle` the wait
+    for the next one, `write` the sending of a whole response.
+    """
+
+    head: float = 5.0
+    idle: float = 75.0
+    write: float = 30.0
+    head_bytes: int = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as the routes see it: header names are lower case; `query` is what follows the question mark."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response; lengths and connection headers are added when it is sent."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A client. `busy` is True while its request is being handled, when it must not be closed to make room."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    limits: Limits
+    busy: bool = False
+    http: h11.Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
+
+    async def serve(self, handler: Handler) -> None:
+        """Answers requests until the client or a limit ends it. Never raises for what a client did."""
+        try:
+            patience = self.limits.head
+            while await self._serve_one(handler, patience):
+                self.http.start_next_cycle()
+                patience = self.limits.idle
+        except (TimeoutError, OSError, h11.LocalProtocolError):
+            pass  # it dawdled, went away, or left a response half read: nothing more to say to it
+        finally:
+            self.writer.close()
+
+    async def _serve_one(self, handler: Handler, patience: float) -> bool:
+        try:
+            request = await self._request(patience)
+        except h11.RemoteProtocolError as error:
+            await self._refuse(HTTPStatus(error.error_status_hint))
+            return False
+        if request is None:
+            return False
+        self.busy = True
+        try:
+            response = await handler(request)
+        finally:
+            self.busy = False
+        async with asyncio.timeout(self.limits.write):
+            await self._send(response, with_body=request.method != "HEAD")
+        return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+
+    async def _request(self, patience: float) -> Request | None:
+        head: h11.Request | None = None
+        async with asyncio.timeout(patience) as clock:
+            while True:
+                event = self.http.next_event()
+                if event is h11.NEED_DATA:
+                    data = await self.reader.read(_CHUNK)
+                    self.http.receive_data(data)
+                    # An idle connection may wait long for its first byte, not for the rest of what it began.
+                    clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
+                elif isinstance(event, h11.Request):
+                    head = event
+                    if self._announces_body(head):
+                        return _request(head)  # nobody here reads bodies: answered, then closed
+                elif isinstance(event, h11.EndOfMessage) and head is not None:
+                    return _request(head)
+                else:
+                    return None
+
+    def _announces_body(self, head: h11.Request) -> bool:
+        names = dict(head.headers)
+        return names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
+
+    async def _refuse(self, status: HTTPStatus) -> None:
+        if self.http.our_state is h11.IDLE:
+            async with asyncio.timeout(self.limits.head):
+                await self._send(Response(status, f"{status.phrase}\n".encode()), with_body=True)
+
+    async def _send(self, response: Response, *, with_body: bool) -> None:
+        headers = [
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("X-Content-Type-Options", "nosniff"),
+            *response.headers,
+        ]
+        if self.http.their_state is not h11.DONE:
+            headers.append(("Connection", "close"))
+        head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
+        self.writer.write(self.http.send(head) or b"")
+        # In pieces, each waited for: a client that does not read holds one piece and not the whole body.
+        for start in range(0, len(response.body) if with_body else 0, _CHUNK):
+            piece = self.http.send(h11.Data(data=response.body[start : start + _CHUNK]))
+            self.writer.write(piece or b"")
+            await self.writer.drain()
+        self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
+        await self.writer.drain()
+
+    def close(self) -> None:
+        """Ends the connection at once, without a word."""
+        with suppress(OSError):
+            self.writer.transport.abort()
+
+
+def _request(head: h11.Request) -> Request:
+    # A proxy's absolute form (GET http://node/metrics) names the same resource.
+    target = urlsplit(head.target.decode("ascii"))
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+    return Request(head.method.decode("ascii"), target.path, target.query, headers)

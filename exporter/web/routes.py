@@ -1,0 +1,139 @@
+"""What is served where: the page at `/`, the metrics, and the two health checks.
+
+Turns requests into responses; knows paths, parameters and headers of HTTP, and asks `scrapes.py` for everything else.
+"""
+
+import html
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qs
+
+from prometheus_client import Counter
+
+from exporter import __version__
+from exporter.metrics.exposition import negotiate
+from exporter.privileges import describe_privileges
+from exporter.web.connection import Request, Response
+from exporter.web.scrapes import Scrapes
+
+_SMALLEST_WORTH_GZIP = 1024
+
+
+class BadRequest(Exception):
+    """The client asked for something that does not exist. The message is one sentence."""
+
+
+@dataclass(slots=True)
+class Routes:
+    """The handler of all requests. `most` requests are worked on at once (0: no limit), others get a 503.
+
+    `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back.
+    """
+
+    scrapes: Scrapes
+    rejected: Counter
+    telemetry_path: str = "/metrics"
+    most: int = 40
+    timeout_offset: float = 0.5
+    working: int = 0
+
+    async def handle(self, request: Request) -> Response:
+        """The response to one request."""
+        serve = self._route(request.path)
+        if serve is None:
+            return _sentence(HTTPStatus.NOT_FOUND, f"nothing is served here; metrics are at {self.telemetry_path}")
+        if request.method not in ("GET", "HEAD"):
+            return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),))
+        return await serve(request)
+
+    def _route(self, path: str) -> Callable[[Request], Awaitable[Response]] | None:
+        return {
+            "/": self._page,
+            self.telemetry_path: self._metrics,
+            "/healthz": self._healthy,
+            "/readyz": self._ready,
+        }.get(path)
+
+    async def _metrics(self, request: Request) -> Response:
+        try:
+            names = self._selected(request.query)
+        except BadRequest as error:
+            return _sentence(HTTPStatus.BAD_REQUEST, str(error))
+        if self.most and self.working >= self.most:
+            self.rejected.labels("max_requests").inc()
+            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"more than {self.most} scrapes at once; try again")
+        text_format = negotiate(request.headers.get("accept", ""))
+        self.working += 1
+        try:
+            body, compressed = await self.scrapes.body(
+                names, text_format, compress=_accepts_gzip(request), timeout=self._timeout(request)
+            )
+        finally:
+            self.working -= 1
+        headers = [("Vary", "Accept, Accept-Encoding")]
+        if compressed:
+            headers.append(("Content-Encoding", "gzip"))
+        return Response(HTTPStatus.OK, body, text_format.content_type, tuple(headers))
+
+    def _selected(self, query: str) -> frozenset[str]:
+        """The collectors that `collect[]` names, or all but those that `exclude[]` names, as node_exporter does it."""
+        asked = parse_qs(query, keep_blank_values=True, max_num_fields=100)
+        collect, exclude = asked.get("collect[]", []), asked.get("exclude[]", [])
+        if collect and exclude:
+            raise BadRequest("collect[] and exclude[] cannot be combined")
+        for name in (*collect, *exclude):
+            if name not in self.scrapes.names:
+                raise BadRequest(
+                    f"there is no enabled collector {name!r}; there are {', '.join(sorted(self.scrapes.names))}"
+                )
+        return frozenset(collect) if collect else self.scrapes.names - set(exclude)
+
+    def _timeout(self, request: Request) -> float | None:
+        try:
+            announced = float(request.headers.get("x-prometheus-scrape-timeout-seconds", ""))
+        except ValueError:
+            return None
+        if not 0 < announced < float("inf"):
+            return None
+        # A scrape time-out at or below the offset leaves no way to keep both; half of it is better than none.
+        return announced - self.timeout_offset if announced > self.timeout_offset else announced / 2
+
+    async def _healthy(self, request: Request) -> Response:
+        del request
+        return Response(HTTPStatus.OK, b"ok\n")
+
+    async def _ready(self, request: Request) -> Response:
+        del request
+        if self.scrapes.ready:
+            return Response(HTTPStatus.OK, b"ready\n")
+        failures = await self.scrapes.look()
+        if self.scrapes.ready:
+            return Response(HTTPStatus.OK, b"ready\n")
+        sentences = [f"{name}: {failure}" for name, failure in failures.items() if failure]
+        return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(["not ready", *sentences, describe_privileges()]))
+
+    async def _page(self, request: Request) -> Response:
+        del request
+        path = html.escape(self.telemetry_path)
+        body = (
+            "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>calico-bpf-exporter</title>\n"
+            f"<h1>calico-bpf-exporter {html.escape(__version__)}</h1>\n"
+            "<p>Accepted and dropped packets of Calico's eBPF dataplane on this node, for Prometheus.</p>\n"
+            f'<ul><li><a href="{path}">metrics</a><li><a href="/healthz">health</a>'
+            '<li><a href="/readyz">readiness</a></ul>\n</html>\n'
+        )
+        headers = (("Content-Security-Policy", "default-src 'none'"), ("X-Frame-Options", "deny"))
+        return Response(HTTPStatus.OK, body.encode(), "text/html; charset=utf-8", headers)
+
+
+def _accepts_gzip(request: Request) -> bool:
+    for offer in request.headers.get("accept-encoding", "").lower().split(","):
+        coding, _, quality = offer.partition(";")
+        if coding.strip() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _sentence(status: HTTPStatus, sentence: str) -> Response:
+    return Response(status, f"{sentence}\n".encode("utf-8", "backslashreplace"))

@@ -1,0 +1,155 @@
+"""Scrapes that arrive together share one look at the node, made by one worker thread.
+
+A request joins the look in progress while it is still collecting, whatever collectors it asks for; once the first
+request of a look has what it wanted, new requests start a new one, so no look is served twice. A request whose time runs out is answered with the collectors that finished; the others have success 0.
+"""
+
+import asyncio
+import gzip
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+
+from exporter.metrics.exposition import OPENMETRICS, TextFormat, encode, render
+from exporter.metrics.scrape import Collected, Collector, collected_samples, exporter_samples, run_collector
+from exporter.snapshot.take import Snapshot
+
+log = logging.getLogger("exporter.web")
+
+# Level 1 makes a body some two thirds larger than level 6 and costs well under half; the wire is short, CPU is not ours.
+_GZIP_LEVEL = 1
+
+
+class Look:
+    """One snapshot, what its collectors made of it so far, and the bodies rendered from that. Used by one thread."""
+
+    def __init__(self, snapshot: Snapshot, collectors: Sequence[Collector], own: CollectorRegistry) -> None:
+        self.joinable = True
+        self.results: dict[str, Collected] = {}
+        self._snapshot = snapshot
+        self._collectors = collectors
+        self._own = own
+        self._bodies: dict[tuple[frozenset[str], TextFormat, bool], bytes] = {}
+        self._start = time.perf_counter()
+
+    def collect(self, names: Collection[str]) -> None:
+        """Runs those of the named collectors that have not run yet in this look, then closes it to newcomers."""
+        for collector in self._collectors:
+            if collector.name in names and collector.name not in self.results:
+                self.results[collector.name] = run_collector(collector, self._snapshot)
+        self.joinable = False
+
+    def body(self, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
+        """The response body for these collectors, rendered once for all who ask the same."""
+        self.collect(names)
+        key = (names, text_format, compress)
+        if key not in self._bodies:
+            body = self._render(names, text_format)
+            self._bodies[key] = gzip.compress(body, _GZIP_LEVEL, mtime=0) if compress else body
+        return self._bodies[key]
+
+    def unfinished_body(self, names: frozenset[str], text_format: TextFormat) -> bytes:
+        """What is there of it now, not compressed; called from another thread while a collector hangs in this one."""
+        seconds = time.perf_counter() - self._start
+        waiting = "did not finish within the scrape's time-out"
+        done = dict(self.results)
+        results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
+        text = render(collected_samples(results), text_format)
+        return encode(text + own_text(self._own, text_format), text_format)
+
+    def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
+        results = [result for name, result in self.results.items() if name in names]
+        text = render(collected_samples(results) + exporter_samples(self._snapshot), text_format)
+        return encode(text + own_text(self._own, text_format), text_format)
+
+
+class Scrapes:
+    """Answers scrapes. `take` makes a snapshot; `collectors` are the enabled ones; `own` has the process's metrics."""
+
+    def __init__(self, take: Callable[[], Snapshot], collectors: Sequence[Collector], own: CollectorRegistry) -> None:
+        self.names = frozenset(collector.name for collector in collectors)
+        self.ready = False
+        self._take = take
+        self._collectors = collectors
+        self._own = own
+        self._look: Look | None = None
+        self._worker = _Worker()
+        self._failures: dict[str, str | None] = {}
+
+    async def body(
+        self, names: frozenset[str], text_format: TextFormat, *, compress: bool, timeout: float | None
+    ) -> tuple[bytes, bool]:
+        """The body of a scrape and whether it is compressed, within `timeout` seconds."""
+        look = self._join()
+        work = self._worker.submit(lambda: self._finish(look, names, text_format, compress=compress))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(work), timeout), compress
+        except TimeoutError:
+            log.warning("a scrape was answered without the collectors that did not finish in %.3g s", timeout)
+            return look.unfinished_body(names, text_format), False
+
+    async def look(self) -> dict[str, str | None]:
+        """Runs every collector once and says what failed, by collector: for readiness and for the start."""
+        look = self._join()
+        await asyncio.wrap_future(self._worker.submit(lambda: self._collect(look, self.names)))
+        return {name: result.failure for name, result in look.results.items()}
+
+    def _join(self) -> Look:
+        if self._look is None or not self._look.joinable:
+            self._look = Look(self._take(), self._collectors, self._own)
+        return self._look
+
+    def _finish(self, look: Look, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
+        self._collect(look, names)
+        return look.body(names, text_format, compress=compress)
+
+    def _collect(self, look: Look, names: frozenset[str]) -> None:
+        look.collect(names)
+        for name, result in look.results.items():
+            if result.failure != self._failures.get(name):
+                self._report(result)
+                self._failures[name] = result.failure
+        self.ready = self.ready or any(result.failure is None for result in look.results.values())
+
+    def _report(self, result: Collected) -> None:
+        # Once when it breaks and once when it heals, not at every scrape.
+        if result.failure:
+            log.warning("collector %s failed: %s", result.name, result.failure)
+        else:
+            log.info("collector %s works again", result.name)
+
+
+def own_text(own: CollectorRegistry, text_format: TextFormat) -> str:
+    """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
+    if text_format is OPENMETRICS:
+        return openmetrics_exposition.generate_latest(own).decode().removesuffix("# EOF\n")
+    return generate_latest(own).decode()
+
+
+class _Worker:
+    """One daemon thread and its queue: a pool's threads would be waited for at exit, even one stuck in the kernel."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Future[bytes | None], Callable[[], bytes | None]]] = SimpleQueue()
+        Thread(target=self._run, name="collect", daemon=True).start()
+
+    def submit(self, job: Callable[[], bytes | None]) -> "Future[bytes | None]":
+        future: Future[bytes | None] = Future()
+        self._jobs.put((future, job))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            future, job = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue  # its client went away while it waited
+            try:
+                future.set_result(job())
+            except BaseException as error:  # noqa: BLE001  handed to the waiting request
+                future.set_exception(error)
