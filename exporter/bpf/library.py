@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from exporter.bpf.cpus import possible_cpus
 from exporter.bpf.maps import MAP_TYPES, MapDump, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
@@ -33,7 +34,7 @@ def bind(library: ctypes.CDLL, name: str, *arguments: type) -> Callable[..., int
     try:
         function = ctypes.CFUNCTYPE(ctypes.c_int, *arguments, use_errno=True)((name, library))
     except AttributeError as error:
-        raise ReaderMissing(f"{library._name} has no {name}: it is older than libbpf 0.8") from error
+        raise ReaderMissing(f"the library has no function {name}: it is older than libbpf 0.8") from error
 
     def call(*values: object) -> int:
         result = function(*values)
@@ -92,7 +93,7 @@ class LibraryReader:
 
     def _map_info(self, pin: str, descriptor: int) -> MapInfo:
         # Programs and links are pinned too, and their info structures look plausible when read as a map's.
-        if os.readlink(f"/proc/self/fd/{descriptor}") != "anon_inode:bpf-map":
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != "anon_inode:bpf-map":
             raise NotAMap(f"{pin} is not a pinned BPF map")
         buffer = ctypes.create_string_buffer(_MAP_INFO.size)
         try:

@@ -95,16 +95,16 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
     found: dict[bytes, bytes] = {}
     key, following = np.zeros(info.key_size, np.uint8), np.zeros(info.key_size, np.uint8)
     value = np.zeros(shape, np.uint8)
-    start: int | None = None
+    start: int | None = None  # NULL asks for the first key
     # A key that vanishes under the walk sends the kernel back to the first one; walking over known keys again is
     # harmless, walking for ever is not.
     for _ in range(4 * info.max_entries + 1):
-        if not _found(lambda: calls.next_key(descriptor, start, following.ctypes.data)):
+        if not _found(calls.next_key, descriptor, start, following.ctypes.data):
             break
         key[:] = following
         start = key.ctypes.data
         name = key.tobytes()
-        if name not in found and _found(lambda: calls.lookup(descriptor, key.ctypes.data, value.ctypes.data)):
+        if name not in found and _found(calls.lookup, descriptor, key.ctypes.data, value.ctypes.data):
             found[name] = value.tobytes()
     else:
         raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it anew")
@@ -113,9 +113,9 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
     return keys, values
 
 
-def _found(call: Callable[[], int]) -> bool:
+def _found(call: Callable[..., int], *arguments: int | None) -> bool:
     try:
-        call()
+        call(*arguments)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise

@@ -103,10 +103,8 @@ class CounterTable:
 
 def layout_of(count: int, named: Mapping[int, Slot] | None = None) -> Layout:
     """The layout of an entry with `count` slots; `named` holds the slots that a layout file names for this count."""
-    if count in RELEASED_COUNTS or count > len(SLOTS):
-        certain = len(SLOTS)
-    else:
-        certain = _CERTAIN_SLOTS
+    released = count in RELEASED_COUNTS or count > len(SLOTS)
+    certain = len(SLOTS) if released else _CERTAIN_SLOTS
     known = [SLOTS[number] if number < certain else _unknown(number) for number in range(min(count, len(SLOTS)))]
     known += [_unknown(number) for number in range(len(SLOTS), count)]
     if named:
@@ -115,7 +113,7 @@ def layout_of(count: int, named: Mapping[int, Slot] | None = None) -> Layout:
 
 
 def slot_count(key_size: int, value_size: int) -> int:
-    """The number of slots of a counter map with these sizes in bytes. Raises `LayoutError` when they cannot be one's."""
+    """The number of slots of a counter map with these sizes in bytes. Raises `LayoutError` when it can be none."""
     if key_size != KEY_SIZE:
         raise LayoutError(f"the counter map has keys of {key_size} bytes, expected {KEY_SIZE} (interface index, hook)")
     if value_size == 0 or value_size % 8:

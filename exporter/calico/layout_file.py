@@ -41,20 +41,21 @@ def parse_layout_file(text: str) -> LayoutFile:
     except (yaml.YAMLError, RecursionError) as error:
         raise LayoutFileError(f"the layout file is not YAML: {str(error).splitlines()[0]}") from error
     fields = _mapping(document, "the layout file", {"when_slots", "slots"})
-    count = fields.get("when_slots")
-    if not _is_number(count) or not 1 <= count <= 1024:
+    count = _number(fields.get("when_slots"), 1, 1024)
+    if count is None:
         raise LayoutFileError("when_slots must be the number of slots of the map, for example 15")
     named = fields.get("slots")
     if not isinstance(named, dict) or not named:
         raise LayoutFileError("slots must map slot numbers to their category and reason")
-    slots = {number: _slot(number, entry, count) for number, entry in named.items()}
+    slots = {slot.number: slot for slot in (_slot(number, entry, count) for number, entry in named.items())}
     _refuse_collisions(count, slots)
     return LayoutFile(count, slots)
 
 
-def _slot(number: object, entry: object, count: int) -> Slot:
-    if not _is_number(number) or not 0 <= number < count:
-        raise LayoutFileError(f"slot {number!r} is not a number from 0 to {count - 1}")
+def _slot(name: object, entry: object, count: int) -> Slot:
+    number = _number(name, 0, count - 1)
+    if number is None:
+        raise LayoutFileError(f"slot {name!r} is not a number from 0 to {count - 1}")
     if layout_of(count).slots[number].category != UNKNOWN:
         raise LayoutFileError(f"slot {number} of {count} has a known meaning and cannot be renamed")
     fields = _mapping(entry, f"slot {number}", {"category", "reason"})
@@ -99,5 +100,6 @@ def _refuse_duplicates(node: Any) -> None:  # yaml.Node, whose classes carry no 
             _refuse_duplicates(part)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(value: object, least: int, most: int) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and isinstance(value, int) and least <= value <= most else None

@@ -22,5 +22,5 @@ def has_workload_prefix(interface: str, prefixes: Sequence[str]) -> bool:
 
 
 def decode_name(raw: bytes) -> str:
-    """A name from a fixed-size C field: up to the first NUL; bytes that are not UTF-8 appear as `\\xNN`."""
+    """A name from a fixed-size C field: up to the first NUL; bytes that are not UTF-8 appear as escapes."""
     return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")

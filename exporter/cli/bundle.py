@@ -1,6 +1,7 @@
 """`bundle`: everything the other commands need of this node in one archive, to be looked at anywhere."""
 
 import os
+import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ def command(node: NodeOptions, file: Path) -> None:
     with ExitStack() as stack:
         try:
             dash = str(file) == "-"
-            target = click.get_binary_stream("stdout") if dash else stack.enter_context(file.open("wb"))
+            target = sys.stdout.buffer if dash else stack.enter_context(file.open("wb"))
             problems = write_bundle(snapshot, about, target)
         except OSError as error:
             raise click.ClickException(f"{file} could not be written: {error.strerror}") from error

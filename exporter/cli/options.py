@@ -28,8 +28,8 @@ class NodeOptions:
 
 
 def flag(
-    name: str, help: str, *, command: str | None = None, short: str = "", **more: Any
-) -> Callable[[_Command], _Command]:  # noqa: A002
+    name: str, about: str, *, command: str | None = None, short: str = "", **more: Any
+) -> Callable[[_Command], _Command]:
     """A click option for the flag `--<name>`, dots and all, with its environment variable.
 
     The parameter is the name with dots and dashes as underscores; `command` puts its own name into the variable.
@@ -42,7 +42,7 @@ def flag(
         declared += f"/--no-{name}" if not room else f"/--no-{room}.{last}"
     more.setdefault("show_default", True)
     names = [declared, parameter, *([short] if short else [])]
-    return click.option(*names, help=help, envvar="_".join(words).upper(), show_envvar=True, **more)
+    return click.option(*names, help=about, envvar="_".join(words).upper(), show_envvar=True, **more)
 
 
 def node_options(*, bundle: bool = True) -> Callable[[_Command], _Command]:

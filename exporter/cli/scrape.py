@@ -1,6 +1,7 @@
 """`scrape`: one scrape without a server, for a person or for node_exporter's textfile directory."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     text = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
     body = encode(text, _FORMATS[format])
     if output is None:
-        click.get_binary_stream("stdout").write(body)
+        sys.stdout.buffer.write(body)
     else:
         _replace(output, body)
     failures = [f"collector {result.name} failed: {result.failure}" for result in results if result.failure]
@@ -56,9 +57,9 @@ def _replace(path: Path, body: bytes) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(body)
                 os.fchmod(descriptor, 0o644)
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except OSError:
-            os.unlink(temporary)
+            Path(temporary).unlink()
             raise
     except OSError as error:
         raise click.ClickException(f"{path} could not be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from exporter.cli.node import open_source, settings_of
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES
+
+if TYPE_CHECKING:
+    from exporter.web.scrapes import Scrapes
 
 log = logging.getLogger("exporter.serve")
 
@@ -90,7 +94,7 @@ async def _serve(
     looks.cancel()
 
 
-async def _look_twice(scrapes: "Scrapes") -> None:  # noqa: F821  imported where it is used
+async def _look_twice(scrapes: "Scrapes") -> None:
     # Of several pinned versions the one that moves between two looks is alive; the first scrape should know it.
     await scrapes.look()
     await asyncio.sleep(1)

@@ -89,11 +89,11 @@ def _counter_keys(snapshot: Snapshot) -> set[tuple[int, int]] | None:
     return set(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
 
 
-def _info(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], int | float]]:
+def _info(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], float]]:
     return [((one.interface, one.kind, one.namespace, one.pod, str(one.ifindex)), 1) for one in shown]
 
 
-def _addresses(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], int | float]]:
+def _addresses(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], float]]:
     return [
         ((one.interface, one.namespace, one.pod, address, str(ipaddress.ip_address(address).version)), 1)
         for one in shown

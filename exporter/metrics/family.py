@@ -27,8 +27,8 @@ class Samples:
     """The samples of one family: rows of label values, in the family's order, and the value."""
 
     family: Family
-    rows: list[tuple[tuple[str, ...], int | float]] = field(default_factory=list)
+    rows: list[tuple[tuple[str, ...], float]] = field(default_factory=list)
 
-    def add(self, labels: Sequence[str], value: int | float) -> None:
+    def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
         self.rows.append((tuple(labels), value))

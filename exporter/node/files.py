@@ -50,7 +50,7 @@ def read_folder(path: Path, largest: int = LARGEST) -> Folder:
 def list_folder(path: Path) -> list[str] | None:
     """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
     try:
-        return sorted(os.listdir(path))[:_MOST_FILES]
+        return sorted(entry.name for entry in path.iterdir())[:_MOST_FILES]
     except FileNotFoundError:
         return None
     except OSError as error:

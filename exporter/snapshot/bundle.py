@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -49,7 +50,7 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
     members: dict[str, bytes] = {}
     pins = [pin.name for pin in _kept(errors, "pins", lambda: snapshot.pins) or ()]
     for name in pins:
-        dump = _kept(errors, f"maps/{name}", lambda name=name: snapshot.source.map_dump(name))
+        dump = _kept(errors, f"maps/{name}", partial(snapshot.source.map_dump, name))
         if dump:
             members |= _map_members(name, dump)
     programs = _kept(errors, "programs", lambda: snapshot.source.programs(_program_ids(snapshot, pins)))
@@ -188,7 +189,7 @@ def _check(bundle: Bundle) -> None:
     # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.attach_point_folders]
     parts += [bundle.endpoint_status, bundle.policy_files, lambda: bundle.programs([]), bundle.proven_live]
-    parts += [lambda name=name: bundle.map_dump(name) for name in bundle.pin_names()]
+    parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
         with suppress(MapError, NodeError):  # what failed on the node is no damage
             part()

@@ -7,7 +7,7 @@ outlive a look (which map is alive, who an interface belonged to) is in `Memory`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
 from exporter.snapshot.source import NodeSource
 
 _T = TypeVar("_T")
+_Default = TypeVar("_Default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class MapVersions:
     stale: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: Exception
+
+
 class part(Generic[_T]):  # noqa: N801  used as a decorator, like property
     """A property computed once for the life of its object, which keeps an exception as well as a value."""
 
@@ -68,13 +74,13 @@ class part(Generic[_T]):  # noqa: N801  used as a decorator, like property
         """The kept value, or the kept exception raised again."""
         if self not in snapshot.kept:
             try:
-                snapshot.kept[self] = self._compute(snapshot), None
+                snapshot.kept[self] = self._compute(snapshot)
             except Exception as error:  # noqa: BLE001  kept and raised to everyone who asks
-                snapshot.kept[self] = None, error
-        value, error = snapshot.kept[self]
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]  stored by this very property
+                snapshot.kept[self] = _Failure(error)
+        kept = snapshot.kept[self]
+        if isinstance(kept, _Failure):
+            raise kept.error
+        return cast("_T", kept)
 
 
 class Snapshot:
@@ -84,7 +90,7 @@ class Snapshot:
         self.source = source
         self.settings = settings
         self.memory = memory
-        self.kept: dict[object, tuple[object, Exception | None]] = {}
+        self.kept: dict[object, object] = {}
         self._infos: dict[str, MapInfo] = {}
         self._dumps: dict[str, MapDump] = {}
 
@@ -261,7 +267,7 @@ class Snapshot:
             return []
 
 
-def _whole_or(ask: Callable[[], _T], default: _T) -> tuple[_T, Exception | None]:
+def _whole_or(ask: Callable[[], _T], default: _Default) -> tuple[_T | _Default, Exception | None]:
     try:
         return ask(), None
     except (MapError, NodeError, LayoutError) as error:

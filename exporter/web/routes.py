@@ -67,7 +67,7 @@ class Routes:
         self.working += 1
         try:
             body, compressed = await self.scrapes.body(
-                names, text_format, compress=_accepts_gzip(request), timeout=self._timeout(request)
+                names, text_format, compress=_accepts_gzip(request), seconds=self._timeout(request)
             )
         finally:
             self.working -= 1
