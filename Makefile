@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup test lint type format clean
+.PHONY: setup demo test lint type format clean
 
 setup: .venv/.done
 
@@ -15,6 +15,9 @@ setup: .venv/.done
 	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
 	$(UV) sync -q --locked --python $(PYTHON)
 	touch $@
+
+demo: setup
+	$(BIN)/calico-bpf-exporter demo
 
 test: lint type
 	$(BIN)/pytest

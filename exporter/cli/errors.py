@@ -1,7 +1,9 @@
 """Which exceptions are sentences for a person: each room's own, recognised without importing rooms not in use."""
 
 # By name, because importing the web room to catch its error would cost every other command a tenth of a second.
-_ROOTS = frozenset({"MapError", "LayoutError", "NodeError", "BundleError", "LayoutFileError", "ListenError"})
+_ROOTS = frozenset(
+    {"MapError", "LayoutError", "NodeError", "BundleError", "LayoutFileError", "ListenError", "DemoError"}
+)
 
 
 def sentence_of(error: BaseException) -> str | None:

@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.cli.errors import sentence_of
 
 # Each is the function `command` of the module of the same name in this room.
-COMMANDS = ("serve", "counters", "scrape", "check", "bundle")
+COMMANDS = ("serve", "counters", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
 
 

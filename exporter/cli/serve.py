@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +20,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter.serve")
 
 
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What is served and how: the paths and limits of HTTP, the collectors, and the zeros they write."""
+
+    telemetry_path: str = "/metrics"
+    max_requests: int = 40
+    timeout_offset: float = 0.5
+    exporter_metrics: bool = True
+    collectors: Sequence[str] = COLLECTOR_NAMES
+    zeros: str = "core"
+
+
 @click.command("serve")
-@node_options(bundle=False)
 @flag(
     "web.listen-address",
     "Address to listen on, HOST:PORT; repeat it for several.",
@@ -49,46 +63,58 @@ log = logging.getLogger("exporter.serve")
 @flag("collector.counters", "Packets and flows by reason.", command="serve", switch=True, default=None)
 @flag("collector.endpoints", "Endpoints and what is wrong with them.", command="serve", switch=True, default=None)
 @flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
-def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: object) -> None:
+@node_options(bundle=False)
+def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
+    from exporter.web.server import open_listener
+
     if not web_telemetry_path.startswith("/") or web_telemetry_path in ("/", "/healthz", "/readyz"):
         raise click.UsageError(
             f"--web.telemetry-path {web_telemetry_path!r} must begin with / and be a path of its own"
         )
-    names = enabled_collectors(given)
-    if not names:
+    options = ServeOptions(
+        telemetry_path=web_telemetry_path,
+        max_requests=given["web_max_requests"],
+        timeout_offset=given["web_timeout_offset"],
+        exporter_metrics=not given["web_disable_exporter_metrics"],
+        collectors=enabled_collectors(given),
+        zeros=given["collector_counters_zeros"],
+    )
+    if not options.collectors:
         raise click.UsageError("every collector is switched off")
-    asyncio.run(_serve(node, web_listen_address, web_telemetry_path, names, given))
+    serve(node, [open_listener(address) for address in web_listen_address], options)
 
 
-def enabled_collectors(given: dict[str, object]) -> list[str]:
+def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The collectors that the flags leave on: a collector's own flag decides, else the default."""
     default = not given["collector_disable_defaults"]
     chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
     return [name for name, said in chosen.items() if (default if said is None else said)]
 
 
-async def _serve(
-    node: NodeOptions, addresses: tuple[str, ...], path: str, names: list[str], given: dict[str, object]
-) -> None:
+def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeOptions) -> None:
+    """Serves on open listeners until SIGTERM or SIGINT."""
     from exporter.metrics.scrape import make_collectors
     from exporter.snapshot.take import Snapshot
     from exporter.web.own import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
-    from exporter.web.server import Server, open_listener
 
     source, memory = open_source(node)
     settings = settings_of(node)
-    listeners = [open_listener(address) for address in addresses]
-    registry, rejected = make_registry(process=not given["web_disable_exporter_metrics"])
-    collectors = make_collectors(names, str(given["collector_counters_zeros"]))
+    registry, rejected = make_registry(process=options.exporter_metrics)
+    collectors = make_collectors(options.collectors, options.zeros)
     scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
-    most, offset = given["web_max_requests"], given["web_timeout_offset"]
-    routes = Routes(scrapes, rejected, path, most, offset)  # type: ignore[arg-type]
+    routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset)
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         log.info("listening on %s port %s with reader %s", host, port, source.reader_name)
+    asyncio.run(_run(scrapes, routes, listeners))
+
+
+async def _run(scrapes: "Scrapes", routes: Any, listeners: Sequence[socket.socket]) -> None:
+    from exporter.web.server import Server
+
     looks = asyncio.create_task(_look_twice(scrapes))
     await Server(listeners, routes.handle).run()
     looks.cancel()

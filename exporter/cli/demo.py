@@ -1,0 +1,51 @@
+"""`demo`: a small node with real packets and real drops, and the exporter inside it, to try everything on."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from exporter.cli.options import NodeOptions, flag
+from exporter.cli.serve import ServeOptions, serve
+
+_TRY = """
+The demo node is up: four pods that send, a policy that drops, and the exporter. Try, in another terminal:
+
+  curl -s http://localhost:{port}/metrics | grep dropped
+  {counters} --nonzero
+  {counters} --pod shop/frontend
+
+Ctrl-C ends it and removes everything.
+"""
+
+
+@click.command("demo")
+@flag(
+    "web.listen-address",
+    "Address to listen on, HOST:PORT, in the machine's own network.",
+    command="demo",
+    default="localhost:10042",
+)
+def command(web_listen_address: str) -> None:
+    """Build a small node in network namespaces, send packets, serve its metrics; Ctrl-C removes it. Needs root."""
+    from exporter.cli.logs import set_up_logging
+    from exporter.demo.namespace import enter_namespace
+    from exporter.demo.node import Node
+    from exporter.web.server import open_listener
+
+    set_up_logging("warning", "logfmt")
+    # Opened before the process moves into the node's namespace: a socket stays where it was made.
+    listener = open_listener(web_listen_address)
+    node = Node()
+    try:
+        node.build()
+        node.send_forever()
+        options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None)
+        inside = f"ip netns exec {node.namespace} {Path(sys.argv[0]).resolve()} counters"
+        counters = f"{inside} --bpf.fs {options.bpf_fs} --calico.run-dir {options.run_dir}"
+        click.echo(_TRY.format(port=listener.getsockname()[1], counters=counters))
+        enter_namespace(node.namespace)
+        serve(options, [listener], ServeOptions())
+    finally:
+        node.close()
+        click.echo("The demo node is removed.")

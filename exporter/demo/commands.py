@@ -1,0 +1,44 @@
+"""Runs the programs that build the demo node: ip, tc, mount, clang, bpftool. Knows how each failure reads."""
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+from exporter.demo import DemoError
+
+# Program and the Debian package that has it.
+PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "clang": "clang", "bpftool": "bpftool", "mount": "mount"}
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def require(programs: Iterable[str] = PROGRAMS) -> None:
+    """Raises `DemoError` unless all these programs are on this machine."""
+    missing = sorted({PROGRAMS[name] for name in programs if _path(name) is None})
+    if missing:
+        raise DemoError(f"the demo needs {', '.join(missing)}: apt-get install {' '.join(missing)} libbpf-dev")
+
+
+def run(*words: object, check: bool = True) -> str:
+    """What the program prints. Raises `DemoError` with its own complaint when it fails, unless told not to check."""
+    program, *arguments = map(str, words)
+    done = subprocess.run([_path(program) or program, *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        complaint = (done.stderr or done.stdout).strip().splitlines()
+        said = complaint[-1] if complaint else f"exit status {done.returncode}"
+        raise DemoError(f"{program} {' '.join(arguments)} failed: {said}")
+    return done.stdout
+
+
+def start(*words: object) -> "subprocess.Popen[bytes]":
+    """Starts a program that lives until it is ended; its output goes nowhere."""
+    program, *arguments = map(str, words)
+    return subprocess.Popen(
+        [_path(program) or program, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _path(program: str) -> str | None:
+    return shutil.which(program) or shutil.which(program, path=_SEARCH_PATH)

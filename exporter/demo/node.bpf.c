@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The demo node's dataplane: a small tc program that counts and drops the way Calico's does, for trying and testing the
+ * exporter on real packets. It is no firewall. What it mimics is what recordings of real nodes show: slot 0 for every
+ * packet, slot 2 for a new flow that policy lets pass, slot 4 for every packet that policy denies, slot 5 for a header
+ * that is cut off, 8 for a header length below 5, 13 for a blackhole route, 19 for an established flow handed straight
+ * to its pod, 21 for a later fragment without its first; a program without its counter entry drops everything.
+ */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define SLOTS 27
+#define MOST_RULES 8
+
+enum { TOTAL = 0, ACCEPTED = 2, DENIED = 4, SHORT = 5, MALFORMED = 8, BLACKHOLE = 13, PEER = 19, LATE_FRAGMENT = 21 };
+enum { INGRESS = 0, EGRESS = 1 };
+enum { NEXT = 0, ALLOW = 1, DENY = 2 };
+
+struct counter_key {
+	__u32 ifindex, hook;
+};
+
+struct counters {
+	__u64 slot[SLOTS];
+};
+
+/* One rule of an interface's policy; protocol 0 and port 0 match all, a rule without action ends the list. */
+struct rule {
+	__u64 id;
+	__u16 port;
+	__u8 protocol;
+	__u8 action;
+	__u8 padding[4];
+};
+
+struct policy {
+	struct rule rules[MOST_RULES];
+};
+
+struct address {
+	__u32 word[4];
+};
+
+struct flow {
+	struct address from, to;
+	__u16 from_port, to_port;
+	__u32 protocol;
+};
+
+struct approval {
+	__u8 by_sender, by_receiver;
+};
+
+struct fragment {
+	__u32 from, to, id;
+};
+
+/* Where a pod lives: a zero ifindex means that the address is routed into nothing. */
+struct home {
+	__u32 ifindex;
+	__u8 mac[ETH_ALEN];
+	__u8 padding[2];
+};
+
+struct packet {
+	struct flow flow;
+	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 20000);
+	__type(key, struct counter_key);
+	__type(value, struct counters);
+} cali_counters6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 10000);
+	__type(key, __u64);
+	__type(value, __u64);
+} cali_rule_ctrs2 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct counter_key);
+	__type(value, struct policy);
+} demo_policy SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, struct home);
+} demo_homes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, struct approval);
+} demo_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct fragment);
+	__type(value, __u8);
+} demo_fragments SEC(".maps");
+
+/* Parsing says what to do with the packet: a slot to drop it under, or one of these. */
+enum { PARSED = -1, NOT_IP = -2 };
+
+static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *packet, __u32 offset)
+{
+	__u16 ports[4];
+	/* UDP has 8 bytes of header and TCP 20, ICMP 8: less than that is a short packet. */
+	__u32 need = packet->flow.protocol == IPPROTO_TCP ? 20 : 8;
+
+	if (offset + need > skb->len)
+		return SHORT;
+	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+		return SHORT;
+	if (packet->flow.protocol == IPPROTO_TCP || packet->flow.protocol == IPPROTO_UDP) {
+		packet->flow.from_port = bpf_ntohs(ports[0]);
+		packet->flow.to_port = bpf_ntohs(ports[1]);
+		return PARSED;
+	}
+	/* Echo requests and replies of one ping share an identifier. */
+	packet->flow.from_port = packet->flow.to_port = bpf_ntohs(ports[2]);
+	return PARSED;
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *packet)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return SHORT;
+	if (ip.ihl < 5)
+		return MALFORMED;
+	packet->from_v4 = ip.saddr;
+	packet->to_v4 = ip.daddr;
+	packet->flow.from.word[3] = ip.saddr;
+	packet->flow.from.word[2] = bpf_htonl(0xffff);
+	packet->flow.to.word[3] = ip.daddr;
+	packet->flow.to.word[2] = bpf_htonl(0xffff);
+	packet->flow.protocol = ip.protocol;
+	packet->fragment_id = ip.id;
+	packet->late_fragment = bpf_ntohs(ip.frag_off) & 0x1fff;
+	packet->first_fragment = bpf_ntohs(ip.frag_off) & 0x2000;
+	if (packet->late_fragment)
+		return PARSED;
+	return parse_ports(skb, packet, ETH_HLEN + ip.ihl * 4);
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *packet)
+{
+	struct ipv6hdr ip;
+	__u8 type = 0;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return SHORT;
+	__builtin_memcpy(&packet->flow.from, &ip.saddr, sizeof(packet->flow.from));
+	__builtin_memcpy(&packet->flow.to, &ip.daddr, sizeof(packet->flow.to));
+	packet->flow.protocol = ip.nexthdr;
+	if (ip.nexthdr == IPPROTO_ICMPV6) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &type, sizeof(type)))
+			return SHORT;
+		if (type >= 130 && type <= 143)
+			return NOT_IP; /* neighbour discovery and multicast listening: the link's own affair, like ARP */
+	}
+	if (ip.nexthdr == IPPROTO_HOPOPTS)
+		return NOT_IP;
+	return parse_ports(skb, packet, ETH_HLEN + sizeof(ip));
+}
+
+static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(skb, packet);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(skb, packet);
+	return NOT_IP;
+}
+
+static __always_inline void hit(__u64 id)
+{
+	__u64 one = 1, *count = bpf_map_lookup_elem(&cali_rule_ctrs2, &id);
+
+	if (count)
+		*count += 1;
+	else
+		bpf_map_update_elem(&cali_rule_ctrs2, &id, &one, BPF_ANY);
+}
+
+/* Walks the rules in order; every rule that matches on the way counts, passing ones too. No policy allows. */
+static __always_inline int allowed(const struct counter_key *key, const struct flow *flow)
+{
+	struct policy *policy = bpf_map_lookup_elem(&demo_policy, key);
+
+	if (!policy)
+		return 1;
+	for (int i = 0; i < MOST_RULES; i++) {
+		struct rule *rule = &policy->rules[i];
+
+		if (rule->protocol && rule->protocol != flow->protocol)
+			continue;
+		if (rule->port && rule->port != flow->to_port)
+			continue;
+		if (!rule->id && !rule->action)
+			return 1;
+		hit(rule->id);
+		if (rule->action)
+			return rule->action == ALLOW;
+	}
+	return 1;
+}
+
+static __always_inline struct approval *tracked(struct flow *flow)
+{
+	struct flow reverse = {
+		.from = flow->to,
+		.to = flow->from,
+		.from_port = flow->to_port,
+		.to_port = flow->from_port,
+		.protocol = flow->protocol,
+	};
+	struct approval *approval = bpf_map_lookup_elem(&demo_flows, flow);
+
+	return approval ? approval : bpf_map_lookup_elem(&demo_flows, &reverse);
+}
+
+/* A flow that both sides let in goes straight into the receiver's namespace, past the hook of its interface. */
+static __always_inline int deliver(struct __sk_buff *skb, struct counters *counters, struct flow *flow)
+{
+	struct home *home = bpf_map_lookup_elem(&demo_homes, &flow->to);
+
+	if (!home || !home->ifindex)
+		return TC_ACT_OK;
+	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), home->mac, ETH_ALEN, 0))
+		return TC_ACT_OK;
+	counters->slot[PEER] += 1;
+	return bpf_redirect_peer(home->ifindex, 0);
+}
+
+static __always_inline int drop(struct counters *counters, __u32 slot)
+{
+	if (slot < SLOTS)
+		counters->slot[slot] += 1;
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int handle_fragment(struct counters *counters, struct packet *packet)
+{
+	struct fragment fragment = { packet->from_v4, packet->to_v4, packet->fragment_id };
+	__u8 seen = 1;
+
+	if (packet->late_fragment && !bpf_map_lookup_elem(&demo_fragments, &fragment))
+		return drop(counters, LATE_FRAGMENT);
+	if (packet->first_fragment && !packet->late_fragment)
+		bpf_map_update_elem(&demo_fragments, &fragment, &seen, BPF_ANY);
+	return TC_ACT_OK;
+}
+
+static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
+{
+	struct counter_key key = { .ifindex = skb->ifindex, .hook = hook };
+	struct counters *counters = bpf_map_lookup_elem(&cali_counters6, &key);
+	struct packet packet = {};
+	struct approval *approval;
+	struct home *home;
+	int verdict;
+
+	if (!counters)
+		return TC_ACT_SHOT;
+	counters->slot[TOTAL] += 1;
+	verdict = parse(skb, &packet);
+	if (verdict == NOT_IP)
+		return TC_ACT_OK;
+	if (verdict != PARSED)
+		return drop(counters, verdict);
+	home = bpf_map_lookup_elem(&demo_homes, &packet.flow.to);
+	if (hook == INGRESS && home && !home->ifindex)
+		return drop(counters, BLACKHOLE);
+	if (handle_fragment(counters, &packet) == TC_ACT_SHOT)
+		return TC_ACT_SHOT;
+	if (packet.late_fragment)
+		return TC_ACT_OK;
+	approval = tracked(&packet.flow);
+	if (approval && approval->by_sender && approval->by_receiver)
+		return hook == INGRESS ? deliver(skb, counters, &packet.flow) : TC_ACT_OK;
+	if (approval && (hook == INGRESS ? approval->by_sender : approval->by_receiver))
+		return TC_ACT_OK;
+	if (!allowed(&key, &packet.flow))
+		return drop(counters, DENIED);
+	counters->slot[ACCEPTED] += 1;
+	struct approval fresh = {};
+
+	if (approval)
+		fresh = *approval;
+	if (hook == INGRESS)
+		fresh.by_sender = 1;
+	else
+		fresh.by_receiver = 1;
+	bpf_map_update_elem(&demo_flows, &packet.flow, &fresh, BPF_ANY);
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int from_endpoint(struct __sk_buff *skb)
+{
+	return handle(skb, INGRESS);
+}
+
+SEC("tc")
+int to_endpoint(struct __sk_buff *skb)
+{
+	return handle(skb, EGRESS);
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,214 @@
+"""Builds and removes the demo node: a namespace as node, one for each pod, veths, routes, programs and Calico's files.
+
+Shaped as Calico shapes it: the host side of a pod's veth has the address ee:ee:ee:ee:ee:ee and a /32 and a /128 route,
+the pod's gateway is 169.254.1.1. Neighbours are written down instead of asked for, so that counts are exact.
+"""
+
+import fcntl
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from subprocess import Popen
+from typing import TextIO
+
+from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS
+from exporter.demo import DemoError
+from exporter.demo.bpffs import BpfFs
+from exporter.demo.commands import require, run, start
+from exporter.demo.plan import BLACKHOLE, PODS, Pod
+
+STATE = Path("/run/calico-bpf-exporter-demo")
+_HOST_MAC = "ee:ee:ee:ee:ee:ee"
+_HOST_LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # what the kernel makes of that address
+_WORLD = "192.168.50.2"
+_PROGRAMS = {TC_INGRESS: ("ingress", "from_endpoint"), TC_EGRESS: ("egress", "to_endpoint")}
+_WORKLOAD, _READY_4, _READY_6, _HOST = 0x1, 0x2, 0x4, 0x8
+
+
+class Node:
+    """A demo node; `name` begins its namespaces, `state` is its folder. One node of a name at a time."""
+
+    def __init__(self, name: str = "calico-demo", state: Path = STATE) -> None:
+        self.name = name
+        self.state = state
+        self.bpf = BpfFs(state / "bpf")
+        self.run_dir = state / "calico"
+        self.namespace = f"{name}-node"
+        self._lock: TextIO | None = None
+        self._children: list[Popen[bytes]] = []
+
+    def build(self, pods: Sequence[Pod] = PODS) -> None:
+        """Builds it, after removing what an earlier one of this name left behind. Raises `DemoError`."""
+        _require_root()
+        require()
+        self._take_lock()
+        self.remove()
+        self.bpf.mount()
+        self.bpf.load(self.state)
+        (self.run_dir / "endpoint-status").mkdir(parents=True)
+        self._add_namespace(self.namespace)
+        self._sysctl("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+        self._manage("lo", _READY_4 | _READY_6 | _HOST)
+        self._add_world()
+        self._write_home(BLACKHOLE, 0, "00:00:00:00:00:00")
+        for pod in pods:
+            self.add_pod(pod)
+
+    def remove(self) -> None:
+        """Removes everything of this node that there is, however it came to be left."""
+        for child in self._children:
+            child.kill()
+            child.wait()
+        self._children.clear()
+        for namespace in self._namespaces():
+            inside = {int(number) for number in run("ip", "netns", "pids", namespace, check=False).split()}
+            for number in inside - {os.getpid()}:  # the exporter of the demo runs in the node's namespace itself
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            run("ip", "netns", "delete", namespace)
+        self.bpf.unmount()
+        for folder in (self.bpf.path, self.run_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Removes the node and its folder."""
+        self.remove()
+        shutil.rmtree(self.state, ignore_errors=True)
+        if self._lock:
+            self._lock.close()
+
+    def add_pod(self, pod: Pod) -> None:
+        """Adds a pod as Felix does: interface state, counters, programs, policy, then the endpoint-status file."""
+        namespace = self.pod_namespace(pod)
+        self._add_namespace(namespace)
+        peer = ("peer", "name", "eth0", "address", pod.mac, "netns", namespace)
+        run("ip", "-n", self.namespace, "link", "add", pod.interface, "address", _HOST_MAC, "type", "veth", *peer)
+        run("ip", "-n", self.namespace, "link", "set", pod.interface, "up")
+        self._configure_pod(pod, namespace)
+        for address in (pod.ipv4, pod.ipv6):
+            run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", pod.mac, "dev", pod.interface)
+            run("ip", "-n", self.namespace, "route", "replace", address, "dev", pod.interface)
+        ifindex = self._manage(pod.interface, _WORKLOAD | _READY_4 | _READY_6)
+        for hook in TC_HOOKS:
+            self._write_policy(ifindex, hook, pod)
+        self._write_home(pod.ipv4, ifindex, pod.mac)
+        self._write_home(pod.ipv6, ifindex, pod.mac)
+        self._status_file(pod).write_text(_status(pod), encoding="utf-8")
+
+    def remove_pod(self, pod: Pod) -> None:
+        """Removes a pod as Felix does: its veth, and with it its counters, state and file."""
+        ifindex = self.ifindex(pod.interface)
+        run("ip", "-n", self.namespace, "link", "delete", pod.interface)
+        run("ip", "netns", "delete", self.pod_namespace(pod))
+        for hook in TC_HOOKS:
+            self.bpf.delete("tc/globals", "cali_counters6", struct.pack("<2I", ifindex, hook))
+        self.bpf.delete("tc/globals", "cali_iface4", struct.pack("<I", ifindex))
+        self._status_file(pod).unlink()
+
+    def send_forever(self, pods: Sequence[Pod] = PODS) -> None:
+        """Starts each pod's traffic: a process in its namespace that ends with this one."""
+        for pod in pods:
+            words = (sys.executable, "-m", "exporter.demo.packets", "forever", pod.name)
+            self._children.append(start("ip", "netns", "exec", self.pod_namespace(pod), *words))
+
+    def send(self, pod: Pod, kind: str, address: str, port: int, count: int) -> None:
+        """Sends exactly `count` packets of `kind` from a pod, and returns when they are sent."""
+        words = (sys.executable, "-m", "exporter.demo.packets", "send", kind, address, port, count)
+        run("ip", "netns", "exec", self.pod_namespace(pod), *words)
+
+    def pod_namespace(self, pod: Pod) -> str:
+        """The network namespace of a pod."""
+        return f"{self.name}-{pod.name}"
+
+    def ifindex(self, interface: str) -> int:
+        """The index of an interface of the node."""
+        (link,) = json.loads(run("ip", "-n", self.namespace, "-json", "link", "show", "dev", interface))
+        return int(link["ifindex"])
+
+    def _take_lock(self) -> None:
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.state / "lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DemoError("a demo node is already running on this machine: end it with Ctrl-C first") from error
+
+    def _namespaces(self) -> list[str]:
+        lines = run("ip", "netns", "list").splitlines()
+        return [name for name in (line.split()[0] for line in lines if line) if name.startswith(f"{self.name}-")]
+
+    def _add_namespace(self, name: str) -> None:
+        run("ip", "netns", "add", name)
+        # No duplicate-address detection, router solicitation or waiting: counts would have noise in them.
+        for setting in ("accept_dad=0", "accept_ra=0", "router_solicitations=0"):
+            key, _, value = setting.partition("=")
+            run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv6.conf.default.{key}={value}")
+        run("ip", "-n", name, "link", "set", "lo", "up")
+
+    def _sysctl(self, *keys: str) -> None:
+        run("ip", "netns", "exec", self.namespace, "sysctl", "-qw", *(f"{key}=1" for key in keys))
+
+    def _add_world(self) -> None:
+        world = f"{self.name}-world"
+        self._add_namespace(world)
+        run("ip", "-n", self.namespace, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", world)
+        for namespace, address in ((self.namespace, "192.168.50.1/24"), (world, f"{_WORLD}/24")):
+            run("ip", "-n", namespace, "addr", "add", address, "dev", "eth0")
+            run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        run("ip", "-n", world, "route", "add", "default", "via", "192.168.50.1")
+        self._manage("eth0", _READY_4 | _READY_6 | _HOST)
+
+    def _configure_pod(self, pod: Pod, namespace: str) -> None:
+        def ip(*words: str) -> None:
+            run("ip", "-n", namespace, *words)
+
+        ip("link", "set", "eth0", "up")
+        ip("addr", "add", f"{pod.ipv4}/32", "dev", "eth0")
+        ip("addr", "add", f"{pod.ipv6}/128", "dev", "eth0", "nodad")
+        ip("neigh", "replace", "169.254.1.1", "lladdr", _HOST_MAC, "dev", "eth0")
+        ip("neigh", "replace", _HOST_LINK_LOCAL, "lladdr", _HOST_MAC, "dev", "eth0")
+        ip("route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
+        ip("route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
+        ip("-6", "route", "add", "default", "via", _HOST_LINK_LOCAL, "dev", "eth0")
+
+    def _manage(self, interface: str, flags: int) -> int:
+        ifindex = self.ifindex(interface)
+        self.bpf.write_interface(ifindex, interface, flags)
+        run("tc", "-n", self.namespace, "qdisc", "add", "dev", interface, "clsact")
+        for hook, (side, program) in _PROGRAMS.items():
+            self.bpf.write_counters(ifindex, hook)
+            pinned = ("bpf", "direct-action", "object-pinned", self.bpf.program(program))
+            run("tc", "-n", self.namespace, "filter", "add", "dev", interface, side, *pinned)
+        return ifindex
+
+    def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:
+        rules = pod.rules(hook)
+        if rules:
+            packed = b"".join(struct.pack("<QHBB4x", *rule.words()) for rule in rules)
+            self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(128, b"\0"))
+
+    def _write_home(self, address: str, ifindex: int, mac: str) -> None:
+        raw = ipaddress.ip_address(address).packed
+        key = raw if len(raw) == 16 else bytes(8) + struct.pack(">I", 0xFFFF) + raw
+        value = struct.pack("<I6s2x", ifindex, bytes.fromhex(mac.replace(":", "")))
+        self.bpf.write("demo", "demo_homes", key, value)
+
+    def _status_file(self, pod: Pod) -> Path:
+        return self.run_dir / "endpoint-status" / f"k8s {pod.namespace}%2F{pod.name} eth0"
+
+
+def _status(pod: Pod) -> str:
+    nets = {"ipv4Nets": [f"{pod.ipv4}/32"], "ipv6Nets": [f"{pod.ipv6}/128"]}
+    return json.dumps({"ifaceName": pod.interface, "mac": pod.mac, **nets})
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise DemoError("the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)")

@@ -1,0 +1,97 @@
+"""Sends packets from inside a pod's namespace: counted ones for tests, or a pod's traffic once a second for ever.
+
+Run as a program (`python -m exporter.demo.packets`), in the namespace it is to send from. Packets that no socket would
+send (cut off, malformed, a lone fragment) are written to the link whole.
+"""
+
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from exporter.demo.plan import PODS, Pod
+
+_SINK_PORTS = (8080, 5432)
+_GATEWAY = bytes.fromhex("eeeeeeeeeeee")
+_PROTOCOL_UDP = 17
+
+
+def send(kind: str, address: str, port: int, count: int) -> None:
+    """Sends `count` packets of `kind` (`udp`, `flows`, `short`, `malformed`, `fragment`) to an address and port.
+
+    `udp` is one flow, `flows` as many flows as packets.
+    """
+    if kind in ("udp", "flows"):
+        _send_udp(address, port, count, flows=count if kind == "flows" else 1)
+        return
+    packet = _RAW[kind](address)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind(("eth0", 0))
+        mac = link.getsockname()[4]
+        for _ in range(count):
+            link.send(_GATEWAY + mac + b"\x08\x00" + packet)
+
+
+def send_forever(pod: Pod) -> None:
+    """Answers nothing on the sink ports, and sends the pod's bursts once a second until the parent process is gone."""
+    parent = os.getppid()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for port in _SINK_PORTS:
+            threading.Thread(target=_swallow, args=(family, port), daemon=True).start()
+    time.sleep(1)  # until every pod listens: what nobody takes comes back as an ICMP error, and is a packet too
+    while os.getppid() == parent:
+        for burst in pod.sends:
+            # A pod that is just coming or going has no way to send; the next second does.
+            with suppress(OSError):
+                send(burst.kind, burst.address, burst.port, burst.count)
+        time.sleep(1)
+
+
+def _send_udp(address: str, port: int, count: int, flows: int) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for _ in range(flows):
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
+            for _ in range(count // flows):
+                sender.sendto(b"demo", (address, port))
+
+
+def _swallow(family: int, port: int) -> None:
+    # Without a listener the kernel answers with ICMP errors, which are packets of their own.
+    with socket.socket(family, socket.SOCK_DGRAM) as sink:
+        if family == socket.AF_INET6:
+            sink.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sink.bind(("", port))
+        while True:
+            sink.recv(2048)
+
+
+def _ipv4(address: str, payload: bytes, *, header_words: int = 5, fragment: int = 0) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.connect((address, 9))
+        source = socket.inet_aton(own.getsockname()[0])
+    head = struct.pack(">BBHHHBBH", 0x40 | header_words, 0, 20 + len(payload), 1, fragment, 64, _PROTOCOL_UDP, 0)
+    return head + source + socket.inet_aton(address) + payload
+
+
+_RAW = {
+    "short": lambda address: _ipv4(address, b"")[:12],
+    "malformed": lambda address: _ipv4(address, bytes(16), header_words=4),
+    "fragment": lambda address: _ipv4(address, bytes(16), fragment=100),
+}
+
+
+def main() -> None:
+    """`send KIND ADDRESS PORT COUNT` or `forever POD`."""
+    verb, *words = sys.argv[1:]
+    if verb == "send":
+        kind, address, port, count = words
+        send(kind, address, int(port), int(count))
+    else:
+        send_forever(next(pod for pod in PODS if pod.name == words[0]))
+
+
+if __name__ == "__main__":
+    main()
