@@ -122,13 +122,13 @@ class Snapshot:
     @part
     def counters(self) -> CounterTable:
         """The live counter map, decoded."""
-        live = self.live(self.counter_versions)
-        return decode_counters(*self._columns(live), self.counter_layout)
+        return decode_counters(*self._columns(self.live(self.counter_versions)), self.counter_layout)
 
     @part
     def counter_layout(self) -> Layout:
         """What the slots of the live counter map mean."""
-        return self.layout_of(self.live(self.counter_versions).info)
+        # Of the dump, not of the candidate: the map may have been replaced between the two.
+        return self.layout_of(self.dump(self.live(self.counter_versions)).info)
 
     @part
     def ifstate_versions(self) -> MapVersions:

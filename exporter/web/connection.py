@@ -65,6 +65,8 @@ class Connection:
 
     def __post_init__(self) -> None:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
+        # Draining then means that everything is sent: no unread remainder outlives the clock on writing.
+        self.writer.transport.set_write_buffer_limits(high=0)
 
     async def serve(self, handler: Handler) -> None:
         """Answers requests until the client or a limit ends it. Never raises for what a client did."""
@@ -74,7 +76,7 @@ class Connection:
                 self.http.start_next_cycle()
                 patience = self.limits.idle
         except (TimeoutError, OSError, h11.LocalProtocolError):
-            pass  # it dawdled, went away, or left a response half read: nothing more to say to it
+            self.close()  # it dawdled, went away, or left a response half read: nothing more to say to it
         finally:
             self.writer.close()
 
@@ -83,6 +85,9 @@ class Connection:
             request = await self._request(patience)
         except h11.RemoteProtocolError as error:
             await self._refuse(HTTPStatus(error.error_status_hint))
+            return False
+        except ValueError:  # a target that no URL parser takes
+            await self._refuse(HTTPStatus.BAD_REQUEST)
             return False
         if request is None:
             return False
@@ -119,7 +124,7 @@ class Connection:
         return names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
 
     async def _refuse(self, status: HTTPStatus) -> None:
-        if self.http.our_state is h11.IDLE:
+        if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             async with asyncio.timeout(self.limits.head):
                 await self._send(Response(status, f"{status.phrase}\n".encode()), with_body=True)
 

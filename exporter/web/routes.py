@@ -3,6 +3,7 @@
 Turns requests into responses; knows paths, parameters and headers of HTTP, and asks `scrapes.py` for everything else.
 """
 
+import asyncio
 import html
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
 from exporter.web.scrapes import Scrapes
 
-_SMALLEST_WORTH_GZIP = 1024
+_PROBE_SECONDS = 5
 
 
 class BadRequest(Exception):
@@ -78,7 +79,10 @@ class Routes:
 
     def _selected(self, query: str) -> frozenset[str]:
         """The collectors that `collect[]` names, or all but those that `exclude[]` names, as node_exporter does it."""
-        asked = parse_qs(query, keep_blank_values=True, max_num_fields=100)
+        try:
+            asked = parse_qs(query, keep_blank_values=True, max_num_fields=100)
+        except ValueError:
+            raise BadRequest("more than 100 parameters") from None
         collect, exclude = asked.get("collect[]", []), asked.get("exclude[]", [])
         if collect and exclude:
             raise BadRequest("collect[] and exclude[] cannot be combined")
@@ -107,7 +111,10 @@ class Routes:
         del request
         if self.scrapes.ready:
             return Response(HTTPStatus.OK, b"ready\n")
-        failures = await self.scrapes.look()
+        try:
+            failures = await asyncio.wait_for(self.scrapes.look(), _PROBE_SECONDS)
+        except TimeoutError:
+            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: no look ended in {_PROBE_SECONDS} s")
         if self.scrapes.ready:
             return Response(HTTPStatus.OK, b"ready\n")
         sentences = [f"{name}: {failure}" for name, failure in failures.items() if failure]
