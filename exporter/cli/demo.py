@@ -1,5 +1,6 @@
 """`demo`: a small node with real packets and real drops, and the exporter inside it, to try everything on."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -47,5 +48,6 @@ def command(web_listen_address: str) -> None:
         enter_namespace(node.namespace)
         serve(options, [listener], ServeOptions())
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
         node.close()
         click.echo("The demo node is removed.")

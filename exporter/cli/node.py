@@ -12,8 +12,11 @@ from exporter.snapshot.take import Memory, Settings, Snapshot
 _BETWEEN_LOOKS = 1.0
 
 
-def open_source(options: NodeOptions) -> tuple[NodeSource, Memory]:
-    """The node's facts and the memory to start from. Raises `ReaderMissing` or `BundleError`."""
+def open_source(options: NodeOptions, *, follow: bool = False) -> tuple[NodeSource, Memory]:
+    """The node's facts and the memory to start from; `follow` keeps links and routes current in a thread.
+
+    Raises `ReaderMissing` or `BundleError`.
+    """
     memory = Memory()
     if options.bundle is not None:
         from exporter.snapshot.bundle import read_bundle
@@ -22,9 +25,11 @@ def open_source(options: NodeOptions) -> tuple[NodeSource, Memory]:
         memory.counters.proven = bundle.proven_live()
         return bundle, memory
     from exporter.bpf.readers import open_reader
+    from exporter.node.live_links import LiveLinks
     from exporter.snapshot.source import LiveNode
 
-    return LiveNode(open_reader(options.reader), options.bpf_fs, options.run_dir), memory
+    reader = open_reader(options.reader)
+    return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None), memory
 
 
 def settings_of(options: NodeOptions) -> Settings:

@@ -100,7 +100,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
-    source, memory = open_source(node)
+    source, memory = open_source(node, follow=True)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics)
     collectors = make_collectors(options.collectors, options.zeros)

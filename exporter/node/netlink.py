@@ -1,12 +1,13 @@
 """Links and host routes of the network namespace this process runs in, asked from the kernel through pyroute2.
 
 Interface indexes mean something only here, so nothing is ever read from /sys/class/net, which can show another
-namespace's links. Knows rtnetlink and nothing of Calico.
+namespace's links. Knows rtnetlink and nothing of Calico. `live_links.py` follows what changes after such a reading.
 """
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.node import NodeError
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 _UNICAST = 1  # RTN_UNICAST: leaves out the node's own addresses and broadcasts
-_Row = TypeVar("_Row")
 _HOST_PREFIX = {socket.AF_INET: 32, socket.AF_INET6: 128}
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,49 @@ class HostRoute:
     ifindex: int
 
 
+@dataclass(frozen=True, slots=True)
+class RoutePlace:
+    """What the kernel takes for one and the same route: another one at the same place replaces it."""
+
+    address: str
+    table: int
+    priority: int
+
+
 def read_links() -> tuple[Link, ...]:
     """All links of this namespace. Raises `NodeError`."""
-    return tuple(_ask("links", lambda netlink: map(_link, netlink.get_links())))
+    return tuple(_ask("links", lambda netlink: map(parse_link, netlink.get_links())))
+
+
+def read_placed_routes() -> dict[RoutePlace, HostRoute]:
+    """The /32 and /128 routes that lead straight to an interface, by place. Raises `NodeError`."""
+    return dict(route for route in _ask("routes", _routes) if route is not None)
 
 
 def read_host_routes() -> tuple[HostRoute, ...]:
-    """The /32 and /128 routes of this namespace that lead straight to an interface. Raises `NodeError`."""
-    return tuple(_ask("routes", _host_routes))
+    """The same routes without their place. Raises `NodeError`."""
+    return tuple(read_placed_routes().values())
+
+
+def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
+    """The link that a message of kind RTM_NEWLINK or RTM_DELLINK is about."""
+    name = message.get_attr("IFLA_IFNAME")
+    return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
+
+
+def parse_route(message: Any) -> tuple[RoutePlace, HostRoute] | None:
+    """The route that a message of kind RTM_NEWROUTE or RTM_DELROUTE is about; None if it is no host route."""
+    interface, address = message.get_attr("RTA_OIF"), message.get_attr("RTA_DST")
+    direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None
+    if message["dst_len"] != _HOST_PREFIX.get(message["family"]) or not direct or interface is None:
+        return None
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    return RoutePlace(address, table, message.get_attr("RTA_PRIORITY") or 0), HostRoute(address, interface)
+
+
+def _routes(netlink: "IPRoute") -> "Iterable[tuple[RoutePlace, HostRoute] | None]":
+    families = (netlink.get_routes(family=family) for family in _HOST_PREFIX)
+    return map(parse_route, chain.from_iterable(families))
 
 
 def _ask(what: str, question: "Callable[[IPRoute], Iterable[_Row]]") -> "list[_Row]":
@@ -54,17 +90,3 @@ def _ask(what: str, question: "Callable[[IPRoute], Iterable[_Row]]") -> "list[_R
             return list(question(netlink))
     except (OSError, NetlinkError) as error:
         raise NodeError(f"the node's {what} could not be read through netlink: {error}") from error
-
-
-def _link(message: Any) -> Link:  # pyroute2's messages carry no types
-    name = message.get_attr("IFLA_IFNAME")
-    return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
-
-
-def _host_routes(netlink: "IPRoute") -> Iterator[HostRoute]:
-    for family, length in _HOST_PREFIX.items():
-        for message in netlink.get_routes(family=family):
-            interface = message.get_attr("RTA_OIF")
-            direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None
-            if message["dst_len"] == length and direct and interface is not None:
-                yield HostRoute(message.get_attr("RTA_DST"), interface)

@@ -13,6 +13,7 @@ from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins
 from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
+from exporter.node.live_links import LiveLinks
 
 POLICY_FOLDER = "bpf/policy"
 
@@ -56,10 +57,11 @@ class NodeSource(Protocol):
 
 
 class LiveNode:
-    """A `NodeSource` of the node this process runs on."""
+    """A `NodeSource` of the node this process runs on; links and routes are asked anew unless `live_links` has them."""
 
-    def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path) -> None:
+    def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path, live_links: LiveLinks | None = None) -> None:
         self.reader_name = reader.name
+        self._live_links = live_links
         self._reader = reader
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
@@ -88,11 +90,11 @@ class LiveNode:
 
     def links(self) -> tuple[netlink.Link, ...]:
         """See `NodeSource`."""
-        return netlink.read_links()
+        return self._live_links.links() if self._live_links else netlink.read_links()
 
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """See `NodeSource`."""
-        return netlink.read_host_routes()
+        return self._live_links.host_routes() if self._live_links else netlink.read_host_routes()
 
     def endpoint_status(self) -> Folder:
         """See `NodeSource`."""
