@@ -11,7 +11,7 @@ from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
 from exporter.metrics.scrape import (
-    COLLECTOR_NAMES,
+    ON_BY_DEFAULT,
     collected_samples,
     exporter_samples,
     make_collectors,
@@ -37,7 +37,7 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     Exits 1 when a collector failed; what the others found is written all the same.
     """
     snapshot = take_settled(node)
-    results = [run_collector(one, snapshot) for one in make_collectors(COLLECTOR_NAMES, "core")]
+    results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
     text = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
     body = encode(text, _FORMATS[format])
     if output is None:

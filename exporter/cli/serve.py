@@ -12,7 +12,7 @@ import click
 from exporter.cli.node import open_source, settings_of
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.counters import ZEROS
-from exporter.metrics.scrape import COLLECTOR_NAMES
+from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.scrapes import Scrapes
@@ -28,7 +28,7 @@ class ServeOptions:
     max_requests: int = 40
     timeout_offset: float = 0.5
     exporter_metrics: bool = True
-    collectors: Sequence[str] = COLLECTOR_NAMES
+    collectors: Sequence[str] = ON_BY_DEFAULT
     zeros: str = "core"
 
 
@@ -63,6 +63,7 @@ class ServeOptions:
 @flag("collector.counters", "Packets and flows by reason.", command="serve", switch=True, default=None)
 @flag("collector.endpoints", "Endpoints and what is wrong with them.", command="serve", switch=True, default=None)
 @flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
+@flag("collector.nic", "The kernel's interface counters (off).", command="serve", switch=True, default=None)
 @node_options(bundle=False)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
@@ -87,9 +88,9 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The collectors that the flags leave on: a collector's own flag decides, else the default."""
-    default = not given["collector_disable_defaults"]
+    default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
     chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
-    return [name for name, said in chosen.items() if (default if said is None else said)]
+    return [name for name, said in chosen.items() if (name in default if said is None else said)]
 
 
 def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeOptions) -> None:

@@ -17,12 +17,14 @@ from exporter.metrics.endpoints import EndpointsCollector
 from exporter.metrics.family import Samples
 from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.metrics.maps import MapsCollector
+from exporter.metrics.nics import NicCollector
 from exporter.node import NodeError
 from exporter.snapshot.take import Snapshot
 
 log = logging.getLogger("exporter.metrics")
 
-COLLECTOR_NAMES = ("counters", "endpoints", "maps")
+COLLECTOR_NAMES = ("counters", "endpoints", "maps", "nic")
+ON_BY_DEFAULT = ("counters", "endpoints", "maps")
 
 
 class Collector(Protocol):
@@ -48,7 +50,7 @@ class Collected:
 
 def make_collectors(names: Iterable[str], zeros: str) -> list[Collector]:
     """The collectors of these names, in the order of `COLLECTOR_NAMES`."""
-    every: tuple[Collector, ...] = (CountersCollector(zeros), EndpointsCollector(), MapsCollector())
+    every: tuple[Collector, ...] = (CountersCollector(zeros), EndpointsCollector(), MapsCollector(), NicCollector())
     wanted = set(names)
     return [collector for collector in every if collector.name in wanted]
 

@@ -5,8 +5,8 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 node is kept as the sentence that said so, and is said again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `endpoint-status/<file>`, `policy/<file>`.
-Others are ignored. Archives are read in memory and never unpacked.
+`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `endpoint-status/<file>`,
+`policy/<file>`. Others are ignored. Archives are read in memory and never unpacked.
 """
 
 import io
@@ -28,6 +28,7 @@ from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
+from exporter.node.nics import Nic, NicCounters
 from exporter.snapshot.take import Snapshot
 
 FORMAT = 1
@@ -58,6 +59,8 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
     members["links.json"] = _json([asdict(link) for link in _kept(errors, "links", lambda: snapshot.links) or ()])
     routes = _kept(errors, "routes", lambda: snapshot.host_routes)
     members["routes.json"] = _json([asdict(route) for route in routes or ()])
+    nics = _kept(errors, "nics", lambda: snapshot.nics) or {}
+    members["nics.json"] = _json({name: asdict(nic) for name, nic in nics.items()})
     folders = {}
     for part, prefix in _FOLDERS.items():
         folder = _kept(errors, part, getattr(snapshot.source, part)) or Folder(present=False, files={}, problems=())
@@ -140,6 +143,14 @@ class Bundle:
         self._raise("routes", NodeError)
         return tuple(HostRoute(**row) for row in self._json("routes.json"))
 
+    def nics(self) -> dict[str, Nic]:
+        """See `NodeSource`."""
+        self._raise("nics", NodeError)
+        if "nics.json" not in self._members:
+            raise NodeError("the bundle holds no interface counters: it was made before they were part of it")
+        rows = self._json("nics.json").items()
+        return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
+
     def endpoint_status(self) -> Folder:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
@@ -187,7 +198,7 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check(bundle: Bundle) -> None:
     # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
-    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.attach_point_folders]
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
     parts += [bundle.endpoint_status, bundle.policy_files, lambda: bundle.programs([]), bundle.proven_live]
     parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:

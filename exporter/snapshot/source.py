@@ -14,6 +14,7 @@ from exporter.calico import endpoint_status, pins
 from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
+from exporter.node.nics import Nic, read_nics
 
 POLICY_FOLDER = "bpf/policy"
 
@@ -45,6 +46,9 @@ class NodeSource(Protocol):
 
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """The routes of the node to single addresses."""
+
+    def nics(self) -> dict[str, Nic]:
+        """The kernel's own counters of each interface, by name."""
 
     def endpoint_status(self) -> Folder:
         """Calico's endpoint-status files."""
@@ -95,6 +99,10 @@ class LiveNode:
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """See `NodeSource`."""
         return self._live_links.host_routes() if self._live_links else netlink.read_host_routes()
+
+    def nics(self) -> dict[str, Nic]:
+        """See `NodeSource`."""
+        return read_nics()
 
     def endpoint_status(self) -> Folder:
         """See `NodeSource`."""

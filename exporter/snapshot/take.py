@@ -23,6 +23,7 @@ from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.node.netlink import HostRoute, Link
+from exporter.node.nics import Nic
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
 from exporter.snapshot.source import NodeSource
@@ -113,6 +114,11 @@ class Snapshot:
     def pods(self) -> LocalPods:
         """The pods of this node."""
         return pods_of(self.source.endpoint_status())
+
+    @part
+    def nics(self) -> dict[str, Nic]:
+        """The kernel's own counters of each interface, by name."""
+        return self.source.nics()
 
     @part
     def counter_versions(self) -> MapVersions:
