@@ -4,7 +4,6 @@ The problem gauges are sparse: a series exists only while its problem does, and 
 them always, so that "no series" and "nothing was looked at" can be told apart.
 """
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -68,13 +67,15 @@ class EndpointsCollector:
         shown = [one for one in known.by_index.values() if _is_calicos(one) or one.ifindex in counted]
         unknown = sorted(counted - known.by_index.keys())
         shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
-        not_ready = Samples(NOT_READY, [(labels, 1) for labels in _not_ready(shown, _families_in_use(snapshot))])
-        problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.rows))])
+        not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, _families_in_use(snapshot))))
+        problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
         missing = Samples(COUNTERS_MISSING)
         if keys is not None:
-            missing.rows.extend((labels, 1) for labels in _missing(shown, keys, snapshot))
-            problems.add(("counters_missing",), len(missing.rows))
-        return [Samples(INFO, _info(shown)), Samples(ADDRESS_INFO, _addresses(shown)), not_ready, missing, problems]
+            missing = Samples(COUNTERS_MISSING, ((labels, 1) for labels in _missing(shown, keys, snapshot)))
+            problems.add(("counters_missing",), len(missing.values))
+        info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
+        addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
+        return [info, addresses, not_ready, missing, problems]
 
 
 def _is_calicos(endpoint: Endpoint) -> bool:
@@ -89,17 +90,15 @@ def _counter_keys(snapshot: Snapshot) -> set[tuple[int, int]] | None:
     return set(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
 
 
-def _info(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], float]]:
-    return [((one.interface, one.kind, one.namespace, one.pod, str(one.ifindex)), 1) for one in shown]
+def _info(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
+    for one in shown:
+        yield one.interface, one.kind, one.namespace, one.pod, str(one.ifindex)
 
 
-def _addresses(shown: Iterable[Endpoint]) -> list[tuple[tuple[str, ...], float]]:
-    return [
-        ((one.interface, one.namespace, one.pod, address, str(ipaddress.ip_address(address).version)), 1)
-        for one in shown
-        if one.kind == endpoints.WORKLOAD
-        for address in one.addresses
-    ]
+def _addresses(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
+    for one in shown:
+        for address in one.addresses if one.kind == endpoints.WORKLOAD else ():
+            yield one.interface, one.namespace, one.pod, address, "6" if ":" in address else "4"
 
 
 def _families_in_use(snapshot: Snapshot) -> list[int]:

@@ -7,11 +7,12 @@ to the same samples with prometheus-client's parsers and with promtool. Families
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import add
 
-from exporter.metrics.family import COUNTER, Samples
+from exporter.metrics.family import COUNTER, Family, Samples
 
-_LABEL_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+_TEXT_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+_OPENMETRICS_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _OPENMETRICS_VERSIONS = ("", "0.0.1", "1.0.0")
 _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.ASCII)
 
@@ -45,8 +46,9 @@ def render(samples: Iterable[Samples], text_format: TextFormat) -> str:
     """The families with samples, without the end mark that OpenMetrics needs after the last family of all."""
     lines: list[str] = []
     for one in samples:
-        if one.rows:
-            lines += _family_lines(one, openmetrics=text_format is OPENMETRICS)
+        if one.series:
+            lines += _head(one.family, openmetrics=text_format is OPENMETRICS)
+            lines += map(add, [series.text for series in one.series], map(str, one.values))
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -64,15 +66,8 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _family_lines(samples: Samples, *, openmetrics: bool) -> list[str]:
-    family = samples.family
-    # OpenMetrics names a counter's family without the suffix that its samples carry.
+def _head(family: Family, *, openmetrics: bool) -> list[str]:
+    # OpenMetrics names a counter's family without the suffix that its samples carry, and escapes quotes in help too.
     title = family.name.removesuffix("_total") if openmetrics and family.kind == COUNTER else family.name
-    escapes = _LABEL_ESCAPES if openmetrics else _HELP_ESCAPES
-    lines = [f"# HELP {title} {family.help.translate(escapes)}", f"# TYPE {title} {family.kind}"]
-    for values, value in samples.rows:
-        labels = ",".join(
-            f'{name}="{label.translate(_LABEL_ESCAPES)}"' for name, label in zip(family.labels, values, strict=True)
-        )
-        lines.append(f"{family.name}{{{labels}}} {value}" if labels else f"{family.name} {value}")
-    return lines
+    text = family.help.translate(_OPENMETRICS_ESCAPES if openmetrics else _TEXT_ESCAPES)
+    return [f"# HELP {title} {text}", f"# TYPE {title} {family.kind}"]

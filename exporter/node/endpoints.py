@@ -83,7 +83,7 @@ def join_endpoints(
             kind=_kind(name, state, prefixes),
             namespace=identity[0],
             pod=identity[1],
-            addresses=addresses.get(ifindex) or (pod.addresses if pod else ()),
+            addresses=addresses.get(ifindex) or (tuple(dict.fromkeys(pod.addresses)) if pod else ()),
             state=state,
         )
     return Endpoints(endpoints, identities, _mismatches(endpoints.values(), pod_of, routes))

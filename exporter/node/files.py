@@ -6,13 +6,16 @@ the others. Knows paths and sizes; what a file says is the format room's busines
 
 import os
 import stat
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.node import NodeError
 
 # A policy file of a host endpoint with thousands of rules has been seen at some MB; a status file is under 1 kB.
 LARGEST = 64 << 20
+_SETTLED_NS = 2 * 10**9
 _MOST_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
 
 
@@ -21,30 +24,43 @@ class Folder:
     """The regular files of a folder: content by name, and one sentence for each file that could not be read.
 
     `present` is False when the folder does not exist, which is normal: Calico makes it only where the feature is on.
+    `stamps` tell by name whether a file is still the one that was read.
     """
 
     present: bool
     files: dict[str, bytes]
     problems: tuple[str, ...]
+    stamps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
-def read_folder(path: Path, largest: int = LARGEST) -> Folder:
-    """The files directly in `path`, each at most `largest` bytes. Raises `NodeError` when it cannot be listed."""
+def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None) -> Folder:
+    """The files directly in `path`, each at most `largest` bytes; those that have not changed are taken from `before`.
+
+    Raises `NodeError` when the folder cannot be listed.
+    """
     names = list_folder(path)
     if names is None:
         return Folder(present=False, files={}, problems=())
     files: dict[str, bytes] = {}
+    stamps: dict[str, tuple[int, int, int]] = {}
     problems: list[str] = []
     for name in names:
         try:
-            files[name] = _read_file(path / name, largest)
+            stamp = _stamp(path / name)
+            if stamp and before and before.stamps.get(name) == stamp:
+                files[name] = before.files[name]
+            else:
+                files[name] = _read_file(path / name, largest)
         except FileNotFoundError:
             continue  # deleted since it was listed
         except OSError as error:
             problems.append(f"{path / name} could not be read: {error.strerror}")
         except ValueError as error:
             problems.append(f"{path / name} was left out: {error}")
-    return Folder(present=True, files=files, problems=tuple(problems))
+        else:
+            if stamp:
+                stamps[name] = stamp
+    return Folder(present=True, files=files, problems=tuple(problems), stamps=stamps)
 
 
 def list_folder(path: Path) -> list[str] | None:
@@ -55,6 +71,13 @@ def list_folder(path: Path) -> list[str] | None:
         return None
     except OSError as error:
         raise NodeError(f"{path} could not be listed: {error.strerror}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    status = path.lstat()
+    # Times are as coarse as the kernel's tick: a file written just now can be written again at the same time.
+    settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if settled else None
 
 
 def _read_file(path: Path, largest: int) -> bytes:

@@ -9,6 +9,8 @@ Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.
 `policy/<file>`. Others are ignored. Archives are read in memory and never unpacked.
 """
 
+import bz2
+import gzip
 import io
 import json
 import lzma
@@ -33,8 +35,20 @@ from exporter.snapshot.take import Snapshot
 
 FORMAT = 1
 _T = TypeVar("_T")
-_DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, KeyError, TypeError, ValueError, AttributeError)
+_DAMAGE = (
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    MemoryError,  # a member that claims to be huge
+)
 _MOST_BYTES = 1 << 30
+_PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
@@ -66,14 +80,15 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
         folder = _kept(errors, part, getattr(snapshot.source, part)) or Folder(present=False, files={}, problems=())
         folders[part] = {"present": folder.present, "problems": list(folder.problems)}
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
-    live = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
+    choice = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
+    live = choice.live if choice else None
     head = {
         "format": FORMAT,
         "about": about,
         "reader": snapshot.source.reader_name,
         "pins": pins,
-        "attach_point_folders": _kept(errors, "attach points", snapshot.source.attach_point_folders) or [],
-        "live": {"pin": live.live.name, "chosen_by": live.chosen_by} if live and live.live else None,
+        "attach_point_folders": _kept(errors, "attach_point_folders", snapshot.source.attach_point_folders) or [],
+        "live": {"pin": live.name, "id": live.info.id, "chosen_by": choice.chosen_by} if choice and live else None,
         "folders": folders,
         "errors": errors,
     }
@@ -91,6 +106,9 @@ class Bundle:
         head = self._json("bundle.json")
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
+        texts = [*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise BundleError("the bundle is damaged: bundle.json holds something else where a text should be")
         self._head = head
         self._errors: dict[str, str] = head["errors"]
         self.about: dict[str, str] = head["about"]
@@ -98,7 +116,7 @@ class Bundle:
     def proven_live(self) -> int | None:
         """The id of the counter map that was proven alive when the bundle was made."""
         live = self._head["live"]
-        return self.map_info(live["pin"]).id if live else None
+        return int(live["id"]) if live else None
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -107,12 +125,13 @@ class Bundle:
 
     def attach_point_folders(self) -> list[str]:
         """See `NodeSource`."""
+        self._raise("attach_point_folders", MapError)
         return list(self._head["attach_point_folders"])
 
     def map_info(self, name: str) -> MapInfo:
         """See `NodeSource`."""
         self._raise(f"maps/{name}", MapError)
-        if f"maps/{name}/info.json" not in self._members:
+        if name not in self._head["pins"]:
             raise MapMissing(f"the bundle holds no map {name}")
         return MapInfo(**self._json(f"maps/{name}/info.json")["info"])
 
@@ -125,7 +144,7 @@ class Bundle:
             values = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
             return MapDump(info, keys, values.reshape(len(keys), copies, info.value_size))
         except (KeyError, ValueError) as error:
-            raise MapError(f"the bundle's map {name} is not whole") from error
+            raise BundleError(f"the bundle is damaged: its map {name} is not whole") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
@@ -186,7 +205,7 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """The bundle in the file at `path`. Raises `BundleError`."""
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_unpacked(path)), mode="r:", tarinfo=_Member) as archive:
             bundle = Bundle(dict(_contents(archive)))
         _check(bundle)
     except OSError as error:
@@ -200,19 +219,37 @@ def _check(bundle: Bundle) -> None:
     # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
     parts += [bundle.endpoint_status, bundle.policy_files, lambda: bundle.programs([]), bundle.proven_live]
-    parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
+    with suppress(MapError):
+        parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
         with suppress(MapError, NodeError):  # what failed on the node is no damage
             part()
 
 
+def _unpacked(path: Path) -> bytes:
+    # Ours are xz; somebody may have packed one anew on the way.
+    with path.open("rb") as start:
+        magic = start.read(6)
+    opened = next((open_packed for mark, open_packed in _PACKINGS.items() if magic.startswith(mark)), open)
+    with opened(path, "rb") as file:
+        data: bytes = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise BundleError(f"{path} unpacks to more than {_MOST_BYTES >> 20} MiB")
+    return data
+
+
+class _Member(tarfile.TarInfo):
+    def _block(self, count: int) -> int:
+        # A negative size would send tarfile backwards for ever (CVE-2025-8194); this is the mitigation it names.
+        if count < 0:
+            raise tarfile.TarError("a member has a negative size")
+        size: int = super()._block(count)  # type: ignore[misc]
+        return size
+
+
 def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    room = _MOST_BYTES
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None
-        room -= member.size
-        if room < 0:
-            raise BundleError(f"the bundle unpacks to more than {_MOST_BYTES >> 20} MiB")
         if file:
             yield member.name, file.read()
 

@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(slots=True)
 class LiveMapMemory:
-    """What earlier looks saw of one datum's maps: the fingerprint of each and the one proven alive.
+    """What earlier looks saw of one datum's maps: the fingerprints of the last look, and the one proven alive.
 
     Keyed by kernel map id, so a map re-created under the same name starts afresh.
     """
@@ -67,25 +67,23 @@ def choose_by_movement(
 ) -> Candidate | None:
     """The candidate whose content changed since the last look, or the one proven before while none contradicts it.
 
-    Updates `memory`. While the proven one moves, the others are not even read.
+    Updates `memory`. While the proven one moves, the others are not even read; when it stops, they are compared from
+    the next look on, since one that moved long ago may be dead by now.
     """
-    by_id = {candidate.info.id: candidate for candidate in candidates}
-    memory.fingerprints = {number: seen for number, seen in memory.fingerprints.items() if number in by_id}
-    proven = by_id.get(memory.proven) if memory.proven is not None else None
-    if proven and _moved(proven, dump, memory):
+    last_look, memory.fingerprints = memory.fingerprints, {}
+
+    def moved(candidate: Candidate) -> bool:
+        number = candidate.info.id
+        memory.fingerprints[number] = fingerprint(dump(candidate))
+        return last_look.get(number, memory.fingerprints[number]) != memory.fingerprints[number]
+
+    proven = next((candidate for candidate in candidates if candidate.info.id == memory.proven), None)
+    if proven and moved(proven):
         return proven
-    others = [candidate for candidate in candidates if candidate is not proven]
-    movers = [candidate for candidate in others if _moved(candidate, dump, memory)]
+    movers = [candidate for candidate in candidates if candidate is not proven and moved(candidate)]
     live = movers[0] if len(movers) == 1 else proven if not movers else None
     memory.proven = live.info.id if live else None
     return live
-
-
-def _moved(candidate: Candidate, dump: Callable[[Candidate], MapDump], memory: LiveMapMemory) -> bool:
-    number = candidate.info.id
-    before, now = memory.fingerprints.get(number), fingerprint(dump(candidate))
-    memory.fingerprints[number] = now
-    return before is not None and before != now
 
 
 def choose_by_keys(

@@ -66,6 +66,7 @@ class LiveNode:
     def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path, live_links: LiveLinks | None = None) -> None:
         self.reader_name = reader.name
         self._live_links = live_links
+        self._status: Folder | None = None
         self._reader = reader
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
@@ -106,7 +107,9 @@ class LiveNode:
 
     def endpoint_status(self) -> Folder:
         """See `NodeSource`."""
-        return read_folder(self._run_dir / endpoint_status.FOLDER, endpoint_status.LARGEST)
+        folder = self._run_dir / endpoint_status.FOLDER
+        self._status = read_folder(folder, endpoint_status.LARGEST, self._status)
+        return self._status
 
     def policy_files(self) -> Folder:
         """See `NodeSource`."""
