@@ -5,6 +5,7 @@ else; it is the only file outside the demo that starts a process.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,8 +100,9 @@ class BpftoolReader:
             answer = json.loads(done.stdout)
         except ValueError:
             answer = None
-        if isinstance(answer, dict) and "error" in answer:
-            raise _complaint(subject, str(answer["error"]))
+        first = answer[0] if isinstance(answer, list) and answer else answer
+        if isinstance(first, dict) and first.keys() == {"error"}:
+            raise _complaint(subject, str(first["error"]))
         if done.returncode != 0 or answer is None:
             text = done.stderr.decode("utf-8", "replace").strip() or f"exit status {done.returncode}"
             raise _complaint(subject, text)
@@ -116,6 +118,9 @@ def bpftool_reader() -> BpftoolReader:
 
 
 def _complaint(subject: str, text: str) -> MapError:
+    if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
+        # The kernel answers so both for a file mode that forbids and for a file that is no BPF object at all.
+        return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _COMPLAINTS:
         if pattern.search(text):
             return kind(f"{subject} {meaning}")
@@ -125,7 +130,8 @@ def _complaint(subject: str, text: str) -> MapError:
 def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
     # An entry deleted between bpftool's walk and its look-up carries an error in place of a value; one that could not
     # be read for another reason must not be mistaken for it.
-    whole = [entry for entry in entries if not _vanished(entry)]
+    # When the key it stands on is deleted bpftool starts anew and prints again what it meets again: the last counts.
+    whole = list({tuple(entry["key"]): entry for entry in entries if not _vanished(entry)}.values())
     keys = [_bytes(entry["key"]) for entry in whole]
     if info.per_cpu:
         values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]

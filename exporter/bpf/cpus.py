@@ -15,8 +15,8 @@ def parse_cpu_list(text: str) -> int:
     """The number of CPUs in a kernel CPU list such as `0-3,8-11`. Raises ValueError for any other text."""
     count = 0
     for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        span = int(last or first) - int(first) + 1
+        first, dash, last = part.partition("-")
+        span = int(last if dash else first) - int(first) + 1
         if span < 1:
             raise ValueError(part)
         count += span

@@ -5,6 +5,7 @@ Opens a pin read-only, asks the kernel for its shape, walks it, closes it. Knows
 """
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,8 @@ class LibraryReader:
         try:
             descriptor = self._calls.open_pin(os.fsencode(pin))
         except OSError as error:
+            if error.errno == errno.EINVAL:  # what the kernel says of a pinned link that is opened read-only
+                raise NotAMap(f"{pin} is not a pinned BPF map") from error
             raise map_error(pin, error.errno or 0, "opening") from error
         try:
             yield descriptor, self._map_info(pin, descriptor)

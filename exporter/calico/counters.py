@@ -126,6 +126,8 @@ def decode_counters(keys: NDArray[np.uint8], values: NDArray[np.uint8], layout: 
     count = slot_count(keys.shape[1], values.shape[2])
     if count != len(layout.slots):
         raise LayoutError(f"the counter map has {count} slots where {len(layout.slots)} were expected")
+    if values.shape[1] == 0:
+        raise LayoutError("the counter map has no value of any CPU")
     words = np.ascontiguousarray(keys).view("<u4")
     sums = np.ascontiguousarray(values).view("<u8").sum(axis=1, dtype=np.uint64)
     return CounterTable(layout, words[:, 0], words[:, 1], sums)

@@ -7,6 +7,7 @@ Written by Felix under `<run dir>/endpoint-status/` (by default from v3.30 on). 
 
 import ipaddress
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -40,7 +41,7 @@ def parse_endpoint_status(name: str, text: str) -> EndpointStatus:
     except (ValueError, RecursionError) as error:
         raise EndpointStatusError(f"the endpoint-status file {name!r} is cut off or not JSON") from error
     interface = fields.get("ifaceName") if isinstance(fields, dict) else None
-    if not isinstance(interface, str) or not interface:
+    if not isinstance(interface, str) or not interface or not _is_text(interface):
         raise EndpointStatusError(f"the endpoint-status file {name!r} names no interface")
     namespace, pod = _pod(name)
     addresses = tuple(address for key in ("ipv4Nets", "ipv6Nets") for address in _addresses(fields.get(key)))
@@ -57,14 +58,19 @@ def _pod(name: str) -> tuple[str, str]:
         )
     orchestrator, workload, _ = parts
     namespace, slash, pod = workload.partition("/")
-    return (namespace, pod) if orchestrator == "k8s" and slash else ("", "")
+    return (namespace, pod) if orchestrator == "k8s" and slash and namespace and pod else ("", "")
 
 
 def _addresses(nets: Any) -> list[str]:  # JSON
     found = []
     for net in nets if isinstance(nets, list) else ():
-        try:
-            found.append(str(ipaddress.ip_interface(net).ip))
-        except ValueError:
-            continue  # one odd net does not make the interface's owner unknown
+        # One odd net does not make the interface's owner unknown.
+        with suppress(ValueError):
+            if isinstance(net, str):
+                found.append(str(ipaddress.ip_interface(net).ip))
     return found
+
+
+def _is_text(text: str) -> bool:
+    # JSON can spell half a character, which no output can carry and no interface is called.
+    return text.encode("utf-8", "ignore").decode() == text

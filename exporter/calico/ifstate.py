@@ -59,6 +59,8 @@ def check_ifstate_sizes(key_size: int, value_size: int) -> None:
 def decode_ifstate(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> tuple[InterfaceState, ...]:
     """Keys of shape (n, 4) and values of shape (n, 1, 20|40|52), both uint8, by interface index."""
     check_ifstate_sizes(keys.shape[1], values.shape[2])
+    if values.shape[1] != 1:
+        raise LayoutError(f"the interface state map has {values.shape[1]} values for each key, expected 1")
     indexes = np.ascontiguousarray(keys).view("<u4")[:, 0].tolist()
     flags = np.ascontiguousarray(values[:, 0, :4]).view("<u4")[:, 0].tolist()
     names = [decode_name(row.tobytes()) for row in values[:, 0, 4:20]]

@@ -33,14 +33,7 @@ class LayoutFile:
 
 def parse_layout_file(text: str) -> LayoutFile:
     """The layout file in `text`. Raises `LayoutFileError`."""
-    import yaml
-
-    try:
-        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise LayoutFileError(f"the layout file is not YAML: {str(error).splitlines()[0]}") from error
-    fields = _mapping(document, "the layout file", {"when_slots", "slots"})
+    fields = _mapping(_load(text), "the layout file", {"when_slots", "slots"})
     count = _number(fields.get("when_slots"), 1, 1024)
     if count is None:
         raise LayoutFileError("when_slots must be the number of slots of the map, for example 15")
@@ -50,6 +43,25 @@ def parse_layout_file(text: str) -> LayoutFile:
     slots = {slot.number: slot for slot in (_slot(number, entry, count) for number, entry in named.items())}
     _refuse_collisions(count, slots)
     return LayoutFile(count, slots)
+
+
+def _load(text: str) -> object:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses equal keys, which YAML forbids and PyYAML answers with the last, in whatever spelling."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise LayoutFileError(f"the layout file has {key} twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)  # noqa: S506  it is a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise LayoutFileError(f"the layout file is not YAML: {str(error).partition(chr(10))[0]}") from error
 
 
 def _slot(name: object, entry: object, count: int) -> Slot:
@@ -83,21 +95,6 @@ def _mapping(value: object, what: str, allowed: set[str]) -> dict[str, Any]:
     if unknown:
         raise LayoutFileError(f"{what} has an unknown key: {unknown[0]!r}")
     return value
-
-
-def _refuse_duplicates(node: Any) -> None:  # yaml.Node, whose classes carry no types
-    # YAML forbids equal keys; PyYAML silently keeps the last.
-    children = getattr(node, "value", None)
-    if not isinstance(children, list):
-        return
-    pairs = [child for child in children if isinstance(child, tuple)]
-    names = [key.value for key, _ in pairs if isinstance(key.value, str)]
-    for name in names:
-        if names.count(name) > 1:
-            raise LayoutFileError(f"the layout file has {name} twice")
-    for child in children:
-        for part in child if isinstance(child, tuple) else (child,):
-            _refuse_duplicates(part)
 
 
 def _number(value: object, least: int, most: int) -> int | None:

@@ -53,9 +53,9 @@ def render(samples: Iterable[Samples], text_format: TextFormat) -> str:
 
 
 def encode(text: str, text_format: TextFormat) -> bytes:
-    """The body of a response: UTF-8, with OpenMetrics' end mark. What UTF-8 cannot carry appears escaped."""
+    """The body of a response: UTF-8, with OpenMetrics' end mark."""
     end = "# EOF\n" if text_format is OPENMETRICS else ""
-    return (text + end).encode("utf-8", "backslashreplace")
+    return (text + end).encode()
 
 
 def _quality(parameters: list[str]) -> float:

@@ -43,18 +43,25 @@ class Family:
 
 
 def _escape(value: str) -> str:
+    # Half a character, which a file name can hold and UTF-8 cannot carry, appears as its escape.
+    text = value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     # Nearly every name is plain, and looking for three characters is far cheaper than translating all.
-    odd = "\\" in value or '"' in value or "\n" in value
-    return value.translate(_ESCAPES) if odd else value
+    odd = "\\" in text or '"' in text or "\n" in text
+    return text.translate(_ESCAPES) if odd else text
 
 
+@dataclass(init=False, slots=True)
 class Samples:
     """The samples of one family: series and, at the same place, their values."""
 
+    family: Family
+    series: list[Series]
+    values: list[float]
+
     def __init__(self, family: Family, rows: Iterable[tuple[Sequence[str], float]] = ()) -> None:
         self.family = family
-        self.series: list[Series] = []
-        self.values: list[float] = []
+        self.series = []
+        self.values = []
         for labels, value in rows:
             self.add(labels, value)
 

@@ -44,7 +44,9 @@ def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None
     files: dict[str, bytes] = {}
     stamps: dict[str, tuple[int, int, int]] = {}
     problems: list[str] = []
-    for name in names:
+    if len(names) > _MOST_FILES:
+        problems.append(f"{path} holds {len(names)} files, of which {_MOST_FILES} are read")
+    for name in names[:_MOST_FILES]:
         try:
             stamp = _stamp(path / name)
             if stamp and before and before.stamps.get(name) == stamp:
@@ -54,9 +56,9 @@ def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None
         except FileNotFoundError:
             continue  # deleted since it was listed
         except OSError as error:
-            problems.append(f"{path / name} could not be read: {error.strerror}")
+            problems.append(f"{_shown(path / name)} could not be read: {error.strerror}")
         except ValueError as error:
-            problems.append(f"{path / name} was left out: {error}")
+            problems.append(f"{_shown(path / name)} was left out: {error}")
         else:
             if stamp:
                 stamps[name] = stamp
@@ -66,7 +68,7 @@ def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None
 def list_folder(path: Path) -> list[str] | None:
     """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
     try:
-        return sorted(entry.name for entry in path.iterdir())[:_MOST_FILES]
+        return sorted(entry.name for entry in path.iterdir())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -83,10 +85,18 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _read_file(path: Path, largest: int) -> bytes:
     # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
         if status.st_size > largest:
             raise ValueError(f"it has {status.st_size} bytes, more than the limit of {largest}")
-        return file.read(largest)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(largest)
+    finally:
+        os.close(descriptor)
+
+
+def _shown(path: Path) -> str:
+    # A name that is not UTF-8 arrives with surrogates, which no output could carry.
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()

@@ -55,7 +55,8 @@ def newest_user(candidates: Sequence[Candidate], programs: Sequence[ProgramInfo]
     (`cali_progs_ing2` is shared by v3.31 and v3.32), but Felix loads its own programs anew at every start.
     """
     by_id = {candidate.info.id: candidate for candidate in candidates}
-    for program in sorted(programs, key=lambda program: program.load_time, reverse=True):
+    # Ids only grow: they decide where a reader tells load times in whole seconds.
+    for program in sorted(programs, key=lambda program: (program.load_time, program.id), reverse=True):
         used = [by_id[number] for number in program.map_ids if number in by_id]
         if used:
             return used[0] if len(used) == 1 else None

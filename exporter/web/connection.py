@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 import h11
 
-_CHUNK = 1 << 16
+_PIECE_IN = 4 << 10
+_PIECE_OUT = 64 << 10
+_FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,15 @@ class Limits:
     """Clocks, in seconds, and sizes, in bytes, for one connection.
 
     `head` bounds the wait for a whole request once the connection is open or its first byte is there, `idle` the wait
-    for the next one, `write` the sending of a whole response.
+    for the next one, `write` the sending of a whole response. For `shelter` a response being sent is not cut off to
+    make room for others. A client that has hung up is worked for `gone` longer: it may only have closed its own side.
     """
 
     head: float = 5.0
     idle: float = 75.0
     write: float = 30.0
+    shelter: float = 5.0
+    gone: float = 1.0
     head_bytes: int = 16 << 10
 
 
@@ -55,12 +60,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client. `busy` is True while its request is being handled, when it must not be closed to make room."""
+    """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     limits: Limits
-    busy: bool = False
+    sheltered_until: float = 0.0
     http: h11.Connection = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +85,11 @@ class Connection:
         finally:
             self.writer.close()
 
+    def close(self) -> None:
+        """Ends the connection at once, without a word."""
+        with suppress(OSError):
+            self.writer.transport.abort()
+
     async def _serve_one(self, handler: Handler, patience: float) -> bool:
         try:
             request = await self._request(patience)
@@ -91,13 +101,16 @@ class Connection:
             return False
         if request is None:
             return False
-        self.busy = True
+        self.sheltered_until = _FOREVER
         try:
-            response = await handler(request)
+            response = await self._handled(handler, request)
+            if response is None:
+                return False
+            self.sheltered_until = asyncio.get_running_loop().time() + self.limits.shelter
+            async with asyncio.timeout(self.limits.write):
+                await self._send(response, with_body=request.method != "HEAD")
         finally:
-            self.busy = False
-        async with asyncio.timeout(self.limits.write):
-            await self._send(response, with_body=request.method != "HEAD")
+            self.sheltered_until = 0.0
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
     async def _request(self, patience: float) -> Request | None:
@@ -106,8 +119,7 @@ class Connection:
             while True:
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
-                    data = await self.reader.read(_CHUNK)
-                    self.http.receive_data(data)
+                    self.http.receive_data(await self.reader.read(_PIECE_IN))
                     # An idle connection may wait long for its first byte, not for the rest of what it began.
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
@@ -122,6 +134,30 @@ class Connection:
     def _announces_body(self, head: h11.Request) -> bool:
         names = dict(head.headers)
         return names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
+
+    async def _handled(self, handler: Handler, request: Request) -> Response | None:
+        """The handler's response, or None when the client hung up before it was there."""
+        work = asyncio.ensure_future(handler(request))
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.wait({work, gone})  # only one may read at a time, and a cancelled one still does
+
+    async def _gone(self) -> None:
+        """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
+        room = self.limits.head_bytes
+        while room > 0:
+            data = await self.reader.read(_PIECE_IN)
+            if not data:
+                await asyncio.sleep(self.limits.gone)
+                return
+            self.http.receive_data(data)
+            room -= len(data)
+        await asyncio.Event().wait()
 
     async def _refuse(self, status: HTTPStatus) -> None:
         if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -140,17 +176,11 @@ class Connection:
         head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
         self.writer.write(self.http.send(head) or b"")
         # In pieces, each waited for: a client that does not read holds one piece and not the whole body.
-        for start in range(0, len(response.body) if with_body else 0, _CHUNK):
-            piece = self.http.send(h11.Data(data=response.body[start : start + _CHUNK]))
-            self.writer.write(piece or b"")
+        for start in range(0, len(response.body) if with_body else 0, _PIECE_OUT):
+            self.writer.write(self.http.send(h11.Data(data=response.body[start : start + _PIECE_OUT])) or b"")
             await self.writer.drain()
         self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
         await self.writer.drain()
-
-    def close(self) -> None:
-        """Ends the connection at once, without a word."""
-        with suppress(OSError):
-            self.writer.transport.abort()
 
 
 def _request(head: h11.Request) -> Request:

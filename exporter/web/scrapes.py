@@ -95,6 +95,7 @@ class Scrapes:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
+            look.joinable = False  # what it has read is old by now: whoever comes next is not to see it as new
             log.warning("a scrape was answered without the collectors that did not finish in %.3g s", seconds)
             return look.unfinished_body(names, text_format), False
 

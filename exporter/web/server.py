@@ -16,6 +16,7 @@ from exporter.web.connection import Connection, Handler, Limits
 log = logging.getLogger("exporter.web")
 
 _MOST_CONNECTIONS = 512
+_BACKLOG = 512
 _GRACE = 0.7
 
 
@@ -31,9 +32,11 @@ def open_listener(address: str) -> socket.socket:
         raise ListenError(f"{address!r} is not HOST:PORT, for example :10042 or 127.0.0.1:10042")
     try:
         if not host and socket.has_dualstack_ipv6():
-            return socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+            return socket.create_server(
+                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+            )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=512)
+        return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
 
@@ -45,7 +48,7 @@ class Server:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
-        # Insertion order is age: the first one that is not busy is the one to give up for a newcomer.
+        # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(8, min(_MOST_CONNECTIONS, descriptors // 2))
@@ -56,17 +59,15 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        servers = [await asyncio.start_server(self._admit, sock=one, limit=1 << 16) for one in self._listeners]
+        servers = [await asyncio.start_server(self._admit, sock=one, backlog=_BACKLOG) for one in self._listeners]
         await stop.wait()
         log.info("stopping")
         for server in servers:
             server.close()
-        for connection in [one for one in self._connections if not one.busy]:
+        for connection in self._unsheltered():
             connection.close()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
-        for task in self._connections.values():
-            task.cancel()
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._most:
@@ -77,14 +78,21 @@ class Server:
             connection.close()
             return
         self._connections[connection] = task
+        # The body of a response must not wait for the acknowledgement of its head.
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await connection.serve(self._handler)
+        except asyncio.CancelledError:
+            connection.close()  # the end of the server; asyncio would log it as an error
         finally:
             self._connections.pop(connection, None)
 
     def _make_room(self) -> None:
         # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first.
-        idle = next((one for one in self._connections if not one.busy), None)
-        if idle is not None:
-            self._connections.pop(idle).cancel()
-            idle.close()
+        for connection in self._unsheltered()[:1]:
+            del self._connections[connection]
+            connection.close()
+
+    def _unsheltered(self) -> list[Connection]:
+        now = asyncio.get_running_loop().time()
+        return [one for one in self._connections if one.sheltered_until < now]
