@@ -67,10 +67,12 @@ SLOTS = (
 )
 ACCEPTED_BY_POLICY, DROPPED_BY_POLICY = 2, 4
 
-# Slot counts of open-source releases: v3.26-v3.29, v3.30, a development tree, v3.31, v3.32.0, v3.32.1 and later.
-# Other editions have had other counts (15 among them) whose slots past 12 are published nowhere.
-RELEASED_COUNTS = (14, 17, 23, 25, 26, 27)
-_CERTAIN_SLOTS = 13
+# Slots whose meaning is certain, by slot count: v3.26-v3.29, v3.30, v3.31, v3.32.0, v3.32.1 and later. Two development
+# trees had 23 slots and disagreed on the last (QoS at commit a995435f55, fragments not supported at fbd467de86). Other
+# editions have had other counts (15 among them) whose slots past 12 are published nowhere.
+RELEASED_COUNTS = (14, 17, 25, 26, 27)
+_CERTAIN_SLOTS = {**{count: count for count in RELEASED_COUNTS}, 23: 22}
+_CERTAIN_SLOTS_OF_OTHERS = 13
 # From v3.31 (25 slots) on Felix makes an entry when it attaches, and a program that finds none drops every packet;
 # before, the program made it at the first packet.
 _FIRST_COUNT_WITH_ENTRIES_BY_FELIX = 25
@@ -103,8 +105,7 @@ class CounterTable:
 
 def layout_of(count: int, named: Mapping[int, Slot] | None = None) -> Layout:
     """The layout of an entry with `count` slots; `named` holds the slots that a layout file names for this count."""
-    released = count in RELEASED_COUNTS or count > len(SLOTS)
-    certain = len(SLOTS) if released else _CERTAIN_SLOTS
+    certain = len(SLOTS) if count > len(SLOTS) else _CERTAIN_SLOTS.get(count, _CERTAIN_SLOTS_OF_OTHERS)
     known = [SLOTS[number] if number < certain else _unknown(number) for number in range(min(count, len(SLOTS)))]
     known += [_unknown(number) for number in range(len(SLOTS), count)]
     if named:

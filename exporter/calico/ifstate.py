@@ -1,7 +1,8 @@
 """The interface state map `cali_iface<V>`: which interfaces Calico's programs know, and in which state.
 
 An entry is `u32 ifindex` -> `{u32 flags, char name[16], ...}` (felix/bpf/ifstate); the policy-program indexes after the
-name differ by release and are not needed here. Known sizes: 20 bytes (V2), 40 (V3), 52 (V4).
+name differ by release and are not needed here. Known sizes: 20 bytes (V2, v3.26), 40 (V3, v3.27), 52 (V4, from v3.28
+on). The first two have one ready flag for both IP families, where V4 has the flag of IPv4.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from exporter.calico.names import decode_name
 
 KEY_SIZE = 4
 VALUE_SIZES = (20, 40, 52)
+_SIZES_WITH_ONE_READY_FLAG = (20, 40)
 
 _WORKLOAD, _READY_4, _READY_6, _BOND_SLAVE, _NOT_MANAGED = 0x1, 0x2, 0x4, 0x20, 0x400
 
@@ -62,8 +64,9 @@ def decode_ifstate(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> tuple[
     if values.shape[1] != 1:
         raise LayoutError(f"the interface state map has {values.shape[1]} values for each key, expected 1")
     indexes = np.ascontiguousarray(keys).view("<u4")[:, 0].tolist()
-    flags = np.ascontiguousarray(values[:, 0, :4]).view("<u4")[:, 0].tolist()
+    flags = np.ascontiguousarray(values[:, 0, :4]).view("<u4")[:, 0]
+    if values.shape[2] in _SIZES_WITH_ONE_READY_FLAG:
+        flags = flags | (flags & _READY_4) * (_READY_6 // _READY_4)
     names = [decode_name(row.tobytes()) for row in values[:, 0, 4:20]]
-    return tuple(
-        sorted((InterfaceState(*row) for row in zip(indexes, names, flags, strict=True)), key=lambda row: row.ifindex)
-    )
+    rows = zip(indexes, names, flags.tolist(), strict=True)
+    return tuple(sorted((InterfaceState(*row) for row in rows), key=lambda row: row.ifindex))

@@ -47,7 +47,8 @@ ACCEPTED_FLOWS = Family(
 ACCEPTED_PACKETS = Family(
     "calico_bpf_accepted_packets_total",
     COUNTER,
-    "Packets accepted one by one: by another Calico program at any hook, by policy or failsafe only at the XDP hook.",
+    "Packets accepted one by one: by another Calico program that had seen them before, and at the XDP hook by policy "
+    "or failsafe.",
     (*ENDPOINT_LABELS, "reason"),
 )
 DROPPED_PACKETS = Family(
@@ -112,12 +113,13 @@ class CountersCollector:
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file from the live counter map."""
-        table, known = snapshot.counters, snapshot.endpoints
+        # Without interface state most zeros would be missing, and a missing zero is as false as a made-up one.
+        table, _, known = snapshot.counters, snapshot.ifstate, snapshot.endpoints
         keys = list(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
         # Before v3.31 the program made its entry at the first packet: until then the true count is 0, and increase()
         # must see the first denial.
-        fresh = self._zeros == "none" or table.layout.entries_made_by_felix
-        idle = [] if fresh else sorted(set(_idle_keys(known)).difference(keys))
+        absent_is_zero = self._zeros != "none" and not table.layout.entries_made_by_felix
+        idle = sorted(set(_idle_keys(known)).difference(keys)) if absent_is_zero else []
         sums = np.concatenate([table.sums, np.zeros((len(idle), len(table.layout.slots)), np.uint64)])
         keys += idle
         unknown = {ifindex for ifindex, _ in keys if known.of(ifindex).kind == endpoints.UNKNOWN}

@@ -17,7 +17,7 @@ from exporter.metrics.endpoints import EndpointsCollector
 from exporter.metrics.family import Samples
 from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.metrics.maps import MapsCollector
-from exporter.metrics.nics import NicCollector
+from exporter.metrics.nic import NicCollector
 from exporter.node import NodeError
 from exporter.snapshot.take import Snapshot
 

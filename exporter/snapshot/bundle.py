@@ -30,7 +30,7 @@ from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
-from exporter.node.nics import Nic, NicCounters
+from exporter.node.nic import Nic, NicCounters
 from exporter.snapshot.take import Snapshot
 
 FORMAT = 1
@@ -46,6 +46,7 @@ _DAMAGE = (
     AttributeError,
     OverflowError,
     MemoryError,  # a member that claims to be huge
+    RecursionError,  # a name of a name of a name
 )
 _MOST_BYTES = 1 << 30
 _PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
@@ -239,6 +240,13 @@ def _unpacked(path: Path) -> bytes:
 
 
 class _Member(tarfile.TarInfo):
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # Bundles need long names (L) and nothing else of tar's many extensions, whose parsing has been abused.
+        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.GNUTYPE_LONGNAME):
+            raise tarfile.TarError(f"a member is of type {self.type!r}")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
     def _block(self, count: int) -> int:
         # A negative size would send tarfile backwards for ever (CVE-2025-8194); this is the mitigation it names.
         if count < 0:
@@ -249,14 +257,14 @@ class _Member(tarfile.TarInfo):
 
 def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     for member in archive:
-        file = archive.extractfile(member) if member.isfile() else None
+        file = archive.extractfile(member)
         if file:
             yield member.name, file.read()
 
 
 def _write_archive(members: dict[str, bytes], target: BinaryIO) -> None:
     # xz: policy files of one node repeat each other so much that it halves what gzip makes of them.
-    with tarfile.open(fileobj=target, mode="w|xz") as archive:
+    with tarfile.open(fileobj=target, mode="w|xz", format=tarfile.GNU_FORMAT) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

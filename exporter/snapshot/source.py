@@ -14,7 +14,7 @@ from exporter.calico import endpoint_status, pins
 from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
-from exporter.node.nics import Nic, read_nics
+from exporter.node.nic import Nic, read_nics
 
 POLICY_FOLDER = "bpf/policy"
 

@@ -23,7 +23,7 @@ from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.node.netlink import HostRoute, Link
-from exporter.node.nics import Nic
+from exporter.node.nic import Nic
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
 from exporter.snapshot.source import NodeSource
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Memory:
-    """What one look leaves to the next. Nothing in it is needed for right numbers, only for steady names."""
+    """What one look leaves to the next: how the counter maps looked, and who an interface was known to belong to."""
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
     identities: Identities = field(default_factory=dict)
@@ -236,7 +236,7 @@ class Snapshot:
             return Choice(candidates[0], live_map.ONLY)
         by_programs = live_map.newest_user(candidates, self._programs)
         if by_programs:
-            memory.proven = by_programs.info.id  # should the programs be out of reach at the next look
+            memory.proven, memory.fingerprints = by_programs.info.id, {}  # should they be out of reach at the next look
             return Choice(by_programs, live_map.PROGRAMS)
         by_movement = live_map.choose_by_movement(candidates, self.dump, memory)
         if by_movement:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporter.metrics.family import COUNTER, Family, Samples
-from exporter.node.endpoints import UNKNOWN, WORKLOAD, Endpoint
-from exporter.node.nics import Nic, NicCounters
+from exporter.node.endpoints import WORKLOAD, Endpoint
+from exporter.node.nic import Nic, NicCounters
 from exporter.snapshot.take import Snapshot
 
 _LABELS = ("interface", "direction", "namespace", "pod")
@@ -50,11 +50,11 @@ class NicCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         samples = [Samples(family) for family in FAMILIES]
-        nics = snapshot.nics
+        nics, _ = snapshot.nics, snapshot.ifstate  # which tells whose interfaces are Calico's
         for endpoint in snapshot.endpoints.by_index.values():
             nic = nics.get(endpoint.interface)
             calicos = endpoint.state is not None or endpoint.kind == WORKLOAD
-            if nic is None or not calicos or endpoint.kind == UNKNOWN:
+            if nic is None or not calicos:
                 continue
             for direction, counted in _directions(endpoint, nic):
                 labels = (endpoint.interface, direction, endpoint.namespace, endpoint.pod)
