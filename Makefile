@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test lint type format clean
+.PHONY: setup demo test lint type format bench clean
 
 setup: .venv/.done
 
@@ -33,6 +33,9 @@ type: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: setup
+	$(BIN)/python bench/scrape.py
 
 clean:
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

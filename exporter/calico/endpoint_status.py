@@ -9,7 +9,6 @@ import ipaddress
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,8 +31,6 @@ class EndpointStatus:
     addresses: tuple[str, ...]
 
 
-# Hardly a file changes between two scrapes, and 1000 of them take some 40 ms to parse.
-@lru_cache(maxsize=4096)
 def parse_endpoint_status(name: str, text: str) -> EndpointStatus:
     """The status file called `name` with content `text`. Raises `EndpointStatusError`."""
     try:

@@ -3,7 +3,8 @@
 Turns the folder's content into `LocalPod`s; a file that says nothing usable becomes a sentence and not a failure.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from exporter.calico.endpoint_status import EndpointStatusError, parse_endpoint_status
 from exporter.node.files import Folder
@@ -21,21 +22,31 @@ class LocalPod:
 
 @dataclass(frozen=True, slots=True)
 class LocalPods:
-    """The pods that a source knows, and one sentence for each that it could not make out."""
+    """The pods that a source knows, and one sentence for each that it could not make out.
+
+    `parsed` keeps each file's pod by name and content: hardly one changes between two looks.
+    """
 
     pods: tuple[LocalPod, ...]
     problems: tuple[str, ...]
+    parsed: Mapping[tuple[str, bytes], LocalPod] = field(default_factory=dict, compare=False)
 
 
-def pods_of(folder: Folder) -> LocalPods:
-    """The pods that the endpoint-status files in `folder` name."""
-    pods: list[LocalPod] = []
+def pods_of(folder: Folder, before: LocalPods | None = None) -> LocalPods:
+    """The pods that the endpoint-status files in `folder` name; files that `before` knew are not parsed again."""
+    known = before.parsed if before else {}
+    parsed: dict[tuple[str, bytes], LocalPod] = {}
     problems = list(folder.problems)
-    for name, content in folder.files.items():
+    for file in folder.files.items():
         try:
-            status = parse_endpoint_status(name, content.decode("utf-8", "replace"))
+            parsed[file] = known.get(file) or _pod(*file)
         except EndpointStatusError as error:
             problems.append(str(error))
-            continue
-        pods.append(LocalPod(status.namespace, status.pod, status.interface, status.addresses))
-    return LocalPods(tuple(pods), tuple(problems))
+    if before and parsed == known and tuple(problems) == before.problems:
+        return before
+    return LocalPods(tuple(parsed.values()), tuple(problems), parsed)
+
+
+def _pod(name: str, content: bytes) -> LocalPod:
+    status = parse_endpoint_status(name, content.decode("utf-8", "replace"))
+    return LocalPod(status.namespace, status.pod, status.interface, status.addresses)

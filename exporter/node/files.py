@@ -38,27 +38,28 @@ def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None
 
     Raises `NodeError` when the folder cannot be listed.
     """
-    names = list_folder(path)
-    if names is None:
+    entries = _entries(path)
+    if entries is None:
         return Folder(present=False, files={}, problems=())
     files: dict[str, bytes] = {}
     stamps: dict[str, tuple[int, int, int]] = {}
     problems: list[str] = []
-    if len(names) > _MOST_FILES:
-        problems.append(f"{path} holds {len(names)} files, of which {_MOST_FILES} are read")
-    for name in names[:_MOST_FILES]:
+    if len(entries) > _MOST_FILES:
+        problems.append(f"{path} holds {len(entries)} files, of which {_MOST_FILES} are read")
+    for entry in entries[:_MOST_FILES]:
+        name = entry.name
         try:
-            stamp = _stamp(path / name)
+            stamp = _stamp(entry)
             if stamp and before and before.stamps.get(name) == stamp:
                 files[name] = before.files[name]
             else:
-                files[name] = _read_file(path / name, largest)
+                files[name] = _read_file(entry.path, largest)
         except FileNotFoundError:
             continue  # deleted since it was listed
         except OSError as error:
-            problems.append(f"{_shown(path / name)} could not be read: {error.strerror}")
+            problems.append(f"{_shown(entry.path)} could not be read: {error.strerror}")
         except ValueError as error:
-            problems.append(f"{_shown(path / name)} was left out: {error}")
+            problems.append(f"{_shown(entry.path)} was left out: {error}")
         else:
             if stamp:
                 stamps[name] = stamp
@@ -67,22 +68,28 @@ def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None
 
 def list_folder(path: Path) -> list[str] | None:
     """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
+    entries = _entries(path)
+    return None if entries is None else [entry.name for entry in entries]
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]] | None:
     try:
-        return sorted(entry.name for entry in path.iterdir())
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise NodeError(f"{path} could not be listed: {error.strerror}") from error
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    status = path.lstat()
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int] | None:
+    status = entry.stat(follow_symlinks=False)
     # Times are as coarse as the kernel's tick: a file written just now can be written again at the same time.
     settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
     return (status.st_ino, status.st_size, status.st_mtime_ns) if settled else None
 
 
-def _read_file(path: Path, largest: int) -> bytes:
+def _read_file(path: str, largest: int) -> bytes:
     # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -97,6 +104,6 @@ def _read_file(path: Path, largest: int) -> bytes:
         os.close(descriptor)
 
 
-def _shown(path: Path) -> str:
+def _shown(path: str) -> str:
     # A name that is not UTF-8 arrives with surrogates, which no output could carry.
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return path.encode("utf-8", "backslashreplace").decode()

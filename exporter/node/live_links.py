@@ -34,6 +34,9 @@ class LiveLinks:
         self._lock = Lock()
         self._links: dict[int, Link] = {}
         self._routes: dict[RoutePlace, HostRoute] = {}
+        # What was answered last, while nothing has changed since: whoever asks can tell by identity that nothing has.
+        self._link_rows: tuple[Link, ...] | None = None
+        self._route_rows: tuple[HostRoute, ...] | None = None
         self._failure: NodeError | None = NodeError("the node's links have not been read yet")
         self._read_once = Event()
         self._closed = Event()
@@ -44,12 +47,14 @@ class LiveLinks:
     def links(self) -> tuple[Link, ...]:
         """See `netlink.read_links`."""
         with self._current():
-            return tuple(self._links.values())
+            self._link_rows = self._link_rows or tuple(self._links.values())
+            return self._link_rows
 
     def host_routes(self) -> tuple[HostRoute, ...]:
         """See `netlink.read_host_routes`."""
         with self._current():
-            return tuple(self._routes.values())
+            self._route_rows = self._route_rows or tuple(self._routes.values())
+            return self._route_rows
 
     def close(self) -> None:
         """Ends the thread."""
@@ -86,6 +91,7 @@ class LiveLinks:
         routes = read_placed_routes()
         with self._lock:
             self._links, self._routes = links, routes
+            self._link_rows = self._route_rows = None
         self._failure = None
         self._read_once.set()
 
@@ -106,6 +112,7 @@ class LiveLinks:
                 continue
             with self._lock:
                 self._apply(marshal.parse(data))
+                self._link_rows = self._route_rows = None
 
     def _apply(self, messages: Iterable[Any]) -> None:
         for message in messages:

@@ -156,12 +156,12 @@ class Bundle:
     def links(self) -> tuple[Link, ...]:
         """See `NodeSource`."""
         self._raise("links", NodeError)
-        return tuple(Link(**row) for row in self._json("links.json"))
+        return tuple(Link(int(row["ifindex"]), _text(row["name"])) for row in self._json("links.json"))
 
     def host_routes(self) -> tuple[HostRoute, ...]:
         """See `NodeSource`."""
         self._raise("routes", NodeError)
-        return tuple(HostRoute(**row) for row in self._json("routes.json"))
+        return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
 
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
@@ -241,8 +241,9 @@ def _unpacked(path: Path) -> bytes:
 
 class _Member(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # Bundles need long names (L) and nothing else of tar's many extensions, whose parsing has been abused.
-        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.GNUTYPE_LONGNAME):
+        # Bundles need files, folders where somebody packed one anew, and long names (L): the parsing of tar's many
+        # other extensions has been abused.
+        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME):
             raise tarfile.TarError(f"a member is of type {self.type!r}")
         member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
         return member
@@ -291,6 +292,12 @@ def _kept(errors: dict[str, str], part: str, ask: Callable[[], _T]) -> _T | None
     except (MapError, NodeError, LayoutError) as error:
         errors[part] = str(error)
         return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BundleError(f"the bundle is damaged: it holds {value!r} where a name should be")
+    return value
 
 
 def _json(value: object) -> bytes:

@@ -1,0 +1,249 @@
+"""What a scrape costs, printed as a table with ratios: `make bench`.
+
+Makes real pinned maps of Calico's shape in a BPF file system of its own, of 30 to 1000 interfaces with two hooks and 27
+slots each, and measures CPU time: the parts of a scrape, the whole of it, and beside it in the same run the same
+samples through prometheus-client's `generate_latest` and the same map through `bpftool map dump -j`. Every figure is
+the median of several runs. Then a real `serve` over the 250 interfaces: resident memory after 100 scrapes, and the CPU
+it takes when nobody asks. Needs root.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.bpf.readers import open_reader
+from exporter.calico.counters import decode_counters, layout_of
+from exporter.calico.names import workload_interface
+from exporter.metrics.exposition import TEXT, encode, render
+from exporter.metrics.scrape import ON_BY_DEFAULT, Collector, collected_samples, make_collectors, run_collector
+from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.source import LiveNode
+from exporter.snapshot.take import Memory, Settings, Snapshot
+
+INTERFACES = (30, 110, 250, 1000)
+RUNS = 15
+SLOTS = 27
+
+
+class MadeLinks:
+    """Links and routes of interfaces that exist only in the maps."""
+
+    def __init__(self, count: int) -> None:
+        self._links = tuple(Link(index + 2, name_of(index)) for index in range(count))
+        self._routes = tuple(HostRoute(address_of(index), index + 2) for index in range(count))
+
+    def links(self) -> tuple[Link, ...]:
+        """See `LiveLinks`."""
+        return self._links
+
+    def host_routes(self) -> tuple[HostRoute, ...]:
+        """See `LiveLinks`."""
+        return self._routes
+
+
+def name_of(index: int) -> str:
+    """The interface of pod number `index`."""
+    return workload_interface("cali", f"namespace-{index % 20}", f"deployment-{index // 5}-5d4f8c7b9-x{index}")
+
+
+def address_of(index: int) -> str:
+    """The address of pod number `index`."""
+    return f"10.65.{index // 250}.{index % 250 + 1}"
+
+
+def main() -> None:
+    """Prints the tables."""
+    if os.geteuid() != 0:
+        sys.exit("the benchmark makes BPF maps: run it as root (sudo make bench)")
+    print(f"CPU milliseconds, median of {RUNS} runs, {os.cpu_count()} CPUs, kernel {os.uname().release}\n")
+    columns = ("interfaces", "zeros", "samples", "read", "decode", "join", "counters", "render", "scrape")
+    beside = ("generate_latest", "scrape/it", "bpftool dump", "read/it")
+    print("".join(f"{column:>17}" for column in (*columns, *beside)))
+    for count in INTERFACES:
+        with made_node(count) as (bpf_fs, run_dir):
+            for zeros in ("core", "all"):
+                print("".join(f"{cell:>17}" for cell in measured(bpf_fs, run_dir, count, zeros)))
+    print()
+    with made_node(250) as (bpf_fs, run_dir):
+        measure_serve(bpf_fs, run_dir)
+    measure_imports()
+
+
+@contextlib.contextmanager
+def made_node(count: int) -> Iterator[tuple[Path, Path]]:
+    """A BPF file system and a run directory of a node with `count` pods; removed at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        bpf_fs, run_dir = Path(name) / "bpf", Path(name) / "calico"
+        bpf_fs.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bench", bpf_fs], check=True)
+        try:
+            make_maps(bpf_fs / "tc/globals", Path(name) / "batch", count)
+            make_files(run_dir / "endpoint-status", count)
+            yield bpf_fs, run_dir
+        finally:
+            subprocess.run(["umount", bpf_fs], check=True)
+
+
+def make_maps(pins: Path, batch: Path, count: int) -> None:
+    """Pins the three maps of v3.32.1 and fills them; some drop slots of every tenth interface are not zero."""
+    pins.mkdir(parents=True)
+    lines = [
+        f"map create {pins}/cali_counters6 type percpu_hash key 8 value {8 * SLOTS} entries 20000 name cali_counters6",
+        f"map create {pins}/cali_rule_ctrs2 type percpu_hash key 8 value 8 entries 10000 name cali_rule_ctrs2",
+        f"map create {pins}/cali_iface4 type hash key 4 value 52 entries 1000 name cali_iface4 flags 1",
+    ]
+    for index in range(count):
+        state = struct.pack("<I16s8i", 0x7, name_of(index).encode(), *[-1] * 8)
+        lines.append(update(pins / "cali_iface4", struct.pack("<I", index + 2), state))
+        dropped = 3 if index % 10 == 0 else 0
+        for hook in (0, 1):
+            slots = [10**6 + index, 0, 10**4 + index, 0, dropped, *[0] * 14, 10**5, *[0] * 7]
+            lines.append(update(pins / "cali_counters6", struct.pack("<2I", index + 2, hook), struct.pack("<27Q", *slots)))
+    batch.write_text("\n".join(lines), encoding="ascii")
+    subprocess.run(["bpftool", "batch", "file", batch], check=True, stdout=subprocess.DEVNULL)
+
+
+def update(pin: Path, key: bytes, value: bytes) -> str:
+    """The line of a bpftool batch that writes an entry."""
+    return f"map update pinned {pin} key hex {key.hex(' ')} value hex {value.hex(' ')}"
+
+
+def make_files(folder: Path, count: int) -> None:
+    """Writes the endpoint-status files."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        pod = f"deployment-{index // 5}-5d4f8c7b9-x{index}"
+        content = {"ifaceName": name_of(index), "ipv4Nets": [f"{address_of(index)}/32"]}
+        (folder / f"k8s namespace-{index % 20}%2F{pod} eth0").write_text(json.dumps(content), encoding="utf-8")
+
+
+def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
+    """One row of the table."""
+    reader = open_reader("libbpf")
+    node = LiveNode(reader, bpf_fs, run_dir, MadeLinks(count))  # type: ignore[arg-type]  the same two methods
+    memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, zeros)
+    pin = str(bpf_fs / "tc/globals/cali_counters6")
+    dump = reader.read(pin)
+    whole = scrape(node, memory, collectors)
+    snapshot = Snapshot(node, Settings(), memory)
+    results = [run_collector(collector, snapshot) for collector in collectors]
+
+    read = cpu(lambda: reader.read(pin))
+    decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
+    join = cpu(lambda: Snapshot(node, Settings(), memory).endpoints)
+    counters = cpu(lambda: collectors[0].collect(snapshot))
+    rendered = cpu(lambda: encode(render(collected_samples(results), TEXT), TEXT))
+    scraped = cpu(lambda: scrape(node, memory, collectors))
+    peer = cpu(renderer_of(whole))
+    bpftool = cpu(lambda: subprocess.run(["bpftool", "-j", "map", "dump", "pinned", pin], stdout=subprocess.DEVNULL, check=True))
+    figures = [f"{one:.2f}" for one in (read, decode, join, counters, rendered, scraped, peer)]
+    samples = sum(not line.startswith(b"#") for line in whole.splitlines())
+    return [str(count), zeros, str(samples), *figures, f"{scraped / peer:.3f}", f"{bpftool:.2f}", f"{read / bpftool:.3f}"]
+
+
+def scrape(node: LiveNode, memory: Memory, collectors: list[Collector]) -> bytes:
+    """One whole scrape."""
+    snapshot = Snapshot(node, Settings(), memory)
+    results = [run_collector(collector, snapshot) for collector in collectors]
+    failures = [result.failure for result in results if result.failure]
+    if failures:
+        sys.exit(f"the benchmark's own node is broken: {failures}")
+    return encode(render(collected_samples(results), TEXT), TEXT)
+
+
+def renderer_of(text: bytes) -> Callable[[], bytes]:
+    """prometheus-client's rendering of the same samples."""
+    families = list(text_string_to_metric_families(text.decode()))
+
+    class Made:
+        def collect(self) -> list[object]:
+            return families  # type: ignore[return-value]
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Made())  # type: ignore[arg-type]
+    return lambda: generate_latest(registry)
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """Median CPU milliseconds, user and system, of this process and of what it starts."""
+    work()
+    seconds = []
+    for _ in range(RUNS):
+        start = spent()
+        work()
+        seconds.append(spent() - start)
+    return median(seconds) * 1000
+
+
+def spent() -> float:
+    """CPU seconds so far."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def measure_serve(bpf_fs: Path, run_dir: Path) -> None:
+    """Resident memory of a real `serve` after 100 scrapes, CPU per scrape over HTTP, and its CPU when idle."""
+    for zeros in ("core", "all"):
+        words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", "127.0.0.1:10942"]
+        quiet = ["--log.level", "error", "--collector.counters.zeros", zeros]
+        with subprocess.Popen([sys.executable, "-m", "exporter", *words, *quiet]) as server:
+            try:
+                time.sleep(3)
+                start = cpu_of(server.pid)
+                for _ in range(100):
+                    with urllib.request.urlopen("http://127.0.0.1:10942/metrics") as answer:
+                        answer.read()
+                per_scrape = (cpu_of(server.pid) - start) * 10
+                start = cpu_of(server.pid)
+                time.sleep(10)
+                idle = (cpu_of(server.pid) - start) / 10
+                print(
+                    f"serve, 250 interfaces, {zeros:>4}: {resident(server.pid):.1f} MiB resident after 100 scrapes, "
+                    f"{per_scrape:.2f} ms CPU per scrape over HTTP, idle {idle:.4%} of a core"
+                )
+            finally:
+                server.terminate()
+
+
+def cpu_of(process: int) -> float:
+    """CPU seconds of another process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(process: int) -> float:
+    """Resident memory of another process, in MiB."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def measure_imports() -> None:
+    """What each import adds to the resident memory of a fresh interpreter, in MiB, and takes, in milliseconds."""
+    code = (
+        "import time,sys;start=time.perf_counter();__import__(sys.argv[1]);took=time.perf_counter()-start\n"
+        "status=open('/proc/self/status').read();print(status.split('VmRSS:')[1].split()[0],took*1000)"
+    )
+    print("\nimport, alone in a fresh interpreter: MiB resident above a bare one, milliseconds")
+    bare = None
+    for module in ("sys", "numpy", "pyroute2", "prometheus_client", "h11", "asyncio", "click", "rich.table", "psutil"):
+        done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=True)
+        kib, took = map(float, done.stdout.split())
+        bare = bare or kib
+        print(f"{module:>20} {(kib - bare) / 1024:8.1f} {took:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
