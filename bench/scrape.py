@@ -111,7 +111,9 @@ def make_maps(pins: Path, batch: Path, count: int) -> None:
         dropped = 3 if index % 10 == 0 else 0
         for hook in (0, 1):
             slots = [10**6 + index, 0, 10**4 + index, 0, dropped, *[0] * 14, 10**5, *[0] * 7]
-            lines.append(update(pins / "cali_counters6", struct.pack("<2I", index + 2, hook), struct.pack("<27Q", *slots)))
+            lines.append(
+                update(pins / "cali_counters6", struct.pack("<2I", index + 2, hook), struct.pack("<27Q", *slots))
+            )
     batch.write_text("\n".join(lines), encoding="ascii")
     subprocess.run(["bpftool", "batch", "file", batch], check=True, stdout=subprocess.DEVNULL)
 
@@ -148,10 +150,20 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     rendered = cpu(lambda: encode(render(collected_samples(results), TEXT), TEXT))
     scraped = cpu(lambda: scrape(node, memory, collectors))
     peer = cpu(renderer_of(whole))
-    bpftool = cpu(lambda: subprocess.run(["bpftool", "-j", "map", "dump", "pinned", pin], stdout=subprocess.DEVNULL, check=True))
+    bpftool = cpu(
+        lambda: subprocess.run(["bpftool", "-j", "map", "dump", "pinned", pin], stdout=subprocess.DEVNULL, check=True)
+    )
     figures = [f"{one:.2f}" for one in (read, decode, join, counters, rendered, scraped, peer)]
     samples = sum(not line.startswith(b"#") for line in whole.splitlines())
-    return [str(count), zeros, str(samples), *figures, f"{scraped / peer:.3f}", f"{bpftool:.2f}", f"{read / bpftool:.3f}"]
+    return [
+        str(count),
+        zeros,
+        str(samples),
+        *figures,
+        f"{scraped / peer:.3f}",
+        f"{bpftool:.2f}",
+        f"{read / bpftool:.3f}",
+    ]
 
 
 def scrape(node: LiveNode, memory: Memory, collectors: list[Collector]) -> bytes:

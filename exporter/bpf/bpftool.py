@@ -80,6 +80,8 @@ class BpftoolReader:
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
         wanted = set(ids)
+        if not wanted:
+            return []
         answer = self._ask("the loaded programs", "prog", "show")
         return [
             ProgramInfo(entry["id"], entry.get("loaded_at", 0) * 10**9, tuple(entry.get("map_ids", ())))

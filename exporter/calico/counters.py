@@ -65,7 +65,7 @@ SLOTS = (
     Slot(25, DROPPED, "maglev_no_backend", "Maglev lookup found no backends for service IP"),
     Slot(26, DROPPED, "host_ip_unknown", "VXLAN encap when host IP unknown"),
 )
-ACCEPTED_BY_POLICY, DROPPED_BY_POLICY = 2, 4
+TOTAL_PACKETS, ACCEPTED_BY_POLICY, DROPPED_BY_POLICY = 0, 2, 4
 
 # Slots whose meaning is certain, by slot count: v3.26-v3.29, v3.30, v3.31, v3.32.0, v3.32.1 and later. Two development
 # trees had 23 slots and disagreed on the last (QoS at commit a995435f55, fragments not supported at fbd467de86). Other

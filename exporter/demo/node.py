@@ -134,11 +134,13 @@ class Node:
 
     def _take_lock(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.state / "lock").open("w", encoding="utf-8")
+        lock = (self.state / "lock").open("w", encoding="utf-8")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            lock.close()
             raise DemoError("a demo node is already running on this machine: end it with Ctrl-C first") from error
+        self._lock = lock
 
     def _namespaces(self) -> list[str]:
         lines = run("ip", "netns", "list").splitlines()

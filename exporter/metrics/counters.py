@@ -1,11 +1,11 @@
 """Collector `counters`: packets and flows that Calico's programs counted, per endpoint, hook and reason.
 
-Turns the decoded counter table into families, and decides which zeros are worth a series. An index that nobody knows
-keeps its number as its name and shows only what is not zero, so that nothing read is lost and nothing is invented.
-Works on whole columns: a node with 1000 interfaces has 54000 samples, and one at a time would cost more than all else.
+Turns the decoded counter table into families. An index that nobody knows keeps its number as its name and shows only
+what is not zero, so that nothing read is lost and nothing is invented. What stands before the values of a row is made
+once and used while the row shows the same slots.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 
 from exporter.calico.counters import (
     ACCEPTED,
-    ACCEPTED_BY_POLICY,
     DROPPED,
-    DROPPED_BY_POLICY,
     NAT_COLLISION,
     REDIRECTED,
     TOTAL,
     UNKNOWN,
+    CounterTable,
     Layout,
     Slot,
 )
-from exporter.calico.hooks import TC_HOOKS, XDP, direction, hook_name
-from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, KeptSeries, Samples, Series
+from exporter.metrics.counter_rows import CounterRows
+from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, Samples
 from exporter.node import endpoints
-from exporter.node.endpoints import Endpoint, Endpoints
+from exporter.node.endpoints import Endpoints
 from exporter.snapshot.take import Snapshot
 
 ZEROS = ("core", "all", "none")
@@ -92,7 +91,6 @@ FAMILIES = (
     UNKNOWN_SLOT,
     UNKNOWN_INTERFACES,
 )
-_CORE_SLOTS = frozenset({0, ACCEPTED_BY_POLICY, DROPPED_BY_POLICY})
 _FAMILY_OF = {
     TOTAL: PROGRAM_PACKETS,
     DROPPED: DROPPED_PACKETS,
@@ -109,97 +107,71 @@ class CountersCollector:
 
     def __init__(self, zeros: str = "core") -> None:
         self._zeros = zeros
-        self._kept: KeptSeries[tuple[Series, ...]] = KeptSeries()
+        self._rows: CounterRows | None = None
+        # The lines of each row in each family, by the slots they show; and of all rows, as last written.
+        self._lines: dict[tuple[str, tuple[str, ...], bytes], str] = {}
+        self._written: dict[tuple[Family, bool], tuple[bytes, list[str]]] = {}
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file from the live counter map."""
         # Without interface state most zeros would be missing, and a missing zero is as false as a made-up one.
         table, _, known = snapshot.counters, snapshot.ifstate, snapshot.endpoints
-        keys = list(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
-        # Before v3.31 the program made its entry at the first packet: until then the true count is 0, and increase()
-        # must see the first denial.
-        absent_is_zero = self._zeros != "none" and not table.layout.entries_made_by_felix
-        idle = sorted(set(_idle_keys(known)).difference(keys)) if absent_is_zero else []
-        sums = np.concatenate([table.sums, np.zeros((len(idle), len(table.layout.slots)), np.uint64)])
-        keys += idle
-        unknown = {ifindex for ifindex, _ in keys if known.of(ifindex).kind == endpoints.UNKNOWN}
-        counting = sorted({key[0] for key, row in zip(keys, sums, strict=True) if key[0] in unknown and row.any()})
-        hidden = unknown.difference(counting[: endpoints.MOST_UNKNOWN])
-        order = sorted((row for row, key in enumerate(keys) if key[0] not in hidden), key=keys.__getitem__)
+        rows = self._current_rows(table, known)
+        sums = rows.sums_of(table)
+        shown = rows.shown(sums)
         samples = {family: Samples(family) for family in FAMILIES}
-        for at_tc in (True, False):
-            rows = [row for row in order if (keys[row][1] in TC_HOOKS) == at_tc]
-            if rows:
-                whose = [(known.of(keys[row][0]), keys[row][1]) for row in rows]
-                self._add(samples, whose, sums[rows], table.layout)
-        self._kept.turn()
-        samples[UNKNOWN_INTERFACES].add((), len(unknown))
+        for at_tc, numbers in rows.groups.items():
+            labels = [rows.labels[number] for number in numbers.tolist()]
+            for family, slots in _slots_by_family(table.layout, at_tc=at_tc).items():
+                place = np.ix_(numbers, np.array([slot.number for slot in slots]))
+                chosen = shown[place]
+                samples[family].pieces.extend(self._all_lines((family, at_tc), labels, chosen, slots))
+                samples[family].values.extend(sums[place][chosen].tolist())
+        samples[UNKNOWN_INTERFACES].add((), len(rows.unknown))
         return list(samples.values())
 
-    def _add(
+    def _current_rows(self, table: CounterTable, known: Endpoints) -> CounterRows:
+        if self._rows is None or not self._rows.fit(table, known):
+            self._rows = CounterRows(table, known, self._zeros)
+            # An interface's lines go with the interface.
+            now = set(self._rows.labels)
+            self._lines = {key: line for key, line in self._lines.items() if key[1] in now}
+            self._written = {}
+        return self._rows
+
+    def _all_lines(
         self,
-        samples: dict[Family, Samples],
-        whose: Sequence[tuple[Endpoint, int]],
-        sums: NDArray[np.uint64],
-        layout: Layout,
-    ) -> None:
-        """Adds the rows `sums` of these endpoints and hooks, family by family; all are tc hooks or none is."""
-        hook = whose[0][1]
-        zeros = np.array([self._shown_zeros(*one, layout) for one in whose], bool)
-        shown = (sums != 0) | zeros
-        series = [self._series(*one, layout) for one in whose]
-        for family, columns in _columns_by_family(layout, hook).items():
-            chosen = shown[:, columns].ravel().tolist()
-            every = [row[column] for row in series for column in columns]
-            samples[family].extend(compress(every, chosen), compress(sums[:, columns].ravel().tolist(), chosen))
+        what: tuple[Family, bool],
+        labels: Sequence[tuple[str, ...]],
+        chosen: NDArray[np.bool_],
+        slots: Sequence[Slot],
+    ) -> list[str]:
+        """The lines of all rows in one family: of those slots whose place in `chosen` is true."""
+        mark = chosen.tobytes()
+        written = self._written.get(what)
+        if written is None or written[0] != mark:
+            rows = zip(labels, map(bytes, chosen), strict=True)
+            written = self._written[what] = mark, [self._row_lines(what[0], *row, slots) for row in rows]
+        return written[1]
 
-    def _series(self, endpoint: Endpoint, hook: int, layout: Layout) -> tuple[Series, ...]:
-        """The series of all slots of an entry, by slot number."""
-        labels = endpoint_labels(endpoint, hook)
-        kept = self._kept.get((labels, len(layout.slots)))
-        if kept is not None:
-            return kept
-        extras = [(slot.reason,) if slot.reason else () for slot in layout.slots]
-        made = [family_of(slot, hook).series(labels + extra) for slot, extra in zip(layout.slots, extras, strict=True)]
-        return self._kept.keep((labels, len(layout.slots)), tuple(made))
-
-    def _shown_zeros(self, endpoint: Endpoint, hook: int, layout: Layout) -> list[bool]:
-        """Which slots of this entry are shown even when they are zero, by slot number."""
-        known = [slot.category != UNKNOWN for slot in layout.slots]
-        nothing = [False] * len(known)
-        if self._zeros == "none" or endpoint.kind == endpoints.UNKNOWN or hook > XDP:
-            return nothing
-        # A host's interfaces are few, and where a node's own traffic is lost.
-        if self._zeros == "all" or (endpoint.kind == endpoints.HOST and endpoint.state is not None):
-            return known
-        if endpoint.state is None or hook not in TC_HOOKS:
-            return nothing
-        return [slot.number in _CORE_SLOTS for slot in layout.slots]
+    def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: bytes, slots: Sequence[Slot]) -> str:
+        key = (family.name, labels, chosen)
+        if key not in self._lines:
+            extras = [(slot.reason,) if slot.reason else () for slot in compress(slots, chosen)]
+            self._lines[key] = "".join([family.line(labels + extra) for extra in extras])
+        return self._lines[key]
 
 
-def _columns_by_family(layout: Layout, hook: int) -> dict[Family, list[int]]:
-    columns: dict[Family, list[int]] = {}
+def _slots_by_family(layout: Layout, *, at_tc: bool) -> dict[Family, list[Slot]]:
+    slots: dict[Family, list[Slot]] = {}
     for slot in layout.slots:
-        columns.setdefault(family_of(slot, hook), []).append(slot.number)
-    return columns
+        slots.setdefault(family_of(slot, at_tc=at_tc), []).append(slot)
+    return slots
 
 
-def family_of(slot: Slot, hook: int) -> Family:
-    """The family that shows this slot at this hook: policy and failsafe count flows at tc, packets at XDP."""
+def family_of(slot: Slot, *, at_tc: bool) -> Family:
+    """The family that shows this slot: policy and failsafe count flows at tc hooks and packets at XDP."""
     if slot.category == ACCEPTED:
-        per_flow = slot.reason in ("policy", "failsafe") and hook in TC_HOOKS
+        per_flow = slot.reason in ("policy", "failsafe") and at_tc
         return ACCEPTED_FLOWS if per_flow else ACCEPTED_PACKETS
     return _FAMILY_OF[slot.category]
-
-
-def endpoint_labels(endpoint: Endpoint, hook: int) -> tuple[str, ...]:
-    """The values of `ENDPOINT_LABELS` for this endpoint at this hook."""
-    known = endpoint.kind != endpoints.UNKNOWN
-    way = direction(hook, workload=endpoint.kind == endpoints.WORKLOAD) if known else ""
-    return (endpoint.interface, hook_name(hook), way, endpoint.namespace, endpoint.pod)
-
-
-def _idle_keys(known: Endpoints) -> Iterator[tuple[int, int]]:
-    for endpoint in known.by_index.values():
-        if endpoint.state is not None and endpoint.kind != endpoints.UNMANAGED:
-            yield from ((endpoint.ifindex, hook) for hook in TC_HOOKS)

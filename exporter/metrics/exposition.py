@@ -7,7 +7,6 @@ to the same samples with prometheus-client's parsers and with promtool. Families
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import add
 
 from exporter.metrics.family import COUNTER, Family, Samples
 
@@ -44,12 +43,11 @@ def negotiate(accept: str) -> TextFormat:
 
 def render(samples: Iterable[Samples], text_format: TextFormat) -> str:
     """The families with samples, without the end mark that OpenMetrics needs after the last family of all."""
-    lines: list[str] = []
+    parts: list[str] = []
     for one in samples:
-        if one.series:
-            lines += _head(one.family, openmetrics=text_format is OPENMETRICS)
-            lines += map(add, [series.text for series in one.series], map(str, one.values))
-    return "\n".join(lines) + "\n" if lines else ""
+        if one.values:
+            parts += [_head(one.family, openmetrics=text_format is OPENMETRICS), one.text()]
+    return "".join(parts)
 
 
 def encode(text: str, text_format: TextFormat) -> bytes:
@@ -66,8 +64,8 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _head(family: Family, *, openmetrics: bool) -> list[str]:
+def _head(family: Family, *, openmetrics: bool) -> str:
     # OpenMetrics names a counter's family without the suffix that its samples carry, and escapes quotes in help too.
     title = family.name.removesuffix("_total") if openmetrics and family.kind == COUNTER else family.name
     text = family.help.translate(_OPENMETRICS_ESCAPES if openmetrics else _TEXT_ESCAPES)
-    return [f"# HELP {title} {text}", f"# TYPE {title} {family.kind}"]
+    return f"# HELP {title} {text}\n# TYPE {title} {family.kind}\n"

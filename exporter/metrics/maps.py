@@ -67,9 +67,11 @@ def _add(samples: list[Samples], snapshot: Snapshot, datum: str, versions: MapVe
         for candidate in versions.candidates:
             info.add(_info(snapshot, datum, candidate, versions.choice.chosen_by), 1)
         return
-    entries.add((datum,), len(snapshot.dump(live).keys))
-    max_entries.add((datum,), live.info.max_entries)
-    info.add(_info(snapshot, datum, live, versions.choice.chosen_by), 1)
+    dump = snapshot.dump(live)
+    entries.add((datum,), len(dump.keys))
+    max_entries.add((datum,), dump.info.max_entries)
+    # The dump's shape, not the candidate's: the map may have been replaced between the two.
+    info.add(_info(snapshot, datum, Candidate(live.name, dump.info), versions.choice.chosen_by), 1)
     stale.add((datum,), len(versions.stale))
 
 

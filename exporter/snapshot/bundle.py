@@ -27,11 +27,12 @@ import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo
 from exporter.calico import LayoutError
+from exporter.calico.pins import PROGRAMS
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic, NicCounters
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.take import Snapshot, program_ids
 
 FORMAT = 1
 _T = TypeVar("_T")
@@ -282,8 +283,8 @@ def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
 
 
 def _program_ids(snapshot: Snapshot, pins: Sequence[str]) -> list[int]:
-    arrays = [pin.name for pin in snapshot.pins if pin.datum == "programs" and pin.name in pins]
-    return sorted({int(one) for name in arrays for one in snapshot.source.map_dump(name).values.view("<u4").ravel()})
+    arrays = [pin.name for pin in snapshot.pins if pin.datum == PROGRAMS and pin.name in pins]
+    return program_ids([snapshot.source.map_dump(name) for name in arrays])
 
 
 def _kept(errors: dict[str, str], part: str, ask: Callable[[], _T]) -> _T | None:

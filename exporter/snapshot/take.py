@@ -5,7 +5,7 @@ life: two collectors that need the counter map cost one read, and a broken part 
 outlive a look (which map is alive, who an interface belonged to) is in `Memory`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Generic, TypeVar, cast
@@ -281,13 +281,18 @@ class Snapshot:
         arrays = [pin.name for pin in self.pins if pin.datum == PROGRAMS]
         try:
             dumps = [self.source.map_dump(name) for name in arrays]
-            ids = {int(number) for dump in dumps for number in dump.values.view("<u4").ravel()}
-            return self.source.programs(sorted(ids))
+            return self.source.programs(program_ids(dumps))
         except MapError:
             return []
 
 
 _NO_PODS = LocalPods((), ())
+
+
+def program_ids(arrays: Iterable[MapDump]) -> list[int]:
+    """The ids of the programs in these program arrays, whose values are one u32 each."""
+    values = [dump.values for dump in arrays if dump.info.value_size == 4]
+    return sorted({int(number) for value in values for number in np.ascontiguousarray(value).view("<u4").ravel()})
 
 
 def _whole_or(ask: Callable[[], _T], default: _Default) -> tuple[_T | _Default, Exception | None]:
