@@ -1,0 +1,101 @@
+"""`check`: what is needed, what was found, and what to do about what is missing."""
+
+import json
+
+import pytest
+
+from exporter.bpf.maps import ReaderMissing
+
+HERE = "v3.32.1/05-eot-egress-deny.after"
+
+
+def findings(result):
+    return {one["subject"]: one for one in json.loads(result.stdout)}
+
+
+@pytest.mark.parametrize("release", ["v3.29.7", "v3.30.7", "v3.31.6", "v3.32.1"])
+def test_a_healthy_node_lacks_nothing(run, recording, release):
+    result = run("check", "--bundle", recording(f"{release}/05-eot-egress-deny.after"))
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert not any(line.startswith("missing") for line in result.stdout.splitlines())
+
+
+def test_text_and_json_say_the_same(run, recording):
+    text = run("check", "--bundle", recording(HERE)).stdout
+    told = findings(run("check", "-o", "json", "--bundle", recording(HERE)))
+    assert len(told) == len(text.splitlines())
+    for subject, one in told.items():
+        assert any(
+            line.startswith(one["state"]) and subject in line and one["found"] in line for line in text.splitlines()
+        )
+        assert {"subject", "state", "found", "remedy"} == set(one)
+    assert {"ok"} == {one["state"] for one in told.values()}
+
+
+def test_what_a_node_can_do_without_is_a_note_with_its_remedy(run, recording):
+    result = run("check", "-o", "json", "--bundle", recording("v3.29.7/05-eot-egress-deny.after"))
+    pods = findings(result)["pod names"]
+    assert (0, "note") == (result.exit_code, pods["state"])
+    assert "endpointStatusPathPrefix" in pods["remedy"]
+
+
+def test_an_empty_folder_is_exit_1_with_remedies(run, tmp_path):
+    arguments = ["check", "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path]
+    text, told = run(*arguments), findings(run(*arguments, "-o", "json"))
+    assert 1 == text.exit_code
+    for subject in ("pinned maps", "counter map", "interface state"):
+        assert "missing" == told[subject]["state"]
+        assert "eBPF dataplane" in told[subject]["remedy"]
+    assert "-> turn Calico's eBPF dataplane on" in text.stdout
+    assert "ok" == told["links"]["state"]
+
+
+def test_every_missing_thing_has_a_sentence(run, tmp_path):
+    told = findings(
+        run("check", "-o", "json", "--bpf.fs", tmp_path / "nowhere", "--calico.run-dir", tmp_path / "nowhere")
+    )
+    assert all(one["found"] for one in told.values())
+
+
+def test_an_undecided_map_is_missing_and_says_what_would_help(run, recording):
+    result = run("check", "-o", "json", "--bundle", recording("upgrade/3-v3.31.6"))
+    told = findings(result)
+    assert (1, "missing", "ok") == (result.exit_code, told["counter map"]["state"], told["interface state"]["state"])
+    assert "send traffic" in told["counter map"]["found"]
+
+
+def test_a_reader_that_is_not_there_is_a_finding(run, monkeypatch):
+    def missing(name):
+        raise ReaderMissing(f"{name} is nowhere: install it")
+
+    monkeypatch.setattr("exporter.bpf.readers.open_reader", missing)
+    result = run("check", "-o", "json", "--bpf.reader", "bpftool")
+    reader = findings(result)["reader"]
+    assert (1, "missing", "bpftool is nowhere: install it") == (result.exit_code, reader["state"], reader["found"])
+
+
+def test_nodes_of_another_namespace_are_told_apart(run, changed):
+    def elsewhere(members):
+        return {"links.json": b'[{"ifindex": 1, "name": "lo2"}]'}
+
+    result = run("check", "-o", "json", "--bundle", changed(HERE, elsewhere))
+    assert (1, "missing") == (result.exit_code, findings(result)["namespace"]["state"])
+    assert "hostNetwork: true" in findings(result)["namespace"]["remedy"]
+
+
+def test_a_bundle_of_a_node_without_calico_can_be_looked_at(run, tmp_path):
+    file = tmp_path / "node.tar.xz"
+    made = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
+    assert 0 == made.exit_code
+    result = run("check", "-o", "json", "--bundle", file)
+    assert 1 == result.exit_code
+    assert "missing" == findings(result)["pinned maps"]["state"]
+
+
+@pytest.mark.parametrize(
+    "part", ["links", "routes", "endpoint_status", "policy_files", "maps/cali_counters6", "maps/cali_iface4"]
+)
+def test_what_failed_on_the_node_is_said_again_from_its_bundle(run, changed, headed, part):
+    result = run("check", "--bundle", changed(HERE, headed(errors={part: "the cable was cut"})))
+    assert "" == result.stderr
+    assert "the cable was cut" in result.stdout

@@ -1,0 +1,6 @@
+"""Laws are not timed: a busy machine is no counter-example."""
+
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")

@@ -1,0 +1,184 @@
+"""A node made of plain facts, looks at it and at recordings of real ones, and samples as a table."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing
+from exporter.metrics.exposition import TEXT, encode, render
+from exporter.node.files import Folder
+from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.take import Memory, Settings, Snapshot
+
+ROOT = Path(__file__).parents[2]
+CPUS = 2
+
+
+@dataclass
+class Node:
+    """A `NodeSource` over what a test says; an exception in place of a fact is raised when the fact is asked for."""
+
+    maps: dict = field(default_factory=dict)
+    link_rows: object = ()
+    route_rows: object = ()
+    status: object = field(default_factory=lambda: Folder(present=False, files={}, problems=()))
+    policy_names: object = ()
+    nic_rows: object = field(default_factory=dict)
+    reader_name: str = "fake"
+
+    def pin_names(self):
+        return sorted(self.maps)
+
+    def attach_point_folders(self):
+        return []
+
+    def map_info(self, name):
+        return self.map_dump(name).info
+
+    def map_dump(self, name):
+        if name not in self.maps:
+            raise MapMissing(f"{name} does not exist")
+        return _said(self.maps[name])
+
+    def programs(self, ids):
+        return []
+
+    def links(self):
+        return tuple(_said(self.link_rows))
+
+    def host_routes(self):
+        return tuple(_said(self.route_rows))
+
+    def nics(self):
+        return dict(_said(self.nic_rows))
+
+    def endpoint_status(self):
+        return _said(self.status)
+
+    def policy_files(self):
+        return Folder(present=True, files=dict.fromkeys(self.policy_file_names(), b"{}"), problems=())
+
+    def policy_file_names(self):
+        return list(_said(self.policy_names))
+
+
+def _said(fact):
+    if isinstance(fact, Exception):
+        raise fact
+    return fact
+
+
+def _map(name, kind, keys, values):
+    info = MapInfo(name, len(name), name, kind, keys.shape[1], values.shape[2], 20000, 0)
+    return MapDump(info, keys, values)
+
+
+def _counters(entries, slots, name):
+    """A counter map from {(ifindex, hook): {slot: value}}; the last CPU holds one of each value, the first the rest."""
+    keys = np.array(list(entries), "<u4").reshape(len(entries), 2)
+    values = np.zeros((len(entries), CPUS, slots), "<u8")
+    for row, slot_values in enumerate(entries.values()):
+        for slot, value in slot_values.items():
+            values[row, -1, slot] = min(value, 1)
+            values[row, 0, slot] = value - min(value, 1)
+    return _map(name, "percpu_hash", keys.view("u1"), values.view("u1"))
+
+
+def _ifstate(states, name="cali_iface4"):
+    """An interface state map from {ifindex: (name, flags)}."""
+    keys = np.array(list(states), "<u4").reshape(-1, 1)
+    values = np.zeros((len(states), 1, 52), "u1")
+    for row, (interface, flags) in enumerate(states.values()):
+        raw = flags.to_bytes(4, "little") + interface.encode()[:15]
+        values[row, 0, : len(raw)] = list(raw)
+    return _map(name, "hash", keys.view("u1"), values)
+
+
+def _status(pods):
+    files = {}
+    for interface, (namespace, pod, *nets) in pods.items():
+        fields = {"ifaceName": interface, "ipv4Nets": nets}
+        files[f"k8s {namespace}%2F{pod} eth0"] = json.dumps(fields).encode()
+    return Folder(present=True, files=files, problems=())
+
+
+@pytest.fixture(scope="session")
+def node():
+    """Makes a `Node`: `entries` {(ifindex, hook): {slot: value}}, `states` {ifindex: (name, flags)}, `links` and
+    `routes` as pairs, `pods` {interface: (namespace, pod, *nets)}; `entries=None` and `states=None` leave a map out.
+    """
+
+    def make(
+        entries=None, states=None, *, slots=27, links=(), routes=(), pods=(), policy_names=(), pin="cali_counters6"
+    ):
+        maps = {}
+        if entries is not None:
+            maps[pin] = _counters(entries, slots, pin)
+        if states is not None:
+            maps["cali_iface4"] = _ifstate(states)
+        made = Node(maps, [Link(*row) for row in links], [HostRoute(*row) for row in routes], policy_names=policy_names)
+        if pods:
+            made.status = _status(pods)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def look():
+    """One look at a source."""
+
+    def take(source, memory=None, **settings):
+        return Snapshot(source, Settings(**settings), memory or Memory())
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def recorded(look):
+    """One look at a recording, by its path under tests/recordings."""
+
+    def take(name, memory=None):
+        bundle = read_bundle(ROOT / "tests" / "recordings" / f"{name}.tar.xz")
+        memory = memory or Memory()
+        memory.counters.proven = memory.counters.proven or bundle.proven_live()
+        return look(bundle, memory)
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """What samples say as text: (family, label values, value) of each, in their order."""
+
+    def of(samples):
+        families = parse_text(encode(render(samples, TEXT), TEXT).decode())
+        return [(one.name, tuple(one.labels.values()), one.value) for family in families for one in family.samples]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def series(rows):
+    """The samples of one family as text says them, {label values: value}; two with equal labels are an error."""
+
+    def of(samples, family):
+        found = [row[1:] for row in rows([one for one in samples if one.family == family])]
+        table = dict(found)
+        assert len(table) == len(found)
+        return table
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def promtool():
+    """The path of promtool, which `make setup` brings."""
+    path = ROOT / ".tools" / "bin" / "promtool"
+    assert path.exists(), "run `make setup`"
+    return path

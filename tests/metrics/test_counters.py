@@ -1,0 +1,428 @@
+"""Collector `counters`: which slot becomes which series, which zeros are shown, and that nothing read is lost."""
+
+import gc
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.bpf.maps import MapMissing
+from exporter.calico import LayoutError
+from exporter.calico.counters import SLOTS
+from exporter.calico.layout_file import parse_layout_file
+from exporter.metrics import counters
+from exporter.metrics.counters import ZEROS, CountersCollector
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+DECIDED = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.glob("v*/*.tar.xz"))
+
+INGRESS, EGRESS, XDP = 0, 1, 2
+WORKLOAD, READY, HOST, UNMANAGED = 0x1, 0x6, 0x8, 0x400
+POD = ("cali1", WORKLOAD | READY)
+ETH0 = ("eth0", HOST | READY)
+FROM_POD = ("cali1", "tc_ingress", "outbound", "", "")
+TO_POD = ("cali1", "tc_egress", "inbound", "", "")
+INTO_NODE = ("eth0", "tc_ingress", "inbound", "", "")
+OUT_OF_NODE = ("eth0", "tc_egress", "outbound", "", "")
+AT_XDP = ("eth0", "xdp", "inbound", "", "")
+
+# What a workload shows at one hook from the start, so that the first increase of each is seen.
+CORE = {
+    (counters.PROGRAM_PACKETS.name, ()),
+    (counters.ACCEPTED_FLOWS.name, ("policy",)),
+    (counters.DROPPED_PACKETS.name, ("policy",)),
+}
+ACCEPTED_FLOWS, ACCEPTED_PACKETS = counters.ACCEPTED_FLOWS, counters.ACCEPTED_PACKETS
+
+
+@pytest.fixture
+def collect(node, look):
+    """The samples of the collector over a node made of these facts."""
+
+    def run(entries, states=None, zeros="core", settings=None, **facts):
+        snapshot = look(node(entries, states or {}, **facts), **(settings or {}))
+        return CountersCollector(zeros).collect(snapshot)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shown(rows):
+    """{(family, further label values): value} of one endpoint at one hook."""
+
+    def of(samples, endpoint):
+        return {(name, labels[5:]): value for name, labels, value in rows(samples) if labels[:5] == endpoint}
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def numbers(rows):
+    """The values of all samples that belong to an endpoint."""
+
+    def of(samples):
+        return [value for name, _, value in rows(samples) if name != counters.UNKNOWN_INTERFACES.name]
+
+    return of
+
+
+@pytest.mark.parametrize("slot", [slot for slot in SLOTS if slot.category == "dropped"], ids=lambda one: one.reason)
+def test_a_drop_slot_is_dropped_packets_by_its_reason(collect, series, slot, numbers):
+    samples = collect({(5, INGRESS): {slot.number: 7}}, {5: POD}, zeros="none")
+    assert {(*FROM_POD, slot.reason): 7} == series(samples, counters.DROPPED_PACKETS)
+    assert [7] == numbers(samples)
+
+
+@pytest.mark.parametrize(
+    ("slot", "hook", "family", "further"),
+    [
+        (0, INGRESS, counters.PROGRAM_PACKETS, ()),
+        (0, XDP, counters.PROGRAM_PACKETS, ()),
+        (1, INGRESS, ACCEPTED_FLOWS, ("failsafe",)),
+        (2, EGRESS, ACCEPTED_FLOWS, ("policy",)),
+        (1, XDP, ACCEPTED_PACKETS, ("failsafe",)),
+        (2, XDP, ACCEPTED_PACKETS, ("policy",)),
+        (3, INGRESS, ACCEPTED_PACKETS, ("another_program",)),
+        (3, EGRESS, ACCEPTED_PACKETS, ("another_program",)),
+        (3, XDP, ACCEPTED_PACKETS, ("another_program",)),
+        (4, XDP, counters.DROPPED_PACKETS, ("policy",)),
+        (14, EGRESS, counters.NAT_SOURCE_COLLISIONS, ()),
+        (17, INGRESS, counters.REDIRECTED_PACKETS, ("plain",)),
+        (18, INGRESS, counters.REDIRECTED_PACKETS, ("neigh",)),
+        (19, INGRESS, counters.REDIRECTED_PACKETS, ("peer",)),
+        (24, INGRESS, counters.UNKNOWN_SLOT, ("24",)),
+    ],
+)
+def test_a_slot_has_one_series_in_one_family(collect, series, slot, hook, family, further, numbers):
+    samples = collect({(3, hook): {slot: 7}}, {3: ETH0}, zeros="none")
+    endpoint = {INGRESS: INTO_NODE, EGRESS: OUT_OF_NODE, XDP: AT_XDP}[hook]
+    assert {(*endpoint, *further): 7} == series(samples, family)
+    assert [7] == numbers(samples)
+
+
+def test_a_workloads_ingress_hook_is_its_outbound_traffic_and_a_hosts_is_inbound(collect, series):
+    every = {(index, hook): {0: 10 * index + hook} for index in (3, 5) for hook in (INGRESS, EGRESS, XDP)}
+    samples = collect(every, {3: ETH0, 5: POD}, zeros="none")
+    expected = {INTO_NODE: 30, OUT_OF_NODE: 31, AT_XDP: 32, FROM_POD: 50, TO_POD: 51}
+    assert expected | {("cali1", "xdp", "inbound", "", ""): 52} == series(samples, counters.PROGRAM_PACKETS)
+
+
+def test_namespace_and_pod_are_named_where_known_and_empty_elsewhere(collect, series):
+    samples = collect(
+        {(3, INGRESS): {0: 1}, (5, INGRESS): {0: 2}},
+        {3: ETH0, 5: POD},
+        zeros="none",
+        pods={"cali1": ("ns-a", "client")},
+    )
+    expected = {INTO_NODE: 1, ("cali1", "tc_ingress", "outbound", "ns-a", "client"): 2}
+    assert expected == series(samples, counters.PROGRAM_PACKETS)
+
+
+@pytest.mark.parametrize("name", ["%25s", "%25(x)d%25", "{}", "%22", "%5c", "%0a", "%c3%a9"])
+def test_an_odd_pod_name_is_its_label(collect, series, name):
+    samples = collect({(5, INGRESS): {0: 3}}, {5: POD}, zeros="none", pods={"cali1": (name, name)})
+    assert {(*FROM_POD[:3], unquote(name), unquote(name)): 3} == series(samples, counters.PROGRAM_PACKETS)
+
+
+@pytest.mark.parametrize("value", [1, 2**32, 2**53 + 1, 2**64 - 1])
+def test_a_value_is_the_sum_over_cpus_and_stays_an_integer(collect, series, value, numbers):
+    samples = collect({(5, INGRESS): {0: value}}, {5: POD})
+    assert {FROM_POD: value} == {k: v for k, v in series(samples, counters.PROGRAM_PACKETS).items() if v}
+    assert all(isinstance(number, int) for number in numbers(samples))
+
+
+def test_core_shows_three_zeros_at_each_tc_hook_of_a_workload(collect, shown):
+    samples = collect({(5, INGRESS): {}, (5, EGRESS): {}}, {5: POD})
+    assert dict.fromkeys(CORE, 0) == shown(samples, FROM_POD) == shown(samples, TO_POD)
+
+
+def test_core_shows_all_else_of_a_workload_from_its_first_packet_on(collect, shown):
+    samples = collect({(5, INGRESS): {0: 9, 5: 1, 19: 2}}, {5: POD})
+    expected = dict.fromkeys(CORE, 0) | {
+        (counters.PROGRAM_PACKETS.name, ()): 9,
+        (counters.DROPPED_PACKETS.name, ("too_short",)): 1,
+        (counters.REDIRECTED_PACKETS.name, ("peer",)): 2,
+    }
+    assert expected == shown(samples, FROM_POD)
+
+
+@pytest.mark.parametrize("hook", [INGRESS, EGRESS, XDP])
+def test_core_shows_every_known_slot_of_a_host_interface(collect, hook, numbers):
+    samples = collect({(3, hook): {}}, {3: ETH0})
+    assert 26 == len(numbers(samples))  # 27 slots, of which 24 has no meaning
+
+
+def test_core_shows_no_zero_at_a_workloads_xdp_hook(collect, numbers):
+    assert [] == numbers(collect({(5, XDP): {}}, {5: POD}))
+
+
+def test_core_shows_no_zero_of_an_interface_that_calico_does_not_know(collect, shown):
+    samples = collect({(9, INGRESS): {0: 4}}, {5: POD}, links=[(9, "tun0")])
+    assert {(counters.PROGRAM_PACKETS.name, ()): 4} == shown(samples, ("tun0", "tc_ingress", "inbound", "", ""))
+
+
+def test_none_shows_only_what_is_not_zero(collect, numbers):
+    samples = collect({(3, INGRESS): {}, (5, INGRESS): {0: 1, 4: 2}}, {3: ETH0, 5: POD}, zeros="none", slots=14)
+    assert [1, 2] == numbers(samples)
+
+
+@pytest.mark.parametrize(("pods", "all_series"), [(30, 1716), (110, 5876), (250, 13156)])
+def test_the_number_of_series_is_what_the_contract_says(collect, pods, all_series, numbers):
+    states = {index: (f"cali{index}", WORKLOAD | READY) for index in range(10, 10 + pods)}
+    states |= {index: (f"eth{index}", HOST | READY) for index in range(3)}
+    entries = {(index, hook): {} for index in states for hook in (INGRESS, EGRESS)}
+    assert all_series == len(numbers(collect(entries, states, zeros="all")))
+    assert pods * 2 * 3 + 3 * 2 * 26 == len(numbers(collect(entries, states, zeros="core")))
+    assert [] == numbers(collect(entries, states, zeros="none"))
+
+
+@pytest.mark.parametrize("slots", [14, 17, 23])
+def test_before_25_slots_an_idle_hook_shows_the_core_zeros(collect, slots, shown):
+    samples = collect({}, {5: POD}, slots=slots)
+    assert dict.fromkeys(CORE, 0) == shown(samples, FROM_POD) == shown(samples, TO_POD)
+
+
+@pytest.mark.parametrize("slots", [14, 17])
+def test_before_25_slots_an_idle_host_interface_shows_every_slot_at_both_tc_hooks(collect, slots, numbers):
+    assert 2 * slots == len(numbers(collect({}, {3: ETH0}, slots=slots)))
+
+
+@pytest.mark.parametrize("slots", [25, 26, 27])
+def test_from_25_slots_on_a_missing_entry_shows_nothing(collect, slots, numbers):
+    assert [] == numbers(collect({}, {3: ETH0, 5: POD}, slots=slots, zeros="all"))
+
+
+def test_before_25_slots_an_idle_hook_shows_nothing_without_zeros(collect, numbers):
+    assert [] == numbers(collect({}, {3: ETH0, 5: POD}, slots=14, zeros="none"))
+
+
+def test_before_25_slots_an_idle_unmanaged_interface_shows_nothing(collect, numbers):
+    assert [] == numbers(collect({}, {3: ("eth1", UNMANAGED)}, slots=14, zeros="all"))
+
+
+def test_before_25_slots_an_entry_is_not_hidden_by_its_idle_zeros(collect, shown):
+    samples = collect({(5, INGRESS): {4: 3}}, {5: POD}, slots=14)
+    assert 3 == shown(samples, FROM_POD)[counters.DROPPED_PACKETS.name, ("policy",)]
+    assert 0 == shown(samples, TO_POD)[counters.DROPPED_PACKETS.name, ("policy",)]
+
+
+@pytest.mark.parametrize("zeros", ZEROS)
+def test_an_index_that_nobody_knows_shows_its_number_and_no_zeros(collect, series, zeros, numbers):
+    samples = collect({(77, INGRESS): {0: 5}, (78, EGRESS): {}}, {}, zeros=zeros)
+    assert {("ifindex:77", "tc_ingress", "", "", ""): 5} == series(samples, counters.PROGRAM_PACKETS)
+    assert 1 == len(numbers(samples))
+    assert {(): 2} == series(samples, counters.UNKNOWN_INTERFACES)
+
+
+def test_at_most_100_unknown_indexes_have_series_and_all_are_counted(collect, series):
+    samples = collect({(index, hook): {0: 1} for index in range(1000, 1150) for hook in (INGRESS, EGRESS)}, {})
+    found = series(samples, counters.PROGRAM_PACKETS)
+    assert 100 == len({labels[0] for labels in found})
+    assert 200 == len(found)
+    assert {(): 150} == series(samples, counters.UNKNOWN_INTERFACES)
+
+
+def test_the_number_of_unknown_indexes_is_shown_when_there_are_none(collect, series):
+    assert {(): 0} == series(collect({(5, INGRESS): {}}, {5: POD}), counters.UNKNOWN_INTERFACES)
+
+
+@pytest.mark.parametrize("zeros", ZEROS)
+def test_a_hook_that_no_release_uses_shows_its_number_and_no_zeros(collect, series, zeros, numbers):
+    samples = collect({(5, 7): {0: 1, 2: 3}}, {5: POD}, zeros=zeros)
+    at_7 = ("cali1", "hook:7", "", "", "")
+    assert {at_7: 1} == series(samples, counters.PROGRAM_PACKETS)
+    assert {(*at_7, "policy"): 3} == series(samples, ACCEPTED_PACKETS)
+    assert 2 == len(numbers(samples))
+
+
+def test_the_kernels_name_wins_and_two_indexes_never_share_one(collect, series):
+    samples = collect(
+        {(5, INGRESS): {0: 1}, (9, INGRESS): {0: 2}}, {5: POD, 9: POD}, zeros="none", links=[(9, "cali1")]
+    )
+    expected = {FROM_POD: 2, ("ifindex:5", "tc_ingress", "", "", ""): 1}
+    assert expected == series(samples, counters.PROGRAM_PACKETS)
+
+
+@pytest.mark.parametrize("zeros", ZEROS)
+def test_slots_past_the_table_show_their_number_only_when_not_zero(collect, series, zeros):
+    samples = collect({(3, INGRESS): {28: 4}}, {3: ETH0}, slots=30, zeros=zeros)
+    assert {(*INTO_NODE, "28"): 4} == series(samples, counters.UNKNOWN_SLOT)
+
+
+def test_with_15_slots_the_last_two_are_unknown(collect, series):
+    samples = collect({(3, INGRESS): {12: 1, 13: 2, 14: 3}}, {3: ETH0}, slots=15, zeros="none")
+    assert {(*INTO_NODE, "unknown_route"): 1} == series(samples, counters.DROPPED_PACKETS)
+    assert {(*INTO_NODE, "13"): 2, (*INTO_NODE, "14"): 3} == series(samples, counters.UNKNOWN_SLOT)
+
+
+@pytest.mark.parametrize(
+    ("category", "family"),
+    [
+        ("accepted", ACCEPTED_PACKETS),
+        ("dropped", counters.DROPPED_PACKETS),
+        ("redirected", counters.REDIRECTED_PACKETS),
+    ],
+)
+def test_a_layout_file_names_slot_14_of_15(collect, series, category, family):
+    named = parse_layout_file(f"when_slots: 15\nslots: {{14: {{category: {category}, reason: egress_gateway}}}}")
+    samples = collect(
+        {(3, INGRESS): {13: 2, 14: 3}}, {3: ETH0}, slots=15, zeros="none", settings={"layout_file": named}
+    )
+    assert {(*INTO_NODE, "egress_gateway"): 3} == series(samples, family)
+    assert {(*INTO_NODE, "13"): 2} == series(samples, counters.UNKNOWN_SLOT)
+
+
+def test_a_slot_named_by_a_layout_file_shows_its_zero_like_any_other(collect, series):
+    named = parse_layout_file("when_slots: 15\nslots: {14: {category: accepted, reason: egress_gateway}}")
+    samples = collect({(3, INGRESS): {}}, {3: ETH0}, slots=15, settings={"layout_file": named})
+    assert 0 == series(samples, ACCEPTED_PACKETS)[*INTO_NODE, "egress_gateway"]
+
+
+def test_a_layout_file_for_another_count_changes_nothing(collect, rows):
+    named = parse_layout_file("when_slots: 16\nslots: {14: {category: accepted, reason: egress_gateway}}")
+    facts = {"entries": {(3, INGRESS): {14: 3}}, "states": {3: ETH0}, "slots": 15}
+    assert rows(collect(**facts)) == rows(collect(**facts, settings={"layout_file": named}))
+
+
+def test_no_map_is_a_failure_and_not_empty_families(node, look):
+    with pytest.raises(MapMissing):
+        CountersCollector().collect(look(node(None, {5: POD})))
+
+
+@pytest.mark.parametrize("shape", [{"value_size": 9}, {"value_size": 0}, {"key_size": 4}])
+def test_a_map_of_an_impossible_shape_is_a_failure_and_no_guess(node, look, shape):
+    source = node({(5, INGRESS): {}}, {5: POD})
+    dump = source.maps["cali_counters6"]
+    source.maps["cali_counters6"] = replace(dump, info=replace(dump.info, **shape))
+    with pytest.raises(LayoutError):
+        CountersCollector().collect(look(source))
+
+
+indexes = st.integers(1, 12) | st.integers(0, 2**32 - 1)
+hooks = st.integers(0, 3) | st.integers(0, 2**32 - 1)
+flags = st.sampled_from([0, WORKLOAD, WORKLOAD | READY, HOST, HOST | READY, UNMANAGED, UNMANAGED | WORKLOAD])
+names = st.sampled_from(["eth0", "lo", "cali1", "cali2", "cali3", "tun0"])
+
+
+@settings(deadline=None)
+@given(
+    slots=st.integers(1, 40),
+    keys=st.lists(st.tuples(indexes, hooks), unique=True, max_size=12),
+    states=st.dictionaries(st.integers(1, 12), st.tuples(names, flags), max_size=8),
+    links=st.dictionaries(st.integers(1, 12), names, max_size=6),
+    zeros=st.sampled_from(ZEROS),
+    data=st.data(),
+)
+def test_nothing_read_is_lost_and_no_series_comes_twice(
+    node, look, slots, keys, states, links, zeros, data, numbers, rows
+):
+    values = st.dictionaries(st.integers(0, slots - 1), st.integers(0, 2**64 - 1), max_size=6)
+    entries = {key: data.draw(values) for key in keys}
+    unique_links = {name: index for index, name in links.items()}
+    source = node(entries, states, slots=slots, links=[(index, name) for name, index in unique_links.items()])
+    samples = CountersCollector(zeros).collect(look(source))
+    assert sum(sum(row.values()) for row in entries.values()) == sum(numbers(samples))
+    labels = [(name, values) for name, values, _ in rows(samples)]
+    assert len(labels) == len(set(labels))
+
+
+@st.composite
+def nodes(draw):
+    """What one look finds: slots, entries, interface states, and pods by interface."""
+    slots = draw(st.sampled_from([14, 15, 17, 27]))
+    keys = draw(st.lists(st.tuples(st.integers(3, 7), st.integers(0, 3)), unique=True, max_size=6))
+    values = st.dictionaries(st.integers(0, slots - 1), st.integers(0, 9), max_size=3)
+    states = draw(st.dictionaries(st.integers(3, 7), st.tuples(names, flags), max_size=4))
+    pods = draw(st.dictionaries(names, st.tuples(st.sampled_from("ab"), st.sampled_from("xy")), max_size=3))
+    return {"entries": {key: draw(values) for key in keys}, "states": states, "slots": slots, "pods": pods}
+
+
+@settings(deadline=None)
+@given(looks=st.lists(nodes(), min_size=2, max_size=5), zeros=st.sampled_from(ZEROS))
+def test_what_a_collector_keeps_from_one_look_to_the_next_changes_nothing(node, look, looks, zeros, rows):
+    kept = CountersCollector(zeros)
+    for facts in looks:
+        snapshot = look(node(**facts))
+        assert rows(CountersCollector(zeros).collect(snapshot)) == rows(kept.collect(snapshot))
+
+
+def test_what_a_collector_keeps_is_bounded_by_what_the_node_has(node, look, rows):
+    collector = CountersCollector("all")
+
+    def kept_after(looks):
+        for number in looks:
+            states = {index: (f"cali{number}x{index}", WORKLOAD | READY) for index in range(20)}
+            rows(collector.collect(look(node({(index, 0): {} for index in states}, states))))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = kept_after(range(5))
+        assert kept_after(range(5, 40)) - before < 100_000  # 35 nodes of 20 interfaces would be some 3 MB
+    finally:
+        tracemalloc.stop()
+
+
+# The family and the further label of every slot at a tc hook, written down once more.
+AT_TC = {
+    **{number: ("calico_bpf_dropped_packets_total", SLOTS[number].reason) for number in (*range(4, 14), 15, 16)},
+    **{number: ("calico_bpf_dropped_packets_total", SLOTS[number].reason) for number in (*range(20, 24), 25, 26)},
+    **{number: ("calico_bpf_redirected_packets_total", SLOTS[number].reason) for number in range(17, 20)},
+    0: ("calico_bpf_program_packets_total",),
+    1: ("calico_bpf_accepted_flows_total", "failsafe"),
+    2: ("calico_bpf_accepted_flows_total", "policy"),
+    3: ("calico_bpf_accepted_packets_total", "another_program"),
+    14: ("calico_bpf_nat_source_collisions_total",),
+}
+AT_XDP_HOOK = AT_TC | {
+    1: ("calico_bpf_accepted_packets_total", "failsafe"),
+    2: ("calico_bpf_accepted_packets_total", "policy"),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_every_number_of_a_recording_is_written_once_under_its_name(recorded, rows, name):
+    snapshot = recorded(name)
+    known = {state.ifindex: snapshot.endpoints.of(state.ifindex) for state in snapshot.ifstate}
+    table = snapshot.counters
+    expected = set()
+    for index, hook, row in zip(table.ifindex.tolist(), table.hook.tolist(), table.sums.tolist(), strict=True):
+        one = known[index]
+        inbound = hook == XDP or (hook == EGRESS) == one.state.workload
+        labels = (one.interface, ("tc_ingress", "tc_egress", "xdp")[hook], "inbound" if inbound else "outbound")
+        for slot, value in enumerate(row):
+            family, *further = (AT_XDP_HOOK if hook == XDP else AT_TC).get(slot, ("", ""))
+            if value:
+                expected.add((family, (*labels, one.namespace, one.pod, *further), value))
+    written = rows(CountersCollector("none").collect(snapshot))
+    assert expected | {(counters.UNKNOWN_INTERFACES.name, (), 0)} == set(written)
+    assert len(written) == len(set(written))
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_a_recordings_series_are_its_entries_by_the_rules_for_zeros(recorded, name, numbers):
+    snapshot = recorded(name)
+    table, known = snapshot.counters, snapshot.endpoints
+    entries = dict(zip(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True), table.sums.tolist(), strict=True))
+    nonzero = sum(1 for row in entries.values() for value in row if value)
+    assert nonzero == len(numbers(CountersCollector("none").collect(snapshot)))
+    if len(table.layout.slots) < 25:
+        managed = [state.ifindex for state in snapshot.ifstate if state.managed]
+        idle = {(index, hook): [0] * len(table.layout.slots) for index in managed for hook in (INGRESS, EGRESS)}
+        entries = idle | entries
+    unnamed = {slot.number for slot in table.layout.slots if slot.category == "unknown"}
+    core = {0, 2, 4}
+
+    def in_core(key, slot, value):
+        host = known.of(key[0]).kind == "host"
+        return value or (slot not in unnamed and (host or (slot in core and key[1] != XDP)))
+
+    cells = [(key, slot, value) for key, row in entries.items() for slot, value in enumerate(row)]
+    every = sum(1 for _, slot, value in cells if value or slot not in unnamed)
+    assert every == len(numbers(CountersCollector("all").collect(snapshot)))
+    assert sum(1 for cell in cells if in_core(*cell)) == len(numbers(CountersCollector("core").collect(snapshot)))

@@ -1,0 +1,55 @@
+"""The page about metrics names every family there is, and none that there is not."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import exporter.metrics
+from exporter.metrics.family import COUNTER, ENDPOINT_LABELS
+from exporter.web import own
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+NAME = re.compile(r"`(calico_bpf_[a-z0-9_]*[a-z0-9])(?![a-z0-9_*…])")
+
+
+def families():
+    rooms = [
+        importlib.import_module(f"exporter.metrics.{one.name}")
+        for one in pkgutil.iter_modules(exporter.metrics.__path__)
+    ]
+    return [family for room in rooms for family in getattr(room, "FAMILIES", ())]
+
+
+def names():
+    return {family.name for family in families()} | {own.REJECTED}
+
+
+def test_the_page_names_every_family():
+    assert set() == names() - set(NAME.findall(PAGE.read_text(encoding="utf-8")))
+
+
+def test_the_page_names_no_family_that_does_not_exist():
+    assert set() == set(NAME.findall(PAGE.read_text(encoding="utf-8"))) - names()
+
+
+def test_no_two_families_share_a_name():
+    assert len(names()) == len(families()) + 1
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda one: one.name)
+def test_a_family_is_named_as_prometheus_asks(family):
+    assert re.fullmatch(r"calico_bpf_[a-z][a-z0-9_]*", family.name)
+    assert (family.kind == COUNTER) == family.name.endswith("_total")
+    assert family.help
+    assert len(family.labels) == len(set(family.labels))
+    assert not {"job", "instance", "node", "le", "quantile", "iface", "dev"} & set(family.labels)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", label) for label in family.labels)
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda one: one.name)
+def test_a_counter_by_interface_begins_with_the_five_endpoint_labels(family):
+    if family.kind == COUNTER and "hook" in family.labels:
+        assert ENDPOINT_LABELS == family.labels[:5]

@@ -1,0 +1,51 @@
+"""The exporter about itself: present numbers are right, unknown ones are absent."""
+
+import pytest
+
+from exporter import __version__
+from exporter.bpf.maps import MapDenied
+from exporter.metrics import itself
+from exporter.metrics.itself import ExporterCollector, about_collectors
+from exporter.node import NodeError
+
+
+def test_the_build_info_names_version_revision_python_and_reader(node, look, series, monkeypatch):
+    monkeypatch.setenv(itself.REVISION_VARIABLE, "abc123")
+    (labels,) = series(ExporterCollector().collect(look(node())), itself.BUILD_INFO)
+    assert (__version__, "abc123", "fake") == (labels[0], labels[1], labels[3])
+
+
+def test_a_build_that_does_not_know_its_revision_leaves_it_empty(node, look, series, monkeypatch):
+    monkeypatch.delenv(itself.REVISION_VARIABLE, raising=False)
+    (labels,) = series(ExporterCollector().collect(look(node())), itself.BUILD_INFO)
+    assert "" == labels[1]
+
+
+def test_pods_known_by_name_are_counted(node, look, series):
+    pods = {"cali1": ("ns-a", "client"), "cali2": ("ns-b", "server")}
+    samples = ExporterCollector().collect(look(node({}, {}, pods=pods)))
+    assert {(): 2} == series(samples, itself.PODS)
+
+
+def test_a_pod_whose_address_is_routed_elsewhere_is_a_mismatch(node, look, series):
+    facts = {"links": [(5, "cali1"), (7, "cali2")], "pods": {"cali1": ("ns-a", "client", "10.65.0.2/32")}}
+    agreeing = ExporterCollector().collect(look(node({}, {}, routes=[("10.65.0.2", 5)], **facts)))
+    disagreeing = ExporterCollector().collect(look(node({}, {}, routes=[("10.65.0.2", 7)], **facts)))
+    assert {(): 0} == series(agreeing, itself.ENDPOINT_MISMATCHES)
+    assert {(): 1} == series(disagreeing, itself.ENDPOINT_MISMATCHES)
+
+
+def test_what_could_not_be_read_has_no_sample(node, look, series):
+    source = node({}, {})
+    source.status = source.link_rows = NodeError("gone")
+    source.maps["cali_iface4"] = MapDenied("not allowed")
+    samples = ExporterCollector().collect(look(source))
+    assert {} == series(samples, itself.PODS) == series(samples, itself.ENDPOINT_MISMATCHES)
+    assert 1 == len(series(samples, itself.BUILD_INFO))
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_each_collector_has_its_success_and_its_seconds(series, well):
+    samples = about_collectors([("counters", True, 0.25), ("maps", well, 0.5)])
+    assert {("counters",): 1, ("maps",): int(well)} == series(samples, itself.COLLECTOR_SUCCESS)
+    assert {("counters",): 0.25, ("maps",): 0.5} == series(samples, itself.COLLECTOR_SECONDS)

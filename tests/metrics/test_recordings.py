@@ -1,0 +1,113 @@
+"""Every recording of a real node, as text: parsed back, looked at as a whole, and compared line by line."""
+
+import os
+import re
+import subprocess
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
+from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, exporter_samples, make_collectors, run_collector
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+GOLDEN = Path(__file__).parent / "golden"
+RELEASES = ("v3.29.7", "v3.30.7", "v3.31.6", "v3.32.1")
+EVERY = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
+UNDECIDED = ("upgrade/",)  # several pinned versions, whose live one a single look cannot tell
+
+# What differs between two runs of the same program on the same facts, or between two machines.
+CHANGING = [
+    (re.compile(r"^(calico_bpf_scrape_collector_duration_seconds\{.*\}) .*$", re.MULTILINE), r"\1 0"),
+    (re.compile(r'version="[^"]*",revision="[^"]*",python="[^"]*"'), 'version="",revision="",python=""'),
+]
+
+
+def results_of(snapshot):
+    return [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
+
+
+def samples_of(snapshot):
+    return collected_samples(results_of(snapshot)) + exporter_samples(snapshot)
+
+
+def text_of(snapshot, text_format=TEXT):
+    return encode(render(samples_of(snapshot), text_format), text_format).decode()
+
+
+def parsed(families):
+    return [(one.name, tuple(one.labels.items()), one.value) for family in families for one in family.samples]
+
+
+def test_there_are_recordings_of_every_release():
+    assert set(RELEASES) <= {name.partition("/")[0] for name in EVERY}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_collector_works_on_a_recording(recorded, name):
+    failed = [one.name for one in results_of(recorded(name)) if one.failure]
+    assert failed in ([], ["counters"] if name.startswith(UNDECIDED) else [])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_both_formats_parse_and_say_the_same(recorded, name):
+    samples = samples_of(recorded(name))
+    text, openmetrics = (encode(render(samples, one), one).decode() for one in (TEXT, OPENMETRICS))
+    said = parsed(parse_text(text))
+    assert said == parsed(parse_openmetrics(openmetrics))
+    assert len(said) == sum(not line.startswith("#") for line in text.splitlines())
+    labels = {one.family.name: one.family.labels for one in samples}
+    assert all(labels[family] == tuple(label for label, _ in pairs) for family, pairs, _ in said)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_two_samples_have_equal_name_and_labels(recorded, name):
+    seen = Counter((family, frozenset(labels)) for family, labels, _ in parsed(parse_text(text_of(recorded(name)))))
+    assert [] == [key for key, times in seen.items() if times > 1]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_family_stands_in_one_place_after_its_help_and_type(recorded, name):
+    lines = text_of(recorded(name)).splitlines()
+    owners = [line.split(" ")[2] if line.startswith("#") else re.split(r"[{ ]", line)[0] for line in lines]
+    blocks = [
+        (owner, [line for _, line in block])
+        for owner, block in groupby(zip(owners, lines, strict=True), lambda x: x[0])
+    ]
+    assert len(blocks) == len({owner for owner, _ in blocks})
+    for owner, (help_line, type_line, *series) in blocks:
+        assert help_line.startswith(f"# HELP {owner} ")
+        assert type_line.startswith(f"# TYPE {owner} ")
+        assert series
+        assert not any(line.startswith("#") for line in series)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_value_is_a_whole_number_except_seconds(recorded, name):
+    lines = [
+        line for line in text_of(recorded(name)).splitlines() if not line.startswith("#") and "_seconds" not in line
+    ]
+    assert [] == [line for line in lines if not re.search(r" \d+$", line)]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_promtool_has_no_complaint(recorded, promtool, release):
+    text = text_of(recorded(f"{release}/05-eot-egress-deny.after"))
+    checked = subprocess.run([promtool, "check", "metrics"], input=text.encode(), capture_output=True, check=False)
+    assert (0, b"", b"") == (checked.returncode, checked.stdout, checked.stderr)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_scrape_is_the_golden_one_line_by_line(recorded, release):
+    """Written anew with UPDATE_GOLDEN=1 in the environment; the difference belongs in the review."""
+    text = text_of(recorded(f"{release}/05-eot-egress-deny.after"))
+    for pattern, replacement in CHANGING:
+        text = pattern.sub(replacement, text)
+    path = GOLDEN / f"{release}.txt"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8").splitlines() == text.splitlines()

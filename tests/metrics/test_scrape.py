@@ -1,0 +1,117 @@
+"""A scrape: each collector is all or nothing, and what goes wrong in one stays in it."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from exporter.bpf.maps import MapDenied, MapError
+from exporter.calico import LayoutError
+from exporter.metrics import itself
+from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.metrics.scrape import (
+    COLLECTOR_NAMES,
+    ON_BY_DEFAULT,
+    collected_samples,
+    exporter_samples,
+    make_collectors,
+    run_collector,
+)
+from exporter.node import NodeError
+
+LEVEL = Family("test_level", GAUGE, "A level.")
+POD = ("cali1", 0x7)
+
+
+@dataclass
+class One:
+    """A collector that writes one sample, or raises."""
+
+    error: Exception | None = None
+    name: str = "one"
+
+    def collect(self, snapshot):
+        if self.error:
+            raise self.error
+        return [Samples(LEVEL, [((), 1)])]
+
+
+@pytest.mark.parametrize("error", [MapDenied("not allowed"), LayoutError("odd sizes"), NodeError("gone")])
+def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, look, error, caplog):
+    result = run_collector(One(error), look(node()))
+    assert ((), str(error)) == (tuple(result.samples), result.failure)
+    assert [] == caplog.records
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("cali1"), ValueError("x"), RecursionError(), MemoryError(), OSError(5, "EIO")]
+)
+def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, look, error, caplog):
+    with caplog.at_level(logging.ERROR, "exporter.metrics"):
+        result = run_collector(One(error), look(node()))
+    assert () == tuple(result.samples)
+    assert f"unforeseen error ({type(error).__name__}), please report it" == result.failure
+    (record,) = caplog.records
+    assert error is record.exc_info[1]
+
+
+def test_a_collector_that_works_has_no_failure_and_its_time(node, look):
+    class Slow(One):
+        def collect(self, snapshot):
+            time.sleep(0.01)
+            return super().collect(snapshot)
+
+    result = run_collector(Slow(), look(node()))
+    assert (1, None) == (len(result.samples), result.failure)
+    assert result.seconds >= 0.01
+
+
+def test_one_collectors_failure_leaves_the_others_whole(node, look, series):
+    snapshot = look(node())
+    results = [run_collector(one, snapshot) for one in (One(KeyError("x"), "broken"), One())]
+    samples = collected_samples(results)
+    assert {(): 1} == series(samples, LEVEL)
+    assert {("broken",): 0, ("one",): 1} == series(samples, itself.COLLECTOR_SUCCESS)
+    assert {("broken",), ("one",)} == set(series(samples, itself.COLLECTOR_SECONDS))
+
+
+def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, look, series, rows):
+    source = node({(5, 0): {}}, {5: POD})
+    source.maps["cali_counters6"] = MapError("it kept changing")
+    snapshot = look(source)
+    samples = collected_samples([run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")])
+    success = series(samples, itself.COLLECTOR_SUCCESS)
+    assert (0, 1, 0) == (success["counters",], success["endpoints",], success["maps",])
+    written = {name for name, _, _ in rows(samples)}
+    assert not any(name.endswith("_packets_total") or name.startswith("calico_bpf_map_") for name in written)
+
+
+def test_a_node_without_calico_gives_a_scrape_that_says_so(node, look, series):
+    snapshot = look(node(links=[(1, "lo")]))
+    results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
+    samples = collected_samples(results) + exporter_samples(snapshot)
+    success = series(samples, itself.COLLECTOR_SUCCESS)
+    assert (0, 0, 0) == (success["counters",], success["endpoints",], success["maps",])
+    assert 1 == len(series(samples, itself.BUILD_INFO))
+    assert all(
+        "eBPF dataplane is off" in one.failure for one in results if one.name in ("counters", "endpoints", "maps")
+    )
+
+
+def test_collectors_are_made_by_name_in_one_order():
+    assert ["counters", "maps"] == [one.name for one in make_collectors(["maps", "counters"], "core")]
+    assert list(COLLECTOR_NAMES) == [one.name for one in make_collectors(COLLECTOR_NAMES, "core")]
+
+
+def test_only_the_collector_of_the_kernels_own_counters_is_off_by_default():
+    assert {"nic"} == set(COLLECTOR_NAMES) - set(ON_BY_DEFAULT)
+
+
+def test_the_wish_for_zeros_reaches_the_counters(node, look, rows):
+    snapshot = look(node({(5, 0): {}}, {5: POD}))
+    found = {}
+    for zeros in ("none", "core", "all"):
+        (collector,) = make_collectors(["counters"], zeros)
+        found[zeros] = len(rows(collector.collect(snapshot)))
+    assert {"none": 1, "core": 4, "all": 27} == found

@@ -1,0 +1,213 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.calico.ifstate import InterfaceState
+from exporter.node.endpoint_status import LocalPod
+from exporter.node.endpoints import Endpoint, join_endpoints
+from exporter.node.netlink import HostRoute, Link
+
+WORKLOAD, HOST, UNMANAGED = 0x7, 0xE, 0x400
+CLIENT, SERVER = "calibf331a988cf", "cali34769d6a557"
+CLIENT_POD = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2",))
+SERVER_POD = LocalPod("ns-b", "server", SERVER, ("10.65.0.3",))
+
+
+def join(links=(), routes=(), states=(), pods=(), prefixes=("cali",), remembered=None):
+    """The join of a node described by plain tuples."""
+    return join_endpoints(
+        [Link(*link) for link in links],
+        [HostRoute(*route) for route in routes],
+        [InterfaceState(*state) for state in states],
+        pods,
+        prefixes,
+        remembered or {},
+    )
+
+
+def interfaces(joined):
+    return {ifindex: endpoint.interface for ifindex, endpoint in joined.by_index.items()}
+
+
+def pods(joined):
+    return {ifindex: (one.namespace, one.pod) for ifindex, one in joined.by_index.items() if one.pod}
+
+
+def test_a_pod_is_joined_from_its_link_state_route_and_status():
+    state = InterfaceState(5, CLIENT, WORKLOAD)
+    joined = join([(5, CLIENT)], [("10.65.0.2", 5)], [(5, CLIENT, WORKLOAD)], [CLIENT_POD])
+    expected = Endpoint(5, CLIENT, "workload", "ns-a", "client", ("10.65.0.2",), state)
+    assert {5: expected} == joined.by_index
+    assert 0 == joined.mismatches
+
+
+def test_the_kernels_name_wins_over_calicos():
+    joined = join([(5, "renamed0")], states=[(5, CLIENT, WORKLOAD)])
+    assert {5: "renamed0"} == interfaces(joined)
+    assert "workload" == joined.of(5).kind
+
+
+def test_calicos_name_serves_where_the_kernel_has_none():
+    assert {5: CLIENT} == interfaces(join(states=[(5, CLIENT, WORKLOAD)]))
+
+
+def test_of_two_indexes_with_one_name_the_one_the_kernel_has_now_keeps_it():
+    joined = join([(19, CLIENT)], states=[(5, CLIENT, WORKLOAD), (19, CLIENT, WORKLOAD)], pods=[CLIENT_POD])
+    assert {19: CLIENT} == interfaces(joined)
+    assert {19: ("ns-a", "client")} == pods(joined)
+    assert Endpoint(5, "ifindex:5", "unknown") == joined.of(5)
+
+
+@pytest.mark.parametrize("order", [(5, 19), (19, 5)])
+def test_of_two_indexes_with_one_name_that_the_kernel_does_not_have_the_younger_keeps_it(order):
+    joined = join(states=[(ifindex, CLIENT, WORKLOAD) for ifindex in order])
+    assert {19: CLIENT} == interfaces(joined)
+
+
+def test_a_state_without_a_name_names_nothing():
+    assert {} == interfaces(join(states=[(5, "", WORKLOAD)]))
+
+
+def test_an_index_that_nothing_knows_keeps_its_number():
+    joined = join([(1, "lo")])
+    assert Endpoint(77, "ifindex:77", "unknown") == joined.of(77)
+    assert "ifindex:77" == joined.of(77).title
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "kind"),
+    [
+        ("eth0", HOST, "host"),
+        (CLIENT, WORKLOAD, "workload"),
+        ("odd0", WORKLOAD, "workload"),  # flags win over the name
+        (CLIENT, HOST, "host"),
+        ("docker0", UNMANAGED, "unmanaged"),
+        (CLIENT, UNMANAGED | WORKLOAD, "unmanaged"),
+        (CLIENT, None, "workload"),
+        ("eth0", None, "host"),
+        ("cali", None, "host"),
+        ("eni12", None, "host"),
+    ],
+)
+def test_the_kind_comes_from_the_flags_else_from_the_prefix(name, flags, kind):
+    states = [] if flags is None else [(3, name, flags)]
+    assert kind == join([(3, name)], states=states).of(3).kind
+
+
+@pytest.mark.parametrize("name", ["cali1", "eni1", "azv1"])
+def test_each_of_several_prefixes_tells_a_workload(name):
+    assert "workload" == join([(3, name)], prefixes=("cali", "eni", "azv")).of(3).kind
+
+
+def test_the_title_of_a_pod_is_its_name_and_of_anything_else_its_interface():
+    joined = join([(3, "eth0"), (5, CLIENT)], pods=[CLIENT_POD])
+    assert ["eth0", "ns-a/client"] == [joined.of(ifindex).title for ifindex in (3, 5)]
+
+
+def test_an_identity_stays_while_its_source_is_silent():
+    first = join([(5, CLIENT)], pods=[CLIENT_POD])
+    second = join([(5, CLIENT)], remembered=first.identities)
+    third = join([(5, CLIENT)], remembered=second.identities)
+    assert {5: ("ns-a", "client")} == pods(third)
+
+
+def test_an_identity_goes_with_its_index():
+    first = join([(5, CLIENT)], pods=[CLIENT_POD])
+    gone = join([(1, "lo")], remembered=first.identities)
+    back = join([(1, "lo"), (5, CLIENT)], remembered=gone.identities)
+    assert {} == gone.identities
+    assert {} == pods(back)
+
+
+def test_a_pod_made_again_under_its_name_is_known_by_its_new_index():
+    first = join([(11, CLIENT)], pods=[CLIENT_POD])
+    second = join([(17, CLIENT)], pods=[CLIENT_POD], remembered=first.identities)
+    assert {17: ("ns-a", "client")} == pods(second)
+    assert {(17, CLIENT): ("ns-a", "client")} == second.identities
+
+
+def test_another_name_on_an_index_is_another_endpoint():
+    first = join([(5, CLIENT)], pods=[CLIENT_POD])
+    renamed = join([(5, SERVER)], remembered=first.identities)
+    assert {} == pods(renamed)
+    assert {} == renamed.identities
+
+
+def test_a_source_that_speaks_again_corrects_what_was_remembered():
+    other = LocalPod("ns-x", "other", CLIENT, ())
+    first = join([(5, CLIENT)], pods=[CLIENT_POD])
+    second = join([(5, CLIENT)], pods=[other], remembered=first.identities)
+    assert {5: ("ns-x", "other")} == pods(second)
+
+
+def test_a_workload_of_another_orchestrator_has_addresses_and_no_pod():
+    joined = join([(5, CLIENT)], pods=[LocalPod("", "", CLIENT, ("10.65.0.2",))])
+    assert Endpoint(5, CLIENT, "workload", "", "", ("10.65.0.2",), None) == joined.of(5)
+    assert {} == joined.identities
+
+
+def test_addresses_are_the_routes_to_the_interface_each_once():
+    routes = [("10.65.0.2", 5), ("fd00:65::2", 5), ("10.65.0.2", 5), ("10.65.0.9", 9)]
+    joined = join([(5, CLIENT)], routes, pods=[CLIENT_POD])
+    assert ("10.65.0.2", "fd00:65::2") == joined.of(5).addresses
+
+
+def test_addresses_come_from_the_status_where_there_is_no_route():
+    pod = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2", "fd00::2", "10.65.0.2"))
+    assert ("10.65.0.2", "fd00::2") == join([(5, CLIENT)], pods=[pod]).of(5).addresses
+    assert ("10.0.0.9",) == join([(5, CLIENT)], [("10.0.0.9", 5)], pods=[pod]).of(5).addresses
+
+
+@pytest.mark.parametrize(
+    ("routes", "mismatches"),
+    [
+        ([], 0),
+        ([("10.65.0.2", 5), ("10.65.0.3", 7)], 0),
+        ([("10.65.0.2", 7)], 1),
+        ([("10.65.0.2", 7), ("10.65.0.3", 5)], 2),
+        ([("10.65.0.2", 99)], 1),
+        ([("10.65.0.77", 5)], 0),
+    ],
+)
+def test_a_pods_address_routed_to_another_interface_is_a_mismatch(routes, mismatches):
+    joined = join([(5, CLIENT), (7, SERVER)], routes, pods=[CLIENT_POD, SERVER_POD])
+    assert mismatches == joined.mismatches
+
+
+def test_a_pod_with_two_stray_addresses_is_one_mismatch():
+    pod = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2", "fd00:65::2"))
+    joined = join([(5, CLIENT)], [("10.65.0.2", 7), ("fd00:65::2", 7)], pods=[pod])
+    assert 1 == joined.mismatches
+
+
+def test_a_pod_without_an_interface_here_is_nobody():
+    joined = join([(1, "lo")], [("10.65.0.2", 1)], pods=[CLIENT_POD])
+    assert {} == pods(joined)
+    assert 0 == joined.mismatches
+
+
+NAMES = st.sampled_from(["lo", "eth0", CLIENT, SERVER, "cali1", ""])
+INDEXES = st.integers(1, 5)
+LINKS = st.lists(st.tuples(INDEXES, NAMES.filter(bool)), unique_by=(lambda link: link[0], lambda link: link[1]))
+STATES = st.lists(st.tuples(INDEXES, NAMES, st.integers(0, 0x7FF)), unique_by=lambda state: state[0])
+ROUTES = st.lists(st.tuples(st.sampled_from(["10.65.0.2", "10.65.0.3", "fd00::1"]), INDEXES))
+PODS = st.lists(st.sampled_from([CLIENT_POD, SERVER_POD, LocalPod("", "", "cali1", ())]), unique=True)
+
+
+@given(LINKS, ROUTES, STATES, PODS)
+def test_whatever_is_known_no_two_endpoints_share_a_name_and_none_is_a_hole(links, routes, states, local_pods):
+    joined = join(links, routes, states, local_pods)
+    known = {ifindex for ifindex, _ in links} | {ifindex for ifindex, _, _ in states}
+    names = [joined.of(ifindex).interface for ifindex in known | {99}]
+    assert len(names) == len(set(names))
+    assert all(names)
+    assert {ifindex for ifindex, _ in links} <= joined.by_index.keys()
+    assert dict(links).items() <= interfaces(joined).items()
+
+
+@given(LINKS, ROUTES, STATES, PODS)
+def test_a_silent_look_after_a_look_changes_no_identity(links, routes, states, local_pods):
+    first = join(links, routes, states, local_pods)
+    second = join(links, routes, states, remembered=first.identities)
+    assert pods(first) == pods(second)
+    assert first.identities == second.identities

@@ -1,0 +1,194 @@
+import re
+
+import pytest
+
+from exporter.bpf.maps import MapDenied, MapError, MapMissing, ReadAborted
+from exporter.node import NodeError
+from exporter.snapshot.check import findings
+from exporter.snapshot.take import Memory
+
+STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
+SUBJECTS = [
+    "reader",
+    "pinned maps",
+    "counter map",
+    "counter layout",
+    "counter entries",
+    "interface state",
+    "rule counters",
+    "links",
+    "routes",
+    "namespace",
+    "policy debug",
+    "pod names",
+]
+
+
+@pytest.fixture
+def node(make):
+    """A node on which nothing is wrong."""
+    return make.node(
+        [
+            make.counters("cali_counters6", 60, {(5, 0): {0: 11}, (5, 1): {0: 3}}),
+            make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x7)}),
+            make.rules("cali_rule_ctrs2", 20, {}),
+        ],
+        links=[make.link(3, "eth0"), make.link(5, "calibf331a988cf")],
+        host_routes=[make.route("10.65.0.2", 5)],
+        endpoint_status=make.folder(**{"k8s ns-a%2Fclient eth0": STATUS}),
+        policy_files=make.folder(**{"calibf331a988cf_egress_v4.json": b"{}"}),
+    )
+
+
+@pytest.fixture
+def found(make):
+    """The findings about a node by subject; each subject once."""
+
+    def of(source, memory=None):
+        every = list(findings(make.look(source, memory)))
+        by_subject = {one.subject: one for one in every}
+        assert len(every) == len(by_subject)
+        return by_subject
+
+    return of
+
+
+def missing(by_subject):
+    return [subject for subject, one in by_subject.items() if one.state == "missing"]
+
+
+def test_a_whole_node_is_all_ok_and_needs_nothing(found, node):
+    by_subject = found(node)
+    assert SUBJECTS == list(by_subject)
+    assert {"ok"} == {one.state for one in by_subject.values()}
+    assert {""} == {one.remedy for one in by_subject.values()}
+    assert "cali_counters6, known by: only" == by_subject["counter map"].found
+    assert "27 slots, builtin" == by_subject["counter layout"].found
+    assert "2 of the 2 interfaces that Calico knows are here" == by_subject["namespace"].found
+
+
+@pytest.mark.parametrize(
+    "name", ["v3.29.7/05-eot-egress-deny.after", "v3.30.7/07-profile-allow.after", "v3.31.6/65-qos.after"]
+)
+def test_a_recorded_node_lacks_nothing(found, recorded, name):
+    by_subject = found(recorded(name))
+    assert [] == missing(by_subject)
+    assert "7 of the 7 interfaces that Calico knows are here" == by_subject["namespace"].found
+
+
+def test_a_node_without_calico_is_told_to_turn_it_on(found, make):
+    by_subject = found(make.node(links=[make.link(1, "lo")]))
+    assert ["counter map", "counter layout", "counter entries", "interface state", "namespace"] == missing(by_subject)
+    assert "linuxDataplane: BPF" in by_subject["counter map"].remedy
+    assert "note" == by_subject["rule counters"].state
+
+
+def test_a_node_without_the_bpf_file_system_says_so_everywhere(found, make):
+    by_subject = found(make.node(pin_names=MapMissing("/sys/fs/bpf/tc/globals does not exist")))
+    assert "pinned maps" in missing(by_subject)
+    for subject in ("pinned maps", "counter map", "interface state"):
+        assert "/sys/fs/bpf/tc/globals does not exist" == by_subject[subject].found
+
+
+def test_a_process_without_rights_is_told_which_to_get(found, node):
+    node.maps["cali_counters6"] = MapDenied("opening it was refused")
+    by_subject = found(node)
+    assert ["counter map", "counter layout", "counter entries"] == missing(by_subject)
+    assert "run as root" in by_subject["counter map"].remedy
+
+
+def test_an_old_release_is_named(found, node):
+    del node.maps["cali_counters6"]
+    node.facts["attach_point_folders"] = ["eth0_igr"]
+    assert "v3.24 or v3.25" in found(node)["counter map"].found
+
+
+def test_an_unknown_shape_is_asked_for_as_a_bundle(found, make, node):
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE)}, size=60)
+    one = found(node)["interface state"]
+    assert ("missing", True) == (one.state, "bundle" in one.remedy)
+
+
+def test_a_partial_layout_points_to_the_layout_file(found, make, node):
+    node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(5, 0): {0: 1}}, slots=15)
+    one = found(node)["counter layout"]
+    assert ("ok", "15 slots, partial: some slots have no known name, see --calico.layout-file") == (
+        one.state,
+        one.found,
+    )
+
+
+def test_left_over_versions_are_named_beside_the_live_one(found, make, node):
+    memory = Memory()
+    memory.counters.proven = 60
+    node.maps["cali_counters5"] = make.counters("cali_counters5", 50, {(5, 0): {0: 1}}, slots=25)
+    expected = "cali_counters6, known by: movement; left over beside it: cali_counters5"
+    assert expected == found(node, memory)["counter map"].found
+
+
+def test_undecided_is_missing_and_says_what_to_do(found, make, node):
+    node.maps["cali_counters5"] = make.counters("cali_counters5", 50, {(5, 0): {0: 1}}, slots=25)
+    one = found(node)["counter map"]
+    assert "missing" == one.state
+    assert re.match("undecided which of cali_counters5, cali_counters6 Calico uses now: .*; send traffic", one.found)
+
+
+def test_another_network_namespace_is_told_as_such(found, make, node):
+    node.facts["links"] = [make.link(1, "lo"), make.link(2, "eth0")]
+    one = found(node)["namespace"]
+    assert ("missing", "run it in the node's network namespace (hostNetwork: true)") == (one.state, one.remedy)
+
+
+def test_an_index_under_another_name_is_not_here(found, make, node):
+    node.facts["links"] = [make.link(3, "eth0"), make.link(5, "other0")]
+    assert "1 of the 2 interfaces that Calico knows are here" == found(node)["namespace"].found
+
+
+@pytest.mark.parametrize(("fact", "subject"), [("links", "links"), ("host_routes", "routes")])
+def test_what_netlink_refuses_is_missing(found, node, fact, subject):
+    node.facts[fact] = NodeError("netlink said no")
+    one = found(node)[subject]
+    assert ("missing", "netlink said no") == (one.state, one.found)
+
+
+def test_no_policy_files_and_no_pods_are_notes_with_a_remedy(found, make, node):
+    node.facts["policy_files"] = node.facts["endpoint_status"] = make.folder()
+    by_subject = found(node)
+    assert [] == missing(by_subject)
+    assert ("note", "off: 0 policy files") == (by_subject["policy debug"].state, by_subject["policy debug"].found)
+    assert "bpfPolicyDebugEnabled" in by_subject["policy debug"].remedy
+    assert "endpointStatusPathPrefix" in by_subject["pod names"].remedy
+
+
+def test_folders_that_may_not_be_listed_are_notes(found, node):
+    node.facts["policy_files"] = node.facts["endpoint_status"] = NodeError("could not be listed")
+    by_subject = found(node)
+    assert [] == missing(by_subject)
+    for subject in ("policy debug", "pod names"):
+        assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
+
+
+def test_each_odd_status_file_is_a_note_of_its_own(make, node):
+    node.facts["endpoint_status"].files.update({"cut": b"{", "k8s ns-b%2Fserver eth0": b"{}"})
+    notes = [one for one in findings(make.look(node)) if one.subject == "pod names"]
+    assert ["ok", "note", "note"] == [one.state for one in notes]
+
+
+@pytest.mark.parametrize("error", [MapError("odd"), MapDenied("odd"), MapMissing("odd"), ReadAborted("odd")])
+def test_whatever_fails_no_finding_is_lost(found, node, error):
+    node.maps = dict.fromkeys(node.maps, error)
+    node.facts |= dict.fromkeys(("links", "host_routes", "endpoint_status", "policy_files"), NodeError("odd"))
+    by_subject = found(node)
+    assert SUBJECTS == list(by_subject)
+    assert all(one.found for one in by_subject.values())
+
+
+def test_nothing_is_asked_for_twice(found, node):
+    found(node)
+    assert {1} == set(node.asked.values())
+
+
+def test_an_empty_interface_state_is_not_another_namespace(found, make, node):
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {})
+    one = found(node)["namespace"]
+    assert ("ok", "0 of the 0 interfaces that Calico knows are here") == (one.state, one.found)

@@ -1,0 +1,109 @@
+import pytest
+
+from exporter.bpf.maps import MapMissing
+from exporter.node import NodeError
+from exporter.snapshot.source import LiveNode
+
+
+class Reader:
+    """Answers with the question."""
+
+    name = "echo"
+
+    def info(self, pin):
+        return ("info", pin)
+
+    def read(self, pin):
+        return ("read", pin)
+
+    def programs(self, ids):
+        return ["programs", *ids]
+
+
+class Links:
+    """Links and routes that were followed."""
+
+    def links(self):
+        return ("links",)
+
+    def host_routes(self):
+        return ("routes",)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node whose BPF file system and run directory are plain folders."""
+    (tmp_path / "bpf/tc/globals").mkdir(parents=True)
+    (tmp_path / "calico").mkdir()
+    return LiveNode(Reader(), tmp_path / "bpf", tmp_path / "calico")
+
+
+def test_pins_are_the_files_of_the_globals_folder(node, tmp_path):
+    for name in ("cali_iface4", "cali_counters6", "anything"):
+        (tmp_path / "bpf/tc/globals" / name).touch()
+    (tmp_path / "bpf/tc/globals/folder").mkdir()
+    (tmp_path / "bpf/tc/globals/link").symlink_to("cali_iface4")
+    assert ["anything", "cali_counters6", "cali_iface4"] == node.pin_names()
+
+
+def test_without_the_bpf_file_system_pins_are_missing(tmp_path):
+    node = LiveNode(Reader(), tmp_path / "nowhere", tmp_path)
+    for ask in (node.pin_names, node.attach_point_folders):
+        with pytest.raises(MapMissing, match="is the BPF file system mounted there"):
+            ask()
+
+
+def test_a_map_is_asked_for_by_its_path_every_time(node, tmp_path):
+    pin = f"{tmp_path}/bpf/tc/globals/cali_counters6"
+    assert ("info", pin) == node.map_info("cali_counters6")
+    assert ("read", pin) == node.map_dump("cali_counters6")
+    assert ["programs", 7, 8] == node.programs([7, 8])
+    assert "echo" == node.reader_name
+
+
+def test_folders_of_attach_points_are_those_with_counters(node, tmp_path):
+    for name in ("eth0_igr", "eth0_egr", "eth0_xdp", "other"):
+        (tmp_path / "bpf/tc" / name).mkdir()
+    for name in ("eth0_igr/cali_counters1", "eth0_xdp/cali_jump2", "other/cali_counters1", "cali1_egr"):
+        (tmp_path / "bpf/tc" / name).touch()
+    assert ["eth0_igr"] == node.attach_point_folders()
+
+
+def test_calicos_files_are_in_its_run_directory(node, tmp_path):
+    (tmp_path / "calico/endpoint-status").mkdir()
+    (tmp_path / "calico/endpoint-status/k8s ns%2Fp eth0").write_bytes(b"{}")
+    (tmp_path / "calico/bpf/policy").mkdir(parents=True)
+    (tmp_path / "calico/bpf/policy/cali1_egress_v4.json").write_bytes(b"[]")
+    assert {"k8s ns%2Fp eth0": b"{}"} == node.endpoint_status().files
+    assert {"cali1_egress_v4.json": b"[]"} == node.policy_files().files
+    assert ["cali1_egress_v4.json"] == node.policy_file_names()
+
+
+def test_files_that_calico_does_not_write_are_none_and_no_error(node):
+    assert not node.endpoint_status().present
+    assert not node.policy_files().present
+    assert [] == node.policy_file_names()
+
+
+def test_a_status_file_larger_than_any_status_is_left_out(node, tmp_path):
+    (tmp_path / "calico/endpoint-status").mkdir()
+    (tmp_path / "calico/endpoint-status/k8s ns%2Fp eth0").write_bytes(b" " * ((1 << 16) + 1))
+    assert {} == node.endpoint_status().files
+    assert 1 == len(node.endpoint_status().problems)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_node_error(node, tmp_path):
+    (tmp_path / "calico/endpoint-status").touch()
+    with pytest.raises(NodeError):
+        node.endpoint_status()
+
+
+def test_links_that_are_followed_are_not_asked_for_anew(tmp_path):
+    node = LiveNode(Reader(), tmp_path, tmp_path, Links())
+    assert (("links",), ("routes",)) == (node.links(), node.host_routes())
+
+
+def test_links_that_are_not_followed_are_asked_of_the_kernel(node):
+    assert "lo" in {link.name for link in node.links()}
+    assert {one.ifindex for one in node.host_routes()} <= {link.ifindex for link in node.links()}
+    assert "lo" in node.nics()

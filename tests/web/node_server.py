@@ -1,0 +1,75 @@
+"""The real routes and the real server over a recording, as a program of its own: python node_server.py '{...}'.
+
+Beside the exporter's collectors there are some whose behaviour a test needs; each writes the number of the look it was
+part of. Prints the ports it listens on, as JSON, and serves until SIGTERM.
+"""
+
+import asyncio
+import json
+import logging
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
+from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.web.connection import Limits
+from exporter.web.own import make_registry
+from exporter.web.routes import Routes
+from exporter.web.scrapes import Scrapes
+from exporter.web.server import Server, open_listener
+
+
+@dataclass
+class Extra:
+    """Sleeps, raises or writes much, and says in which look it did."""
+
+    name: str
+    seconds: float = 0
+    once: bool = False
+    error: str = ""
+    rows: int = 1
+
+    def collect(self, snapshot):
+        time.sleep(self.seconds)
+        if self.once:
+            self.seconds = 0
+        if self.error:
+            raise RuntimeError(self.error)
+        family = Family(f"test_{self.name}_look", GAUGE, "The number of the look.", ("row",))
+        return [
+            Samples(
+                family, [((str(row).zfill(500) if self.rows > 1 else "",), snapshot.number) for row in range(self.rows)]
+            )
+        ]
+
+
+def main(
+    recording, *, listen=("127.0.0.1:0",), real=True, extra=(), limits=None, descriptors=0, process=False, **routes
+):
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    bundle, memory, numbers = read_bundle(Path(recording)), Memory(), count(1)
+    memory.counters.proven = bundle.proven_live()
+
+    def take():
+        snapshot = Snapshot(bundle, Settings(), memory)
+        snapshot.number = next(numbers)
+        return snapshot
+
+    collectors = [*(make_collectors(ON_BY_DEFAULT, "core") if real else ()), *(Extra(**one) for one in extra)]
+    registry, rejected = make_registry(process=process)
+    handler = Routes(Scrapes(take, collectors, registry), rejected, **routes).handle
+    listeners = [open_listener(address) for address in listen]
+    print(json.dumps([one.getsockname()[1] for one in listeners]), flush=True)  # noqa: T201  read by the test
+    asyncio.run(Server(listeners, handler, Limits(**(limits or {}))).run())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    main(**json.loads(sys.argv[1]))

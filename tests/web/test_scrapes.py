@@ -1,0 +1,205 @@
+"""Scrapes that come together share one look, later ones take a new one, and none waits longer than it said."""
+
+import gzip
+import time
+from collections import Counter
+
+import pytest
+
+SLOW = {"name": "slow", "seconds": 0.4}
+QUICK = {"name": "quick"}
+
+
+def number(answer, name):
+    """The number of the look in which this test collector ran, None if it is not in the answer."""
+    return answer.value(f'test_{name}_look{{row=""}}')
+
+
+def get(target, **headers):
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"GET {target} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{lines}\r\n".encode()
+
+
+@pytest.fixture
+def together(answer, read_to_end):
+    """The answers to requests that are all sent before the first is answered."""
+
+    def ask(running, requests, apart=0.0):
+        clients = []
+        for one in requests:
+            clients.append(running.open(one))
+            time.sleep(apart)
+        answers = [answer(read_to_end(client)) for client in clients]
+        for client in clients:
+            client.close()
+        return answers
+
+    return ask
+
+
+def test_each_scrape_after_another_takes_a_new_look(server):
+    running = server(extra=[QUICK])
+    assert [1, 2, 3] == [number(running.ask(), "quick") for _ in range(3)]
+
+
+def test_scrapes_that_come_together_share_a_look(server, together):
+    running = server(real=False, extra=[SLOW, QUICK])
+    answers = together(running, [get("/metrics")] * 10)
+    assert {(1, 1)} == {(number(one, "slow"), number(one, "quick")) for one in answers}
+
+
+def test_scrapes_of_different_collectors_share_a_look(server, together):
+    running = server(extra=[SLOW, QUICK])
+    first, second = together(running, [get("/metrics?collect[]=slow"), get("/metrics?collect[]=quick")], apart=0.1)
+    assert (1, None) == (number(first, "slow"), number(first, "quick"))
+    assert (1, None) == (number(second, "quick"), number(second, "slow"))
+
+
+def test_scrapes_in_different_formats_share_a_look_and_get_their_own(server, together):
+    running = server(extra=[SLOW])
+    plain, packed, openmetrics = together(
+        running,
+        [
+            get("/metrics"),
+            get("/metrics", Accept_Encoding="gzip"),
+            get("/metrics", Accept="application/openmetrics-text"),
+        ],
+    )
+    assert 'test_slow_look{row=""} 1\n' in plain.text
+    assert 'test_slow_look{row=""} 1\n' in gzip.decompress(packed.body).decode()
+    assert 'test_slow_look{row=""} 1\n' in openmetrics.text
+    assert openmetrics.text.endswith("# EOF\n")
+
+
+def test_200_scrapes_at_once_are_all_answered_and_take_few_looks(server, together):
+    running = server(extra=[{"name": "slow", "seconds": 0.2}])
+    threads = running.threads()
+    answers = together(running, [get("/metrics")] * 200)
+    statuses = Counter(one.status for one in answers)
+    assert {200, 503} >= set(statuses)
+    assert 200 == sum(statuses.values())
+    assert statuses[200] >= 40
+    after = running.ask()
+    assert number(after, "slow") < 30
+    assert statuses[503] == after.value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
+    assert threads == running.threads()
+
+
+def test_scrapes_above_the_limit_are_refused_and_counted(server, together):
+    running = server(extra=[SLOW], most=2)
+    answers = together(running, [get("/metrics")] * 5)
+    assert [200, 200, 503, 503, 503] == sorted(one.status for one in answers)
+    assert 3 == running.ask().value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
+
+
+def test_other_pages_are_served_beside_as_many_scrapes_as_there_may_be(server):
+    running = server(extra=[SLOW], most=1)
+    with running.open(get("/metrics")):
+        time.sleep(0.1)
+        assert [200, 200, 503] == [running.ask(path).status for path in ("/healthz", "/", "/metrics")]
+
+
+def test_without_a_limit_none_is_refused(server, together):
+    running = server(extra=[SLOW], most=0)
+    assert {200} == {one.status for one in together(running, [get("/metrics")] * 100)}
+
+
+def test_the_count_of_refused_scrapes_is_there_from_the_start(server):
+    assert 0 == server().ask().value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
+
+
+@pytest.mark.parametrize(("offset", "least"), [(0.5, 1.0), (1.5, 0.75), (60, 0.75)])
+def test_a_hanging_collector_is_left_out_in_time_and_the_others_are_whole(server, offset, least):
+    running = server(extra=[{"name": "hang", "seconds": 4}], timeout_offset=offset)
+    start = time.monotonic()
+    answer = running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1.5"})
+    seconds = time.monotonic() - start
+    assert least <= seconds < 1.5
+    assert (200, 0, None) == (answer.status, answer.success("hang"), number(answer, "hang"))
+    assert {1} == {answer.success(name) for name in ("counters", "endpoints", "maps")}
+    assert "calico_bpf_program_packets_total{" in answer.text
+    assert seconds >= answer.value('calico_bpf_scrape_collector_duration_seconds{collector="hang"}') >= least - 0.1
+
+
+def test_an_answer_without_a_hanging_collector_is_as_well_formed_as_any(server):
+    running = server(extra=[{"name": "hang", "seconds": 4}])
+    headers = {
+        "X-Prometheus-Scrape-Timeout-Seconds": "1",
+        "Accept": "application/openmetrics-text",
+        "Accept-Encoding": "gzip",
+    }
+    answer = running.ask(headers=headers)
+    body = gzip.decompress(answer.body) if "content-encoding" in answer.headers else answer.body
+    assert body.endswith(b"\n# EOF\n")
+    assert b"calico_bpf_exporter_scrapes_rejected_total{" in body
+    assert str(len(answer.body)) == answer.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    "announced",
+    ["", "garbage", "-1", "0", "inf", "-inf", "nan", "1e999", "0x1", "1,5", "10s", "1 2", "\xb2", "9" * 400],
+)
+def test_a_timeout_that_is_none_is_ignored(slow_server, announced):
+    answer = slow_server.ask("/metrics?collect[]=slow", headers={"X-Prometheus-Scrape-Timeout-Seconds": announced})
+    assert (200, 1) == (answer.status, answer.success("slow"))
+
+
+@pytest.fixture(scope="module")
+def slow_server(shared_server):
+    return shared_server(extra=[{"name": "slow", "seconds": 0.1}])
+
+
+def test_other_pages_are_served_while_a_collector_hangs(server):
+    running = server(extra=[{"name": "hang", "seconds": 4}])
+    with running.open(get("/metrics")):
+        time.sleep(0.1)
+        start = time.monotonic()
+        assert [200, 200] == [running.ask(path).status for path in ("/healthz", "/")]
+        assert time.monotonic() - start < 1
+
+
+def test_a_hang_that_ends_leaves_nothing_behind(server):
+    running = server(extra=[{"name": "hang", "seconds": 1.5, "once": True}, QUICK])
+    threads = running.threads()
+    assert 0 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"}).success("hang")
+    time.sleep(1.2)
+    answer = running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "5"})
+    assert (1, 1) == (answer.success("hang"), answer.success("counters"))
+    assert number(answer, "quick") > 1
+    assert threads == running.threads()
+
+
+def test_while_a_collector_hangs_every_scrape_is_answered_in_time(server, together):
+    running = server(extra=[{"name": "hang", "seconds": 4}])
+    start = time.monotonic()
+    answers = together(running, [get("/metrics", X_Prometheus_Scrape_Timeout_Seconds=1.5)] * 20, apart=0.02)
+    assert time.monotonic() - start < 2.5
+    assert {(200, 0)} == {(one.status, one.success("hang")) for one in answers}
+
+
+def test_a_scrape_during_a_hang_does_not_show_the_values_of_an_earlier_scrape(server):
+    running = server(extra=[QUICK, {"name": "hang", "seconds": 4}])
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": "1"}
+    first, second = running.ask(headers=headers), running.ask(headers=headers)
+    assert (1, 1) == (number(first, "quick"), first.success("quick"))
+    assert 1 != number(second, "quick")
+    assert (number(second, "quick") is not None) == (second.success("quick") == 1)
+
+
+def test_clients_that_gave_up_hold_no_place_and_no_descriptor(server, until):
+    running = server(extra=[{"name": "hang", "seconds": 6}], most=3)
+    assert 200 == running.ask("/healthz").status
+    before = running.descriptors()
+    for _ in range(3):
+        with running.open(get("/metrics")):
+            time.sleep(0.1)
+    assert until(lambda: running.descriptors() <= before, 2)
+    assert 200 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"}).status
+
+
+def test_a_look_that_fails_is_not_served_again(server):
+    running = server(real=False, extra=[{"name": "hang", "seconds": 0.7, "once": True}, QUICK])
+    assert 0 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "0.4"}).success("hang")
+    time.sleep(0.8)
+    answer = running.ask()
+    assert {2} == {number(answer, "hang"), number(answer, "quick")}
