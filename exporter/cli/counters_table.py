@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ _CATEGORIES = {
     TOTAL: "Total",
     UNKNOWN: "Unknown",
 }
+_PIPED_WIDTH = 120
 _WORKLOAD_COLUMNS = {TC_INGRESS: "FROM POD (tc ingress)", TC_EGRESS: "TO POD (tc egress)", XDP: "XDP"}
 _HOST_COLUMNS = {TC_INGRESS: "IN (tc ingress)", TC_EGRESS: "OUT (tc egress)", XDP: "XDP"}
 
@@ -28,6 +30,8 @@ _HOST_COLUMNS = {TC_INGRESS: "IN (tc ingress)", TC_EGRESS: "OUT (tc egress)", XD
 def print_counters(shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool) -> None:
     """Prints these endpoints in their order. `nonzero` leaves out zero rows and endpoints that have nothing else."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
     hidden_endpoints = hidden_rows = 0
     slots = sorted(layout.slots, key=_order)
     for one in shown:
@@ -36,7 +40,10 @@ def print_counters(shown: Sequence[EndpointCounters], layout: Layout, *, nonzero
         if not rows or (all_endpoints and not one.hooks):
             hidden_endpoints += 1
             continue
-        console.print(_table(one, rows))
+        table = _table(one, rows)
+        # A number is never shortened: a table too wide for the terminal wraps there.
+        least = Measurement.get(console, console.options, table).minimum
+        console.print(table, width=max(console.width, least), crop=False)
     console.print(_total_line(shown, layout), soft_wrap=True)
     hidden = _hidden_line(hidden_endpoints, hidden_rows if nonzero else 0)
     if hidden:
@@ -60,7 +67,7 @@ def _table(one: EndpointCounters, slots: Sequence[Slot]) -> Table:
     table.add_column("CATEGORY")
     table.add_column("TYPE")
     for column in columns.values():
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold", min_width=_longest_number(one))
     previous = ""
     for slot in slots:
         category = _CATEGORIES[slot.category]
@@ -68,6 +75,10 @@ def _table(one: EndpointCounters, slots: Sequence[Slot]) -> Table:
         table.add_row("" if category == previous else category, slot.caption, *cells)
         previous = category
     return table
+
+
+def _longest_number(one: EndpointCounters) -> int:
+    return max((len(str(value)) for row in one.hooks.values() for value in row), default=0)
 
 
 def _title(one: EndpointCounters) -> Text:

@@ -4,12 +4,15 @@ An error is one sentence on standard error and exit code 1; wrong usage is exit 
 """
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
 
 from exporter import __version__
 from exporter.cli.errors import sentence_of
+from exporter.cli.printable import printable
 
 # Each is the function `command` of the module of the same name in this room.
 COMMANDS = ("serve", "counters", "scrape", "check", "bundle", "demo")
@@ -35,12 +38,14 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
         """Runs the command; the program's own errors become a sentence."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except Exception as error:
             sentence = sentence_of(error)
             if sentence is None:
                 raise
-            raise click.ClickException(sentence) from error
+            raise click.ClickException(printable(sentence)) from error
+        return result
 
 
 @click.command(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,4 +59,7 @@ def program() -> None:
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its escape
     program(prog_name=PROGRAM)

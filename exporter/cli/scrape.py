@@ -9,6 +9,7 @@ import click
 
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.printable import printable
 from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
@@ -46,7 +47,7 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
         _replace(output, body)
     failures = [f"collector {result.name} failed: {result.failure}" for result in results if result.failure]
     if failures:
-        raise click.ClickException("; ".join(failures))
+        raise click.ClickException(printable("; ".join(failures)))
 
 
 def _replace(path: Path, body: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli.options import flag
+from exporter.cli.printable import printable
 from exporter.node.endpoints import Endpoint
 
 
@@ -70,7 +71,8 @@ def _by_pod(every: Sequence[Endpoint], wanted: str) -> Endpoint:
     found = [one for one in every if one.pod == pod and pod and (not slash or one.namespace == namespace)]
     if len(found) > 1:
         names = ", ".join(sorted(f"{one.title} ({one.interface})" for one in found))
-        raise click.UsageError(f"--pod {wanted} fits several: {names}; add the namespace, or use --interface")
+        sentence = f"--pod {wanted} fits several: {names}; add the namespace, or use --interface"
+        raise click.UsageError(printable(sentence))
     if not found:
         named = any(one.pod for one in every)
         hint = "is it on another node?" if named else "no pod names are known here; use --ip or --interface"

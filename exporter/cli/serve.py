@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.scrapes import Scrapes
+
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 log = logging.getLogger("exporter.serve")
 
@@ -69,10 +73,12 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
     """Serve the metrics over HTTP until SIGTERM."""
     from exporter.web.server import open_listener
 
-    if not web_telemetry_path.startswith("/") or web_telemetry_path in ("/", "/healthz", "/readyz"):
+    if not _PATH.fullmatch(web_telemetry_path) or web_telemetry_path in ("/healthz", "/readyz"):
         raise click.UsageError(
             f"--web.telemetry-path {web_telemetry_path!r} must begin with / and be a path of its own"
         )
+    if not math.isfinite(given["web_timeout_offset"]):
+        raise click.UsageError("--web.timeout-offset must be a number of seconds")
     options = ServeOptions(
         telemetry_path=web_telemetry_path,
         max_requests=given["web_max_requests"],

@@ -36,7 +36,7 @@ def negotiate(accept: str) -> TextFormat:
         version = next((word[8:].strip('"') for word in parameters if word.startswith("version=")), "")
         if media == "application/openmetrics-text" and version in _OPENMETRICS_VERSIONS:
             liked[OPENMETRICS] = max(liked[OPENMETRICS], _quality(parameters))
-        elif media == "text/plain":
+        elif media in ("text/plain", "text/*", "*/*"):
             liked[TEXT] = max(liked[TEXT], _quality(parameters))
     return OPENMETRICS if liked[OPENMETRICS] > 0 and liked[OPENMETRICS] >= liked[TEXT] else TEXT
 

@@ -6,6 +6,7 @@ signals; what is served comes from `routes.py`.
 
 import asyncio
 import logging
+import re
 import resource
 import signal
 import socket
@@ -16,8 +17,11 @@ from exporter.web.connection import Connection, Handler, Limits
 log = logging.getLogger("exporter.web")
 
 _MOST_CONNECTIONS = 512
-_BACKLOG = 512
+_OWN_DESCRIPTORS = 64
 _GRACE = 0.7
+
+
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class ListenError(Exception):
@@ -26,17 +30,20 @@ class ListenError(Exception):
 
 def open_listener(address: str) -> socket.socket:
     """A listening socket for `HOST:PORT`; an empty host is every address, IPv4 and IPv6. Raises `ListenError`."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ListenError(f"{address!r} is not HOST:PORT, for example :10042 or 127.0.0.1:10042")
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ListenError(f"{address!r} is not HOST:PORT, for example :10042, 127.0.0.1:10042 or [::1]:10042")
+    host, port = match["six"] or match["host"], match["port"]
     try:
         if not host and socket.has_dualstack_ipv6():
             return socket.create_server(
-                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MOST_CONNECTIONS
             )
+        host.encode("idna")  # or it would fail after the socket is made, and leave it
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, int(port)), family=family, backlog=_MOST_CONNECTIONS)
+    except UnicodeError as error:
+        raise ListenError(f"cannot listen on {address}: its host is no name of a host") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
 
@@ -51,7 +58,8 @@ class Server:
         # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(8, min(_MOST_CONNECTIONS, descriptors // 2))
+        # asyncio accepts a whole queue at once: a full house and a full queue must leave descriptors to scrape with.
+        self._most = max(8, min(_MOST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
 
     async def run(self) -> None:
         """Serves until a signal says stop, then lets requests in progress finish for a moment."""
@@ -59,7 +67,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        servers = [await asyncio.start_server(self._admit, sock=one, backlog=_BACKLOG) for one in self._listeners]
+        servers = [await asyncio.start_server(self._admit, sock=one, backlog=self._most) for one in self._listeners]
         await stop.wait()
         log.info("stopping")
         for server in servers:

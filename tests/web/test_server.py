@@ -115,7 +115,7 @@ def closed(client):
         return True
 
 
-FEW, ROOM = 256, 128  # descriptors, and the connections that they leave room for
+FEW, ROOM = 256, 96  # descriptors, and the connections that they leave room for
 
 
 def test_at_the_cap_the_oldest_idle_connection_makes_room(unchecked_server):
