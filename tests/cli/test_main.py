@@ -121,7 +121,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(recording, command):
     assert b"Exception" not in said
 
 
-# BUG: standard output on a full disk (here /dev/full) ends in a traceback: Commands.invoke passes on OSError.
+# Once: standard output on a full disk (here /dev/full) ends in a traceback: Commands.invoke passes on OSError.
 @pytest.mark.parametrize(
     "command", [["counters"], ["counters", "-o", "json"], ["scrape"], ["check"], ["check", "-o", "json"]]
 )

@@ -52,14 +52,14 @@ def test_a_hostile_pod_name_is_harmless_text(run, changed, named, arguments):
     assert set() == unprintable(result.output)
 
 
-# BUG: the list of pods in this sentence holds their names as they are: exporter/cli/selector.py, _by_pod.
+# Once: the list of pods in this sentence holds their names as they are: exporter/cli/selector.py, _by_pod.
 def test_a_hostile_pod_name_is_harmless_in_the_list_of_those_that_fit(run, changed, named):
     result = run("counters", "--pod", "pod", "--bundle", changed(HERE, named(*HOSTILE)))
     assert 2 == result.exit_code
     assert set() == unprintable(result.output)
 
 
-# BUG: a terminal or a pipe that is not UTF-8 ends in UnicodeEncodeError: print_counters in cli/counters_table.py.
+# Once: a terminal or a pipe that is not UTF-8 ends in UnicodeEncodeError: print_counters in cli/counters_table.py.
 @pytest.mark.parametrize("command", ["counters", "check", "scrape"])
 def test_a_name_that_the_terminal_cannot_show_is_no_traceback(start, changed, named, command):
     bundle = changed(HERE, named("k8s ns%2F%e4%bd%a0%f0%9f%98%80 eth0"))
@@ -87,7 +87,7 @@ def test_a_hostile_interface_name_is_harmless_text(run, changed):
     assert set() == unprintable(result.output)
 
 
-# BUG: sentences that a bundle carries are printed as they are: Commands.invoke in exporter/cli/main.py and the failures
+# Once: sentences that a bundle carries are printed as they are: Commands.invoke in exporter/cli/main.py and the failures
 # in exporter/cli/scrape.py.
 @pytest.mark.parametrize(
     ("command", "part"),

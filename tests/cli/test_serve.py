@@ -73,7 +73,7 @@ def test_what_cannot_be_meant_is_wrong_usage(run, arguments, said):
     assert said in result.stderr
 
 
-# BUG (the last two): an address whose name cannot be encoded is a UnicodeError, which open_listener does not translate.
+# Once, the last two: an address whose name cannot be encoded is a UnicodeError, which open_listener does not translate.
 @pytest.mark.parametrize(
     "address",
     [

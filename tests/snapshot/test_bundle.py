@@ -538,7 +538,7 @@ def test_a_link_to_another_member_is_not_followed(make, opened, small, kind):
         assert {} == opened(make.archive(members)).policy_files().files
 
 
-# BUG: `tar` itself writes an entry for each folder, so whatever was unpacked and packed anew by hand is refused.
+# Once: `tar` itself writes an entry for each folder, so whatever was unpacked and packed anew by hand is refused.
 def test_entries_of_folders_are_ignored(make, opened, small):
     folders = {name: header(name, tarfile.DIRTYPE) for name in ("maps", "maps/cali_counters6", "policy")}
     assert same(make, opened(small), opened(make.archive(folders | make.members(small))))

@@ -202,7 +202,7 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
-# BUG: with the usual 1024 descriptors, 512 connections and a queue of 512 leave none: asyncio accepts the whole queue
+# Once: with the usual 1024 descriptors, 512 connections and a queue of 512 leave none: asyncio accepts the whole queue
 # before one of them makes room, logs a traceback about it and accepts nobody for a second.
 def test_a_burst_on_top_of_a_full_house_leaves_descriptors_for_a_scrape(many_descriptors, unchecked_server):
     running = unchecked_server(descriptors=1024)
