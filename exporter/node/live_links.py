@@ -3,7 +3,8 @@
 A dump of 1000 interfaces takes some 200 ms, a notification well under one. The notifications come through a plain
 socket and are parsed by pyroute2: its own asynchronous socket does not come back after an overrun. Traps of rtnetlink
 that this file knows: it subscribes before it reads, so nothing falls between; an overrun (ENOBUFS) means lost messages,
-so everything is read again; a link set down takes its IPv4 routes with it without a word; a bridge announces with
+so everything is read again, but only after the queue is emptied, because until then the kernel drops more of them and
+says nothing; a link set down takes its IPv4 routes with it without a word; a bridge announces with
 RTM_DELLINK that a link left it, not that the link is gone; a replaced route is announced only by its successor.
 """
 
@@ -108,6 +109,7 @@ class LiveLinks:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                _drain(notifications)
                 self._read_all()
                 continue
             with self._lock:
@@ -142,3 +144,14 @@ class LiveLinks:
             self._routes[place] = route
         elif self._routes.get(place) == route:
             del self._routes[place]
+
+
+def _drain(notifications: socket.socket) -> None:
+    while True:
+        try:
+            notifications.recv(_LARGEST_MESSAGE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise

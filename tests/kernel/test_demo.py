@@ -239,7 +239,8 @@ def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_ear
 def test_without_root_it_is_one_sentence(machine):
     # Imported before the user changes, who may not be allowed to read the program.
     code = (
-        "import os, sys, exporter.cli.demo, exporter.cli.logs, exporter.demo.namespace, exporter.demo.node\n"
+        "import encodings.idna, os, sys\n"
+        "import exporter.cli.demo, exporter.cli.logs, exporter.demo.namespace, exporter.demo.node\n"
         "import exporter.web.server\n"
         "from exporter.cli.main import main\n"
         "os.setresuid(65534, 65534, 65534); sys.argv = ['x', 'demo']; main()"
