@@ -22,6 +22,12 @@ def describe_privileges() -> str:
     )
 
 
+def may_read_maps() -> bool:
+    """Whether this process has CAP_BPF or CAP_SYS_ADMIN, one of which every kernel that Calico runs on accepts."""
+    effective = int(_status().get("CapEff", "0"), 16)
+    return bool(effective >> 21 & 1 or effective >> 39 & 1)
+
+
 def _status() -> dict[str, str]:
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

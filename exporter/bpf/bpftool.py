@@ -36,7 +36,7 @@ _COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
     (
         re.compile(r"Operation not permitted|Permission denied"),
         MapDenied,
-        "may not be read: run as root with CAP_BPF or CAP_SYS_ADMIN, in Kubernetes choose securityProfile: privileged",
+        "may not be read: run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a privileged container",
     ),
 )
 

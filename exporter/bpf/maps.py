@@ -128,7 +128,7 @@ def map_error(pin: str, number: int, doing: str) -> MapError:
         return NotAMap(f"{pin} is not a pinned BPF map")
     if number in (errno.EPERM, errno.EACCES):
         return MapDenied(
-            f"{doing} {pin} was refused ({reason}): run as root with CAP_BPF or CAP_SYS_ADMIN, "
-            "in Kubernetes choose securityProfile: privileged"
+            f"{doing} {pin} was refused ({reason}): run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a "
+            "privileged container"
         )
     return MapError(f"{doing} {pin} failed: {reason}")

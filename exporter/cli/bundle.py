@@ -5,21 +5,24 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from exporter import __version__
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, node_options
+from exporter.cli.printable import printable
 
 
-@click.command("bundle")
+@click.command("bundle", short_help="Put this node's facts into one file to carry away.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @node_options(bundle=False)
 def command(node: NodeOptions, file: Path) -> None:
-    """Write maps, links, routes and Calico's files of this node into FILE (a tar archive; - is standard output).
+    """Write maps, links, routes and Calico's files of this node into FILE (tar and xz; - is standard output).
 
-    It names pods and policies, and holds no packets and no secrets. Look at it with --bundle FILE.
+    FILE is replaced, and readable by its owner only: it names pods and policies, though it holds no packets and no
+    secrets. Look at it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
     """
     from exporter.snapshot.bundle import write_bundle
 
@@ -34,9 +37,16 @@ def command(node: NodeOptions, file: Path) -> None:
     with ExitStack() as stack:
         try:
             dash = str(file) == "-"
-            target = sys.stdout.buffer if dash else stack.enter_context(file.open("wb"))
+            target = sys.stdout.buffer if dash else stack.enter_context(_private(file))
             problems = write_bundle(snapshot, about, target)
         except OSError as error:
             raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     for problem in problems:
-        click.echo(f"not in the bundle: {problem}", err=True)
+        click.echo(f"not in the bundle: {printable(problem)}", err=True)
+    if any(problem.startswith("pins:") for problem in problems):
+        raise click.exceptions.Exit(1)
+
+
+def _private(file: Path) -> BinaryIO:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "wb")

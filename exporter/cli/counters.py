@@ -15,7 +15,7 @@ from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint
 from exporter.snapshot.take import Snapshot
 
 
-@click.command("counters")
+@click.command("counters", short_help="Show who drops and accepts what, droppers first.")
 @selector_options("counters")
 @flag("nonzero", "Leave out rows and endpoints that are zero.", command="counters", is_flag=True)
 @flag(

@@ -40,6 +40,7 @@ def print_counters(shown: Sequence[EndpointCounters], layout: Layout, *, nonzero
         if not rows or (all_endpoints and not one.hooks):
             hidden_endpoints += 1
             continue
+        console.print(_title(one), style="bold", soft_wrap=True)
         table = _table(one, rows)
         # A number is never shortened: a table too wide for the terminal wraps there.
         least = Measurement.get(console, console.options, table).minimum
@@ -63,7 +64,7 @@ def _is_shown(slot: Slot, one: EndpointCounters, *, nonzero: bool) -> bool:
 def _table(one: EndpointCounters, slots: Sequence[Slot]) -> Table:
     columns = dict(_WORKLOAD_COLUMNS if one.endpoint.kind == WORKLOAD else _HOST_COLUMNS)
     columns |= {hook: hook_name(hook) for hook in one.hooks if hook not in columns}
-    table = Table(title=_title(one), title_justify="left", title_style="bold")
+    table = Table()
     table.add_column("CATEGORY")
     table.add_column("TYPE")
     for column in columns.values():

@@ -12,7 +12,7 @@ from exporter.cli.serve import ServeOptions, serve
 _TRY = """
 The demo node is up: four pods that send, a policy that drops, and the exporter. Try, in another terminal:
 
-  curl -s http://localhost:{port}/metrics | grep dropped
+  curl -s http://localhost:{port}/metrics | grep dropped | grep -v ' 0$'
   {counters} --nonzero
   {counters} --pod shop/frontend
 
@@ -20,7 +20,7 @@ Ctrl-C ends it and removes everything.
 """
 
 
-@click.command("demo")
+@click.command("demo", short_help="Build a small node with real drops, to try it on.")
 @flag(
     "web.listen-address",
     "Address to listen on, HOST:PORT, in the machine's own network.",
@@ -49,5 +49,5 @@ def command(web_listen_address: str) -> None:
         serve(options, [listener], ServeOptions())
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
-        node.close()
-        click.echo("The demo node is removed.")
+        if node.close():
+            click.echo("The demo node is removed.")

@@ -22,7 +22,7 @@ from exporter.metrics.scrape import (
 _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 
 
-@click.command("scrape")
+@click.command("scrape", short_help="Print one scrape, without a server.")
 @flag("format", "Which text format.", command="scrape", type=click.Choice(list(_FORMATS)), default=TEXT.name)
 @flag(
     "output",
@@ -45,9 +45,13 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
         sys.stdout.buffer.write(body)
     else:
         _replace(output, body)
-    failures = [f"collector {result.name} failed: {result.failure}" for result in results if result.failure]
+    failures: dict[str, list[str]] = {}
+    for result in results:
+        if result.failure:
+            failures.setdefault(result.failure, []).append(result.name)
     if failures:
-        raise click.ClickException(printable("; ".join(failures)))
+        sentences = (f"collector {', '.join(names)} failed: {failure}" for failure, names in failures.items())
+        raise click.ClickException(printable("; ".join(sentences)))
 
 
 def _replace(path: Path, body: bytes) -> None:

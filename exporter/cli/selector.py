@@ -68,7 +68,9 @@ def _by_interface(every: Sequence[Endpoint], name: str) -> list[Endpoint]:
 
 def _by_pod(every: Sequence[Endpoint], wanted: str) -> Endpoint:
     namespace, slash, pod = wanted.rpartition("/")
-    found = [one for one in every if one.pod == pod and pod and (not slash or one.namespace == namespace)]
+    if not pod or "/" in namespace or (slash and not namespace):
+        raise click.UsageError(f"--pod {printable(wanted)} is not [NAMESPACE/]NAME")
+    found = [one for one in every if one.pod == pod and (not slash or one.namespace == namespace)]
     if len(found) > 1:
         names = ", ".join(sorted(f"{one.title} ({one.interface})" for one in found))
         sentence = f"--pod {wanted} fits several: {names}; add the namespace, or use --interface"

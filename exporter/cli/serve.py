@@ -36,7 +36,7 @@ class ServeOptions:
     zeros: str = "core"
 
 
-@click.command("serve")
+@click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
 @flag(
     "web.listen-address",
     "Address to listen on, HOST:PORT; repeat it for several.",

@@ -77,12 +77,15 @@ class Node:
         for folder in (self.bpf.path, self.run_dir):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """Removes the node and its folder."""
+    def close(self) -> bool:
+        """Removes the node and its folder, and says so; does nothing where it was another's, or was never built."""
+        if self._lock is None:
+            return False
         self.remove()
         shutil.rmtree(self.state, ignore_errors=True)
-        if self._lock:
-            self._lock.close()
+        self._lock.close()
+        self._lock = None
+        return True
 
     def add_pod(self, pod: Pod) -> None:
         """Adds a pod as Felix does: interface state, counters, programs, policy, then the endpoint-status file."""

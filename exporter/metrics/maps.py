@@ -10,7 +10,8 @@ from exporter.calico import LayoutError
 from exporter.calico.pins import COUNTERS, IFACE, RULES
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
-from exporter.snapshot.take import MapVersions, Snapshot
+from exporter.snapshot.map_choice import MapVersions
+from exporter.snapshot.take import Snapshot
 
 ENTRIES = Family(
     "calico_bpf_map_entries", GAUGE, "Entries in the live map; new ones are refused at its maximum.", ("map",)

@@ -6,17 +6,11 @@ node is kept as the sentence that said so, and is said again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `endpoint-status/<file>`,
-`policy/<file>`. Others are ignored. Archives are read in memory and never unpacked.
+`policy/<file>`. Others are ignored; `archive.py` says how they are packed.
 """
 
-import bz2
-import gzip
-import io
 import json
-import lzma
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -32,25 +26,11 @@ from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic, NicCounters
+from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.take import Snapshot, program_ids
 
 FORMAT = 1
 _T = TypeVar("_T")
-_DAMAGE = (
-    tarfile.TarError,
-    lzma.LZMAError,
-    zlib.error,
-    EOFError,
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    MemoryError,  # a member that claims to be huge
-    RecursionError,  # a name of a name of a name
-)
-_MOST_BYTES = 1 << 30
-_PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
@@ -94,7 +74,7 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
         "folders": folders,
         "errors": errors,
     }
-    _write_archive({"bundle.json": _json(head), **members}, target)
+    write_archive({"bundle.json": _json(head), **members}, target)
     return [f"{part}: {sentence}" for part, sentence in errors.items()]
 
 
@@ -207,13 +187,14 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """The bundle in the file at `path`. Raises `BundleError`."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(_unpacked(path)), mode="r:", tarinfo=_Member) as archive:
-            bundle = Bundle(dict(_contents(archive)))
+        bundle = Bundle(read_archive(path))
         _check(bundle)
     except OSError as error:
         raise BundleError(f"{path} could not be read: {error.strerror or error}") from error
-    except _DAMAGE as error:
-        raise BundleError(f"{path} is not a bundle, or is cut off or damaged: {error}") from error
+    except ArchiveError as error:
+        raise BundleError(f"{path} is not a bundle: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{path} is not a bundle, or is damaged: {error}") from error
     return bundle
 
 
@@ -226,51 +207,6 @@ def _check(bundle: Bundle) -> None:
     for part in parts:
         with suppress(MapError, NodeError):  # what failed on the node is no damage
             part()
-
-
-def _unpacked(path: Path) -> bytes:
-    # Ours are xz; somebody may have packed one anew on the way.
-    with path.open("rb") as start:
-        magic = start.read(6)
-    opened = next((open_packed for mark, open_packed in _PACKINGS.items() if magic.startswith(mark)), open)
-    with opened(path, "rb") as file:
-        data: bytes = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise BundleError(f"{path} unpacks to more than {_MOST_BYTES >> 20} MiB")
-    return data
-
-
-class _Member(tarfile.TarInfo):
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # Bundles need files, folders where somebody packed one anew, and long names (L): the parsing of tar's many
-        # other extensions has been abused.
-        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME):
-            raise tarfile.TarError(f"a member is of type {self.type!r}")
-        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return member
-
-    def _block(self, count: int) -> int:
-        # A negative size would send tarfile backwards for ever (CVE-2025-8194); this is the mitigation it names.
-        if count < 0:
-            raise tarfile.TarError("a member has a negative size")
-        size: int = super()._block(count)  # type: ignore[misc]
-        return size
-
-
-def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    for member in archive:
-        file = archive.extractfile(member)
-        if file:
-            yield member.name, file.read()
-
-
-def _write_archive(members: dict[str, bytes], target: BinaryIO) -> None:
-    # xz: policy files of one node repeat each other so much that it halves what gzip makes of them.
-    with tarfile.open(fileobj=target, mode="w|xz", format=tarfile.GNU_FORMAT) as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from exporter.bpf.maps import MapDenied, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.node import NodeError
-from exporter.snapshot.take import MapVersions, Snapshot
+from exporter.snapshot.map_choice import MapVersions
+from exporter.snapshot.take import Snapshot
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 
-_TURN_ON_BPF = "turn Calico's eBPF dataplane on (linuxDataplane: BPF) and look whether calico-node runs on this node"
-_GIVE_RIGHTS = "run as root; in Kubernetes choose securityProfile: privileged"
-_POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration to see policies and rules"
+_TURN_ON_BPF = (
+    "mount the BPF file system where --bpf.fs says, turn Calico's eBPF dataplane on (linuxDataplane: BPF), and look "
+    "whether calico-node runs on this node"
+)
+_GIVE_RIGHTS = "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a privileged container"
+_POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
 _STATUS_FILES = "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on) to see pods by name"
 
 
@@ -73,15 +77,18 @@ def _layout(snapshot: Snapshot) -> str:
     return f"{text}: some slots have no known name, see --calico.layout-file" if layout.source == "partial" else text
 
 
+_LOOPBACK = 1  # the same in every namespace
+
+
 class _Elsewhere(Exception):
     """The interfaces that Calico knows are not here."""
 
 
 def _namespace(snapshot: Snapshot) -> str:
     here = {(link.ifindex, link.name) for link in snapshot.links}
-    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate}
-    if calicos and not calicos & here:
-        raise _Elsewhere("none of the interfaces that Calico knows exists in this network namespace")
+    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate if state.ifindex != _LOOPBACK}
+    if 2 * len(calicos & here) < len(calicos):
+        raise _Elsewhere(f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here")
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
 
 

@@ -5,7 +5,7 @@ life: two collectors that need the counter map cost one read, and a broken part 
 outlive a look (which map is alive, who an interface belonged to) is in `Memory`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Generic, TypeVar, cast
@@ -13,20 +13,20 @@ from typing import Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
+from exporter.bpf.maps import MapDump, MapError, MapInfo, ProgramInfo
 from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, Layout, decode_counters, layout_of, slot_count
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, RULES, Pin, parse_pins
+from exporter.calico.pins import PROGRAMS, Pin, parse_pins
 from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic
-from exporter.snapshot import live_map
-from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
+from exporter.snapshot.live_map import Candidate, LiveMapMemory
+from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, rule_versions
 from exporter.snapshot.source import NodeSource
 
 _T = TypeVar("_T")
@@ -52,17 +52,6 @@ class Memory:
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MapVersions:
-    """The pinned versions of one datum's map: those that could be alive, the choice among them, and the names of all
-    pins that are not the live one (`_old` copies included).
-    """
-
-    candidates: tuple[Candidate, ...]
-    choice: Choice
-    stale: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +119,7 @@ class Snapshot:
     @part
     def counter_versions(self) -> MapVersions:
         """Which pinned counter map is alive."""
-        return self._versions(COUNTERS, self._choose_counters)
+        return counter_versions(self)
 
     @part
     def counters(self) -> CounterTable:
@@ -146,7 +135,7 @@ class Snapshot:
     @part
     def ifstate_versions(self) -> MapVersions:
         """Which pinned interface state map is alive."""
-        return self._versions(IFACE, self._choose_by_names)
+        return ifstate_versions(self)
 
     @part
     def ifstate(self) -> tuple[InterfaceState, ...]:
@@ -160,7 +149,7 @@ class Snapshot:
     @part
     def rule_versions(self) -> MapVersions:
         """Which pinned rule counter map is alive."""
-        return self._versions(RULES, self._choose_newest)
+        return rule_versions(self)
 
     @part
     def endpoints(self) -> Endpoints:
@@ -215,68 +204,9 @@ class Snapshot:
         dump = self.dump(candidate)
         return dump.keys, dump.values
 
-    def _candidates(self, datum: str) -> list[Candidate]:
-        found, failures = [], []
-        for pin in self.pins:
-            if pin.datum == datum and not pin.old:
-                try:
-                    found.append(Candidate(pin.name, self.info(pin.name)))
-                except (NotAMap, MapMissing) as error:
-                    failures.append(error)
-        if not found:
-            raise failures[0] if failures else MapMissing(self._why_missing(datum))
-        return found
-
-    def _why_missing(self, datum: str) -> str:
-        if datum == COUNTERS and self.source.attach_point_folders():
-            return (
-                "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
-            )
-        return f"Calico has pinned no {datum} map on this node: its eBPF dataplane is off or has not started yet"
-
-    def _versions(self, datum: str, choose: Callable[[Sequence[Candidate]], Choice]) -> MapVersions:
-        candidates = self._candidates(datum)
-        choice = choose(candidates)
-        live = choice.live.name if choice.live else None
-        stale = tuple(pin.name for pin in self.pins if pin.datum == datum and pin.name != live)
-        return MapVersions(tuple(candidates), choice, stale)
-
-    def _choose_counters(self, candidates: Sequence[Candidate]) -> Choice:
-        memory = self.memory.counters
-        if len(candidates) == 1:
-            # Remembered, so that the look at which a second version appears can already compare.
-            memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(self.dump(candidates[0]))}
-            memory.proven = candidates[0].info.id
-            return Choice(candidates[0], live_map.ONLY)
-        by_programs = live_map.newest_user(candidates, self._programs)
-        if by_programs:
-            memory.proven, memory.fingerprints = by_programs.info.id, {}  # should they be out of reach at the next look
-            return Choice(by_programs, live_map.PROGRAMS)
-        by_movement = live_map.choose_by_movement(candidates, self.dump, memory)
-        if by_movement:
-            return Choice(by_movement, live_map.MOVEMENT)
-        links, _ = _whole_or(lambda: self.links, ())
-        existing = [link.ifindex for link in links]
-        by_keys = live_map.choose_by_keys(candidates, lambda one: _indexes(self.dump(one)), existing)
-        return Choice(by_keys, live_map.KEYS if by_keys else live_map.UNDECIDED)
-
-    def _choose_newest(self, candidates: Sequence[Candidate]) -> Choice:
-        if len(candidates) == 1:
-            return Choice(candidates[0], live_map.ONLY)
-        by_programs = live_map.newest_user(candidates, self._programs)
-        return Choice(by_programs, live_map.PROGRAMS if by_programs else live_map.UNDECIDED)
-
-    def _choose_by_names(self, candidates: Sequence[Candidate]) -> Choice:
-        choice = self._choose_newest(candidates)
-        if choice.live:
-            return choice
-        links, _ = _whole_or(lambda: self.links, ())
-        existing = {link.ifindex: link.name for link in links}
-        best = live_map.ranked_by_names(candidates, lambda one: _names(self.dump(one)), existing)
-        return Choice(best, live_map.KEYS)
-
     @part
-    def _programs(self) -> list[ProgramInfo]:
+    def programs(self) -> list[ProgramInfo]:
+        """The programs in Calico's program arrays; none where they may not be asked."""
         # Needs CAP_SYS_ADMIN; without it there is other evidence, so a refusal is no failure.
         arrays = [pin.name for pin in self.pins if pin.datum == PROGRAMS]
         try:
@@ -300,11 +230,3 @@ def _whole_or(ask: Callable[[], _T], default: _Default) -> tuple[_T | _Default, 
         return ask(), None
     except (MapError, NodeError, LayoutError) as error:
         return default, error
-
-
-def _indexes(dump: MapDump) -> set[int]:
-    return set(dump.keys[:, :4].copy().view("<u4").ravel().tolist())
-
-
-def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}

@@ -175,7 +175,7 @@ def test_json_leaves_a_hook_without_an_entry_null(show):
     assert "outbound" == told["endpoints"][0]["hooks"]["tc_ingress"]["direction"]
 
 
-# Once: rich shortens cells that do not fit, so on 80 columns (which is also what a pipe gets) a number of 18 digits, and
+# Once rich cut cells that do not fit, so on 80 columns (which is also what a pipe gets) a number of 18 digits, and
 # on narrower terminals one of fewer, is printed without its last digits: exporter/cli/counters_table.py, _table.
 @pytest.mark.parametrize("columns", ["80", "40"])
 @pytest.mark.parametrize("value", [2**64 - 1, 2**40])

@@ -87,7 +87,7 @@ def test_a_hostile_interface_name_is_harmless_text(run, changed):
     assert set() == unprintable(result.output)
 
 
-# Once: sentences that a bundle carries are printed as they are: Commands.invoke in exporter/cli/main.py and the failures
+# Once sentences that a bundle carries are printed as they are: Commands.invoke in exporter/cli/main.py and the failures
 # in exporter/cli/scrape.py.
 @pytest.mark.parametrize(
     ("command", "part"),

@@ -43,6 +43,13 @@ def test_without_a_selector_there_is_every_endpoint(select):
     assert 7 == len(select()[1])
 
 
+@pytest.mark.parametrize("pod", ["a/ns-a/client", "", "ns-a/", "/client"])
+def test_what_can_be_no_pod_is_wrong_usage(select, pod):
+    result, _ = select("--pod", pod)
+    assert 2 == result.exit_code
+    assert "is not [NAMESPACE/]NAME" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("selectors", "said"),
     [
@@ -51,9 +58,6 @@ def test_without_a_selector_there_is_every_endpoint(select):
         (["--interface", ""], "no interface"),
         (["--pod", "nobody"], "no pod nobody on this node: is it on another node?"),
         (["--pod", "ns-b/client"], "no pod ns-b/client on this node"),
-        (["--pod", "a/ns-a/client"], "no pod a/ns-a/client on this node"),
-        (["--pod", ""], "no pod"),
-        (["--pod", "ns-a/"], "no pod ns-a/"),
         (["--ip", "10.65.0.99"], "no endpoint on this node has the address 10.65.0.99"),
         (["--ip", "fd00:65::99"], "no endpoint on this node has the address fd00:65::99"),
         (["--ip", "10.65.0.2", "--pod", "server"], "no endpoint fits all of --interface, --pod and --ip at once"),

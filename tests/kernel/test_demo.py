@@ -190,9 +190,12 @@ def test_an_interface_renamed_keeps_counting_under_its_new_name(demo):
         demo.node.add_pod(PROBE)
 
 
-def test_two_demos_of_one_name_cannot_run_at_once(demo):
+def test_a_second_demo_of_the_same_name_is_refused_and_leaves_the_first_alone(demo):
+    second = Node(demo.node.name, demo.node.state)
     with pytest.raises(DemoError, match="already running"):
-        Node(demo.node.name, demo.node.state).build()
+        second.build()
+    assert second.close() is False
+    assert "shop" in demo.run("scrape")
 
 
 @pytest.mark.parametrize("parts", [("..", "elsewhere"), ("/sys/fs/bpf/tc/globals", "cali_counters6"), ("a", "../../b")])

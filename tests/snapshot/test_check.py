@@ -73,7 +73,15 @@ def test_a_whole_node_is_all_ok_and_needs_nothing(found, node):
 def test_a_recorded_node_lacks_nothing(found, recorded, name):
     by_subject = found(recorded(name))
     assert [] == missing(by_subject)
-    assert "7 of the 7 interfaces that Calico knows are here" == by_subject["namespace"].found
+    assert "6 of the 6 interfaces that Calico knows are here" == by_subject["namespace"].found
+
+
+def test_the_wrong_namespace_is_noticed_although_every_one_has_a_loopback(found, recorded, make):
+    elsewhere = recorded("v3.32.1/02-ingress-deny.after")
+    elsewhere.links = lambda: (make.link(1, "lo"), make.link(3, "wlan0"))
+    by_subject = found(elsewhere)
+    assert ["namespace"] == missing(by_subject)
+    assert "hostNetwork" in by_subject["namespace"].remedy
 
 
 def test_a_node_without_calico_is_told_to_turn_it_on(found, make):
