@@ -30,7 +30,13 @@ class BpfFs:
     def mount(self) -> None:
         """Mounts it."""
         self.path.mkdir(parents=True)
-        run("mount", "-t", "bpf", "demo-bpf", self.path)
+        try:
+            run("mount", "-t", "bpf", "demo-bpf", self.path)
+        except DemoError as error:
+            raise DemoError(
+                f"no BPF file system can be mounted here ({error}): run the demo on Linux 5.10 or later, and not in a "
+                "container without the right to mount"
+            ) from error
         (self.path / "tc/globals").mkdir(parents=True)
         (self.path / "demo").mkdir()
 

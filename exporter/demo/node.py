@@ -87,12 +87,16 @@ class Node:
         self._lock = None
         return True
 
-    def add_pod(self, pod: Pod) -> None:
-        """Adds a pod as Felix does: interface state, counters, programs, policy, then the endpoint-status file."""
+    def add_pod(self, pod: Pod, ifindex: int | None = None) -> None:
+        """Adds a pod as Felix does: interface state, counters, programs, policy, then the endpoint-status file.
+
+        Its interface gets the index `ifindex`, else the kernel's next.
+        """
         namespace = self.pod_namespace(pod)
         self._add_namespace(namespace)
+        veth = [pod.interface, *(["index", ifindex] if ifindex else []), "address", _HOST_MAC, "type", "veth"]
         peer = ("peer", "name", "eth0", "address", pod.mac, "netns", namespace)
-        run("ip", "-n", self.namespace, "link", "add", pod.interface, "address", _HOST_MAC, "type", "veth", *peer)
+        run("ip", "-n", self.namespace, "link", "add", *veth, *peer)
         run("ip", "-n", self.namespace, "link", "set", pod.interface, "up")
         self._configure_pod(pod, namespace)
         for address in (pod.ipv4, pod.ipv6):

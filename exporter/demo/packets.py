@@ -20,12 +20,16 @@ _PROTOCOL_UDP = 17
 
 
 def send(kind: str, address: str, port: int, count: int) -> None:
-    """Sends `count` packets of `kind` (`udp`, `flows`, `short`, `malformed`, `fragment`) to an address and port.
+    """Sends `count` packets of `kind` (`udp`, `flows`, `ping`, `tcp`, `short`, `malformed`, `fragment`).
 
-    `udp` is one flow, `flows` as many flows as packets.
+    `udp` is one flow and `flows` as many flows as packets, to an address and port; `ping` is echo requests of one
+    identifier; `tcp` is one SYN for each connection, given up before the kernel would send it again.
     """
     if kind in ("udp", "flows"):
         _send_udp(address, port, count, flows=count if kind == "flows" else 1)
+        return
+    if kind in ("ping", "tcp"):
+        (_send_pings if kind == "ping" else _send_syns)(address, port, count)
         return
     packet = _RAW[kind](address)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
@@ -56,6 +60,32 @@ def _send_udp(address: str, port: int, count: int, flows: int) -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
             for _ in range(count // flows):
                 sender.sendto(b"demo", (address, port))
+
+
+def _send_pings(address: str, port: int, count: int) -> None:
+    del port  # ICMP has none
+    family, protocol, request = (
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128) if ":" in address else (socket.AF_INET, socket.IPPROTO_ICMP, 8)
+    )
+    with socket.socket(family, socket.SOCK_RAW, protocol) as sender:
+        for number in range(count):
+            echo = struct.pack(">BBHHH", request, 0, 0, os.getpid() & 0xFFFF, number)
+            # The kernel writes the checksum of ICMPv6 itself, whatever stands there.
+            sender.sendto(echo[:2] + struct.pack(">H", _checksum(echo)) + echo[4:], (address, 0))
+
+
+def _send_syns(address: str, port: int, count: int) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for _ in range(count):
+        with socket.socket(family) as sender:
+            sender.settimeout(0.3)
+            with suppress(TimeoutError, ConnectionRefusedError):
+                sender.connect((address, port))
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _swallow(family: int, port: int) -> None:

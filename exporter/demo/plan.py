@@ -102,7 +102,7 @@ DATABASE = Pod(
     "data",
     "db",
     4,
-    inbound=(Rule("API0|np/data/allow-db", "allow", "udp", 5432), Rule("DPI|default", "deny")),
+    inbound=(Rule("API0|np/data/allow-db", "allow", "any", 5432), Rule("DPI|default", "deny")),
 )
 PROBE = Pod(
     "ops",

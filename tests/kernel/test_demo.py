@@ -98,6 +98,42 @@ def test_what_the_receiver_denies_is_one_accepted_flow_at_the_sender_and_a_drop_
     assert {(ACCEPTED, "probe", "outbound", "policy"): 1, (DROPPED, "db", "inbound", "policy"): 12} == moved
 
 
+def test_pings_count_as_one_flow_or_as_a_drop_each(demo):
+    allowed = demo.moved(lambda: demo.node.send(FRONTEND, "ping", PROBE.ipv4, 0, 11))
+    assert 1 == allowed[ACCEPTED, "frontend", "outbound", "policy"]
+    assert 1 == allowed[ACCEPTED, "probe", "inbound", "policy"]
+    assert not [key for key in allowed if key[0] == DROPPED]
+    for address in (DATABASE.ipv4, DATABASE.ipv6):
+        denied = demo.moved(lambda address=address: demo.node.send(PROBE, "ping", address, 0, 9))
+        assert {(ACCEPTED, "probe", "outbound", "policy"): 1, (DROPPED, "db", "inbound", "policy"): 9} == denied
+
+
+def test_tcp_connections_count_as_a_flow_each_or_as_a_drop_each(demo):
+    allowed = demo.moved(lambda: demo.node.send(CART, "tcp", DATABASE.ipv4, 5432, 6))
+    assert 6 == allowed[ACCEPTED, "cart", "outbound", "policy"]
+    assert 6 == allowed[ACCEPTED, "db", "inbound", "policy"]
+    assert not [key for key in allowed if key[0] == DROPPED]
+    denied = demo.moved(lambda: demo.node.send(PROBE, "tcp", DATABASE.ipv4, 9999, 4))
+    assert {(ACCEPTED, "probe", "outbound", "policy"): 4, (DROPPED, "db", "inbound", "policy"): 4} == denied
+
+
+def test_another_pod_with_the_index_of_one_that_went_has_its_own_name_and_starts_from_zero(demo):
+    index = demo.node.ifindex(FRONTEND.interface)
+    demo.node.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 5)
+    demo.node.remove_pod(FRONTEND)
+    guest = replace(FRONTEND, name="heir", number=99)
+    demo.node.add_pod(guest, index)
+    try:
+        assert index == demo.node.ifindex(guest.interface)
+        demo.node.send(guest, "udp", DATABASE.ipv4, 6666, 2)
+        found = demo.scrape()
+        assert 2 == found[DROPPED, "heir", "outbound", "policy"]
+        assert not [key for key in found if key[1] == "frontend"]
+    finally:
+        demo.node.remove_pod(guest)
+        demo.node.add_pod(FRONTEND)
+
+
 def test_each_flow_counts_once_and_its_later_packets_are_redirected_past_the_receivers_hook(demo):
     before = demo.scrape()[TOTAL, "cart", "inbound", ""]
     moved = demo.moved(lambda: demo.node.send(FRONTEND, "udp", CART.ipv4, 8080, 30))
