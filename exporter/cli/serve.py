@@ -101,12 +101,14 @@ def enabled_collectors(given: dict[str, Any]) -> list[str]:
 
 def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeOptions) -> None:
     """Serves on open listeners until SIGTERM or SIGINT."""
+    from exporter.allocator import keep_memory_small
     from exporter.metrics.scrape import make_collectors
     from exporter.snapshot.take import Snapshot
     from exporter.web.own import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
+    keep_memory_small()
     source, memory = open_source(node, follow=True)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics)
