@@ -106,9 +106,10 @@ class Scrapes:
         return {name: result.failure for name, result in look.results.items()}
 
     def _join(self) -> Look:
-        if self._look is None or not self._look.joinable:
-            self._look = Look(self._take(), self._collectors, self._own)
-        return self._look
+        look = self._look
+        if look is None or not look.joinable:
+            look = self._look = Look(self._take(), self._collectors, self._own)
+        return look
 
     def _finish(self, look: Look, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
         self._collect(look, names)
@@ -116,6 +117,8 @@ class Scrapes:
 
     def _collect(self, look: Look, names: frozenset[str]) -> None:
         look.collect(names)
+        if self._look is look:
+            self._look = None  # nobody joins it any more: between scrapes its maps and bodies are not kept
         for name, result in look.results.items():
             if result.failure != self._failures.get(name):
                 self._report(result)
