@@ -49,4 +49,5 @@ def command(node: NodeOptions, file: Path) -> None:
 
 def _private(file: Path) -> BinaryIO:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that was there keeps its mode otherwise
     return os.fdopen(descriptor, "wb")

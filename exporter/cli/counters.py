@@ -10,7 +10,7 @@ from exporter.calico.hooks import direction, hook_name
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
-from exporter.node.endpoints import WORKLOAD
+from exporter.node.endpoints import UNKNOWN, WORKLOAD
 from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint, dropped_in_all
 from exporter.snapshot.take import Snapshot
 
@@ -64,7 +64,7 @@ def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> d
     for hook in sorted({0, 1, 2} | one.hooks.keys()):
         row = one.hooks.get(hook)
         hooks[hook_name(hook)] = row and {
-            "direction": direction(hook, workload=workload),
+            "direction": "" if endpoint.kind == UNKNOWN else direction(hook, workload=workload),
             "counters": [
                 {"slot": slot.number, "category": slot.category, "reason": slot.reason, "value": value}
                 for slot, value in zip(layout.slots, row, strict=True)

@@ -108,8 +108,8 @@ class CountersCollector:
     def __init__(self, zeros: str = "core") -> None:
         self._zeros = zeros
         self._rows: CounterRows | None = None
-        # The lines of each row in each family, by the slots they show; and of all rows, as last written.
-        self._lines: dict[tuple[str, tuple[str, ...], bytes], str] = {}
+        # The slots that each row shows in each family, and their lines; and those of all rows, as last written.
+        self._lines: dict[tuple[str, tuple[str, ...]], tuple[tuple[Slot, ...], str]] = {}
         self._written: dict[tuple[Family, bool], tuple[bytes, list[str]]] = {}
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
@@ -155,11 +155,13 @@ class CountersCollector:
         return written[1]
 
     def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: bytes, slots: Sequence[Slot]) -> str:
-        key = (family.name, labels, chosen)
-        if key not in self._lines:
-            extras = [(slot.reason,) if slot.reason else () for slot in compress(slots, chosen)]
-            self._lines[key] = "".join([family.line(labels + extra) for extra in extras])
-        return self._lines[key]
+        shown = tuple(compress(slots, chosen))
+        kept = self._lines.get((family.name, labels))
+        if kept is None or kept[0] != shown:
+            extras = [(slot.reason,) if slot.reason else () for slot in shown]
+            kept = shown, "".join([family.line(labels + extra) for extra in extras])
+            self._lines[family.name, labels] = kept
+        return kept[1]
 
 
 def _slots_by_family(layout: Layout, *, at_tc: bool) -> dict[Family, list[Slot]]:

@@ -47,7 +47,7 @@ class MapsCollector:
             try:
                 versions = _versions(snapshot, datum)
             except MapMissing as error:
-                missing.append(error)
+                missing.append(MapMissing(str(error)))  # without the traceback, which would keep the look alive
                 continue
             _add(samples, snapshot, datum, versions)
         if len(missing) == 3:

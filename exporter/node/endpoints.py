@@ -90,8 +90,10 @@ def join_endpoints(
 
 
 def _names(links: Sequence[Link], states: Sequence[InterfaceState]) -> dict[int, str]:
-    names = {link.ifindex: link.name for link in links}
-    taken = set(names.values())
+    # A dump is not atomic: an interface made anew while it runs can stand in it twice; the younger index is the one.
+    index_of = {link.name: link.ifindex for link in sorted(links, key=lambda link: link.ifindex)}
+    names = {ifindex: name for name, ifindex in index_of.items()}
+    taken = set(index_of)
     # Calico's state outlives an interface for a moment: its name counts only where nobody else has it now, and of
     # two such the younger index wins.
     for state in sorted(states, key=lambda state: state.ifindex, reverse=True):

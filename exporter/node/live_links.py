@@ -9,6 +9,7 @@ RTM_DELLINK that a link left it, not that the link is gone; a replaced route is 
 """
 
 import errno
+import logging
 import os
 import select
 import socket
@@ -18,6 +19,8 @@ from typing import Any
 
 from exporter.node import NodeError
 from exporter.node.netlink import HostRoute, Link, RoutePlace, parse_link, parse_route, read_links, read_placed_routes
+
+log = logging.getLogger("exporter.node")
 
 # RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE of include/uapi/linux/rtnetlink.h.
 _GROUPS = 0x1 | 0x40 | 0x400
@@ -35,9 +38,9 @@ class LiveLinks:
         self._lock = Lock()
         self._links: dict[int, Link] = {}
         self._routes: dict[RoutePlace, HostRoute] = {}
-        # What was answered last, while nothing has changed since: whoever asks can tell by identity that nothing has.
-        self._link_rows: tuple[Link, ...] | None = None
-        self._route_rows: tuple[HostRoute, ...] | None = None
+        # What was answered last, and is again while it is equal: by identity one can tell that nothing changed.
+        self._link_rows: tuple[Link, ...] = ()
+        self._route_rows: tuple[HostRoute, ...] = ()
         self._failure: NodeError | None = NodeError("the node's links have not been read yet")
         self._read_once = Event()
         self._closed = Event()
@@ -48,13 +51,15 @@ class LiveLinks:
     def links(self) -> tuple[Link, ...]:
         """See `netlink.read_links`."""
         with self._current():
-            self._link_rows = self._link_rows or tuple(self._links.values())
+            rows = tuple(self._links.values())
+            self._link_rows = self._link_rows if rows == self._link_rows else rows
             return self._link_rows
 
     def host_routes(self) -> tuple[HostRoute, ...]:
         """See `netlink.read_host_routes`."""
         with self._current():
-            self._route_rows = self._route_rows or tuple(self._routes.values())
+            rows = tuple(self._routes.values())
+            self._route_rows = self._route_rows if rows == self._route_rows else rows
             return self._route_rows
 
     def close(self) -> None:
@@ -84,6 +89,9 @@ class LiveLinks:
                 self._failure = error
             except OSError as error:
                 self._failure = NodeError(f"the node's links cannot be followed through netlink: {error.strerror}")
+            except Exception:  # the thread must not die: its last table would be served for ever
+                log.exception("following the node's links met an unforeseen error")
+                self._failure = NodeError("following the node's links met an unforeseen error, please report it")
             self._read_once.set()
             self._closed.wait(_BEFORE_RETRY)
 
@@ -92,7 +100,6 @@ class LiveLinks:
         routes = read_placed_routes()
         with self._lock:
             self._links, self._routes = links, routes
-            self._link_rows = self._route_rows = None
         self._failure = None
         self._read_once.set()
 
@@ -114,7 +121,6 @@ class LiveLinks:
                 continue
             with self._lock:
                 self._apply(marshal.parse(data))
-                self._link_rows = self._route_rows = None
 
     def _apply(self, messages: Iterable[Any]) -> None:
         for message in messages:
@@ -139,11 +145,11 @@ class LiveLinks:
                 if route.ifindex != link.ifindex or (not gone and ":" in place.address)
             }
 
-    def _apply_route(self, place: RoutePlace, route: HostRoute, *, gone: bool) -> None:
-        if not gone:
+    def _apply_route(self, place: RoutePlace, route: HostRoute | None, *, gone: bool) -> None:
+        if not gone and route is not None:
             self._routes[place] = route
-        elif self._routes.get(place) == route:
-            del self._routes[place]
+        elif not gone or self._routes.get(place) == route:
+            self._routes.pop(place, None)  # gone, or replaced by one that leads elsewhere
 
 
 def _drain(notifications: socket.socket) -> None:

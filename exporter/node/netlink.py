@@ -52,7 +52,8 @@ def read_links() -> tuple[Link, ...]:
 
 def read_placed_routes() -> dict[RoutePlace, HostRoute]:
     """The /32 and /128 routes that lead straight to an interface, by place. Raises `NodeError`."""
-    return dict(route for route in _ask("routes", _routes) if route is not None)
+    placed = dict(one for one in _ask("routes", _routes) if one is not None)
+    return {place: route for place, route in placed.items() if route is not None}
 
 
 def read_host_routes() -> tuple[HostRoute, ...]:
@@ -66,17 +67,21 @@ def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
     return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
 
 
-def parse_route(message: Any) -> tuple[RoutePlace, HostRoute] | None:
-    """The route that a message of kind RTM_NEWROUTE or RTM_DELROUTE is about; None if it is no host route."""
-    interface, address = message.get_attr("RTA_OIF"), message.get_attr("RTA_DST")
-    direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None
-    if message["dst_len"] != _HOST_PREFIX.get(message["family"]) or not direct or interface is None:
+def parse_route(message: Any) -> tuple[RoutePlace, HostRoute | None] | None:
+    """The place and the route that a message of kind RTM_NEWROUTE or RTM_DELROUTE is about.
+
+    None if it is not to a single address; the route is None if it does not lead straight to an interface.
+    """
+    if message["dst_len"] != _HOST_PREFIX.get(message["family"]):
         return None
+    interface, address = message.get_attr("RTA_OIF"), message.get_attr("RTA_DST")
+    direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None and interface is not None
     table = message.get_attr("RTA_TABLE") or message["table"]
-    return RoutePlace(address, table, message.get_attr("RTA_PRIORITY") or 0), HostRoute(address, interface)
+    place = RoutePlace(address, table, message.get_attr("RTA_PRIORITY") or 0)
+    return place, HostRoute(address, interface) if direct else None
 
 
-def _routes(netlink: "IPRoute") -> "Iterable[tuple[RoutePlace, HostRoute] | None]":
+def _routes(netlink: "IPRoute") -> "Iterable[tuple[RoutePlace, HostRoute | None] | None]":
     families = (netlink.get_routes(family=family) for family in _HOST_PREFIX)
     return map(parse_route, chain.from_iterable(families))
 

@@ -115,7 +115,17 @@ class Bundle:
         self._raise(f"maps/{name}", MapError)
         if name not in self._head["pins"]:
             raise MapMissing(f"the bundle holds no map {name}")
-        return MapInfo(**self._json(f"maps/{name}/info.json")["info"])
+        info = self._json(f"maps/{name}/info.json")["info"]
+        return MapInfo(
+            pin=_text(info["pin"]),
+            id=int(info["id"]),
+            name=_text(info["name"]),
+            type=_text(info["type"]),
+            key_size=int(info["key_size"]),
+            value_size=int(info["value_size"]),
+            max_entries=int(info["max_entries"]),
+            flags=int(info["flags"]),
+        )
 
     def map_dump(self, name: str) -> MapDump:
         """See `NodeSource`."""

@@ -56,7 +56,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    error: Exception
+    kind: type[Exception]
+    sentence: str
 
 
 class part(Generic[_T]):  # noqa: N801  used as a decorator, like property
@@ -71,11 +72,12 @@ class part(Generic[_T]):  # noqa: N801  used as a decorator, like property
         if self not in snapshot.kept:
             try:
                 snapshot.kept[self] = self._compute(snapshot)
-            except Exception as error:  # noqa: BLE001  kept and raised to everyone who asks
-                snapshot.kept[self] = _Failure(error)
+            except (MapError, LayoutError, NodeError) as error:
+                # Kept without its traceback, whose frames hold this very look: nothing may keep a look alive.
+                snapshot.kept[self] = _Failure(type(error), str(error))
         kept = snapshot.kept[self]
         if isinstance(kept, _Failure):
-            raise kept.error
+            raise kept.kind(kept.sentence)
         return cast("_T", kept)
 
 
@@ -229,4 +231,4 @@ def _whole_or(ask: Callable[[], _T], default: _Default) -> tuple[_T | _Default, 
     try:
         return ask(), None
     except (MapError, NodeError, LayoutError) as error:
-        return default, error
+        return default, error.with_traceback(None)

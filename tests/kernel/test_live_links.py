@@ -33,6 +33,8 @@ CHANGES = (
     "-6 route add fd00::7/128 dev x0",
     "route replace 10.65.0.7/32 dev x1",
     "route add 10.65.0.7/32 dev x0 metric 5",
+    "route add 10.65.0.3/32 dev x0",
+    "route replace 10.65.0.3/32 via 10.9.0.2",
     "route del 10.65.0.7/32 dev x1",
     "link set x0 down",
     "link set x0 up",

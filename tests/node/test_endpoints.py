@@ -211,3 +211,11 @@ def test_a_silent_look_after_a_look_changes_no_identity(links, routes, states, l
     second = join(links, routes, states, remembered=first.identities)
     assert pods(first) == pods(second)
     assert first.identities == second.identities
+
+
+def test_of_two_links_with_one_name_the_younger_index_has_it():
+    # A dump that runs while an interface is made anew can hold both.
+    links = [Link(8, "cali1"), Link(5, "cali1"), Link(1, "lo")]
+    joined = join_endpoints(links, (), (), (), ("cali",), {})
+    assert {1: "lo", 8: "cali1"} == {ifindex: one.interface for ifindex, one in joined.by_index.items()}
+    assert "ifindex:5" == joined.of(5).interface
