@@ -426,3 +426,12 @@ def test_a_recordings_series_are_its_entries_by_the_rules_for_zeros(recorded, na
     every = sum(1 for _, slot, value in cells if value or slot not in unnamed)
     assert every == len(numbers(CountersCollector("all").collect(snapshot)))
     assert sum(1 for cell in cells if in_core(*cell)) == len(numbers(CountersCollector("core").collect(snapshot)))
+
+
+def test_a_layout_that_changes_while_it_serves_gives_no_slot_anothers_name(node, look, shown):
+    # 23 slots and then 25: slot 22 is unknown in the first, slot 24 in the second, and each is the only one there.
+    collector = CountersCollector("none")
+    first = collector.collect(look(node({(2, INGRESS): {22: 7}}, {2: POD}, slots=23)))
+    second = collector.collect(look(node({(2, INGRESS): {24: 9}}, {2: POD}, slots=25)))
+    assert {(counters.UNKNOWN_SLOT.name, ("22",)): 7} == shown(first, FROM_POD)
+    assert {(counters.UNKNOWN_SLOT.name, ("24",)): 9} == shown(second, FROM_POD)
