@@ -33,7 +33,7 @@ _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 )
 @node_options()
 def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noqa: A002  the flag's name
-    """Print one scrape: the same samples as /metrics, without those about the process.
+    """Print one scrape: the same samples as /metrics by default, without those about the process.
 
     Exits 1 when a collector failed; what the others found is written all the same.
     """

@@ -53,7 +53,7 @@ FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS)
 
 @dataclass(frozen=True, slots=True)
 class EndpointsCollector:
-    """Needs links, routes, pods and interface state; does without the counter map."""
+    """Needs links, routes, pods, interface state and the names of policy files; does without the counter map."""
 
     name: str = "endpoints"
 

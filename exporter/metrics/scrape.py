@@ -1,7 +1,7 @@
 """One scrape: runs collectors over one snapshot, times them, and keeps each one's failure to itself.
 
-The only broad `except` of the program is here: a collector is all or nothing, and what it raises, foreseen or not,
-becomes success 0 and one sentence, never a broken scrape.
+The broad `except` of a scrape is here and nowhere else: a collector is all or nothing, and what it raises, foreseen or
+not, becomes success 0 and one sentence, never a broken scrape.
 """
 
 import logging
