@@ -1,0 +1,103 @@
+"""The rule counter map `cali_rule_ctrs<V>`, and how Felix makes the ids that are its keys.
+
+An entry is `u64 rule id` -> `u64` per CPU (felix/bpf/counters, `PolicyMap`): one for each rule and node, whatever
+interface and IP family. Deny hits are packets, allow hits are new flows. Names of ids come from the policy debug files;
+the formula here is a cross-check, and tells a rule's own direction and a profile's name where a file does not. It holds
+while flow logs are off: with them the ids are not computable and change when Felix restarts.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.calico import LayoutError
+
+KEY_SIZE = VALUE_SIZE = 8
+NO_PROFILE_MATCH = 0  # the id of "no profile matched"; before v3.30 of every tier's end too
+INGRESS, EGRESS = "ingress", "egress"
+
+_LONGEST_PREFIX = 62
+_HASHED_LENGTH = 41
+_KEPT_LENGTH = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHits:
+    """Decoded rule counters by id: `ids` and `hits`, uint64 of shape (n,), ids ascending, hits summed over the CPUs."""
+
+    ids: NDArray[np.uint64]
+    hits: NDArray[np.uint64]
+
+    def of(self, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The hits of these ids, 0 for those without an entry: an entry is made by the first hit."""
+        if not len(self.ids):
+            return np.zeros(len(ids), np.uint64)
+        places = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return np.where(self.ids[places] == ids, self.hits[places], np.uint64(0))
+
+    def by_id(self) -> dict[int, int]:
+        """The hits by id."""
+        return dict(zip(self.ids.tolist(), self.hits.tolist(), strict=True))
+
+
+def decode_rule_hits(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> RuleHits:
+    """Keys of shape (n, 8) and values of shape (n, cpus, 8), both uint8. Raises `LayoutError`."""
+    if keys.shape[1] != KEY_SIZE or values.shape[2] != VALUE_SIZE:
+        raise LayoutError(
+            f"the rule counter map has keys of {keys.shape[1]} and values of {values.shape[2]} bytes, "
+            f"expected {KEY_SIZE} and {VALUE_SIZE}"
+        )
+    if values.shape[1] == 0:
+        raise LayoutError("the rule counter map has no value of any CPU")
+    ids = np.ascontiguousarray(keys).view("<u8")[:, 0]
+    hits = np.ascontiguousarray(values).view("<u8")[:, :, 0].sum(axis=1, dtype=np.uint64)
+    order = np.argsort(ids)
+    return RuleHits(ids[order], hits[order])
+
+
+def rule_ids(action: str, direction: str, position: int, owner: str, kind: str, name: str) -> Iterator[int]:
+    """The ids that some release gives a rule while flow logs are off: v3.32, v3.30 and v3.31, v3.29 and older.
+
+    `action` is `allow`, `deny` or `pass`; `direction` `ingress` or `egress`; `owner` `policy` or `profile`; `name` as
+    in the file, with its namespace; `kind` as in the file, empty where it has none.
+    """
+    start = f"{action[0]}{'p' if owner == 'policy' else 'r'}{direction[0]}{position}".upper()
+    if kind in _SHORT_KINDS:
+        yield _fnv(_limited(f"{start}|{_SHORT_KINDS[kind]}/{name}"))
+    yield _fnv(_limited(f"{start}|{name}"))
+    word = {"pass": "next-tier"}.get(action, action)
+    yield _fnv(f"{word}{owner.capitalize()}{direction.capitalize()}{position}{name}")
+
+
+def tier_end_id(action: str, direction: str, tier: str) -> int:
+    """The id of a tier's end from v3.30 on, while flow logs are off."""
+    return _fnv(_limited(f"{action[0]}p{direction[0]}".upper() + f"|{tier}"))
+
+
+# `KindShortName` in felix/types/policy_id.go at v3.32.1.
+_SHORT_KINDS = {
+    "NetworkPolicy": "np",
+    "GlobalNetworkPolicy": "gnp",
+    "KubernetesNetworkPolicy": "knp",
+    "KubernetesClusterNetworkPolicy": "kcnp",
+}
+
+
+def _limited(prefix: str) -> str:
+    """A prefix as NFLOG can carry it: the middle of a long one is replaced by its hash (`felix/hashutils`)."""
+    if len(prefix.encode()) <= _LONGEST_PREFIX:
+        return prefix
+    digest = base64.urlsafe_b64encode(hashlib.sha256(prefix.encode()).digest()).decode()
+    return f"{prefix[:_KEPT_LENGTH]}_{digest[:_HASHED_LENGTH]}_{prefix[-_KEPT_LENGTH:]}"
+
+
+def _fnv(text: str) -> int:
+    """FNV-1a with 64 bits."""
+    number = 0xCBF29CE484222325
+    for byte in text.encode("utf-8", "surrogatepass"):
+        number = (number ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return number
