@@ -1,0 +1,202 @@
+"""What a rule matches, in words: the protobuf text that Felix writes after `Start of rule`.
+
+The text is `proto.Rule` (felix/proto/felixbackend.proto) in protobuf's text format, whose spacing varies by build and
+whose messages have angle brackets before v3.30 and braces from then on. A text that cannot be taken apart is shown as
+it stands.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+# A field's value: a text, or the fields of a message.
+Value = "str | Fields"
+Fields = list[tuple[str, "str | Fields"]]
+
+_TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[{}<>:;,])|(?P<word>[^\s{}<>:;,"]+))')
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
+_CLOSING = {"{": "}", "<": ">"}
+_DEEPEST = 8  # a rule's own messages are three deep
+_SET_NUMBERS = re.compile(r"0x[0-9a-fA-F]{1,16}")
+_SET_IN_IF = re.compile(r" ipset (\S+) \((0x[0-9a-fA-F]{1,16})\)")
+_SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^>]*)>")
+_LEGS_OF_MATCH = re.compile(r"(!)?(src|dst)=\{([^}]*)\}")
+
+
+class RuleTextError(Exception):
+    """A text that is no protobuf text. The message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a rule matches: in words, and the names of the IP sets it asks for."""
+
+    words: str
+    ip_sets: tuple[str, ...] = ()
+
+
+def match_of(text: str) -> Match:
+    """What the rule with this text matches; the text itself where it is none that is known."""
+    try:
+        fields = parse_rule_text(text)
+    except RuleTextError:
+        return Match(text)
+    sets = [name for field in _SET_FIELDS for name in _texts(fields, field)]
+    return Match(", ".join(_words(fields)) or "everything", tuple(dict.fromkeys(sets)))
+
+
+def parse_rule_text(text: str) -> Fields:
+    """The fields of a rule's text in their order; repeated ones stand several times. Raises `RuleTextError`."""
+    tokens = list(_tokens(text))
+    fields, end = _fields(tokens, 0, "", 0)
+    if end != len(tokens):
+        raise RuleTextError("a bracket closes what was not open")
+    return fields
+
+
+def set_numbers(text: str, comments: Sequence[str]) -> dict[str, int]:
+    """The numbers of a rule's IP sets by their names, from the comments on them in any release's grammar."""
+    try:
+        fields = parse_rule_text(text)
+    except RuleTextError:
+        fields = []
+    numbers: dict[str, int] = {}
+    for comment in comments:
+        numbers |= {name: int(number, 16) for name, number in _SET_IN_IF.findall(comment)}
+        legs = _SETS_BY_LEG.findall(comment) if comment.startswith("IPSets ") else _LEGS_OF_MATCH.findall(comment)
+        for negated, leg, listed in legs:
+            names = _texts(fields, f"{'not_' if negated else ''}{leg}_ip_set_ids")
+            found = [int(number, 16) for number in _SET_NUMBERS.findall(listed)]
+            if len(names) == len(found):  # else which number is whose is not known
+                numbers |= dict(zip(names, found, strict=True))
+    return numbers
+
+
+_SET_FIELDS = tuple(
+    f"{negated}{leg}"
+    for negated in ("", "not_")
+    for leg in (
+        "src_ip_set_ids",
+        "dst_ip_set_ids",
+        "src_named_port_ip_set_ids",
+        "dst_named_port_ip_set_ids",
+        "dst_ip_port_set_ids",
+    )
+)
+
+
+def _words(fields: Fields) -> Iterator[str]:
+    for version in _texts(fields, "ip_version"):
+        yield {"IPV4": "IPv4 only", "IPV6": "IPv6 only"}.get(version, version)
+    for negated in ("", "not_"):
+        before = "not " if negated else ""
+        for protocol in _messages(fields, f"{negated}protocol"):
+            yield from (before + _protocol(name, value) for name, value in protocol)
+        yield from (f"{before}ICMP type {number}" for number in _texts(fields, f"{negated}icmp_type"))
+        for icmp in _messages(fields, f"{negated}icmp_type_code"):
+            kind, code = (_texts(icmp, name) for name in ("type", "code"))
+            yield f"{before}ICMP type {''.join(kind) or 0} code {''.join(code) or 0}"
+    for leg, preposition in (("src", "from"), ("dst", "to")):
+        for negated in ("", "not_"):
+            yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""))
+    for http in _messages(fields, "http_match"):
+        yield "HTTP " + " ".join(_texts(http, "methods")) if _texts(http, "methods") else "HTTP"
+
+
+def _protocol(name: str, value: "str | Fields") -> str:
+    return f"protocol {value}" if name == "number" else str(value).lower()
+
+
+def _leg(fields: Fields, leg: str, negated: str, preposition: str) -> Iterator[str]:
+    nets = _texts(fields, f"{negated}{leg}_net")
+    if nets:
+        yield f"{preposition} {' or '.join(nets)}"
+    sets = _texts(fields, f"{negated}{leg}_ip_set_ids")
+    selectors = list(_selectors(fields, leg, negated))
+    if selectors:
+        yield f"{preposition} {' and '.join(selectors)}"
+    elif sets:
+        yield f"{preposition} IP set {' and '.join(sets)}"
+    named = _texts(fields, f"{negated}{leg}_named_port_ip_set_ids")
+    ports = [*map(_port, _messages(fields, f"{negated}{leg}_ports")), *(f"named port set {name}" for name in named)]
+    if ports:
+        yield f"{preposition} port {' or '.join(ports)}"
+    services = [] if negated else _texts(fields, f"{leg}_ip_port_set_ids")
+    if services:
+        yield f"{preposition} address and port in IP set {' and '.join(services)}"
+
+
+def _selectors(fields: Fields, leg: str, negated: str) -> Iterator[str]:
+    yield from (f"{selector!s}" for selector in _texts(fields, f"original_{negated}{leg}_selector"))
+    if negated:
+        return
+    for selector in _texts(fields, f"original_{leg}_namespace_selector"):
+        yield "any namespace" if selector == "all()" else f"namespace {selector}"
+    service = _texts(fields, f"original_{leg}_service")
+    if service:
+        yield f"service {'/'.join([*_texts(fields, f'original_{leg}_service_namespace'), *service])}"
+    for accounts in _messages(fields, f"{leg}_service_account_match"):
+        yield from (f"service account {name}" for name in _texts(accounts, "names"))
+        yield from (f"service account {selector}" for selector in _texts(accounts, "selector"))
+
+
+def _port(span: Fields) -> str:
+    first, last = (("".join(_texts(span, name)) or "0") for name in ("first", "last"))
+    return first if first == last else f"{first}-{last}"
+
+
+def _texts(fields: Fields, name: str) -> list[str]:
+    return [value for key, value in fields if key == name and isinstance(value, str)]
+
+
+def _messages(fields: Fields, name: str) -> list[Fields]:
+    return [value for key, value in fields if key == name and isinstance(value, list)]
+
+
+def _tokens(text: str) -> Iterator[str]:
+    place, text = 0, text.rstrip()
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise RuleTextError("a quotation mark is open at its end")
+        place = match.end()
+        yield match["string"] or match["mark"] or match["word"]
+
+
+def _fields(tokens: Sequence[str], place: int, closing: str, depth: int) -> tuple[Fields, int]:
+    if depth > _DEEPEST:
+        raise RuleTextError("its messages are too deep")
+    fields: Fields = []
+    while place < len(tokens) and tokens[place] != closing:
+        name, place = tokens[place], place + 1
+        if name in {",", ";"}:
+            continue
+        if not name[0].isidentifier() or place >= len(tokens):
+            raise RuleTextError(f"{name} stands where a field should begin")
+        place += tokens[place] == ":"
+        value = tokens[place] if place < len(tokens) else ""
+        if value in _CLOSING:
+            message, place = _fields(tokens, place + 1, _CLOSING[value], depth + 1)
+            fields.append((name, message))
+        elif not value or value in {"}", ">", ":", ",", ";"}:
+            raise RuleTextError(f"{name} has no value")
+        else:
+            fields.append((name, _unescaped(value)))
+        place += 1
+    if closing and place >= len(tokens):
+        raise RuleTextError("a bracket is open at its end")
+    return fields, place
+
+
+def _unescaped(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    plain = {"n": "\n", "r": "\r", "t": "\t"}
+
+    def escaped(match: re.Match[str]) -> str:
+        octal, hexadecimal, other = match.groups()
+        if other:
+            return plain.get(other, other)
+        return chr(int(octal, 8) if octal else int(hexadecimal, 16))
+
+    return _ESCAPE.sub(escaped, value[1:-1])
