@@ -34,6 +34,7 @@ class ServeOptions:
     exporter_metrics: bool = True
     collectors: Sequence[str] = ON_BY_DEFAULT
     zeros: str = "core"
+    unattributed: bool = False
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
@@ -63,9 +64,16 @@ class ServeOptions:
     type=click.Choice(ZEROS),
     default="core",
 )
+@flag(
+    "collector.rules.unattributed",
+    "Add a series for each rule id that no policy file explains.",
+    command="serve",
+    is_flag=True,
+)
 @flag("collector.disable-defaults", "Only collectors that are switched on by name.", command="serve", is_flag=True)
 @flag("collector.counters", "Packets and flows by reason.", command="serve", switch=True, default=None)
 @flag("collector.endpoints", "Endpoints and what is wrong with them.", command="serve", switch=True, default=None)
+@flag("collector.rules", "Hits of policy rules and tier ends.", command="serve", switch=True, default=None)
 @flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
 @flag("collector.nic", "The kernel's interface counters (off).", command="serve", switch=True, default=None)
 @node_options(bundle=False)
@@ -86,6 +94,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
         zeros=given["collector_counters_zeros"],
+        unattributed=given["collector_rules_unattributed"],
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")
@@ -112,7 +121,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     source, memory = open_source(node, follow=True)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics)
-    collectors = make_collectors(options.collectors, options.zeros)
+    collectors = make_collectors(options.collectors, options.zeros, unattributed=options.unattributed)
     scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset)
     for listener in listeners:

@@ -60,6 +60,12 @@ class Samples:
         self.pieces.append(self.family.line(labels))
         self.values.append(value)
 
+    def with_those_of(self, other: "Samples") -> "Samples":
+        """These samples and then those of another of the same family."""
+        both = Samples(self.family)
+        both.pieces, both.values = [*self.pieces, *other.pieces], [*self.values, *other.values]
+        return both
+
     def text(self) -> str:
         """All lines with their values."""
         return "".join(self.pieces) % tuple(self.values)

@@ -18,13 +18,14 @@ from exporter.metrics.family import Samples
 from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.metrics.maps import MapsCollector
 from exporter.metrics.nic import NicCollector
+from exporter.metrics.rules import RulesCollector
 from exporter.node import NodeError
 from exporter.snapshot.take import Snapshot
 
 log = logging.getLogger("exporter.metrics")
 
-COLLECTOR_NAMES = ("counters", "endpoints", "maps", "nic")
-ON_BY_DEFAULT = ("counters", "endpoints", "maps")
+COLLECTOR_NAMES = ("counters", "endpoints", "rules", "maps", "nic")
+ON_BY_DEFAULT = ("counters", "endpoints", "rules", "maps")
 
 
 class Collector(Protocol):
@@ -48,9 +49,15 @@ class Collected:
     failure: str | None = None
 
 
-def make_collectors(names: Iterable[str], zeros: str) -> list[Collector]:
-    """The collectors of these names, in the order of `COLLECTOR_NAMES`."""
-    every: tuple[Collector, ...] = (CountersCollector(zeros), EndpointsCollector(), MapsCollector(), NicCollector())
+def make_collectors(names: Iterable[str], zeros: str, *, unattributed: bool = False) -> list[Collector]:
+    """The collectors of these names, in the order of `COLLECTOR_NAMES`; `zeros` and `unattributed` are their own."""
+    every: tuple[Collector, ...] = (
+        CountersCollector(zeros),
+        EndpointsCollector(),
+        RulesCollector(unattributed=unattributed),
+        MapsCollector(),
+        NicCollector(),
+    )
     wanted = set(names)
     return [collector for collector in every if collector.name in wanted]
 
@@ -71,8 +78,11 @@ def run_collector(collector: Collector, snapshot: Snapshot) -> Collected:
 
 def collected_samples(results: Sequence[Collected]) -> list[Samples]:
     """The samples of all collectors and those about them."""
-    samples = [one for result in results for one in result.samples]
-    return samples + about_collectors((one.name, one.failure is None, one.seconds) for one in results)
+    samples: dict[str, Samples] = {}
+    for one in (one for result in results for one in result.samples):
+        # A family may have samples of two collectors, and must stand in one place.
+        samples[one.family.name] = samples[one.family.name].with_those_of(one) if one.family.name in samples else one
+    return list(samples.values()) + about_collectors((one.name, one.failure is None, one.seconds) for one in results)
 
 
 def exporter_samples(snapshot: Snapshot) -> list[Samples]:

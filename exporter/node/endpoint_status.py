@@ -32,7 +32,7 @@ class LocalPods:
     parsed: Mapping[tuple[str, bytes], LocalPod] = field(default_factory=dict, compare=False)
 
 
-def pods_of(folder: Folder, before: LocalPods | None = None) -> LocalPods:
+def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods:
     """The pods that the endpoint-status files in `folder` name; files that `before` knew are not parsed again."""
     known = before.parsed if before else {}
     parsed: dict[tuple[str, bytes], LocalPod] = {}

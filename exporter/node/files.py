@@ -7,9 +7,10 @@ the others. Knows paths and sizes; what a file says is the format room's busines
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from exporter.node import NodeError
 
@@ -17,53 +18,79 @@ from exporter.node import NodeError
 LARGEST = 64 << 20
 _SETTLED_NS = 2 * 10**9
 _MOST_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
-    """The regular files of a folder: content by name, and one sentence for each file that could not be read.
+class Folder(Generic[_Kept]):
+    """The regular files of a folder: what is kept of each by name, and one sentence for each that could not be read.
 
     `present` is False when the folder does not exist, which is normal: Calico makes it only where the feature is on.
-    `stamps` tell by name whether a file is still the one that was read.
+    `stamps` tell by name whether a file is still the one that was read; `unread` are the names of those that are there
+    and could not be.
     """
 
     present: bool
-    files: dict[str, bytes]
+    files: dict[str, _Kept]
     problems: tuple[str, ...]
     stamps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
-def read_folder(path: Path, largest: int = LARGEST, before: Folder | None = None) -> Folder:
+class Unparsable(Exception):
+    """What `parse` raises for content that it cannot make out: the message ends a sentence that names the file."""
+
+
+def read_folder(path: Path, largest: int = LARGEST, before: Folder[bytes] | None = None) -> Folder[bytes]:
     """The files directly in `path`, each at most `largest` bytes; those that have not changed are taken from `before`.
 
     Raises `NodeError` when the folder cannot be listed.
     """
+    return parse_folder(path, lambda _, content: content, largest, before)
+
+
+def parse_folder(
+    path: Path,
+    parse: Callable[[str, bytes], _Kept],
+    largest: int,
+    before: Folder[_Kept] | None = None,
+) -> Folder[_Kept]:
+    """As `read_folder`, keeping of each file what `parse` makes of its name and content.
+
+    One that `parse` cannot make out keeps what it said in `before`: it may be in the middle of being written.
+    """
     entries = _entries(path)
     if entries is None:
         return Folder(present=False, files={}, problems=())
-    files: dict[str, bytes] = {}
+    files: dict[str, _Kept] = {}
     stamps: dict[str, tuple[int, int, int]] = {}
     problems: list[str] = []
+    unread: list[str] = []
     if len(entries) > _MOST_FILES:
         problems.append(f"{path} holds {len(entries)} files, of which {_MOST_FILES} are read")
     for entry in entries[:_MOST_FILES]:
         name = entry.name
         try:
             stamp = _stamp(entry)
-            if stamp and before and before.stamps.get(name) == stamp:
-                files[name] = before.files[name]
-            else:
-                files[name] = _read_file(entry.path, largest)
+            unchanged = stamp and before and before.stamps.get(name) == stamp
+            files[name] = before.files[name] if unchanged and before else parse(name, _read_file(entry.path, largest))
         except FileNotFoundError:
             continue  # deleted since it was listed
-        except OSError as error:
-            problems.append(f"{_shown(entry.path)} could not be read: {error.strerror}")
-        except ValueError as error:
-            problems.append(f"{_shown(entry.path)} was left out: {error}")
+        except (OSError, ValueError, Unparsable) as error:
+            problems.append(_problem(entry.path, error))
+            unread.append(name)
+            if isinstance(error, Unparsable) and before and name in before.files:
+                files[name] = before.files[name]
         else:
             if stamp:
                 stamps[name] = stamp
-    return Folder(present=True, files=files, problems=tuple(problems), stamps=stamps)
+    return Folder(present=True, files=files, problems=tuple(problems), stamps=stamps, unread=tuple(unread))
+
+
+def _problem(path: str, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{_shown(path)} could not be read: {error.strerror}"
+    return f"{_shown(path)} was left out: {error}"
 
 
 def list_folder(path: Path) -> list[str] | None:

@@ -26,11 +26,13 @@ from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic, NicCounters
+from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.take import Snapshot, program_ids
 
 FORMAT = 1
 _T = TypeVar("_T")
+_NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
@@ -59,7 +61,7 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
     members["nics.json"] = _json({name: asdict(nic) for name, nic in nics.items()})
     folders = {}
     for part, prefix in _FOLDERS.items():
-        folder = _kept(errors, part, getattr(snapshot.source, part)) or Folder(present=False, files={}, problems=())
+        folder: Folder[bytes] = _kept(errors, part, getattr(snapshot.source, part)) or _NO_FOLDER
         folders[part] = {"present": folder.present, "problems": list(folder.problems)}
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
     choice = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
@@ -92,6 +94,7 @@ class Bundle:
         if not all(isinstance(text, str) for text in texts):
             raise BundleError("the bundle is damaged: bundle.json holds something else where a text should be")
         self._head = head
+        self._policies: Policies | None = None
         self._errors: dict[str, str] = head["errors"]
         self.about: dict[str, str] = head["about"]
 
@@ -162,19 +165,25 @@ class Bundle:
         rows = self._json("nics.json").items()
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
 
-    def endpoint_status(self) -> Folder:
+    def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
 
-    def policy_files(self) -> Folder:
+    def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("policy_files")
+
+    def policies(self) -> Policies:
+        """See `NodeSource`."""
+        if self._policies is None:
+            self._policies = policies_of(self.policy_files())
+        return self._policies
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
         return sorted(self.policy_files().files)
 
-    def _folder(self, part: str) -> Folder:
+    def _folder(self, part: str) -> Folder[bytes]:
         self._raise(part, NodeError)
         prefix = f"{_FOLDERS[part]}/"
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}

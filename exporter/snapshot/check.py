@@ -4,6 +4,7 @@ Pure over a snapshot: every part is asked for, and its failure becomes a finding
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from exporter.bpf.maps import MapDenied, MapError, MapMissing
@@ -94,12 +95,16 @@ def _namespace(snapshot: Snapshot) -> str:
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
     try:
-        names = snapshot.source.policy_file_names()
+        policies = snapshot.policies
     except NodeError as error:
         yield Finding("policy debug", NOTE, str(error), _GIVE_RIGHTS)
     else:
-        state, remedy = (OK, "") if names else (NOTE, _POLICY_DEBUG)
-        yield Finding("policy debug", state, f"{'on' if names else 'off'}: {len(names)} policy files", remedy)
+        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
+        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
+        yield Finding("policy debug", state, found, remedy)
+        for problem in policies.problems:
+            yield Finding("policy debug", NOTE, problem)
+        yield from _policy_problems(snapshot)
     try:
         pods = snapshot.pods
     except NodeError as error:
@@ -109,3 +114,10 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("pod names", state, f"{len(pods.pods)} endpoint-status files", remedy)
         for problem in pods.problems:
             yield Finding("pod names", NOTE, problem)
+
+
+def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
+    with suppress(MapError, LayoutError, NodeError):  # whose failure is a finding of its own
+        for one in snapshot.policy_problems:
+            found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
+            yield Finding("policy programs", NOTE, found, "look for this interface in the log of calico-node")

@@ -10,13 +10,12 @@ from typing import Protocol
 
 from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
-from exporter.calico import endpoint_status, pins
+from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics
-
-POLICY_FOLDER = "bpf/policy"
+from exporter.node.policies import Policies, read_policies
 
 
 class NodeSource(Protocol):
@@ -50,11 +49,14 @@ class NodeSource(Protocol):
     def nics(self) -> dict[str, Nic]:
         """The kernel's own counters of each interface, by name."""
 
-    def endpoint_status(self) -> Folder:
+    def endpoint_status(self) -> Folder[bytes]:
         """Calico's endpoint-status files."""
 
-    def policy_files(self) -> Folder:
+    def policy_files(self) -> Folder[bytes]:
         """Calico's policy debug files, content and all: large, for a bundle."""
+
+    def policies(self) -> Policies:
+        """What the policy debug files say; where nothing changed since the last call, with its very `files`."""
 
     def policy_file_names(self) -> list[str]:
         """Their names only: cheap, for a scrape. Empty where Calico writes none."""
@@ -66,7 +68,8 @@ class LiveNode:
     def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path, live_links: LiveLinks | None = None) -> None:
         self.reader_name = reader.name
         self._live_links = live_links
-        self._status: Folder | None = None
+        self._status: Folder[bytes] | None = None
+        self._policies: Policies | None = None
         self._reader = reader
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
@@ -105,16 +108,21 @@ class LiveNode:
         """See `NodeSource`."""
         return read_nics()
 
-    def endpoint_status(self) -> Folder:
+    def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         folder = self._run_dir / endpoint_status.FOLDER
         self._status = read_folder(folder, endpoint_status.LARGEST, self._status)
         return self._status
 
-    def policy_files(self) -> Folder:
+    def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return read_folder(self._run_dir / POLICY_FOLDER)
+        return read_folder(self._run_dir / policy_debug.FOLDER)
+
+    def policies(self) -> Policies:
+        """See `NodeSource`."""
+        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
+        return self._policies
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
-        return list_folder(self._run_dir / POLICY_FOLDER) or []
+        return list_folder(self._run_dir / policy_debug.FOLDER) or []

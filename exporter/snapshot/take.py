@@ -20,13 +20,16 @@ from exporter.calico.ifstate import InterfaceState, decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import PROGRAMS, Pin, parse_pins
+from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic
+from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, LiveMapMemory
 from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, rule_versions
+from exporter.snapshot.rules import PolicyProblem, RuleTable, Whose, policy_problems, rule_table
 from exporter.snapshot.source import NodeSource
 
 _T = TypeVar("_T")
@@ -52,6 +55,7 @@ class Memory:
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
+    rules: tuple[tuple[object, ...], RuleTable] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,36 @@ class Snapshot:
     def rule_versions(self) -> MapVersions:
         """Which pinned rule counter map is alive."""
         return rule_versions(self)
+
+    @part
+    def rule_hits(self) -> RuleHits:
+        """The live rule counter map, decoded."""
+        return decode_rule_hits(*self._columns(self.live(self.rule_versions)))
+
+    @part
+    def policies(self) -> Policies:
+        """The policy programs of this node."""
+        return self.source.policies()
+
+    @part
+    def whose(self) -> Whose:
+        """Whose each policy program is."""
+        return Whose(self.endpoints.by_index.values(), self.settings.prefixes)
+
+    @part
+    def rules(self) -> RuleTable:
+        """Every rule of this node by name."""
+        facts = (self.policies.files, self.endpoints)
+        if self.memory.rules and all(map(is_, self.memory.rules[0], facts)):
+            return self.memory.rules[1]
+        table = rule_table(filter(None, self.policies.files.values()), self.whose)
+        self.memory.rules = facts, table
+        return table
+
+    @part
+    def policy_problems(self) -> list[PolicyProblem]:
+        """Endpoints whose policy is not in place."""
+        return policy_problems(self.policies, self.whose)
 
     @part
     def endpoints(self) -> Endpoints:

@@ -12,6 +12,7 @@ from exporter.bpf.maps import MapDump, MapInfo, MapMissing
 from exporter.metrics.exposition import TEXT, encode, render
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
+from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.take import Memory, Settings, Snapshot
 
@@ -62,6 +63,9 @@ class Node:
 
     def policy_files(self):
         return Folder(present=True, files=dict.fromkeys(self.policy_file_names(), b"{}"), problems=())
+
+    def policies(self):
+        return policies_of(self.policy_files())
 
     def policy_file_names(self):
         return list(_said(self.policy_names))

@@ -16,6 +16,7 @@ from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic, NicCounters
+from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle, write_bundle
 from exporter.snapshot.take import Memory, Settings, Snapshot
 
@@ -84,6 +85,9 @@ class FakeNode:
 
     def policy_files(self):
         return self._fact("policy_files")
+
+    def policies(self):
+        return policies_of(self.policy_files())
 
     def policy_file_names(self):
         self.asked["policy_file_names"] += 1

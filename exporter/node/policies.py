@@ -1,0 +1,64 @@
+"""The policy programs of this node, from Calico's policy debug files.
+
+Finds and reads the files and keeps what they say, not their content: a large file is parsed again only when it changed.
+Equal tiers of different files are kept once, since all pods of a namespace carry the same.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.calico.policy_debug import (
+    LARGEST,
+    PolicyDebugError,
+    PolicyProgram,
+    Tier,
+    parse_file_name,
+    parse_policy_file,
+)
+from exporter.node.files import Folder, Unparsable, parse_folder
+
+# None is kept of a file that is no policy debug file by its name.
+Policies = Folder[PolicyProgram | None]
+
+
+def read_policies(path: Path, before: Policies | None = None) -> Policies:
+    """The policy programs in the folder `path`; where none has changed since `before`, its very `files`.
+
+    Raises `NodeError` when the folder cannot be listed.
+    """
+    now = parse_folder(path, _parser(before), LARGEST, before)
+    same = before is not None and now.files == before.files
+    return Folder(now.present, before.files, now.problems, now.stamps, now.unread) if before and same else now
+
+
+def policies_of(folder: Folder[bytes]) -> Policies:
+    """The policy programs in a folder that was read whole, as a bundle holds it."""
+    parse = _parser(None)
+    files: dict[str, PolicyProgram | None] = {}
+    problems, unread = list(folder.problems), list(folder.unread)
+    for name, content in folder.files.items():
+        try:
+            files[name] = parse(name, content)
+        except Unparsable as error:
+            problems.append(f"{name} was left out: {error}")
+            unread.append(name)
+    return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
+
+
+def _parser(before: Policies | None) -> Callable[[str, bytes], PolicyProgram | None]:
+    known: dict[Tier, Tier] = {}
+
+    def parse(name: str, content: bytes) -> PolicyProgram | None:
+        about = parse_file_name(name)
+        if about is None:
+            return None
+        if not known and before:
+            known.update({tier: tier for one in before.files.values() if one for tier in one.tiers})
+        try:
+            program = parse_policy_file(about, content)
+        except PolicyDebugError as error:
+            raise Unparsable(str(error)) from error
+        tiers = tuple(known.setdefault(tier, tier) for tier in program.tiers)
+        return PolicyProgram(about, program.hook, program.error, tiers)
+
+    return parse

@@ -1,0 +1,245 @@
+"""The rules of this node: whose each rule id is, which way it looks, and what is wrong with a policy program.
+
+Joins the policy programs with the endpoints that carry them. Pure over what a look has read. A rule is counted once per
+node and stands in many files: here it is one, with all the ids that files give it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
+from exporter.calico.names import has_workload_prefix
+from exporter.calico.policy_debug import Policy, PolicyProgram, Rule, Tier, parse_file_name
+from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, rule_ids, tier_end_id
+from exporter.node.endpoints import WORKLOAD, Endpoint
+from exporter.node.policies import Policies
+
+TIER, PROFILE, END_OF_TIER = "Tier", "Profile", "end_of_tier"
+COUNTED_ACTIONS = ("allow", "deny", "pass")
+_DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
+_OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
+_KUBERNETES_PREFIX = "knp.default."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyName:
+    """A policy as its user calls it: kind, namespace, name, tier, and `inbound` or `outbound` as its endpoint sees it.
+
+    A profile has no tier; one that Calico does not name (before v3.32) and nothing else tells has an empty name.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    tier: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RuleName:
+    """A rule: its policy, its place there (`end_of_tier` for a tier's end), and `allow`, `deny` or `pass`."""
+
+    policy: PolicyName
+    rule: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTable:
+    """The rules that tc programs of this node count, each with the ids of its counters.
+
+    `names` are sorted and each stands once; `ids` (uint64) and `owners` have a row for each id, the owner being a place
+    in `names`. `explained` are all ids but 0 that any file names; `carriers` says which existing interfaces carry a
+    policy. `ends_have_ids` says whether tier ends have ids of their own (v3.30), None where no file tells.
+    """
+
+    names: tuple[RuleName, ...]
+    ids: NDArray[np.uint64]
+    owners: NDArray[np.intp]
+    explained: NDArray[np.uint64]
+    carriers: Mapping[PolicyName, frozenset[str]]
+    ends_have_ids: bool | None
+
+    def hits(self, of_ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The hits of each name from those of each row of `ids`."""
+        sums = np.zeros(len(self.names), np.uint64)
+        np.add.at(sums, self.owners, of_ids)
+        return sums
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyProblem:
+    """An endpoint whose policy program of one hook and IP family is not in place, and why."""
+
+    endpoint: Endpoint
+    hook: str
+    direction: str
+    family: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a tier holds for everyone who carries it: its policies, and (rule, id, action in the file) of each rule."""
+
+    policies: frozenset[PolicyName]
+    rules: tuple[tuple[RuleName, int, str], ...]
+
+
+class Whose:
+    """Answers for policy programs: the kind of their interface, and the names and directions of what they carry."""
+
+    def __init__(self, known: Iterable[Endpoint], prefixes: Sequence[str]) -> None:
+        self.endpoints = {one.interface: one for one in known}
+        self._prefixes = prefixes
+        self._contents: dict[tuple[int, str, bool, str], _Content] = {}
+
+    def is_workload(self, interface: str) -> bool:
+        """Whether the interface is a pod's; one that is gone by its name."""
+        endpoint = self.endpoints.get(interface)
+        return endpoint.kind == WORKLOAD if endpoint else has_workload_prefix(interface, self._prefixes)
+
+    def own_direction(self, program: PolicyProgram, tier: Tier) -> str:
+        """`ingress` or `egress`: what a rule of this tier is to its own endpoint.
+
+        A pod's program carries the policy of a host endpoint `*` too, which sees the pod's outbound packets come in.
+        """
+        given = EGRESS if program.about.direction == EGRESS else INGRESS
+        if program.about.direction not in _OTHER or not self.is_workload(program.about.interface):
+            return given
+        by_id = _direction_by_id(tier, given, self._profile(program))
+        return by_id or (_OTHER[given] if tier.before_workload else given)
+
+    def content(self, program: PolicyProgram, tier: Tier) -> _Content:
+        """The policies and rules of a tier that `program` carries, under their users' names."""
+        workload = self.is_workload(program.about.interface)
+        key = (id(tier), program.about.direction, workload, self._profile(program))
+        if key not in self._contents:
+            self._contents[key] = self._content(program, tier)
+        return self._contents[key]
+
+    def policy_name(self, program: PolicyProgram, tier: Tier, policy: Policy, rule: Rule | None) -> PolicyName:
+        """The policy as its user calls it; a nameless profile's name is found by the id of its `rule`."""
+        return self._policy_name(program, self.own_direction(program, tier), tier, policy, rule)
+
+    def _content(self, program: PolicyProgram, tier: Tier) -> _Content:
+        word = self.own_direction(program, tier)
+        policies = set()
+        rules = []
+        for policy in tier.policies:
+            for rule in policy.rules:
+                name = self._policy_name(program, word, tier, policy, rule)
+                policies.add(name)
+                rules.append((RuleName(name, str(rule.position), rule.action), rule.id, rule.action))
+            if policy.name:
+                policies.add(self._policy_name(program, word, tier, policy, None))
+        if tier.end_id:
+            end = PolicyName(TIER, "", "", tier.name, _DIRECTIONS[word])
+            rules.append((RuleName(end, END_OF_TIER, tier.end_action), tier.end_id, tier.end_action))
+        return _Content(frozenset(one for one in policies if one.name), tuple(rules))
+
+    def _policy_name(
+        self, program: PolicyProgram, word: str, tier: Tier, policy: Policy, rule: Rule | None
+    ) -> PolicyName:
+        if policy.kind == PROFILE:
+            profile = policy.name or (self._profile_by_id(program, word, rule) if rule else "")
+            return PolicyName(PROFILE, "", profile, "", _DIRECTIONS[word])
+        return PolicyName(*users_name(policy, tier.name), tier.name, _DIRECTIONS[word])
+
+    def _profile(self, program: PolicyProgram) -> str:
+        endpoint = self.endpoints.get(program.about.interface)
+        return f"kns.{endpoint.namespace}" if endpoint and endpoint.namespace else ""
+
+    def _profile_by_id(self, program: PolicyProgram, word: str, rule: Rule) -> str:
+        profile = self._profile(program)
+        ids = rule_ids(rule.action, word, rule.position, "profile", "", profile)
+        return profile if profile and rule.action in COUNTED_ACTIONS and rule.id in ids else ""
+
+
+def hook_of(direction: str, *, workload: bool) -> int:
+    """The hook that enforces `ingress`, `egress` or `xdp` policy: what goes into a pod leaves the host."""
+    if direction == "xdp":
+        return XDP
+    return TC_EGRESS if (direction == INGRESS) == workload else TC_INGRESS
+
+
+def users_name(policy: Policy, tier: str) -> tuple[str, str, str]:
+    """Kind, namespace and name as the user gave them, the same in every release."""
+    namespace, slash, name = policy.name.rpartition("/")
+    kind = policy.kind or ("NetworkPolicy" if slash else "GlobalNetworkPolicy")
+    if slash and name.startswith(_KUBERNETES_PREFIX):
+        return "KubernetesNetworkPolicy", namespace, name.removeprefix(_KUBERNETES_PREFIX)
+    if not policy.kind and tier == "default":
+        name = name.removeprefix("default.")  # v3.31 and older write the tier before the name
+    return kind, namespace, name
+
+
+def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
+    """The rules of these programs."""
+    ids: dict[RuleName, set[int]] = {}
+    explained: set[int] = set()
+    carriers: dict[PolicyName, set[str]] = {}
+    ends: set[bool] = set()
+    for program in programs:
+        at_tc, alive = program.about.direction in _OTHER, program.about.interface in whose.endpoints
+        for tier in program.tiers:
+            content = whose.content(program, tier)
+            ends |= {bool(tier.end_action)} if tier.name else set()
+            explained.update(rule_id for _, rule_id, _ in content.rules)
+            for name, rule_id, action in content.rules if at_tc else ():
+                if rule_id and action in COUNTED_ACTIONS:
+                    ids.setdefault(name, set()).add(rule_id)
+            for policy in content.policies if alive else ():
+                carriers.setdefault(policy, set()).add(program.about.interface)
+    names = tuple(sorted(ids))
+    rows = [(number, place) for place, name in enumerate(names) for number in sorted(ids[name])]
+    return RuleTable(
+        names,
+        np.array([number for number, _ in rows], np.uint64),
+        np.array([place for _, place in rows], np.intp),
+        np.array(sorted(explained - {NO_PROFILE_MATCH}), np.uint64),
+        {name: frozenset(interfaces) for name, interfaces in carriers.items()},
+        True in ends if ends else None,
+    )
+
+
+def policy_problems(policies: Policies, whose: Whose) -> list[PolicyProblem]:
+    """Endpoints whose program carries an error, or that are ready and have none while others have."""
+    programs = [one for one in policies.files.values() if one]
+    problems = [
+        _problem(whose.endpoints[one.about.interface], one.about.direction, one.about.family, one.error)
+        for one in programs
+        if one.error and one.about.interface in whose.endpoints
+    ]
+    unread = filter(None, map(parse_file_name, policies.unread))
+    have = {(one.interface, one.direction, one.family) for one in [*(one.about for one in programs), *unread]}
+    common = {(direction, family) for interface, direction, family in have if interface in whose.endpoints}
+    for endpoint in whose.endpoints.values():
+        for direction, family in sorted(common):
+            expected = direction in _OTHER and endpoint.kind == WORKLOAD and endpoint.state is not None
+            ready = expected and endpoint.state is not None and endpoint.state.ready(family)
+            if ready and (endpoint.interface, direction, family) not in have:
+                problems.append(_problem(endpoint, direction, family, "Calico has written no policy file for it"))
+    return problems
+
+
+def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> PolicyProblem:
+    hook = hook_of(direction, workload=endpoint.kind == WORKLOAD)
+    return PolicyProblem(endpoint, hook_name(hook), _DIRECTIONS[direction], family, why)
+
+
+def _direction_by_id(tier: Tier, given: str, profile: str) -> str | None:
+    """The direction for which some release's formula gives an id of this tier; None where none does (flow logs on)."""
+    for direction in (given, _OTHER[given]):
+        if tier.end_id and tier_end_id(tier.end_action, direction, tier.name) == tier.end_id:
+            return direction
+        for policy in tier.policies:
+            owner = "profile" if policy.kind == PROFILE else "policy"
+            for rule in policy.rules:
+                ids = rule_ids(rule.action, direction, rule.position, owner, policy.kind, policy.name or profile)
+                if rule.id and rule.action in COUNTED_ACTIONS and rule.id in ids:
+                    return direction
+    return None
