@@ -17,8 +17,14 @@ _CALICO_MAPS = {
     "cali_rule_ctrs2": ("percpu_hash", 8, 8, 10000, 0),
     "cali_iface4": ("hash", 4, 52, 1000, 1),
 }
-# Maps of the demo's program alone; demo_policy holds 8 rules of 16 bytes.
-_OWN_MAPS = {"demo_policy": ("hash", 8, 128, 4096, 0), "demo_homes": ("hash", 16, 12, 4096, 0)}
+# An interface's policy of one direction: `struct policy` of node.bpf.c, 12 rules of 24 bytes.
+POLICY_SIZE = 12 * 24
+# Maps of the demo's program alone.
+_OWN_MAPS = {
+    "demo_policy": ("hash", 8, POLICY_SIZE, 4096, 0),
+    "demo_homes": ("hash", 16, 12, 4096, 0),
+    "demo_ip_sets": ("hash", 24, 1, 4096, 0),
+}
 
 
 class BpfFs:

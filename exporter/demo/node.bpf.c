@@ -4,7 +4,8 @@
  * exporter on real packets. It is no firewall. What it mimics is what recordings of real nodes show: slot 0 for every
  * packet, slot 2 for a new flow that policy lets pass, slot 4 for every packet that policy denies, slot 5 for a header
  * that is cut off, 8 for a header length below 5, 13 for a blackhole route, 19 for an established flow handed straight
- * to its pod, 21 for a later fragment without its first; a program without its counter entry drops everything.
+ * to its pod, 21 for a later fragment without its first; a program without its counter entry drops everything. A rule
+ * counts whenever policy is asked: once for each flow that passes, and for each packet that is denied in the end.
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -17,11 +18,11 @@
 #include <bpf/bpf_helpers.h>
 
 #define SLOTS 27
-#define MOST_RULES 8
+#define MOST_RULES 12
 
 enum { TOTAL = 0, ACCEPTED = 2, DENIED = 4, SHORT = 5, MALFORMED = 8, BLACKHOLE = 13, PEER = 19, LATE_FRAGMENT = 21 };
 enum { INGRESS = 0, EGRESS = 1 };
-enum { NEXT = 0, ALLOW = 1, DENY = 2 };
+enum { ALLOW = 1, DENY = 2, PASS = 3 };
 
 struct counter_key {
 	__u32 ifindex, hook;
@@ -31,13 +32,15 @@ struct counters {
 	__u64 slot[SLOTS];
 };
 
-/* One rule of an interface's policy; protocol 0 and port 0 match all, a rule without action ends the list. */
+/*
+ * One step of an interface's policy: a rule, a tier's end or the profile. What is 0 matches all; a source set is an IP
+ * set that the packet's source must be in. Steps of one tier share its number, and 0 is outside of any tier.
+ */
 struct rule {
-	__u64 id;
+	__u64 id, source_set;
 	__u16 port;
-	__u8 protocol;
-	__u8 action;
-	__u8 padding[4];
+	__u8 protocol, action, version, tier;
+	__u8 padding[2];
 };
 
 struct policy {
@@ -46,6 +49,11 @@ struct policy {
 
 struct address {
 	__u32 word[4];
+};
+
+struct ip_set_key {
+	__u64 set;
+	struct address address;
 };
 
 struct flow {
@@ -71,7 +79,7 @@ struct home {
 
 struct packet {
 	struct flow flow;
-	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4;
+	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4, version;
 };
 
 struct {
@@ -101,6 +109,13 @@ struct {
 	__type(key, struct address);
 	__type(value, struct home);
 } demo_homes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct ip_set_key);
+	__type(value, __u8);
+} demo_ip_sets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -147,6 +162,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pack
 		return SHORT;
 	if (ip.ihl < 5)
 		return MALFORMED;
+	packet->version = 4;
 	packet->from_v4 = ip.saddr;
 	packet->to_v4 = ip.daddr;
 	packet->flow.from.word[3] = ip.saddr;
@@ -169,6 +185,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pack
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
 		return SHORT;
+	packet->version = 6;
 	__builtin_memcpy(&packet->flow.from, &ip.saddr, sizeof(packet->flow.from));
 	__builtin_memcpy(&packet->flow.to, &ip.daddr, sizeof(packet->flow.to));
 	packet->flow.protocol = ip.nexthdr;
@@ -202,27 +219,43 @@ static __always_inline void hit(__u64 id)
 		bpf_map_update_elem(&cali_rule_ctrs2, &id, &one, BPF_ANY);
 }
 
-/* Walks the rules in order; every rule that matches on the way counts, passing ones too. No policy allows. */
-static __always_inline int allowed(const struct counter_key *key, const struct flow *flow)
+static __always_inline int matches(const struct rule *rule, const struct packet *packet)
+{
+	struct ip_set_key member = { .set = rule->source_set, .address = packet->flow.from };
+
+	if (rule->protocol && rule->protocol != packet->flow.protocol)
+		return 0;
+	if (rule->port && rule->port != packet->flow.to_port)
+		return 0;
+	if (rule->version && rule->version != packet->version)
+		return 0;
+	return !rule->source_set || bpf_map_lookup_elem(&demo_ip_sets, &member);
+}
+
+/*
+ * Walks the steps in order; each one that matches on the way counts, passing ones too. A pass leads past the rest of its
+ * tier. The last step matches everything and decides. An interface without policy is the node's own: it allows.
+ */
+static __always_inline int allowed(const struct counter_key *key, const struct packet *packet)
 {
 	struct policy *policy = bpf_map_lookup_elem(&demo_policy, key);
+	__u8 passed = 0;
 
 	if (!policy)
 		return 1;
 	for (int i = 0; i < MOST_RULES; i++) {
 		struct rule *rule = &policy->rules[i];
 
-		if (rule->protocol && rule->protocol != flow->protocol)
+		if (!rule->action)
+			return 0;
+		if ((rule->tier && rule->tier == passed) || !matches(rule, packet))
 			continue;
-		if (rule->port && rule->port != flow->to_port)
-			continue;
-		if (!rule->id && !rule->action)
-			return 1;
 		hit(rule->id);
-		if (rule->action)
+		if (rule->action != PASS)
 			return rule->action == ALLOW;
+		passed = rule->tier;
 	}
-	return 1;
+	return 0;
 }
 
 static __always_inline struct approval *tracked(struct flow *flow)
@@ -300,7 +333,7 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
 		return hook == INGRESS ? deliver(skb, counters, &packet.flow) : TC_ACT_OK;
 	if (approval && (hook == INGRESS ? approval->by_sender : approval->by_receiver))
 		return TC_ACT_OK;
-	if (!allowed(&key, &packet.flow))
+	if (!allowed(&key, &packet))
 		return drop(counters, DENIED);
 	counters->slot[ACCEPTED] += 1;
 	struct approval fresh = {};

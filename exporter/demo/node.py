@@ -20,15 +20,19 @@ from typing import TextIO
 
 from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS
 from exporter.demo import DemoError
-from exporter.demo.bpffs import BpfFs
+from exporter.demo.bpffs import POLICY_SIZE, BpfFs
 from exporter.demo.commands import require, run, start
 from exporter.demo.plan import BLACKHOLE, PODS, Pod
+from exporter.demo.policies import EGRESS, INGRESS, ip_set_id
+from exporter.demo.policy_files import policy_files
 
 STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"
 _HOST_LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # what the kernel makes of that address
 _WORLD = "192.168.50.2"
 _PROGRAMS = {TC_INGRESS: ("ingress", "from_endpoint"), TC_EGRESS: ("egress", "to_endpoint")}
+# What comes to a pod leaves the host at its interface.
+_DIRECTIONS = {TC_INGRESS: EGRESS, TC_EGRESS: INGRESS}
 _WORKLOAD, _READY_4, _READY_6, _HOST = 0x1, 0x2, 0x4, 0x8
 
 
@@ -53,6 +57,8 @@ class Node:
         self.bpf.mount()
         self.bpf.load(self.state)
         (self.run_dir / "endpoint-status").mkdir(parents=True)
+        (self.run_dir / "bpf").mkdir()
+        self._policy_folder.mkdir(mode=0o600)  # as Felix makes it
         self._add_namespace(self.namespace)
         self._sysctl("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
         self._manage("lo", _READY_4 | _READY_6 | _HOST)
@@ -88,7 +94,7 @@ class Node:
         return True
 
     def add_pod(self, pod: Pod, ifindex: int | None = None) -> None:
-        """Adds a pod as Felix does: interface state, counters, programs, policy, then the endpoint-status file.
+        """Adds a pod as Felix does: interface state, counters, programs, policy and its files, then endpoint status.
 
         Its interface gets the index `ifindex`, else the kernel's next.
         """
@@ -105,18 +111,27 @@ class Node:
         ifindex = self._manage(pod.interface, _WORKLOAD | _READY_4 | _READY_6)
         for hook in TC_HOOKS:
             self._write_policy(ifindex, hook, pod)
-        self._write_home(pod.ipv4, ifindex, pod.mac)
-        self._write_home(pod.ipv6, ifindex, pod.mac)
+        for address in (pod.ipv4, pod.ipv6):
+            self._write_home(address, ifindex, pod.mac)
+            self.bpf.write("demo", "demo_ip_sets", _member(pod, address), b"\1")
+        for name, text in policy_files(pod).items():
+            file = self._policy_folder / name
+            file.touch(mode=0o600)
+            file.write_text(text, encoding="utf-8")
         self._status_file(pod).write_text(_status(pod), encoding="utf-8")
 
     def remove_pod(self, pod: Pod) -> None:
-        """Removes a pod as Felix does: its veth, and with it its counters, state and file."""
+        """Removes a pod as Felix does: its veth, and with it its counters, state and files."""
         ifindex = self.ifindex(pod.interface)
         run("ip", "-n", self.namespace, "link", "delete", pod.interface)
         run("ip", "netns", "delete", self.pod_namespace(pod))
         for hook in TC_HOOKS:
             self.bpf.delete("tc/globals", "cali_counters6", struct.pack("<2I", ifindex, hook))
         self.bpf.delete("tc/globals", "cali_iface4", struct.pack("<I", ifindex))
+        for address in (pod.ipv4, pod.ipv6):
+            self.bpf.delete("demo", "demo_ip_sets", _member(pod, address))
+        for name in policy_files(pod):
+            (self._policy_folder / name).unlink()
         self._status_file(pod).unlink()
 
     def send_forever(self, pods: Sequence[Pod] = PODS) -> None:
@@ -198,16 +213,17 @@ class Node:
         return ifindex
 
     def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:
-        rules = pod.rules(hook)
-        if rules:
-            packed = b"".join(struct.pack("<QHBB4x", *rule.words()) for rule in rules)
-            self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(128, b"\0"))
+        steps = pod.way(_DIRECTIONS[hook]).steps()
+        packed = b"".join(struct.pack("<2QH4B2x", *step.words(tier)) for tier, step in steps)
+        self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(POLICY_SIZE, b"\0"))
 
     def _write_home(self, address: str, ifindex: int, mac: str) -> None:
-        raw = ipaddress.ip_address(address).packed
-        key = raw if len(raw) == 16 else bytes(8) + struct.pack(">I", 0xFFFF) + raw
         value = struct.pack("<I6s2x", ifindex, bytes.fromhex(mac.replace(":", "")))
-        self.bpf.write("demo", "demo_homes", key, value)
+        self.bpf.write("demo", "demo_homes", _mapped(address), value)
+
+    @property
+    def _policy_folder(self) -> Path:
+        return self.run_dir / "bpf/policy"
 
     def _status_file(self, pod: Pod) -> Path:
         return self.run_dir / "endpoint-status" / f"k8s {pod.namespace}%2F{pod.name} eth0"
@@ -216,6 +232,15 @@ class Node:
 def _status(pod: Pod) -> str:
     nets = {"ipv4Nets": [f"{pod.ipv4}/32"], "ipv6Nets": [f"{pod.ipv6}/128"]}
     return json.dumps({"ifaceName": pod.interface, "mac": pod.mac, **nets})
+
+
+def _mapped(address: str) -> bytes:
+    raw = ipaddress.ip_address(address).packed
+    return raw if len(raw) == 16 else bytes(8) + struct.pack(">I", 0xFFFF) + raw
+
+
+def _member(pod: Pod, address: str) -> bytes:
+    return struct.pack("<Q", ip_set_id(pod.name)) + _mapped(address)
 
 
 def _require_root() -> None:

@@ -5,34 +5,10 @@ Pure data and names, with no knowledge of how a node is built.
 
 from dataclasses import dataclass
 
-from exporter.calico.hooks import TC_EGRESS, TC_INGRESS
 from exporter.calico.names import workload_interface
+from exporter.demo.policies import Policy, Rule, Tier, Way, way
 
 BLACKHOLE = "10.96.0.10"
-_PROTOCOLS = {"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58}
-_ACTIONS = {"pass": 0, "allow": 1, "deny": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule of the demo's policy; `prefix` is the name from which Calico v3.32 with flow logs off makes its id."""
-
-    prefix: str
-    action: str
-    protocol: str = "any"
-    port: int = 0
-
-    @property
-    def id(self) -> int:
-        """FNV-1a 64 of the prefix, which must be shorter than 63 characters."""
-        number = 0xCBF29CE484222325
-        for byte in self.prefix.encode():
-            number = (number ^ byte) * 0x100000001B3 % 2**64
-        return number
-
-    def words(self) -> tuple[int, int, int, int]:
-        """`struct rule` of node.bpf.c: id, port, protocol, action."""
-        return self.id, self.port, _PROTOCOLS[self.protocol], _ACTIONS[self.action]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +23,17 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the demo: its name, addresses, policy by hook (in order; no rule means all is allowed) and traffic."""
+    """A pod of the demo: its name, addresses, the policies that select it in order, and its traffic.
+
+    Its label `app` is its name. Without its namespace's profile, what no policy decides is denied.
+    """
 
     namespace: str
     name: str
     number: int
-    outbound: tuple[Rule, ...] = ()
-    inbound: tuple[Rule, ...] = ()
+    policies: tuple[Policy, ...] = ()
     sends: tuple[Burst, ...] = ()
+    has_profile: bool = True
 
     @property
     def interface(self) -> str:
@@ -76,38 +55,49 @@ class Pod:
         """The address of its own side of the veth."""
         return f"02:00:00:00:65:{self.number:02x}"
 
-    def rules(self, hook: int) -> tuple[Rule, ...]:
-        """Its policy at a tc hook: what leaves the pod enters the host."""
-        return {TC_INGRESS: self.outbound, TC_EGRESS: self.inbound}[hook]
+    def way(self, direction: str) -> Way:
+        """The way through its policy in this direction, `ingress` or `egress`."""
+        return way(self.policies, f"kns.{self.namespace}" if self.has_profile else "", direction)
 
 
-_GATE_OUT = Rule("DPE0|gnp/security.gate", "deny", "udp", 6666)
-_PASS_OUT = Rule("PPE1|gnp/security.gate", "pass")
+_AUDIT, _SECURITY, _DEFAULT = Tier("audit", end="pass"), Tier("security"), Tier("default")
+# Both of its lists end in a rule that matches everything: the end of its tier is never reached and has no code.
+_GATE = Policy(
+    "GlobalNetworkPolicy",
+    "security.gate",
+    _SECURITY,
+    ingress=(Rule("deny", "udp", 7777), Rule("pass")),
+    egress=(Rule("deny", "udp", 6666), Rule("pass")),
+)
+_WATCH = Policy("GlobalNetworkPolicy", "audit.watch", _AUDIT, ingress=(Rule("deny", "tcp", 23),))
+_ALLOW_CART = Policy(
+    "NetworkPolicy",
+    "shop/allow-cart",
+    _DEFAULT,
+    ingress=(
+        Rule("allow", "udp", 8080, app="frontend"),
+        Rule("allow", "icmp", version=4),
+        Rule("allow", "icmpv6", version=6),
+    ),
+)
+_ALLOW_DATABASE = Policy(
+    "NetworkPolicy", "data/allow-db", _DEFAULT, ingress=(Rule("allow", "tcp", 5432), Rule("allow", "udp", 5432))
+)
 
 FRONTEND = Pod(
     "shop",
     "frontend",
     2,
-    outbound=(_GATE_OUT, _PASS_OUT, Rule("ARE0|kns.shop", "allow")),
+    policies=(_GATE,),
     sends=(Burst("udp", "10.65.0.3", 8080, 5), Burst("udp", "10.65.0.4", 6666, 3), Burst("udp", "fd00:65::3", 8080, 2)),
 )
-CART = Pod(
-    "shop",
-    "cart",
-    3,
-    inbound=(Rule("API0|np/shop/allow-cart", "allow", "udp", 8080), Rule("DPI|default", "deny")),
-    sends=(Burst("udp", "10.65.0.4", 5432, 4),),
-)
-DATABASE = Pod(
-    "data",
-    "db",
-    4,
-    inbound=(Rule("API0|np/data/allow-db", "allow", "any", 5432), Rule("DPI|default", "deny")),
-)
+CART = Pod("shop", "cart", 3, policies=(_ALLOW_CART,), sends=(Burst("udp", "10.65.0.4", 5432, 4),))
+DATABASE = Pod("data", "db", 4, policies=(_GATE, _ALLOW_DATABASE))
 PROBE = Pod(
     "ops",
     "probe",
     5,
+    policies=(_WATCH,),
     sends=(
         Burst("udp", "10.65.0.4", 9999, 2),
         Burst("short", "10.65.0.4", 0, 1),
