@@ -76,6 +76,8 @@ _CERTAIN_SLOTS_OF_OTHERS = 13
 # From v3.31 (25 slots) on Felix makes an entry when it attaches, and a program that finds none drops every packet;
 # before, the program made it at the first packet.
 _FIRST_COUNT_WITH_ENTRIES_BY_FELIX = 25
+# From v3.30 (17 slots) on a tier's end has a rule id of its own, and id 0 is left to "no profile matched".
+FIRST_COUNT_WITH_TIER_ENDS = 17
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 GLOBALS = "tc/globals"
 COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
+IP_SETS = {4: "ip_sets_4", 6: "ip_sets_6"}  # by IP family
 
 _BASES = {
     "cali_counters": COUNTERS,
     "cali_iface": IFACE,
     "cali_rule_ctrs": RULES,
+    "cali_v4_ip_sets": IP_SETS[4],
+    "cali_v6_ip_sets": IP_SETS[6],
     "cali_progs_ing": PROGRAMS,
     "cali_progs_egr": PROGRAMS,
     "cali_progs": PROGRAMS,
@@ -24,13 +27,13 @@ _BASES = {
     "cali_p_nk_egr": PROGRAMS,
     "xdp_cali_progs": PROGRAMS,
 }
-_NAME = re.compile(r"(?P<base>[a-z_]+?)(?P<version>[0-9]{0,9})(?P<old>_old)?", re.ASCII)
+_NAME = re.compile(r"(?P<base>(?:cali_v[46]_)?[a-z_]+?)(?P<version>[0-9]{0,9})(?P<old>_old)?", re.ASCII)
 _ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """A pinned name that belongs to `datum` (`counters`, `iface`, `rules` or `programs`)."""
+    """A pinned name that belongs to `datum`: `counters`, `iface`, `rules`, `programs`, `ip_sets_4` or `ip_sets_6`."""
 
     datum: str
     version: int

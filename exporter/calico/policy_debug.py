@@ -100,12 +100,16 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProgram:
-    """A parsed file. `hook` is as Felix wrote it (`tc egress`), `error` why the program could not be loaded."""
+    """A parsed file. `hook` is as Felix wrote it (`tc egress`), `error` why the program could not be loaded.
+
+    `counts_zero` says that it has code which counts under id 0: from v3.30 on, for packets that no profile matched.
+    """
 
     about: PolicyFileName
     hook: str
     error: str
     tiers: tuple[Tier, ...]
+    counts_zero: bool = False
 
 
 def parse_file_name(name: str) -> PolicyFileName | None:
@@ -119,7 +123,7 @@ def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
     fields, reading = _File(content), _Reading()
     for instruction in fields.instructions():
         reading.take(instruction)
-    return PolicyProgram(about, fields.text("hook"), fields.text("error"), reading.tiers())
+    return PolicyProgram(about, fields.text("hook"), fields.text("error"), reading.tiers(), reading.counts_zero)
 
 
 def read_instructions(content: bytes) -> Iterator[Instruction]:
@@ -219,14 +223,14 @@ class _Reading:
     of_host: bool = True  # whether the open tier began in host policy
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
     low: int | None = None  # the first half of an id being loaded
+    counts_zero: bool = False
 
     def take(self, instruction: Instruction) -> None:
         if _END_OF_HOST_POLICY in instruction.labels:
             self.in_host_policy = False
         for comment in instruction.comments:
             self._take_comment(comment)
-        if self.ending:
-            self._look_for_id(instruction.code)
+        self._look_for_id(instruction.code)
 
     def tiers(self) -> tuple[Tier, ...]:
         self._end_profiles()
@@ -292,7 +296,7 @@ class _Reading:
     def _end_tier(self, name: str, action: str) -> None:
         self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host))
         self.tier, self.policies = None, []
-        self.ending, self.low = True, None
+        self.ending = True
 
     def _end_profiles(self) -> None:
         if self.policies:
@@ -311,7 +315,10 @@ class _Reading:
     def _look_for_id(self, code: bytes) -> None:
         """The end of a tier has no comment with its id: it is the number that its code loads into R2."""
         if self.low is not None:
-            self.done[-1] = replace(self.done[-1], end_id=self.low | int.from_bytes(code[4:], "little") << 32)
-            self.ending = False
+            loaded = self.low | int.from_bytes(code[4:], "little") << 32
+            self.counts_zero |= loaded == 0
+            if self.ending:
+                self.done[-1] = replace(self.done[-1], end_id=loaded)
+            self.ending, self.low = False, None
         elif code[:2] == b"\x18\x02":  # ld_imm64 of a plain number; 0x12 there would be a map
             self.low = int.from_bytes(code[4:], "little")

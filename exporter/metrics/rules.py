@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.calico.rules import NO_PROFILE_MATCH
 from exporter.metrics.endpoints import PROBLEMS
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
@@ -69,8 +67,6 @@ FAMILIES = (
     DEBUG_FILES,
     POLICY_ERROR,
 )
-# From v3.30 (17 slots) on a tier's end has its own id, and 0 is left to "no profile matched" alone.
-_FIRST_COUNT_WITH_TIER_ENDS = 17
 
 
 class RulesCollector:
@@ -107,7 +103,7 @@ class RulesCollector:
         ]
 
     def _of_no_name(self, snapshot: Snapshot, *, has_files: bool) -> Iterator[Samples]:
-        found, ends_have_ids = snapshot.rule_hits, _ends_have_ids(snapshot) if has_files else None
+        found, ends_have_ids = snapshot.rule_hits, snapshot.ends_have_ids if has_files else None
         of_zero = int(found.of(np.array([NO_PROFILE_MATCH], np.uint64))[0])
         strange = ~np.isin(found.ids, snapshot.rules.explained)
         if ends_have_ids:
@@ -122,14 +118,6 @@ class RulesCollector:
             for rule_id, hits in zip(found.ids[strange].tolist(), found.hits[strange].tolist(), strict=True):
                 unattributed.add((str(rule_id),), hits)
         yield unattributed
-
-
-def _ends_have_ids(snapshot: Snapshot) -> bool | None:
-    """Whether id 0 means "no profile matched" and nothing else; None where nothing tells."""
-    try:
-        return len(snapshot.counter_layout.slots) >= _FIRST_COUNT_WITH_TIER_ENDS
-    except (MapError, LayoutError):
-        return snapshot.rules.ends_have_ids
 
 
 def _policy_labels(name: PolicyName) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Equal tiers of different files are kept once, since all pods of a namespace carr
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.calico.policy_debug import (
@@ -59,6 +60,6 @@ def _parser(before: Policies | None) -> Callable[[str, bytes], PolicyProgram | N
         except PolicyDebugError as error:
             raise Unparsable(str(error)) from error
         tiers = tuple(known.setdefault(tier, tier) for tier in program.tiers)
-        return PolicyProgram(about, program.hook, program.error, tiers)
+        return replace(program, tiers=tiers)
 
     return parse

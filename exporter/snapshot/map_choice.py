@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter.bpf.maps import MapDump, MapMissing, NotAMap
 from exporter.calico.ifstate import decode_ifstate
-from exporter.calico.pins import COUNTERS, IFACE, RULES
+from exporter.calico.pins import COUNTERS, IFACE, IP_SETS, RULES
 from exporter.node import NodeError
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
@@ -43,6 +43,11 @@ def ifstate_versions(look: "Snapshot") -> MapVersions:
 def rule_versions(look: "Snapshot") -> MapVersions:
     """The versions of the rule counter map. Raises `MapError` when there is none."""
     return _versions(look, RULES, _choose_newest)
+
+
+def ip_set_versions(look: "Snapshot", family: int) -> MapVersions:
+    """The versions of the IP-set map of IP `family`. Raises `MapError` when there is none."""
+    return _versions(look, IP_SETS[family], _choose_newest)
 
 
 def _candidates(look: "Snapshot", datum: str) -> list[Candidate]:

@@ -19,7 +19,7 @@ from exporter.node.policies import Policies
 
 TIER, PROFILE, END_OF_TIER = "Tier", "Profile", "end_of_tier"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
-_DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
+DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
 _KUBERNETES_PREFIX = "knp.default."
 
@@ -137,7 +137,7 @@ class Whose:
             if policy.name:
                 policies.add(self._policy_name(program, word, tier, policy, None))
         if tier.end_id:
-            end = PolicyName(TIER, "", "", tier.name, _DIRECTIONS[word])
+            end = PolicyName(TIER, "", "", tier.name, DIRECTIONS[word])
             rules.append((RuleName(end, END_OF_TIER, tier.end_action), tier.end_id, tier.end_action))
         return _Content(frozenset(one for one in policies if one.name), tuple(rules))
 
@@ -146,8 +146,8 @@ class Whose:
     ) -> PolicyName:
         if policy.kind == PROFILE:
             profile = policy.name or (self._profile_by_id(program, word, rule) if rule else "")
-            return PolicyName(PROFILE, "", profile, "", _DIRECTIONS[word])
-        return PolicyName(*users_name(policy, tier.name), tier.name, _DIRECTIONS[word])
+            return PolicyName(PROFILE, "", profile, "", DIRECTIONS[word])
+        return PolicyName(*users_name(policy, tier.name), tier.name, DIRECTIONS[word])
 
     def _profile(self, program: PolicyProgram) -> str:
         endpoint = self.endpoints.get(program.about.interface)
@@ -228,7 +228,7 @@ def policy_problems(policies: Policies, whose: Whose) -> list[PolicyProblem]:
 
 def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> PolicyProblem:
     hook = hook_of(direction, workload=endpoint.kind == WORKLOAD)
-    return PolicyProblem(endpoint, hook_name(hook), _DIRECTIONS[direction], family, why)
+    return PolicyProblem(endpoint, hook_name(hook), DIRECTIONS[direction], family, why)
 
 
 def _direction_by_id(tier: Tier, given: str, profile: str) -> str | None:

@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, ProgramInfo
 from exporter.calico import LayoutError
-from exporter.calico.counters import CounterTable, Layout, decode_counters, layout_of, slot_count
+from exporter.calico.counters import (
+    FIRST_COUNT_WITH_TIER_ENDS,
+    CounterTable,
+    Layout,
+    decode_counters,
+    layout_of,
+    slot_count,
+)
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
+from exporter.calico.ip_sets import decode_ip_sets
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import PROGRAMS, Pin, parse_pins
@@ -28,7 +36,7 @@ from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, LiveMapMemory
-from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, rule_versions
+from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, ip_set_versions, rule_versions
 from exporter.snapshot.rules import PolicyProblem, RuleTable, Whose, policy_problems, rule_table
 from exporter.snapshot.source import NodeSource
 
@@ -183,6 +191,14 @@ class Snapshot:
         return table
 
     @part
+    def ends_have_ids(self) -> bool | None:
+        """Whether tier ends have rule ids of their own, and 0 means "no profile matched"; None where nothing tells."""
+        try:
+            return len(self.counter_layout.slots) >= FIRST_COUNT_WITH_TIER_ENDS
+        except (MapError, LayoutError):
+            return self.rules.ends_have_ids
+
+    @part
     def policy_problems(self) -> list[PolicyProblem]:
         """Endpoints whose policy is not in place."""
         return policy_problems(self.policies, self.whose)
@@ -202,6 +218,10 @@ class Snapshot:
         joined = join_endpoints(links, routes, states, pods.pods, self.settings.prefixes, self.memory.identities)
         self.memory.identities, self.memory.joined = joined.identities, (facts, joined)
         return joined
+
+    def ip_sets(self, family: int) -> dict[int, tuple[str, ...]]:
+        """The members of each IP set of IP `family` by its number: large, for a person who asks."""
+        return decode_ip_sets(self.dump(self.live(ip_set_versions(self, family))).keys)
 
     def layout_of(self, info: MapInfo) -> Layout:
         """What the slots of a counter map of this shape mean. Raises `LayoutError` when it can be none."""
