@@ -17,7 +17,7 @@ from exporter.cli.printable import printable
 
 @click.command("bundle", short_help="Put this node's facts into one file to carry away.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@node_options(bundle=False)
+@node_options(bundles=0)
 def command(node: NodeOptions, file: Path) -> None:
     """Write maps, links, routes and Calico's files of this node into FILE (tar and xz; - is standard output).
 

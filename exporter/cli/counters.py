@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from exporter.calico.counters import Layout
 from exporter.calico.hooks import direction, hook_name
+from exporter.cli.durations import Duration
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.selector import Selector, select, selector_options
+from exporter.cli.selector import Selector, Wanted, select, selector_options
 from exporter.node.endpoints import UNKNOWN, WORKLOAD
 from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint, dropped_in_all
 from exporter.snapshot.take import Snapshot
@@ -26,22 +28,62 @@ from exporter.snapshot.take import Snapshot
     default="table",
     short="-o",
 )
-@node_options()
-def command(node: NodeOptions, selector: Selector, output: str, *, nonzero: bool) -> None:
+@flag(
+    "diff",
+    "Show what was counted within this time, 10s if none is given.",
+    command="counters",
+    type=Duration(),
+    is_flag=False,
+    flag_value="10s",
+    default=None,
+)
+@flag(
+    "watch",
+    "Go on showing what was counted, again after each such time, 2s if none is given.",
+    command="counters",
+    type=Duration(),
+    is_flag=False,
+    flag_value="2s",
+    default=None,
+)
+@flag("top", "Only the so many endpoints that drop most.", command="counters", type=click.IntRange(1), default=None)
+@node_options(bundles=2)
+def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
     """Show packets and flows by endpoint, reason and direction, those who drop most first.
 
-    Without --interface, --pod or --ip it shows every endpoint of the node.
+    Without --interface, --pod or --ip it shows every endpoint of the node. With --diff or --watch, or with two bundles,
+    it shows what was counted between two looks instead, and only what moved.
     """
+    diff, watch, top, nonzero = given["diff"], given["watch"], given["top"], given["nonzero"]
+    if diff is not None and watch is not None:
+        raise click.UsageError("--diff looks twice and --watch goes on: take one of them")
+    if node.bundle and (watch is not None or (diff is not None and node.before is None)):
+        raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
+    if watch is not None:
+        from exporter.cli.counters_compare import show_watch
+
+        show_watch(node, Wanted(selector, top, output), watch)
+    elif diff is not None or node.before is not None:
+        from exporter.cli.counters_compare import show_difference
+
+        show_difference(node, Wanted(selector, top, output), diff or 0.0)
+    else:
+        _now(node, Wanted(selector, top, output), nonzero=nonzero)
+
+
+def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     snapshot = take_settled(node)
     every = counters_by_endpoint(snapshot)
-    chosen = select((one.endpoint for one in every), selector)
+    chosen = select((one.endpoint for one in every), wanted.selector)
     shown = [one for one in every if one.endpoint.ifindex in chosen]
-    if output == "json":
+    if wanted.top is not None:
+        shown = [one for one in shown if one.dropped(snapshot.counter_layout)][: wanted.top]
+    if wanted.output == "json":
         click.echo(json.dumps(as_json(snapshot, shown, nonzero=nonzero), indent=2))
         return
     from exporter.cli.counters_table import print_counters
 
-    print_counters(shown, snapshot.counter_layout, nonzero=nonzero, all_endpoints=selector == Selector())
+    print_counters(shown, snapshot.counter_layout, nonzero=nonzero, all_endpoints=wanted.selector == Selector())
 
 
 def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:

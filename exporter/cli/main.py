@@ -12,7 +12,7 @@ import click
 
 from exporter import __version__
 from exporter.cli.errors import sentence_of
-from exporter.cli.printable import printable
+from exporter.cli.printable import colours, printable
 
 # Each is the function `command` of the module of the same name in this room.
 COMMANDS = ("serve", "counters", "scrape", "check", "bundle", "demo")
@@ -62,4 +62,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its escape
-    program(prog_name=PROGRAM)
+    program(prog_name=PROGRAM, color=colours())

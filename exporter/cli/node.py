@@ -41,8 +41,13 @@ def take_settled(options: NodeOptions) -> Snapshot:
     """One look; two, a second apart, where the live counter map can only be told by what moves."""
     source, memory = open_source(options)
     settings = settings_of(options)
+    return Snapshot(source, settings, memory) if options.bundle else settled(source, settings, memory)
+
+
+def settled(source: NodeSource, settings: Settings, memory: Memory) -> Snapshot:
+    """A look at a running node that knows the live counter map, if anything can tell."""
     snapshot = Snapshot(source, settings, memory)
-    if options.bundle is None and snapshot.is_undecided():
+    if snapshot.is_undecided():
         time.sleep(_BETWEEN_LOOKS)
         return Snapshot(source, settings, memory)
     return snapshot

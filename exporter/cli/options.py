@@ -17,7 +17,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """Where the node's facts are, as the user said it."""
+    """Where the node's facts are, as the user said it; `before` is the first of two bundles to compare."""
 
     bpf_fs: Path
     reader: str
@@ -25,6 +25,7 @@ class NodeOptions:
     prefixes: tuple[str, ...]
     layout_file: Path | None
     bundle: Path | None
+    before: Path | None = None
 
 
 def flag(
@@ -45,8 +46,11 @@ def flag(
     return click.option(*names, help=about, envvar="_".join(words).upper(), show_envvar=True, **more)
 
 
-def node_options(*, bundle: bool = True) -> Callable[[_Command], _Command]:
-    """The shared options, handed to the command as one `NodeOptions` called `node`."""
+def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
+    """The shared options, handed to the command as one `NodeOptions` called `node`.
+
+    `bundles` is how many it can look at instead of the node: none, one, or two to compare.
+    """
 
     def decorate(command: _Command) -> _Command:
         def gathered(**given: Any) -> Any:
@@ -59,13 +63,13 @@ def node_options(*, bundle: bool = True) -> Callable[[_Command], _Command]:
                 run_dir=given.pop("calico_run_dir"),
                 prefixes=given.pop("calico_interface_prefix"),
                 layout_file=given.pop("calico_layout_file"),
-                bundle=given.pop("bundle", None),
+                **_bundles(given.pop("bundle", ()), bundles),
             )
             return command(node=node, **given)
 
         gathered.__doc__ = command.__doc__
         gathered.__name__ = command.__name__
-        for option in reversed(_shared(bundle=bundle)):
+        for option in reversed(_shared(bundles=bundles)):
             gathered = option(gathered)
         gathered.__click_params__ += getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
         return gathered  # type: ignore[return-value]
@@ -73,7 +77,14 @@ def node_options(*, bundle: bool = True) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def _shared(*, bundle: bool) -> list[Callable[[Any], Any]]:
+def _bundles(given: tuple[Path, ...], most: int) -> dict[str, Path | None]:
+    if len(given) > most:
+        number = "one bundle" if most == 1 else f"{most} bundles"
+        raise click.UsageError(f"--bundle is given {len(given)} times: this command looks at {number} at most")
+    return {"bundle": given[-1] if given else None, "before": given[0] if len(given) == 2 else None}
+
+
+def _shared(*, bundles: int) -> list[Callable[[Any], Any]]:
     path = click.Path(path_type=Path)
     options = [
         flag("bpf.fs", "Where the BPF file system is mounted.", type=path, default=Path("/sys/fs/bpf")),
@@ -92,8 +103,10 @@ def _shared(*, bundle: bool) -> list[Callable[[Any], Any]]:
         ),
         flag("calico.layout-file", "YAML that names counter slots of an unpublished build.", type=path),
     ]
-    if bundle:
-        options.append(flag("bundle", "Look at this bundle instead of the node.", type=path, show_default=False))
+    if bundles:
+        about = "Look at this bundle instead of the node"
+        about += "." if bundles == 1 else "; give an earlier one before it to see what changed in between."
+        options.append(flag("bundle", about, type=path, multiple=True, show_default=False))
     return [
         *options,
         flag(

@@ -21,6 +21,15 @@ class Selector:
     ip: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person wants to see of counters: whose, how many of the busiest droppers (None: all), and how."""
+
+    selector: Selector
+    top: int | None
+    output: str
+
+
 def selector_options(command: str) -> Callable[[Any], Any]:
     """The options `--interface`, `--pod` and `--ip`, handed to the command as one `Selector` called `selector`."""
 

@@ -76,7 +76,7 @@ class ServeOptions:
 @flag("collector.rules", "Hits of policy rules and tier ends.", command="serve", switch=True, default=None)
 @flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
 @flag("collector.nic", "The kernel's interface counters (off).", command="serve", switch=True, default=None)
-@node_options(bundle=False)
+@node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
     from exporter.web.server import open_listener

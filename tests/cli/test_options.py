@@ -114,7 +114,7 @@ def test_the_defaults_are_the_contracts():
         serve["collector_counters_zeros"],
     )
     assert ("/sys/fs/bpf", "/var/run/calico") == (str(counters["bpf_fs"]), str(counters["calico_run_dir"]))
-    assert (("cali",), "auto", None, None) == tuple(
+    assert (("cali",), "auto", None, ()) == tuple(
         counters[name] for name in ("calico_interface_prefix", "bpf_reader", "calico_layout_file", "bundle")
     )
 

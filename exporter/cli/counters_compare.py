@@ -1,0 +1,94 @@
+"""`counters --diff` and `--watch`: takes looks at a node one after another and shows what was counted in between."""
+
+import json
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.cli.counters_changes import changes_json, changes_lines, changes_view, print_changes
+from exporter.cli.looks import NodeLooks, TimedLook, two_looks
+from exporter.cli.options import NodeOptions
+from exporter.cli.printable import printable
+from exporter.cli.selector import Wanted, select
+from exporter.node import NodeError
+from exporter.snapshot.changes import EndpointChange, compare_counters
+
+
+def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
+    """Shows what was counted within `seconds`, or between two bundles."""
+    before, after = two_looks(node, seconds)
+    if before is None:
+        raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
+    changes = _changes(before, after, wanted)
+    layout, passed = after.snapshot.counter_layout, after.seconds_since(before)
+    if wanted.output == "json":
+        click.echo(json.dumps(changes_json(changes, layout, passed), indent=2))
+    else:
+        print_changes(changes, layout, passed)
+
+
+def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
+    """Shows it again and again until Ctrl-C: in a terminal all since the start, in a pipe each interval's."""
+    console = Console(highlight=False)
+    looks = NodeLooks(node)
+    first = previous = looks.now()
+    _changes(first, first, wanted)  # wrong usage is said at once, not after the first interval
+    live = Live(console=console, auto_refresh=False) if wanted.output != "json" and console.is_terminal else None
+    with live or nullcontext():
+        while not looks.stopped:
+            try:
+                look = looks.after(seconds)
+                if live:
+                    _update(live, (first, previous, look), wanted)
+                else:
+                    _write(previous, look, wanted)
+            except (MapError, LayoutError, NodeError) as error:
+                # Calico may be restarting: what comes after is compared with the next look that is whole.
+                click.echo(printable(str(error)), err=True)
+                first = previous = _next_whole(looks, seconds)
+            else:
+                previous = look
+
+
+def _next_whole(looks: NodeLooks, seconds: float) -> TimedLook:
+    while True:
+        try:
+            return looks.after(seconds)
+        except (MapError, LayoutError, NodeError):
+            if looks.stopped:
+                raise
+
+
+def _update(live: Live, three: tuple[TimedLook, TimedLook, TimedLook], wanted: Wanted) -> None:
+    first, previous, look = three
+    changes, recent = _changes(first, look, wanted, known=True), _changes(previous, look, wanted, known=True)
+    passed = look.seconds_since(previous)
+    live.update(changes_view(changes, look.snapshot.counter_layout, passed, recent), refresh=True)
+
+
+def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
+    changes = _changes(previous, look, wanted, known=True)
+    layout, passed, now = look.snapshot.counter_layout, look.seconds_since(previous), datetime.now(UTC)
+    if wanted.output == "json":
+        click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed)}))
+    else:
+        click.echo("\n".join(changes_lines(changes, layout, passed, now)))
+
+
+def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
+    """The wanted of all changes. One that was `known` before may be gone by now, which is no failure."""
+    every = compare_counters(before.snapshot, after.snapshot)
+    try:
+        chosen = select((one.endpoint for one in every), wanted.selector)
+    except click.ClickException:
+        if not known:
+            raise
+        return []
+    shown = [one for one in every if one.endpoint.ifindex in chosen]
+    layout = after.snapshot.counter_layout
+    return shown if wanted.top is None else [one for one in shown if one.counters.dropped(layout)][: wanted.top]

@@ -1,0 +1,31 @@
+"""How a person writes a length of time: `10s`, `2m`, `1h`, `500ms`; a bare number is seconds."""
+
+import re
+from typing import Any
+
+import click
+
+_SECONDS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
+_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)?", re.ASCII)
+_SHORTEST, _LONGEST = 0.1, 24 * 3600.0
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A click type: seconds as a float, from 0.1 s to a day."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType`."""
+        match = _TEXT.fullmatch(str(value))
+        seconds = float(match[1]) * _SECONDS[match[2] or ""] if match else 0.0
+        if not _SHORTEST <= seconds <= _LONGEST:
+            self.fail(f"{value!r} is no time between 100ms and 24h, such as 10s, 2m or 1.5", param, ctx)
+        return seconds
+
+
+def shown(seconds: float) -> str:
+    """The length of time for a person."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

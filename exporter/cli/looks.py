@@ -1,0 +1,91 @@
+"""Several looks at one node after another, or at two bundles of it, for commands that compare."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.cli.node import open_source, settings_of, settled
+from exporter.cli.options import NodeOptions
+from exporter.node import NodeError
+from exporter.snapshot.take import Memory, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class TimedLook:
+    """A look whose counters have been read, and when: seconds on some clock, None where a bundle does not say."""
+
+    snapshot: Snapshot
+    at: float | None
+
+    def seconds_since(self, earlier: "TimedLook") -> float | None:
+        """Seconds between two looks; None where they are not known or do not pass."""
+        if self.at is None or earlier.at is None or self.at <= earlier.at:
+            return None
+        return self.at - earlier.at
+
+
+class NodeLooks:
+    """Looks at a running node. Each raises `MapError`, `LayoutError` or `NodeError`, and another can be taken after."""
+
+    def __init__(self, options: NodeOptions) -> None:
+        self._source, self._memory = open_source(options)
+        self._settings = settings_of(options)
+        self.stopped = False
+
+    def settled(self) -> Snapshot:
+        """A look of which nothing has been read yet but what tells the live counter map."""
+        return settled(self._source, self._settings, self._memory)
+
+    def now(self) -> TimedLook:
+        """A look that knows the live counter map, if anything can tell."""
+        return _read(self.settled())
+
+    def after(self, seconds: float) -> TimedLook:
+        """A look after this time. Ctrl-C while it waits brings it at once, and `stopped` says so."""
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            self.stopped = True
+        return _read(Snapshot(self._source, self._settings, self._memory))
+
+
+def two_looks(options: NodeOptions, seconds: float) -> tuple[TimedLook | None, TimedLook]:
+    """Two looks at the node, `seconds` apart, or at two bundles; of one bundle the only one."""
+    if options.bundle is not None:
+        return _look_at(options, options.before) if options.before else None, _look_at(options, options.bundle)
+    looks = NodeLooks(options)
+    return looks.now(), looks.after(seconds)
+
+
+def _read(look: Snapshot) -> TimedLook:
+    # A look reads when it is asked: what is compared must be read now.
+    at = time.monotonic()
+    _ = look.counters
+    with suppress(MapError, LayoutError, NodeError):
+        _ = look.rule_hits
+    with suppress(MapError, LayoutError, NodeError):
+        _ = look.endpoints
+    return TimedLook(look, at)
+
+
+def _look_at(options: NodeOptions, path: Path) -> TimedLook:
+    from exporter.snapshot.bundle import read_bundle
+
+    bundle, memory = read_bundle(path), Memory()
+    memory.counters.proven = bundle.proven_live()
+    at = None
+    with suppress(KeyError, ValueError, OverflowError):
+        at = datetime.fromisoformat(bundle.about["made"]).timestamp()
+    return TimedLook(Snapshot(bundle, settings_of(options), memory), at)
+
+
+def one_look(options: NodeOptions) -> tuple[Snapshot | None, Snapshot]:
+    """A look at the node now, or at a bundle; the first is that at the earlier of two bundles, if there are two."""
+    if options.bundle is None:
+        return None, NodeLooks(options).settled()
+    before = _look_at(options, options.before).snapshot if options.before else None
+    return before, _look_at(options, options.bundle).snapshot

@@ -1,0 +1,95 @@
+"""What happened between two looks at a node: counted packets and hits, resets, interfaces that came and went.
+
+Pure over two snapshots. A counter that fell has begun anew, so what it shows is what was counted since, as Prometheus'
+`increase()` has it; nothing is ever negative.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from exporter.bpf.maps import MapError
+from exporter.calico.counters import Layout
+from exporter.calico.rules import RuleHits
+from exporter.node.endpoints import Endpoint
+from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint
+from exporter.snapshot.take import Snapshot
+
+APPEARED, VANISHED = "appeared", "vanished"
+
+_Hooks = Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """What was counted at an endpoint between two looks, by hook and slot.
+
+    `reset` are the hooks whose counters began anew in between: theirs is what was counted since. `fate` is `appeared`,
+    `vanished` (nothing is known then) or empty.
+    """
+
+    counters: EndpointCounters
+    reset: tuple[int, ...] = ()
+    fate: str = ""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whose it is."""
+        return self.counters.endpoint
+
+    @property
+    def counted(self) -> bool:
+        """Whether any of its counters moved."""
+        return any(map(any, self.counters.hooks.values()))
+
+
+def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
+    """Every endpoint of either look, those who dropped most in between first.
+
+    Raises `MapError` when the two are of different layouts and cannot be compared.
+    """
+    layout = after.counter_layout
+    if before.counter_layout != layout:
+        raise MapError("Calico replaced its counter map by one of another layout between the two looks: look again")
+    earlier = {_identity(one.endpoint): one for one in counters_by_endpoint(before)}
+    now = {_identity(one.endpoint): one for one in counters_by_endpoint(after)}
+    changes = [_change(earlier.get(key), one) for key, one in now.items()]
+    changes += [EndpointChange(replace(one, hooks={}), (), VANISHED) for key, one in earlier.items() if key not in now]
+    return sorted(changes, key=lambda change: _rank(change, layout))
+
+
+def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
+    """The hits between two looks by rule id, without the zeros; of an id that fell, those since."""
+    earlier = before.of(after.ids)
+    hits = np.where(after.hits >= earlier, after.hits - earlier, after.hits)
+    return {rule_id: count for rule_id, count in zip(after.ids.tolist(), hits.tolist(), strict=True) if count}
+
+
+def changed_packets(changes: Sequence[EndpointChange], layout: Layout) -> int:
+    """All packets dropped between the two looks."""
+    return sum(sum(change.counters.dropped(layout).values()) for change in changes)
+
+
+def _identity(endpoint: Endpoint) -> tuple[int, str]:
+    # An index can be another interface's by now.
+    return endpoint.ifindex, endpoint.interface
+
+
+def _change(before: EndpointCounters | None, after: EndpointCounters) -> EndpointChange:
+    if before is None:
+        return EndpointChange(after, (), APPEARED)
+    hooks: dict[int, tuple[int, ...]] = {}
+    reset = []
+    for hook, row in after.hooks.items():
+        earlier = before.hooks.get(hook, (0,) * len(row))
+        fell = any(now < then for now, then in zip(row, earlier, strict=True))
+        hooks[hook] = row if fell else tuple(now - then for now, then in zip(row, earlier, strict=True))
+        reset += [hook] if fell else []
+    reset += [hook for hook in before.hooks if hook not in after.hooks]
+    return EndpointChange(EndpointCounters(after.endpoint, hooks), tuple(reset))
+
+
+def _rank(change: EndpointChange, layout: Layout) -> tuple[int, int, str]:
+    packets = sum(change.counters.dropped(layout).values())
+    return -packets, -sum(sum(row) for row in change.counters.hooks.values()), change.endpoint.title
