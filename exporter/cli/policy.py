@@ -1,0 +1,193 @@
+"""`policy`: the rules that Calico's programs apply to an endpoint, each with its hits, ends of tiers included."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.calico.policy_debug import PolicyDebugError, read_instructions
+from exporter.cli.looks import one_look
+from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.printable import printable
+from exporter.cli.selector import Selector, select, selector_options
+from exporter.node import NodeError
+from exporter.snapshot.changes import compare_rules
+from exporter.snapshot.rules_by_endpoint import CountedProgram, CountedRule, merged, programs_of
+from exporter.snapshot.take import Snapshot
+
+_OFF = (
+    "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
+    "(its default), and look whether --calico.run-dir is right"
+)
+# The members of IP sets by IP family and set number.
+Members = Mapping[int, Mapping[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the options leave of a program, and how much is told about it."""
+
+    direction: str
+    family: str
+    nonzero: bool
+    ip_sets: bool
+    instructions: bool
+
+
+@click.command("policy", short_help="Show policy rules with their hits, tier ends included.")
+@selector_options("policy")
+@flag(
+    "direction",
+    "Which way, as the endpoint sees it.",
+    command="policy",
+    type=click.Choice(["inbound", "outbound", "all"]),
+    default="all",
+)
+@flag("family", "Which IP family.", command="policy", type=click.Choice(["4", "6", "all"]), default="all")
+@flag("nonzero", "Leave out rules without a hit.", command="policy", is_flag=True)
+@flag("ip-sets", "Name the members of the rules' IP sets.", command="policy", is_flag=True)
+@flag("instructions", "Show the programs' instructions too.", command="policy", is_flag=True)
+@flag("output", "How to print it.", command="policy", type=click.Choice(["table", "json"]), default="table", short="-o")
+@node_options(bundles=2)
+def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
+    """Show the tiers, policies and rules of endpoints in the order in which a packet meets them, with their hits.
+
+    Hits count the whole node: a rule that several endpoints carry has one number. Deny hits are packets, allow hits are
+    new flows. Of two bundles it shows the hits between them.
+    """
+    before, after = one_look(node)
+    wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
+    for problem in after.policies.problems:
+        click.echo(printable(problem), err=True)
+    if not any(after.policies.files.values()):
+        raise click.ClickException(_OFF)
+    programs = _programs(after, selector, _hits(before, after), wanted)
+    members = _members(after, programs) if wanted.ip_sets else {}
+    if output == "json":
+        listed = [_program_json(after, one, members, wanted) for one in programs]
+        click.echo(json.dumps({"programs": listed}, indent=2))
+        return
+    from exporter.cli.policy_table import print_policy
+
+    print_policy(merged(programs), members, nonzero=wanted.nonzero, one_by_one=selector != Selector())
+    if wanted.instructions:
+        for one in programs:
+            _print_instructions(after, one)
+
+
+def _programs(
+    look: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: Shown
+) -> list[CountedProgram]:
+    carriers = {program.about.interface for program in look.policies.files.values() if program}
+    known = sorted(look.endpoints.by_index.values(), key=lambda one: one.title)
+    chosen = select(known, selector)
+    endpoints = [one for one in known if one.ifindex in chosen and one.interface in carriers]
+    if not endpoints and selector != Selector():
+        raise click.ClickException(
+            "Calico has written no policy file for this endpoint: check says what is known of it"
+        )
+    programs = [one for endpoint in endpoints for one in programs_of(look, endpoint, hits)]
+    families = (4, 6) if wanted.family == "all" else (int(wanted.family),)
+    directions = ("inbound", "outbound") if wanted.direction == "all" else (wanted.direction,)
+    return [one for one in programs if one.direction in directions and one.families[0] in families]
+
+
+def _hits(before: Snapshot | None, after: Snapshot) -> Mapping[int, int] | None:
+    try:
+        return after.rule_hits.by_id() if before is None else compare_rules(before.rule_hits, after.rule_hits)
+    except (MapError, LayoutError) as error:
+        click.echo(printable(f"without hits: {error}"), err=True)
+        return None
+
+
+def _members(look: Snapshot, programs: Sequence[CountedProgram]) -> Members:
+    members = {}
+    for family in sorted({one.families[0] for one in programs if any(_set_names(one))}):
+        try:
+            members[family] = look.ip_sets(family)
+        except (MapError, LayoutError) as error:
+            click.echo(printable(f"without the members of IPv{family} sets: {error}"), err=True)
+    return members
+
+
+def _set_names(program: CountedProgram) -> Iterator[str]:
+    for tier in program.tiers:
+        for policy in tier.policies:
+            for rule in policy.rules:
+                yield from rule.ip_sets
+
+
+def _program_json(look: Snapshot, program: CountedProgram, members: Members, wanted: Shown) -> dict[str, object]:
+    endpoint, family = program.endpoint, program.families[0]
+
+    def rules(listed: Sequence[CountedRule]) -> list[dict[str, object]]:
+        shown = [rule for rule in listed if rule.hits or not wanted.nonzero]
+        return [_rule_json(rule, members.get(family), wanted) for rule in shown]
+
+    return {
+        "interface": endpoint.interface,
+        "ifindex": endpoint.ifindex,
+        "namespace": endpoint.namespace,
+        "pod": endpoint.pod,
+        "direction": program.direction,
+        "hook": program.hook,
+        "ip_family": family,
+        "error": program.error,
+        "tiers": [
+            {
+                "tier": tier.name,
+                "direction": tier.direction,
+                "policies": [{**asdict(policy.name), "rules": rules(policy.rules)} for policy in tier.policies],
+                "end_action": tier.end_action,
+                "end_hits": tier.end_hits,
+                "end_id": str(tier.end_id) if tier.end_id else None,
+            }
+            for tier in program.tiers
+        ],
+        "no_profile_match_hits": program.no_profile_match,
+        **({"instructions": list(_instructions_json(look, program))} if wanted.instructions else {}),
+    }
+
+
+def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None, wanted: Shown) -> dict[str, object]:
+    sets = [
+        {
+            "name": name,
+            "number": None if number is None else f"{number:#x}",
+            **({"members": None if members is None else members.get(number or 0, ())} if wanted.ip_sets else {}),
+        }
+        for name, number in rule.ip_sets.items()
+    ]
+    return {
+        "rule": rule.position,
+        "action": rule.action,
+        "hits": rule.hits,
+        "match": rule.match,
+        "text": rule.text,
+        # As texts: they need all 64 bits, which a JSON number does not carry everywhere.
+        "id": str(rule.id) if rule.id else None,
+        "ip_sets": sets,
+    }
+
+
+def _instructions_json(look: Snapshot, program: CountedProgram) -> Iterator[dict[str, object]]:
+    for name in program.files:
+        try:
+            for one in read_instructions(look.source.policy_files().files.get(name, b"")):
+                yield {**asdict(one), "code": one.code.hex()}
+        except (PolicyDebugError, NodeError):
+            return  # changed since it was read
+
+
+def _print_instructions(look: Snapshot, program: CountedProgram) -> None:
+    click.echo(f"\n{printable(', '.join(program.files))}:")
+    for place, one in enumerate(_instructions_json(look, program)):
+        for comment in one["comments"]:  # type: ignore[attr-defined]
+            click.echo(f"       // {printable(comment)}")
+        for label in one["labels"]:  # type: ignore[attr-defined]
+            click.echo(f"     {printable(label)}:")
+        click.echo(f"{place:>5}  {one['code']}  {printable(str(one['annotation']))}".rstrip())
