@@ -15,7 +15,7 @@ from exporter.cli.errors import sentence_of
 from exporter.cli.printable import colours, printable
 
 # Each is the function `command` of the module of the same name in this room.
-COMMANDS = ("serve", "counters", "policy", "scrape", "check", "bundle", "demo")
+COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
 
 
