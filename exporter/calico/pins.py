@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 GLOBALS = "tc/globals"
 COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
-IP_SETS = {4: "ip_sets_4", 6: "ip_sets_6"}  # by IP family
+IP_SETS = {4: "IPv4 IP-set", 6: "IPv6 IP-set"}  # by IP family
 
 _BASES = {
     "cali_counters": COUNTERS,
@@ -33,7 +33,7 @@ _ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """A pinned name that belongs to `datum`: `counters`, `iface`, `rules`, `programs`, `ip_sets_4` or `ip_sets_6`."""
+    """A pinned name that belongs to `datum`: `counters`, `iface`, `rules`, `programs` or one of `IP_SETS`."""
 
     datum: str
     version: int

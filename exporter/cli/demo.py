@@ -13,8 +13,14 @@ _TRY = """
 The demo node is up: four pods that send, a policy that drops, and the exporter. Try, in another terminal:
 
   curl -s http://localhost:{port}/metrics | grep dropped | grep -v ' 0$'
-  {counters} --nonzero
-  {counters} --pod shop/frontend
+
+and as if on the node, with a name for its exporter:
+
+  node() {{ ip netns exec {namespace} {program} "$@" --bpf.fs {bpf_fs} --calico.run-dir {run_dir}; }}
+  node counters --nonzero --top 2
+  node counters --watch
+  node policy --pod shop/cart
+  node why --pod shop/frontend --for 5
 
 Ctrl-C ends it and removes everything.
 """
@@ -42,9 +48,9 @@ def command(web_listen_address: str) -> None:
         node.build()
         node.send_forever()
         options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None)
-        inside = f"ip netns exec {node.namespace} {Path(sys.argv[0]).resolve()} counters"
-        counters = f"{inside} --bpf.fs {options.bpf_fs} --calico.run-dir {options.run_dir}"
-        click.echo(_TRY.format(port=listener.getsockname()[1], counters=counters))
+        where = {"namespace": node.namespace, "bpf_fs": options.bpf_fs, "run_dir": options.run_dir}
+        program = Path(sys.argv[0]).resolve()
+        click.echo(_TRY.format(port=listener.getsockname()[1], program=program, **where))
         enter_namespace(node.namespace)
         serve(options, [listener], ServeOptions())
     finally:

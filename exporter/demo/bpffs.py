@@ -16,6 +16,8 @@ _CALICO_MAPS = {
     "cali_counters6": ("percpu_hash", 8, 216, 20000, 0),
     "cali_rule_ctrs2": ("percpu_hash", 8, 8, 10000, 0),
     "cali_iface4": ("hash", 4, 52, 1000, 1),
+    "cali_v4_ip_sets": ("lpm_trie", 20, 4, 1048576, 1),
+    "cali_v6_ip_sets": ("lpm_trie", 32, 4, 1048576, 1),
 }
 # An interface's policy of one direction: `struct policy` of node.bpf.c, 12 rules of 24 bytes.
 POLICY_SIZE = 12 * 24
@@ -23,7 +25,6 @@ POLICY_SIZE = 12 * 24
 _OWN_MAPS = {
     "demo_policy": ("hash", 8, POLICY_SIZE, 4096, 0),
     "demo_homes": ("hash", 16, 12, 4096, 0),
-    "demo_ip_sets": ("hash", 24, 1, 4096, 0),
 }
 
 

@@ -51,9 +51,21 @@ struct address {
 	__u32 word[4];
 };
 
-struct ip_set_key {
-	__u64 set;
+/* A member of an IP set as Calico keeps it: the number big-endian, in the prefix length its 64 bits too. */
+struct ip_set_key_v4 {
+	__u32 prefix;
+	__u32 set[2];
+	__u32 address;
+	__u16 port;
+	__u8 protocol, padding;
+};
+
+struct ip_set_key_v6 {
+	__u32 prefix;
+	__u32 set[2];
 	struct address address;
+	__u16 port;
+	__u8 protocol, padding;
 };
 
 struct flow {
@@ -111,11 +123,20 @@ struct {
 } demo_homes SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct ip_set_key);
-	__type(value, __u8);
-} demo_ip_sets SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ip_set_key_v4);
+	__type(value, __u32);
+} cali_v4_ip_sets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ip_set_key_v6);
+	__type(value, __u32);
+} cali_v6_ip_sets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -219,17 +240,27 @@ static __always_inline void hit(__u64 id)
 		bpf_map_update_elem(&cali_rule_ctrs2, &id, &one, BPF_ANY);
 }
 
+static __always_inline int is_member(__u64 number, const struct packet *packet)
+{
+	struct ip_set_key_v6 v6 = { .prefix = 224, .address = packet->flow.from };
+	struct ip_set_key_v4 v4 = { .prefix = 128, .address = packet->from_v4 };
+
+	v4.set[0] = v6.set[0] = bpf_htonl(number >> 32);
+	v4.set[1] = v6.set[1] = bpf_htonl((__u32)number);
+	if (packet->version == 4)
+		return bpf_map_lookup_elem(&cali_v4_ip_sets, &v4) != 0;
+	return bpf_map_lookup_elem(&cali_v6_ip_sets, &v6) != 0;
+}
+
 static __always_inline int matches(const struct rule *rule, const struct packet *packet)
 {
-	struct ip_set_key member = { .set = rule->source_set, .address = packet->flow.from };
-
 	if (rule->protocol && rule->protocol != packet->flow.protocol)
 		return 0;
 	if (rule->port && rule->port != packet->flow.to_port)
 		return 0;
 	if (rule->version && rule->version != packet->version)
 		return 0;
-	return !rule->source_set || bpf_map_lookup_elem(&demo_ip_sets, &member);
+	return !rule->source_set || is_member(rule->source_set, packet);
 }
 
 /*

@@ -113,7 +113,7 @@ class Node:
             self._write_policy(ifindex, hook, pod)
         for address in (pod.ipv4, pod.ipv6):
             self._write_home(address, ifindex, pod.mac)
-            self.bpf.write("demo", "demo_ip_sets", _member(pod, address), b"\1")
+            self.bpf.write("tc/globals", *_member(pod, address), struct.pack("<I", 1))
         for name, text in policy_files(pod).items():
             file = self._policy_folder / name
             file.touch(mode=0o600)
@@ -129,7 +129,7 @@ class Node:
             self.bpf.delete("tc/globals", "cali_counters6", struct.pack("<2I", ifindex, hook))
         self.bpf.delete("tc/globals", "cali_iface4", struct.pack("<I", ifindex))
         for address in (pod.ipv4, pod.ipv6):
-            self.bpf.delete("demo", "demo_ip_sets", _member(pod, address))
+            self.bpf.delete("tc/globals", *_member(pod, address))
         for name in policy_files(pod):
             (self._policy_folder / name).unlink()
         self._status_file(pod).unlink()
@@ -239,8 +239,13 @@ def _mapped(address: str) -> bytes:
     return raw if len(raw) == 16 else bytes(8) + struct.pack(">I", 0xFFFF) + raw
 
 
-def _member(pod: Pod, address: str) -> bytes:
-    return struct.pack("<Q", ip_set_id(pod.name)) + _mapped(address)
+def _member(pod: Pod, address: str) -> tuple[str, bytes]:
+    """The map and key of the entry by which a pod's address is in the IP set of the pods with its label."""
+    ip = ipaddress.ip_address(address)
+    prefix = 64 + ip.max_prefixlen  # the number of the set counts too
+    return f"cali_v{ip.version}_ip_sets", struct.pack("<I", prefix) + struct.pack(
+        ">Q", ip_set_id(pod.name)
+    ) + ip.packed + bytes(4)
 
 
 def _require_root() -> None:

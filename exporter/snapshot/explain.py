@@ -165,18 +165,18 @@ def _problems(after: Snapshot, endpoint: Endpoint, black_hole: tuple[str, ...]) 
         yield f"Its policy is not known: {error}"
 
 
-def _policy_droppers(changes: list[EndpointChange], after: Snapshot) -> set[str]:
-    """The interfaces that dropped by policy at a tc hook, and those that are gone and may have."""
-    tc = {hook_name(hook) for hook in TC_HOOKS}
-    return {
-        change.endpoint.interface
-        for change in changes
-        if change.fate == VANISHED or any(drop.reason == "policy" and drop.hook in tc for drop in _drops(change, after))
-    }
+def _policy_droppers(changes: list[EndpointChange], after: Snapshot) -> set[tuple[str, str]]:
+    """The interfaces and hooks that dropped by policy; where an interface is gone, those that may have."""
+    found = set()
+    for change in changes:
+        hooks = [drop.hook for drop in _drops(change, after) if drop.reason == "policy"]
+        hooks += map(hook_name, TC_HOOKS) if change.fate == VANISHED else []
+        found |= {(change.endpoint.interface, hook) for hook in hooks}
+    return found
 
 
 def _rules_of(
-    before: Snapshot | None, after: Snapshot, endpoint: Endpoint, droppers: set[str]
+    before: Snapshot | None, after: Snapshot, endpoint: Endpoint, droppers: set[tuple[str, str]]
 ) -> tuple[list[CountingRule], list[str]]:
     """The endpoint's rules that counted, those that deny first, and what is not known of them."""
     try:
@@ -189,8 +189,7 @@ def _rules_of(
         return [], [
             "Which rules counted is not known: Calico writes no policy files here (bpfPolicyDebugEnabled is off)"
         ]
-    sharing = {rule_id: interfaces - {endpoint.interface} for rule_id, interfaces in carriers.items()}
-    found = {rule: None for program in programs for rule in _counting(program, sharing, droppers)}
+    found = {rule: None for program in programs for rule in _counting(program, carriers, droppers)}
     order = {"deny": 0, "pass": 1, "allow": 2}
     notes = []
     if before is None:
@@ -208,10 +207,12 @@ def _fell(before: Snapshot, after: Snapshot) -> bool:
     return bool((after.rule_hits.of(before.rule_hits.ids) < before.rule_hits.hits).any())
 
 
-def _counting(program: CountedProgram, sharing: Mapping[int, set[str]], droppers: set[str]) -> Iterator[CountingRule]:
+def _counting(
+    program: CountedProgram, carriers: Mapping[int, set[tuple[str, str]]], droppers: set[tuple[str, str]]
+) -> Iterator[CountingRule]:
     def others(rule_id: int) -> tuple[int, int]:
-        interfaces = sharing.get(rule_id, set())
-        return len(interfaces), len(interfaces & droppers)
+        places = {place for place in carriers.get(rule_id, set()) if place[0] != program.endpoint.interface}
+        return len({interface for interface, _ in places}), len({interface for interface, _ in places & droppers})
 
     for tier in program.tiers:
         for policy in tier.policies:

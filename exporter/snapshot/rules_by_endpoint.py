@@ -103,15 +103,15 @@ def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:
     return found
 
 
-def sharers(snapshot: Snapshot) -> dict[int, set[str]]:
-    """The existing interfaces that carry each rule id in a tc program."""
-    found: dict[int, set[str]] = {}
+def sharers(snapshot: Snapshot) -> dict[int, set[tuple[str, str]]]:
+    """Who carries each rule id in a tc program: existing interfaces, each with the hook at which it does."""
+    found: dict[int, set[tuple[str, str]]] = {}
     for program in snapshot.policies.files.values():
-        if program and program.about.direction in (INGRESS, EGRESS):
-            if program.about.interface not in snapshot.whose.endpoints:
-                continue
+        endpoint = snapshot.whose.endpoints.get(program.about.interface) if program else None
+        if program and endpoint and program.about.direction in (INGRESS, EGRESS):
+            hook = hook_name(hook_of(program.about.direction, workload=endpoint.kind == WORKLOAD))
             for rule_id in _ids(program):
-                found.setdefault(rule_id, set()).add(program.about.interface)
+                found.setdefault(rule_id, set()).add((endpoint.interface, hook))
     return found
 
 
