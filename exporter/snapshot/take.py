@@ -63,7 +63,7 @@ class Memory:
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
-    rules: tuple[tuple[object, ...], RuleTable] | None = None
+    rules: tuple[tuple[object, ...], RuleTable, list[PolicyProblem]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +183,21 @@ class Snapshot:
     @part
     def rules(self) -> RuleTable:
         """Every rule of this node by name."""
+        return self._rules_and_problems[0]
+
+    @part
+    def policy_problems(self) -> list[PolicyProblem]:
+        """Endpoints whose policy is not in place."""
+        return self._rules_and_problems[1]
+
+    @part
+    def _rules_and_problems(self) -> tuple[RuleTable, list[PolicyProblem]]:
         facts = (self.policies.files, self.endpoints)
-        if self.memory.rules and all(map(is_, self.memory.rules[0], facts)):
-            return self.memory.rules[1]
-        table = rule_table(filter(None, self.policies.files.values()), self.whose)
-        self.memory.rules = facts, table
-        return table
+        before = self.memory.rules
+        if before is None or not all(map(is_, before[0], facts)) or self.policies.unread:
+            table = rule_table(filter(None, self.policies.files.values()), self.whose)
+            before = self.memory.rules = facts, table, policy_problems(self.policies, self.whose)
+        return before[1:]
 
     @part
     def ends_have_ids(self) -> bool | None:
@@ -197,11 +206,6 @@ class Snapshot:
             return len(self.counter_layout.slots) >= FIRST_COUNT_WITH_TIER_ENDS
         except (MapError, LayoutError):
             return self.rules.ends_have_ids
-
-    @part
-    def policy_problems(self) -> list[PolicyProblem]:
-        """Endpoints whose policy is not in place."""
-        return policy_problems(self.policies, self.whose)
 
     @part
     def endpoints(self) -> Endpoints:
