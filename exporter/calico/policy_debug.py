@@ -21,6 +21,7 @@ FOLDER = "bpf/policy"
 _FILE_NAME = re.compile(r"(?P<interface>.+)_(?P<direction>ingress|egress|xdp)_v(?P<family>[46])\.json", re.DOTALL)
 _OLD_RULE = re.compile(r"\w+:")
 _ACTIONS = {"": "allow", "next-tier": "pass"}
+_END_ACTIONS = ("deny", "pass", "")  # not said is deny
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
 _SPACE = re.compile(r"[ \t\r\n]*")
 # The label of the first instruction after all policy of host endpoints, which a pod's program carries too.
@@ -207,7 +208,12 @@ def _instruction(element: Any) -> Instruction:  # JSON
         raise PolicyDebugError("one of its instructions has not the shape of one") from error
     if len(code) != 8 or not all(isinstance(one, str) for one in (*labels, *comments, annotation)):
         raise PolicyDebugError("one of its instructions has not the shape of one")
-    return Instruction(code, labels, comments, annotation)
+    return Instruction(code, labels, tuple(map(_writable, comments)), annotation)
+
+
+def _writable(text: str) -> str:
+    # JSON can spell half a character, which no output can carry: it appears as its escape.
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(slots=True)
@@ -227,10 +233,16 @@ class _Reading:
 
     def take(self, instruction: Instruction) -> None:
         if _END_OF_HOST_POLICY in instruction.labels:
-            self.in_host_policy = False
+            self._end_host_policy()
         for comment in instruction.comments:
             self._take_comment(comment)
         self._look_for_id(instruction.code)
+
+    def _end_host_policy(self) -> None:
+        # Where Felix split the program in the middle of host policy, its first part ends with this label too.
+        self.done = [replace(tier, before_workload=True) for tier in self.done]
+        self.in_host_policy = False
+        self.of_host = True
 
     def tiers(self) -> tuple[Tier, ...]:
         self._end_profiles()
@@ -280,8 +292,8 @@ class _Reading:
     def _end(self, what: str) -> None:
         word, _, rest = what.partition(" ")
         if word == "tier":
-            name, _, action = rest.rpartition(": ") if rest.endswith((": deny", ": pass")) else (rest, "", "")
-            self._end_tier(name, action)
+            name, colon, action = rest.rpartition(": ")
+            self._end_tier(*((name, action or "deny") if colon and action in _END_ACTIONS else (rest, "")))
         elif word == "rule":
             if self.policy and self.policy[0] == "Profile":
                 self._end_policy()
@@ -306,7 +318,8 @@ class _Reading:
     def _identify(self, rest: str) -> None:
         label, _, number = rest.partition(":")
         if label == "MatchID" and self.rules and number.strip().isascii() and number.strip().isdigit():
-            self.rules[-1] = replace(self.rules[-1], id=int(number) if len(number) < _LONGEST_ID else 0)
+            known = int(number) if len(number) < _LONGEST_ID else 0
+            self.rules[-1] = replace(self.rules[-1], id=known if known < 1 << 64 else 0)
 
     def _note_ip_sets(self, word: str, comment: str) -> None:
         if self.rules and "0x" in comment and (word != "If" or " ipset " in comment):

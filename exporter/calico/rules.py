@@ -98,6 +98,6 @@ def _limited(prefix: str) -> str:
 def _fnv(text: str) -> int:
     """FNV-1a with 64 bits."""
     number = 0xCBF29CE484222325
-    for byte in text.encode("utf-8", "surrogatepass"):
+    for byte in text.encode():
         number = (number ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return number

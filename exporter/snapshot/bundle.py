@@ -62,7 +62,11 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
     folders = {}
     for part, prefix in _FOLDERS.items():
         folder: Folder[bytes] = _kept(errors, part, getattr(snapshot.source, part)) or _NO_FOLDER
-        folders[part] = {"present": folder.present, "problems": list(folder.problems)}
+        folders[part] = {
+            "present": folder.present,
+            "problems": list(folder.problems),
+            "unread": list(folder.unread),
+        }
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
     choice = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
     live = choice.live if choice else None
@@ -188,7 +192,8 @@ class Bundle:
         prefix = f"{_FOLDERS[part]}/"
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
-        return Folder(state["present"], files, tuple(state["problems"]))
+        unread = tuple(_text(name) for name in state.get("unread", ()))  # from 0.1.0's first bundles it is missing
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:

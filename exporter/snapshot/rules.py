@@ -21,7 +21,8 @@ TIER, PROFILE, END_OF_TIER = "Tier", "Profile", "end_of_tier"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
 DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
-_KUBERNETES_PREFIX = "knp.default."
+_PREFIXED_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
+_KUBERNETES, _KUBERNETES_PREFIX = "KubernetesNetworkPolicy", "knp.default."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -138,7 +139,8 @@ class Whose:
                 policies.add(self._policy_name(program, word, tier, policy, None))
         if tier.end_id:
             end = PolicyName(TIER, "", "", tier.name, DIRECTIONS[word])
-            rules.append((RuleName(end, END_OF_TIER, tier.end_action), tier.end_id, tier.end_action))
+            action = tier.end_action or "deny"  # what Felix does where nothing is said
+            rules.append((RuleName(end, END_OF_TIER, action), tier.end_id, action))
         return _Content(frozenset(one for one in policies if one.name), tuple(rules))
 
     def _policy_name(
@@ -170,10 +172,11 @@ def users_name(policy: Policy, tier: str) -> tuple[str, str, str]:
     """Kind, namespace and name as the user gave them, the same in every release."""
     namespace, slash, name = policy.name.rpartition("/")
     kind = policy.kind or ("NetworkPolicy" if slash else "GlobalNetworkPolicy")
-    if slash and name.startswith(_KUBERNETES_PREFIX):
-        return "KubernetesNetworkPolicy", namespace, name.removeprefix(_KUBERNETES_PREFIX)
-    if not policy.kind and tier == "default":
-        name = name.removeprefix("default.")  # v3.31 and older write the tier before the name
+    if slash and policy.kind in ("", _KUBERNETES) and name.startswith(_KUBERNETES_PREFIX):
+        return _KUBERNETES, namespace, name.removeprefix(_KUBERNETES_PREFIX)
+    if tier == "default" and kind in _PREFIXED_KINDS:
+        # v3.31 and older write the tier before the name, and a policy made there keeps that in v3.32.
+        name = name.removeprefix("default.")
     return kind, namespace, name
 
 

@@ -5,7 +5,7 @@ life: two collectors that need the counter map cost one read, and a broken part 
 outlive a look (which map is alive, who an interface belonged to) is in `Memory`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Generic, TypeVar, cast
@@ -28,6 +28,7 @@ from exporter.calico.ip_sets import decode_ip_sets
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import PROGRAMS, Pin, parse_pins
+from exporter.calico.policy_debug import PolicyProgram
 from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
@@ -63,7 +64,18 @@ class Memory:
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
-    rules: tuple[tuple[object, ...], RuleTable, list[PolicyProblem]] | None = None
+    rules: "_Rules | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rules of a look and what they were made from."""
+
+    files: Mapping[str, PolicyProgram | None]
+    unread: tuple[str, ...]
+    endpoints: Endpoints
+    table: RuleTable
+    problems: list[PolicyProblem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +204,17 @@ class Snapshot:
 
     @part
     def _rules_and_problems(self) -> tuple[RuleTable, list[PolicyProblem]]:
-        facts = (self.policies.files, self.endpoints)
-        before = self.memory.rules
-        if before is None or not all(map(is_, before[0], facts)) or self.policies.unread:
-            table = rule_table(filter(None, self.policies.files.values()), self.whose)
-            before = self.memory.rules = facts, table, policy_problems(self.policies, self.whose)
-        return before[1:]
+        policies, endpoints, before = self.policies, self.endpoints, self.memory.rules
+        if before and before.files is policies.files and before.endpoints is endpoints:
+            table = before.table
+        else:
+            table = rule_table(filter(None, policies.files.values()), self.whose)
+        if before and table is before.table and before.unread == policies.unread:
+            problems = before.problems
+        else:
+            problems = policy_problems(policies, self.whose)
+        self.memory.rules = _Rules(policies.files, policies.unread, endpoints, table, problems)
+        return table, problems
 
     @part
     def ends_have_ids(self) -> bool | None:
