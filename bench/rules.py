@@ -97,7 +97,7 @@ def measure(bpf_fs: Path, run_dir: Path, folder: Path) -> None:
     node = LiveNode(open_reader("libbpf"), bpf_fs, run_dir, _MadeLinks(first))  # type: ignore[arg-type]
     memory, collector = Memory(), RulesCollector()
     look = Snapshot(node, Settings(), memory)
-    fill(bpf_fs / "tc/globals/cali_rule_ctrs2", look.rules.ids.tolist())
+    fill(bpf_fs / "tc/globals/cali_rule_ctrs2", look.rules.table.ids.tolist())
     collector.collect(look)
     cold, plain = cpu(lambda: read_policies(folder)), cpu(lambda: [json.loads(text) for text in contents])
     warm = cpu(lambda: read_policies(folder, first))
@@ -110,7 +110,7 @@ def measure(bpf_fs: Path, run_dir: Path, folder: Path) -> None:
     looked, collected = cpu(again), cpu(lambda: collector.collect(again()))  # type: ignore[arg-type]
     print(
         f"{len(contents)} policy files of {sum(map(len, contents)) / len(contents) / 1000:.1f} kB, "
-        f"{len(look.rules.names)} rules; CPU milliseconds:"
+        f"{len(look.rules.table.names)} rules; CPU milliseconds:"
     )
     print(f"{'read all, cold':<40}{cold:10.2f}   json.loads of the same {plain:.2f}: {cold / plain:.2f} times it")
     print(f"{'one file changed':<40}{cpu(changed):10.2f}")

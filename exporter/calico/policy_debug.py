@@ -7,31 +7,21 @@ comments on the next instruction. What differs between releases is told by what 
 `Start of <kind> <name> <n>` and the policy to `Start of rule`, v3.30 the action to `End of tier`.
 """
 
-import base64
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-# A recorded file has 2 kB for each rule: this is room for 7000 rules on one interface.
-LARGEST = 16 << 20
+from exporter.calico.policy_file import Instruction, PolicyFile
+
 FOLDER = "bpf/policy"
+PROFILE = "Profile"
 
 _FILE_NAME = re.compile(r"(?P<interface>.+)_(?P<direction>ingress|egress|xdp)_v(?P<family>[46])\.json", re.DOTALL)
 _OLD_RULE = re.compile(r"\w+:")
 _ACTIONS = {"": "allow", "next-tier": "pass"}
-_END_ACTIONS = ("deny", "pass", "")  # not said is deny
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
-_SPACE = re.compile(r"[ \t\r\n]*")
 # The label of the first instruction after all policy of host endpoints, which a pod's program carries too.
 _END_OF_HOST_POLICY = "allowed_by_host_policy"
 _LONGEST_ID = 22  # a blank and the 20 digits of 2**64 - 1
-_DECODER = json.JSONDecoder()
-
-
-class PolicyDebugError(Exception):
-    """A file that is cut off, still being written, or no policy debug file. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +37,12 @@ class PolicyFileName:
 
 
 @dataclass(frozen=True, slots=True)
-class Instruction:
-    """One BPF instruction of 8 bytes and what Felix noted on it."""
-
-    code: bytes
-    labels: tuple[str, ...]
-    comments: tuple[str, ...]
-    annotation: str
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """A rule: its place in its policy from 0, `allow`, `deny`, `pass` or `log`, its id, and its text as Felix wrote it.
 
-    `id` is the key of its counter and 0 where it has none. `ip_sets` are the comments that give the numbers of its IP
-    sets.
+    Profiles that have no name in the file (before v3.32) are one policy there, and the places of a second go on from
+    the first. `id` is the key of its counter and 0 where it has none. `ip_sets` are the comments that give the numbers
+    of its IP sets.
     """
 
     position: int
@@ -89,7 +70,8 @@ class Tier:
 
     `end_action` is `deny` or `pass`, empty before v3.30; `end_id` is the key of the end's counter, 0 where the program
     has no code for it or it has no id of its own. `before_workload` says that it stands before the instruction where
-    a workload's own policy begins: in a pod's file, it is a host endpoint's then.
+    a workload's own policy begins: in a pod's file, it is a host endpoint's then. One whose code was all unreachable
+    can be a host endpoint's without that: its comments stand on that very instruction.
     """
 
     name: str
@@ -121,99 +103,24 @@ def parse_file_name(name: str) -> PolicyFileName | None:
 
 def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
     """The file with this content. Raises `PolicyDebugError` unless it is whole."""
-    fields, reading = _File(content), _Reading()
-    for instruction in fields.instructions():
+    file, reading = PolicyFile(content), _Reading()
+    for instruction in file.instructions():
         reading.take(instruction)
-    return PolicyProgram(about, fields.text("hook"), fields.text("error"), reading.tiers(), reading.counts_zero)
+    return PolicyProgram(about, file.text("hook"), file.text("error"), reading.tiers(), reading.counts_zero)
 
 
-def read_instructions(content: bytes) -> Iterator[Instruction]:
-    """The instructions of a file with this content, one by one. Raises `PolicyDebugError` where it is not whole."""
-    return _File(content).instructions()
+@dataclass(slots=True)
+class _OpenRule:
+    """A rule whose comments are still coming."""
 
+    position: int
+    action: str
+    text: str
+    id: int = 0
+    ip_sets: list[str] = field(default_factory=list)
 
-class _File:
-    """The JSON object of a file, taken apart an instruction at a time: as one value it would need twelve times its size
-    in memory.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content.decode("utf-8", "replace")
-        self._place = 0
-        self._fields: dict[str, Any] = {}
-
-    def instructions(self) -> Iterator[Instruction]:
-        self._expect("{")
-        while not self._skip("}"):
-            key = self._value()
-            self._expect(":")
-            if key == "policyInfo" and self._skip("["):
-                yield from self._elements()
-            else:
-                self._fields[str(key)] = self._value()
-            if not self._skip(","):
-                self._expect("}")
-                break
-        self._place = self._after_space()
-        if self._place != len(self._content):
-            raise PolicyDebugError("something follows its end")
-
-    def text(self, key: str) -> str:
-        """The text field `key`, empty where there is none; only after the instructions."""
-        value = self._fields.get(key) or ""
-        if not isinstance(value, str):
-            raise PolicyDebugError(f"its field {key} is no text")
-        return value
-
-    def _elements(self) -> Iterator[Instruction]:
-        if self._skip("]"):
-            return
-        while True:
-            yield _instruction(self._value())
-            if not self._skip(","):
-                break
-        self._expect("]")
-
-    def _value(self) -> Any:  # JSON
-        try:
-            value, self._place = _DECODER.raw_decode(self._content, self._after_space())
-        except (ValueError, RecursionError) as error:
-            raise PolicyDebugError("it is cut off, still being written or not JSON") from error
-        return value
-
-    def _after_space(self) -> int:
-        match = _SPACE.match(self._content, self._place)
-        return match.end() if match else self._place
-
-    def _skip(self, mark: str) -> bool:
-        place = self._after_space()
-        found = self._content.startswith(mark, place)
-        self._place = place + found
-        return found
-
-    def _expect(self, mark: str) -> None:
-        if not self._skip(mark):
-            raise PolicyDebugError("it is cut off, still being written or not JSON")
-
-
-def _instruction(element: Any) -> Instruction:  # JSON
-    if not isinstance(element, dict):
-        raise PolicyDebugError("one of its instructions is no object")
-    try:
-        inst = element["inst"]
-        code = base64.b64decode(inst, validate=True) if isinstance(inst, str) else bytes(inst)
-        labels, comments = tuple(element.get("labels") or ()), tuple(element.get("comments") or ())
-        annotation = element.get("annotation") or ""
-    except (KeyError, TypeError, ValueError) as error:
-        raise PolicyDebugError("one of its instructions has not the shape of one") from error
-    if len(code) != 8 or not all(isinstance(one, str) for one in (*labels, *comments, annotation)):
-        raise PolicyDebugError("one of its instructions has not the shape of one")
-    return Instruction(code, labels, tuple(map(_writable, comments)), annotation)
-
-
-def _writable(text: str) -> str:
-    # JSON can spell half a character, which no output can carry: it appears as its escape.
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    def whole(self) -> Rule:
+        return Rule(self.position, self.action, self.id, self.text, tuple(self.ip_sets))
 
 
 @dataclass(slots=True)
@@ -224,7 +131,7 @@ class _Reading:
     tier: str | None = None
     policies: list[Policy] = field(default_factory=list)
     policy: tuple[str, str] | None = None  # kind and name
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[_OpenRule] = field(default_factory=list)
     in_host_policy: bool = True
     of_host: bool = True  # whether the open tier began in host policy
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
@@ -238,15 +145,16 @@ class _Reading:
             self._take_comment(comment)
         self._look_for_id(instruction.code)
 
-    def _end_host_policy(self) -> None:
-        # Where Felix split the program in the middle of host policy, its first part ends with this label too.
-        self.done = [replace(tier, before_workload=True) for tier in self.done]
-        self.in_host_policy = False
-        self.of_host = True
-
     def tiers(self) -> tuple[Tier, ...]:
         self._end_profiles()
         return tuple(self.done)
+
+    def _end_host_policy(self) -> None:
+        # Where Felix split the program in the middle of host policy, its first part ends with this label too.
+        self._end_profiles()
+        self.done = [replace(tier, before_workload=True) for tier in self.done]
+        self.in_host_policy = False
+        self.of_host = True
 
     def _take_comment(self, comment: str) -> None:
         word, _, rest = comment.partition(" ")
@@ -263,67 +171,65 @@ class _Reading:
 
     def _start(self, what: str) -> None:
         word, _, rest = what.partition(" ")
-        if word == "tier":
+        if word == "rule":
+            self._start_rule(rest)
+        elif word == "tier":
             self._end_profiles()
             self.tier, self.of_host = rest, self.in_host_policy
-        elif word == "rule":
-            self._start_rule(rest)
         else:
+            self._end_profiles()
             self.policy = ("", rest) if word == "policy" else (word, rest.rpartition(" ")[0].strip())
 
     def _start_rule(self, text: str) -> None:
-        name = ""
+        name = self.policy[1] if self.policy else ""
         if not _OLD_RULE.match(text):
-            name, _, text = text.partition(" ")
-        if self.policy is None:
-            self._start_profile_rule(name)
+            name = name if name and text.startswith(f"{name} ") else text.partition(" ")[0]
+            text = text[len(name) + 1 :]
+        if self.policy is None or (self.policy[0] == PROFILE and self.policy[1] != name):
+            self._end_policy()
+            self.policy, self.of_host = (PROFILE, name), self.in_host_policy
         action = _ACTION.search(text)
         word = action[1].lower() if action else ""
-        self.rules.append(Rule(len(self.rules), _ACTIONS.get(word, word), 0, text.strip()))
-
-    def _start_profile_rule(self, name: str) -> None:
-        if self.of_host != self.in_host_policy:
-            self._end_profiles()  # those of a host endpoint end where the workload's begin
-        if self.policies and self.policies[-1].name == name:
-            self.rules = list(self.policies.pop().rules)
-        self.of_host = self.in_host_policy
-        self.policy = ("Profile", name)
+        self.rules.append(_OpenRule(len(self.rules), _ACTIONS.get(word, word), text.strip()))
 
     def _end(self, what: str) -> None:
         word, _, rest = what.partition(" ")
         if word == "tier":
-            name, colon, action = rest.rpartition(": ")
-            self._end_tier(*((name, action or "deny") if colon and action in _END_ACTIONS else (rest, "")))
-        elif word == "rule":
-            if self.policy and self.policy[0] == "Profile":
-                self._end_policy()
-        else:
+            self._end_tier(rest)
+        elif word != "rule":
             self._end_policy()
 
     def _end_policy(self) -> None:
-        kind, name = self.policy or ("", "")
-        self.policies.append(Policy(kind, name, tuple(self.rules)))
+        if self.policy is not None:
+            self.policies.append(Policy(*self.policy, tuple(rule.whole() for rule in self.rules)))
         self.policy, self.rules = None, []
 
-    def _end_tier(self, name: str, action: str) -> None:
+    def _end_tier(self, rest: str) -> None:
+        self._end_policy()
+        # The name is known from where it began: the action stands behind it, from v3.30 on.
+        name = self.tier if self.tier is not None and rest.startswith(self.tier) else rest.rpartition(": ")[0] or rest
+        colon, action = rest[len(name) :][:2], rest[len(name) + 2 :]
+        action = (action or "deny") if colon == ": " else ""  # not said is deny
         self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host))
         self.tier, self.policies = None, []
         self.ending = True
 
     def _end_profiles(self) -> None:
-        if self.policies:
+        """Profiles have no end of their own: something else begins."""
+        self._end_policy()
+        if self.policies and self.tier is None:
             self.done.append(Tier("", tuple(self.policies), before_workload=self.of_host))
-        self.policies = []
+            self.policies = []
 
     def _identify(self, rest: str) -> None:
         label, _, number = rest.partition(":")
         if label == "MatchID" and self.rules and number.strip().isascii() and number.strip().isdigit():
             known = int(number) if len(number) < _LONGEST_ID else 0
-            self.rules[-1] = replace(self.rules[-1], id=known if known < 1 << 64 else 0)
+            self.rules[-1].id = known if known < 1 << 64 else 0
 
     def _note_ip_sets(self, word: str, comment: str) -> None:
         if self.rules and "0x" in comment and (word != "If" or " ipset " in comment):
-            self.rules[-1] = replace(self.rules[-1], ip_sets=(*self.rules[-1].ip_sets, comment))
+            self.rules[-1].ip_sets.append(comment)
 
     def _look_for_id(self, code: bytes) -> None:
         """The end of a tier has no comment with its id: it is the number that its code loads into R2."""

@@ -14,13 +14,14 @@ Value = "str | Fields"
 Fields = list[tuple[str, "str | Fields"]]
 
 _TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[{}<>:;,])|(?P<word>[^\s{}<>:;,"]+))')
-_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
+_PLAIN_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _CLOSING = {"{": "}", "<": ">"}
 _DEEPEST = 8  # a rule's own messages are three deep
 _SET_NUMBERS = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _SET_IN_IF = re.compile(r" ipset (\S+) \((0x[0-9a-fA-F]{1,16})\)")
-_SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^>]*)>")
-_LEGS_OF_MATCH = re.compile(r"(!)?(src|dst)=\{([^}]*)\}")
+_SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^<>]*)>")
+_LEGS_OF_MATCH = re.compile(r"(!)?(src|dst)=\{([^{}]*)\}")
 
 
 class RuleTextError(Exception):
@@ -85,6 +86,22 @@ _SET_FIELDS = tuple(
 )
 
 
+# What is said in words, and what matches nothing. Any other field is shown as it stands: it narrows the rule.
+_KNOWN_FIELDS = {
+    "action",
+    "rule_id",
+    "metadata",
+    "log_prefix",
+    "ip_version",
+    *_SET_FIELDS,
+    *(f"{negated}{one}" for negated in ("", "not_") for one in ("protocol", "icmp_type", "icmp_type_code")),
+    *(f"{negated}{leg}_{one}" for negated in ("", "not_") for leg in ("src", "dst") for one in ("net", "ports")),
+    *(f"original_{one}_selector" for one in ("src", "dst", "not_src", "not_dst", "src_namespace", "dst_namespace")),
+    *(f"original_{leg}_service{rest}" for leg in ("src", "dst") for rest in ("", "_namespace")),
+    *(f"{leg}_service_account_match" for leg in ("src", "dst")),
+}
+
+
 def _words(fields: Fields) -> Iterator[str]:
     for version in _texts(fields, "ip_version"):
         yield {"IPV4": "IPv4 only", "IPV6": "IPv6 only"}.get(version, version)
@@ -99,8 +116,13 @@ def _words(fields: Fields) -> Iterator[str]:
     for leg, preposition in (("src", "from"), ("dst", "to")):
         for negated in ("", "not_"):
             yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""))
-    for http in _messages(fields, "http_match"):
-        yield "HTTP " + " ".join(_texts(http, "methods")) if _texts(http, "methods") else "HTTP"
+    for name, value in fields:
+        if name not in _KNOWN_FIELDS:
+            yield f"{name} {value if isinstance(value, str) else _listed(value)}"
+
+
+def _listed(fields: Fields) -> str:
+    return " ".join(f"{name} {value if isinstance(value, str) else _listed(value)}" for name, value in fields)
 
 
 def _protocol(name: str, value: "str | Fields") -> str:
@@ -191,12 +213,12 @@ def _fields(tokens: Sequence[str], place: int, closing: str, depth: int) -> tupl
 def _unescaped(value: str) -> str:
     if not value.startswith('"'):
         return value
-    plain = {"n": "\n", "r": "\r", "t": "\t"}
 
-    def escaped(match: re.Match[str]) -> str:
+    def escaped(match: re.Match[bytes]) -> bytes:
         octal, hexadecimal, other = match.groups()
         if other:
-            return plain.get(other, other)
-        return chr(int(octal, 8) if octal else int(hexadecimal, 16))
+            return _PLAIN_ESCAPES.get(other, other)
+        return bytes([int(octal, 8) & 0xFF if octal else int(hexadecimal, 16)])
 
-    return _ESCAPE.sub(escaped, value[1:-1])
+    # Escapes are bytes, of which several can be one character.
+    return _ESCAPE.sub(escaped, value[1:-1].encode("utf-8", "replace")).decode("utf-8", "replace")

@@ -9,7 +9,7 @@ import click
 
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
-from exporter.calico.policy_debug import PolicyDebugError, read_instructions
+from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.looks import one_look
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.printable import printable
@@ -177,7 +177,7 @@ def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None,
 def _instructions_json(look: Snapshot, program: CountedProgram) -> Iterator[dict[str, object]]:
     for name in program.files:
         try:
-            for one in read_instructions(look.source.policy_files().files.get(name, b"")):
+            for one in PolicyFile(look.source.policy_files().files.get(name, b"")).instructions():
                 yield {**asdict(one), "code": one.code.hex()}
         except (PolicyDebugError, NodeError):
             return  # changed since it was read

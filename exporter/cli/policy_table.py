@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.calico.hooks import XDP, hook_name
+from exporter.calico.policy_debug import PROFILE
 from exporter.cli.printable import printable
 from exporter.node.endpoints import WORKLOAD
-from exporter.snapshot.rules import PROFILE
 from exporter.snapshot.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
 
 _PIPED_WIDTH = 120

@@ -84,7 +84,7 @@ class RulesCollector:
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file, from the live rule counter map and the policy files."""
-        found, table, files = snapshot.rule_hits, snapshot.rules, snapshot.policies
+        found, table, files = snapshot.rule_hits, snapshot.rules.table, snapshot.policies
         if self._table is not table:
             self._table, self._lines = table, [HITS.line(_rule_labels(name)) for name in table.names]
             rows = ((_policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
@@ -105,7 +105,7 @@ class RulesCollector:
     def _of_no_name(self, snapshot: Snapshot, *, has_files: bool) -> Iterator[Samples]:
         found, ends_have_ids = snapshot.rule_hits, snapshot.ends_have_ids if has_files else None
         of_zero = int(found.of(np.array([NO_PROFILE_MATCH], np.uint64))[0])
-        strange = ~np.isin(found.ids, snapshot.rules.explained)
+        strange = ~np.isin(found.ids, snapshot.rules.table.explained)
         if ends_have_ids:
             yield Samples(NO_PROFILE_MATCH_HITS, [((), of_zero)])
             strange &= found.ids != NO_PROFILE_MATCH
@@ -131,5 +131,5 @@ def _rule_labels(name: RuleName) -> tuple[str, ...]:
 def _errors(snapshot: Snapshot) -> set[tuple[str, ...]]:
     return {
         (one.endpoint.interface, one.hook, one.direction, one.endpoint.namespace, one.endpoint.pod, str(one.family))
-        for one in snapshot.policy_problems
+        for one in snapshot.rules.problems
     }

@@ -89,8 +89,8 @@ def parse_folder(
 
 def _problem(path: str, error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{_shown(path)} could not be read: {error.strerror}"
-    return f"{_shown(path)} was left out: {error}"
+        return f"{shown(path)} could not be read: {error.strerror}"
+    return f"{shown(path)} was left out: {error}"
 
 
 def list_folder(path: Path) -> list[str] | None:
@@ -131,6 +131,6 @@ def _read_file(path: str, largest: int) -> bytes:
         os.close(descriptor)
 
 
-def _shown(path: str) -> str:
-    # A name that is not UTF-8 arrives with surrogates, which no output could carry.
+def shown(path: str) -> str:
+    """A path or name for a sentence: one that is not UTF-8 arrives with surrogates, which no output could carry."""
     return path.encode("utf-8", "backslashreplace").decode()

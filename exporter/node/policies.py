@@ -8,15 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.calico.policy_debug import (
-    LARGEST,
-    PolicyDebugError,
-    PolicyProgram,
-    Tier,
-    parse_file_name,
-    parse_policy_file,
-)
-from exporter.node.files import Folder, Unparsable, parse_folder
+from exporter.calico.policy_debug import PolicyProgram, Tier, parse_file_name, parse_policy_file
+from exporter.calico.policy_file import LARGEST, PolicyDebugError
+from exporter.node.files import Folder, Unparsable, parse_folder, shown
 
 # None is kept of a file that is no policy debug file by its name.
 Policies = Folder[PolicyProgram | None]
@@ -41,7 +35,7 @@ def policies_of(folder: Folder[bytes]) -> Policies:
         try:
             files[name] = parse(name, content)
         except Unparsable as error:
-            problems.append(f"{name} was left out: {error}")
+            problems.append(f"{shown(name)} was left out: {error}")
             unread.append(name)
     return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
 

@@ -118,6 +118,6 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
     with suppress(MapError, LayoutError, NodeError):  # whose failure is a finding of its own
-        for one in snapshot.policy_problems:
+        for one in snapshot.rules.problems:
             found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
             yield Finding("policy programs", NOTE, found, "look for this interface in the log of calico-node")

@@ -158,7 +158,7 @@ def _problems(after: Snapshot, endpoint: Endpoint, black_hole: tuple[str, ...]) 
         if endpoint.state and endpoint.state.managed and not endpoint.state.ready(family):
             yield f"Calico's IPv{family} programs are not in place on it (not ready): look into the log of calico-node"
     try:
-        for one in after.policy_problems:
+        for one in after.rules.problems:
             if one.endpoint.interface == endpoint.interface:
                 yield f"Its {one.direction} IPv{one.family} policy is not in place: {one.why}"
     except NodeError as error:

@@ -4,7 +4,7 @@ Joins the policy programs with the endpoints that carry them. Pure over what a l
 node and stands in many files: here it is one, with all the ids that files give it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.names import has_workload_prefix
-from exporter.calico.policy_debug import Policy, PolicyProgram, Rule, Tier, parse_file_name
+from exporter.calico.policy_debug import PROFILE, Policy, PolicyProgram, Rule, Tier, parse_file_name
 from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, rule_ids, tier_end_id
-from exporter.node.endpoints import WORKLOAD, Endpoint
+from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.node.policies import Policies
 
-TIER, PROFILE, END_OF_TIER = "Tier", "Profile", "end_of_tier"
+TIER, END_OF_TIER = "Tier", "end_of_tier"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
 DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
@@ -93,10 +93,13 @@ class _Content:
 class Whose:
     """Answers for policy programs: the kind of their interface, and the names and directions of what they carry."""
 
-    def __init__(self, known: Iterable[Endpoint], prefixes: Sequence[str]) -> None:
+    def __init__(
+        self, known: Iterable[Endpoint], prefixes: Sequence[str], programs: Iterable[PolicyProgram] = ()
+    ) -> None:
         self.endpoints = {one.interface: one for one in known}
         self._prefixes = prefixes
         self._contents: dict[tuple[int, str, bool, str], _Content] = {}
+        self._profiles = dict(self._nameless_profiles(programs))
 
     def is_workload(self, interface: str) -> bool:
         """Whether the interface is a pod's; one that is gone by its name."""
@@ -124,7 +127,7 @@ class Whose:
 
     def policy_name(self, program: PolicyProgram, tier: Tier, policy: Policy, rule: Rule | None) -> PolicyName:
         """The policy as its user calls it; a nameless profile's name is found by the id of its `rule`."""
-        return self._policy_name(program, self.own_direction(program, tier), tier, policy, rule)
+        return self._policy_name(self.own_direction(program, tier), tier, policy, rule)
 
     def _content(self, program: PolicyProgram, tier: Tier) -> _Content:
         word = self.own_direction(program, tier)
@@ -132,22 +135,20 @@ class Whose:
         rules = []
         for policy in tier.policies:
             for rule in policy.rules:
-                name = self._policy_name(program, word, tier, policy, rule)
+                name = self._policy_name(word, tier, policy, rule)
                 policies.add(name)
                 rules.append((RuleName(name, str(rule.position), rule.action), rule.id, rule.action))
             if policy.name:
-                policies.add(self._policy_name(program, word, tier, policy, None))
+                policies.add(self._policy_name(word, tier, policy, None))
         if tier.end_id:
             end = PolicyName(TIER, "", "", tier.name, DIRECTIONS[word])
             action = tier.end_action or "deny"  # what Felix does where nothing is said
             rules.append((RuleName(end, END_OF_TIER, action), tier.end_id, action))
         return _Content(frozenset(one for one in policies if one.name), tuple(rules))
 
-    def _policy_name(
-        self, program: PolicyProgram, word: str, tier: Tier, policy: Policy, rule: Rule | None
-    ) -> PolicyName:
+    def _policy_name(self, word: str, tier: Tier, policy: Policy, rule: Rule | None) -> PolicyName:
         if policy.kind == PROFILE:
-            profile = policy.name or (self._profile_by_id(program, word, rule) if rule else "")
+            profile = policy.name or (self._profiles.get(rule.id, "") if rule else "")
             return PolicyName(PROFILE, "", profile, "", DIRECTIONS[word])
         return PolicyName(*users_name(policy, tier.name), tier.name, DIRECTIONS[word])
 
@@ -155,10 +156,27 @@ class Whose:
         endpoint = self.endpoints.get(program.about.interface)
         return f"kns.{endpoint.namespace}" if endpoint and endpoint.namespace else ""
 
-    def _profile_by_id(self, program: PolicyProgram, word: str, rule: Rule) -> str:
-        profile = self._profile(program)
-        ids = rule_ids(rule.action, word, rule.position, "profile", "", profile)
-        return profile if profile and rule.action in COUNTED_ACTIONS and rule.id in ids else ""
+    def _nameless_profiles(self, programs: Iterable[PolicyProgram]) -> Iterator[tuple[int, str]]:
+        """The ids of rules of profiles that no file names (before v3.32), and the profile whose pod gives that id."""
+        for program in programs:
+            profile, direction = self._profile(program), program.about.direction
+            nameless = (policy for tier in program.tiers for policy in tier.policies if policy.kind == PROFILE)
+            for rule in (rule for policy in nameless if profile and not policy.name for rule in policy.rules):
+                counted = rule.action in COUNTED_ACTIONS and direction in _OTHER
+                if counted and rule.id in rule_ids(rule.action, direction, rule.position, "profile", "", profile):
+                    yield rule.id, profile
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All rules of a node, whose they are, whose are not in place, and what that was made from."""
+
+    files: Mapping[str, PolicyProgram | None]
+    unread: tuple[str, ...]
+    endpoints: Endpoints
+    whose: Whose
+    table: RuleTable
+    problems: list[PolicyProblem]
 
 
 def hook_of(direction: str, *, workload: bool) -> int:
@@ -180,13 +198,26 @@ def users_name(policy: Policy, tier: str) -> tuple[str, str, str]:
     return kind, namespace, name
 
 
+def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None") -> "Rules":
+    """The rules of a node; what was made `before` from the very same files and endpoints is used again."""
+    programs = [program for program in policies.files.values() if program]
+    same = before is not None and before.files is policies.files and before.endpoints is endpoints
+    if before and same and before.unread == policies.unread:
+        return before
+    whose = before.whose if before and same else Whose(endpoints.by_index.values(), prefixes, programs)
+    table = before.table if before and same else rule_table(programs, whose)
+    return Rules(policies.files, policies.unread, endpoints, whose, table, policy_problems(policies, whose))
+
+
 def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
-    """The rules of these programs."""
-    ids: dict[RuleName, set[int]] = {}
+    """The rules of these programs. An id has one name, that of a host's file before that of a pod's, which may carry
+    rules of a host.
+    """
+    name_of: dict[int, RuleName] = {}
     explained: set[int] = set()
     carriers: dict[PolicyName, set[str]] = {}
     ends: set[bool] = set()
-    for program in programs:
+    for program in sorted(programs, key=lambda one: (whose.is_workload(one.about.interface), str(one.about))):
         at_tc, alive = program.about.direction in _OTHER, program.about.interface in whose.endpoints
         for tier in program.tiers:
             content = whose.content(program, tier)
@@ -194,15 +225,15 @@ def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
             explained.update(rule_id for _, rule_id, _ in content.rules)
             for name, rule_id, action in content.rules if at_tc else ():
                 if rule_id and action in COUNTED_ACTIONS:
-                    ids.setdefault(name, set()).add(rule_id)
+                    name_of.setdefault(rule_id, name)
             for policy in content.policies if alive else ():
                 carriers.setdefault(policy, set()).add(program.about.interface)
-    names = tuple(sorted(ids))
-    rows = [(number, place) for place, name in enumerate(names) for number in sorted(ids[name])]
+    names = tuple(sorted(set(name_of.values())))
+    place_of = {name: place for place, name in enumerate(names)}
     return RuleTable(
         names,
-        np.array([number for number, _ in rows], np.uint64),
-        np.array([place for _, place in rows], np.intp),
+        np.array(list(name_of), np.uint64),
+        np.array([place_of[name] for name in name_of.values()], np.intp),
         np.array(sorted(explained - {NO_PROFILE_MATCH}), np.uint64),
         {name: frozenset(interfaces) for name, interfaces in carriers.items()},
         True in ends if ends else None,
@@ -237,7 +268,7 @@ def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> Polic
 def _direction_by_id(tier: Tier, given: str, profile: str) -> str | None:
     """The direction for which some release's formula gives an id of this tier; None where none does (flow logs on)."""
     for direction in (given, _OTHER[given]):
-        if tier.end_id and tier_end_id(tier.end_action, direction, tier.name) == tier.end_id:
+        if tier.end_id and tier_end_id(tier.end_action or "deny", direction, tier.name) == tier.end_id:
             return direction
         for policy in tier.policies:
             owner = "profile" if policy.kind == PROFILE else "policy"

@@ -107,7 +107,7 @@ def sharers(snapshot: Snapshot) -> dict[int, set[tuple[str, str]]]:
     """Who carries each rule id in a tc program: existing interfaces, each with the hook at which it does."""
     found: dict[int, set[tuple[str, str]]] = {}
     for program in snapshot.policies.files.values():
-        endpoint = snapshot.whose.endpoints.get(program.about.interface) if program else None
+        endpoint = snapshot.rules.whose.endpoints.get(program.about.interface) if program else None
         if program and endpoint and program.about.direction in (INGRESS, EGRESS):
             hook = hook_name(hook_of(program.about.direction, workload=endpoint.kind == WORKLOAD))
             for rule_id in _ids(program):
@@ -147,9 +147,9 @@ def _tier(snapshot: Snapshot, program: PolicyProgram, tier: Tier, hits: Mapping[
     policies = []
     for policy in tier.policies:
         rules = tuple(_rule(rule, hits) for rule in policy.rules)
-        name = snapshot.whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
+        name = snapshot.rules.whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
         policies.append(CountedPolicy(name, rules))
-    direction = DIRECTIONS[snapshot.whose.own_direction(program, tier)]
+    direction = DIRECTIONS[snapshot.rules.whose.own_direction(program, tier)]
     end_hits = hits.get(tier.end_id, 0) if hits is not None and tier.end_id else None
     return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id)
 

@@ -5,7 +5,7 @@ life: two collectors that need the counter map cost one read, and a broken part 
 outlive a look (which map is alive, who an interface belonged to) is in `Memory`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Generic, TypeVar, cast
@@ -28,7 +28,6 @@ from exporter.calico.ip_sets import decode_ip_sets
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import PROGRAMS, Pin, parse_pins
-from exporter.calico.policy_debug import PolicyProgram
 from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.node import NodeError
 from exporter.node.endpoint_status import LocalPods, pods_of
@@ -38,7 +37,7 @@ from exporter.node.nic import Nic
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, LiveMapMemory
 from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, ip_set_versions, rule_versions
-from exporter.snapshot.rules import PolicyProblem, RuleTable, Whose, policy_problems, rule_table
+from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.source import NodeSource
 
 _T = TypeVar("_T")
@@ -64,18 +63,7 @@ class Memory:
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
-    rules: "_Rules | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The rules of a look and what they were made from."""
-
-    files: Mapping[str, PolicyProgram | None]
-    unread: tuple[str, ...]
-    endpoints: Endpoints
-    table: RuleTable
-    problems: list[PolicyProblem]
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,33 +176,10 @@ class Snapshot:
         return self.source.policies()
 
     @part
-    def whose(self) -> Whose:
-        """Whose each policy program is."""
-        return Whose(self.endpoints.by_index.values(), self.settings.prefixes)
-
-    @part
-    def rules(self) -> RuleTable:
-        """Every rule of this node by name."""
-        return self._rules_and_problems[0]
-
-    @part
-    def policy_problems(self) -> list[PolicyProblem]:
-        """Endpoints whose policy is not in place."""
-        return self._rules_and_problems[1]
-
-    @part
-    def _rules_and_problems(self) -> tuple[RuleTable, list[PolicyProblem]]:
-        policies, endpoints, before = self.policies, self.endpoints, self.memory.rules
-        if before and before.files is policies.files and before.endpoints is endpoints:
-            table = before.table
-        else:
-            table = rule_table(filter(None, policies.files.values()), self.whose)
-        if before and table is before.table and before.unread == policies.unread:
-            problems = before.problems
-        else:
-            problems = policy_problems(policies, self.whose)
-        self.memory.rules = _Rules(policies.files, policies.unread, endpoints, table, problems)
-        return table, problems
+    def rules(self) -> Rules:
+        """Every rule of this node by name, and whose policy is not in place."""
+        self.memory.rules = join_rules(self.policies, self.endpoints, self.settings.prefixes, self.memory.rules)
+        return self.memory.rules
 
     @part
     def ends_have_ids(self) -> bool | None:
@@ -222,7 +187,7 @@ class Snapshot:
         try:
             return len(self.counter_layout.slots) >= FIRST_COUNT_WITH_TIER_ENDS
         except (MapError, LayoutError):
-            return self.rules.ends_have_ids
+            return self.rules.table.ends_have_ids
 
     @part
     def endpoints(self) -> Endpoints:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from exporter.calico.pins import (
     COUNTERS,
     IFACE,
+    IP_SETS,
     PROGRAMS,
     RULES,
     Pin,
@@ -29,6 +30,8 @@ RECORDED = [
 
 def test_of_all_recorded_pins_the_needed_ones_are_found():
     expected = (
+        Pin(IP_SETS[4], 1, "cali_v4_ip_sets", old=False),
+        Pin(IP_SETS[6], 1, "cali_v6_ip_sets", old=False),
         Pin(COUNTERS, 6, "cali_counters6", old=False),
         Pin(IFACE, 4, "cali_iface4", old=False),
         Pin(PROGRAMS, 2, "cali_progs_egr2", old=False),

@@ -1,7 +1,5 @@
 import os
-import shutil
 import socket
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.node import NodeError, files
-from exporter.node.files import Folder, list_folder, read_folder
-
-NOBODY = 65534
+from exporter.node.files import Folder, Unparsable, list_folder, parse_folder, read_folder
 
 
 def open_descriptors():
@@ -44,22 +40,6 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NodeError, match="could not be listed: Not a directory"):
         read_folder(tmp_path / "file")
-
-
-@pytest.fixture
-def as_nobody():
-    """A folder, and no right beyond what its modes give: root becomes another user for the length of the test."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    root = os.geteuid() == 0
-    if root:
-        os.chown(folder, NOBODY, -1)
-        os.seteuid(NOBODY)
-    yield folder
-    if root:
-        os.seteuid(0)
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 def test_a_folder_that_may_not_be_listed_is_an_error(as_nobody):
@@ -136,11 +116,16 @@ def test_a_huge_sparse_file_is_left_out_unread(tmp_path):
     assert 1 == len(found.problems)
 
 
-def test_a_file_deleted_since_it_was_listed_is_no_problem(tmp_path, monkeypatch):
-    (tmp_path / "here").write_bytes(b"x")
-    monkeypatch.setattr(files, "list_folder", lambda path: ["gone", "here"])
-    found = read_folder(tmp_path)
-    assert ({"here": b"x"}, ()) == (found.files, found.problems)
+def test_a_file_deleted_since_it_was_listed_is_no_problem(tmp_path):
+    settle(tmp_path / "a", b"1")
+    settle(tmp_path / "b", b"2")
+
+    def parse(name, content):
+        (tmp_path / "b").unlink()
+        return content
+
+    found = parse_folder(tmp_path, parse, 100)
+    assert ({"a": b"1"}, (), ()) == (found.files, found.problems, found.unread)
 
 
 def test_names_that_are_not_utf_8_are_read(tmp_path):
@@ -229,3 +214,104 @@ def test_a_folder_that_has_gone_is_absent_whatever_it_was(tmp_path):
     settle(tmp_path / "a", b"old")
     before = read_folder(tmp_path)
     assert Folder(present=False, files={}, problems=()) == read_folder(tmp_path / "gone", before=before)
+
+
+def parsing(wrong=()):
+    """A parser and what it was asked for; it cannot make out the contents `wrong`."""
+    asked = []
+
+    def parse(name, content):
+        asked.append((name, content))
+        if content in wrong:
+            raise Unparsable(f"its {len(content)} bytes say nothing")
+        return name.upper(), content.decode()
+
+    return parse, asked
+
+
+def test_of_each_file_is_kept_what_was_made_of_it(tmp_path):
+    settle(tmp_path / "b", b"2")
+    settle(tmp_path / "a", b"1")
+    parse, asked = parsing()
+    found = parse_folder(tmp_path, parse, 100)
+    assert {"a": ("A", "1"), "b": ("B", "2")} == found.files
+    assert [("a", b"1"), ("b", b"2")] == asked
+    assert ((), ()) == (found.problems, found.unread)
+
+
+def test_a_file_that_has_not_changed_is_not_parsed_again(tmp_path):
+    settle(tmp_path / "a", b"1")
+    settle(tmp_path / "b", b"2")
+    parse, asked = parsing()
+    before = parse_folder(tmp_path, parse, 100)
+    settle(tmp_path / "b", b"3", 30)
+    after = parse_folder(tmp_path, parse, 100, before)
+    assert [("a", b"1"), ("b", b"2"), ("b", b"3")] == asked
+    assert before.files["a"] is after.files["a"]
+    assert before.stamps["a"] == after.stamps["a"]
+
+
+def test_what_is_kept_may_be_nothing_and_is_not_asked_for_again(tmp_path):
+    settle(tmp_path / "a", b"1")
+    asked = []
+    before = parse_folder(tmp_path, lambda *one: asked.append(one), 100)
+    assert {"a": None} == parse_folder(tmp_path, lambda *one: asked.append(one), 100, before).files
+    assert 1 == len(asked)
+
+
+def test_a_file_in_the_middle_of_being_written_keeps_what_it_said(tmp_path):
+    settle(tmp_path / "a", b"1")
+    settle(tmp_path / "b", b"2")
+    parse, _ = parsing(wrong=[b"half"])
+    before = parse_folder(tmp_path, parse, 100)
+    settle(tmp_path / "a", b"half", 30)
+    during = parse_folder(tmp_path, parse, 100, before)
+    assert before.files == during.files
+    assert (f"{tmp_path}/a was left out: its 4 bytes say nothing",) == during.problems
+    assert (("a",), {"b"}) == (during.unread, during.stamps.keys())
+
+
+def test_a_file_that_was_half_written_is_parsed_until_it_is_whole(tmp_path):
+    parse, _ = parsing(wrong=[b"half"])
+    settle(tmp_path / "a", b"1")
+    found = parse_folder(tmp_path, parse, 100)
+    for content, expected in [(b"half", "1"), (b"half", "1"), (b"2", "2"), (b"2", "2")]:
+        settle(tmp_path / "a", content, 30)
+        found = parse_folder(tmp_path, parse, 100, found)
+        assert ("A", expected) == found.files["a"]
+        assert (content == b"half") == bool(found.problems)
+
+
+def test_a_file_that_never_said_anything_is_a_sentence_and_nothing_else(tmp_path):
+    settle(tmp_path / "a", b"half")
+    settle(tmp_path / "b", b"2")
+    parse, _ = parsing(wrong=[b"half"])
+    found = parse_folder(tmp_path, parse, 100, parse_folder(tmp_path, parse, 100))
+    assert ({"b": ("B", "2")}, ("a",), 1) == (found.files, found.unread, len(found.problems))
+
+
+@pytest.mark.parametrize("kind", [*ODD, "large"])
+@pytest.mark.timeout(10)
+def test_a_file_that_can_no_longer_be_read_is_not_what_it_was(tmp_path, kind):
+    settle(tmp_path / "a", b"1")
+    settle(tmp_path / "b", b"2")
+    parse, _ = parsing()
+    before = parse_folder(tmp_path, parse, 100)
+    (tmp_path / "a").unlink()
+    (ODD | {"large": lambda path: path.write_bytes(b"x" * 101)})[kind](tmp_path / "a")
+    after = parse_folder(tmp_path, parse, 100, before)
+    assert ("B", "2") == after.files["b"]
+    assert "a" not in after.files
+    assert (("a",), 1) == (after.unread, len(after.problems))
+
+
+def test_another_error_of_the_parser_is_not_swallowed(tmp_path):
+    settle(tmp_path / "a", b"1")
+    with pytest.raises(ZeroDivisionError):
+        parse_folder(tmp_path, lambda *_: 1 // 0, 100)
+
+
+def test_reading_a_folder_is_parsing_it_to_its_contents(tmp_path):
+    settle(tmp_path / "a", b"1")
+    os.mkfifo(tmp_path / "b")
+    assert parse_folder(tmp_path, lambda _, content: content, 100) == read_folder(tmp_path, 100)

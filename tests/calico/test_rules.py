@@ -1,0 +1,234 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from exporter.calico import LayoutError, rules
+from exporter.calico.names import workload_interface
+from exporter.calico.rules import EGRESS, INGRESS, RuleHits, decode_rule_hits, rule_ids, tier_end_id
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
+OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
+PODS = {"ns-a": "client", "ns-b": "server", "ns-c": "plain", "ns-d": "open"}
+NAMESPACES = {workload_interface("cali", namespace, pod): namespace for namespace, pod in PODS.items()}
+LONG = "ns-a/this-is-a-very-long-network-policy-name-that-needs-hashing-0001"
+ANY_ID = st.integers(0, (1 << 64) - 1)
+
+
+def columns(*entries):
+    """Keys and values of entries (id, hits of each CPU)."""
+    keys = np.array([key for key, _ in entries], "<u8").reshape(-1, 1)
+    values = np.array([hits for _, hits in entries], "<u8").reshape(len(entries), -1, 1)
+    return keys.view(np.uint8), values.view(np.uint8)
+
+
+# Recorded with flow logs off: the prefix that each id is made of, and what it was made of.
+@pytest.mark.parametrize(
+    ("expected", "about"),
+    [
+        (152555864995369539, ("deny", EGRESS, 0, "policy", "GlobalNetworkPolicy", "security.gate")),
+        (5091920221193603583, ("deny", INGRESS, 0, "policy", "GlobalNetworkPolicy", "security.gate")),
+        (17852829741050675877, ("pass", EGRESS, 2, "policy", "GlobalNetworkPolicy", "security.gate")),
+        (5287221905599173527, ("allow", INGRESS, 0, "policy", "NetworkPolicy", "ns-b/allow-http")),
+        (4952318419943482964, ("allow", EGRESS, 1, "policy", "NetworkPolicy", "ns-a/egress-rules")),
+        (3603046014518398969, ("deny", EGRESS, 0, "policy", "NetworkPolicy", LONG)),
+        (5860310824970500838, ("allow", EGRESS, 0, "profile", "Profile", "kns.ns-c")),
+        (3430838024578618794, ("allow", INGRESS, 0, "profile", "Profile", "kns.ns-c")),
+        (0x196BE6D8AC106955, ("deny", EGRESS, 0, "policy", "", "security.gate")),  # v3.29
+        (1384899391685263999, ("pass", EGRESS, 2, "policy", "", "security.gate")),  # v3.29: next-tier
+        (15179109609825793839, ("deny", EGRESS, 0, "policy", "", "security.gate")),  # v3.30
+    ],
+)
+def test_a_recorded_rule_has_the_id_that_was_recorded(expected, about):
+    assert expected in rule_ids(*about)
+
+
+@pytest.mark.parametrize(
+    ("expected", "about"),
+    [
+        (8714826741386839106, ("deny", INGRESS, "security")),
+        (1545619793626482357, ("deny", EGRESS, "default")),
+        (18320867814996200297, ("pass", EGRESS, "passtier")),
+        (4774704616106716141, ("pass", INGRESS, "default")),
+    ],
+)
+def test_a_recorded_tiers_end_has_the_id_that_was_recorded(expected, about):
+    assert expected == tier_end_id(*about)
+
+
+def directed(program):
+    """The tiers of a program, each with the direction that its rules have to their own endpoint."""
+    given = EGRESS if program.about.direction == EGRESS else INGRESS
+    for tier in program.tiers:
+        of_other = tier.before_workload and program.about.interface in NAMESPACES
+        yield tier, OTHER[given] if of_other else given
+
+
+def rows_of(source):
+    """What ids are made of and the id of each recorded rule that has one."""
+    for program in source.policies().files.values():
+        profile = f"kns.{NAMESPACES.get(program.about.interface)}"
+        for tier, direction in directed(program):
+            for policy in tier.policies:
+                owner = "profile" if policy.kind == "Profile" else "policy"
+                name = policy.name or profile
+                for rule in policy.rules:
+                    if rule.id:
+                        yield rule.id, direction, (rule.action, rule.position, owner, policy.kind, name)
+
+
+def ids_of(direction, action, *others):
+    return list(rule_ids(action, direction, *others))
+
+
+@pytest.mark.parametrize("name", [one for one in NAMES if "flowlogs" not in one])
+def test_every_recorded_id_is_that_of_its_rule_and_direction(recorded, name):
+    for expected, direction, about in rows_of(recorded(name)):
+        assert expected in ids_of(direction, *about)
+        assert expected not in ids_of(OTHER[direction], *about)
+
+
+@pytest.mark.parametrize("name", [one for one in NAMES if "flowlogs" not in one])
+def test_every_recorded_end_of_a_tier_has_the_id_of_its_direction(recorded, name):
+    for program in recorded(name).policies().files.values():
+        for tier, direction in directed(program):
+            assert tier.end_id in {0, tier.end_action and tier_end_id(tier.end_action, direction, tier.name)}
+
+
+@pytest.mark.parametrize("name", ["v3.30.7/46-flowlogs-enabled.after", "v3.32.1/46-flowlogs-enabled.after"])
+def test_with_flow_logs_no_id_follows_the_formula(recorded, name):
+    rows = list(rows_of(recorded(name)))
+    assert rows
+    assert not [expected for expected, direction, about in rows if expected in ids_of(direction, *about)]
+
+
+# http://www.isthe.com/chongo/src/fnv/test_fnv.c
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", 0xCBF29CE484222325), ("a", 0xAF63DC4C8601EC8C), ("foobar", 0x85944171F73967E8)],
+)
+def test_the_hash_is_fnv_1a(text, expected):
+    assert expected == rules._fnv(text)
+
+
+@given(st.integers(0, 200))
+def test_a_prefix_never_reaches_64_bytes_and_a_short_one_stays(length):
+    prefix = "DPI0|" + "x" * length
+    limited = rules._limited(prefix)
+    assert min(len(prefix), 63) == len(limited)
+    assert (limited == prefix) == (len(prefix) < 63)
+
+
+def test_a_long_prefix_keeps_its_ends():
+    limited = rules._limited(f"DPE0|np/{LONG}")
+    assert "DPE0|np/ns_t4KeCQKZ1Q2Y2Q7QvDjnPRqM5CkiiLOg3fQpgA2rh_shing-0001" == limited
+
+
+def test_v3_29_hashes_a_long_name_whole():
+    assert rules._fnv(f"denyPolicyEgress0{LONG}") in rule_ids("deny", EGRESS, 0, "policy", "", LONG)
+
+
+ABOUT = st.tuples(
+    st.sampled_from(["allow", "deny", "pass", "log"]),
+    st.sampled_from([INGRESS, EGRESS]),
+    st.integers(0),
+    st.sampled_from(["policy", "profile"]),
+    st.sampled_from(["", "Profile", "NetworkPolicy", "KubernetesClusterNetworkPolicy"]) | st.text(),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+@given(ABOUT)
+def test_anything_has_ids_that_a_key_can_hold(about):
+    action, direction, *_, name = about
+    found = [*rule_ids(*about), tier_end_id(action, direction, name)]
+    assert 3 <= len(found) <= 4
+    assert all(0 <= one < 1 << 64 for one in found)
+
+
+@given(st.sampled_from(["NetworkPolicy", "GlobalNetworkPolicy", "KubernetesNetworkPolicy"]), st.integers(0, 999))
+def test_no_two_rules_of_a_policy_share_an_id(kind, position):
+    found = [
+        one
+        for action in ("allow", "deny", "pass")
+        for direction in (INGRESS, EGRESS)
+        for place in (position, position + 1)
+        for one in rule_ids(action, direction, place, "policy", kind, "ns-a/p")
+    ]
+    assert len(found) == len(set(found))
+
+
+def test_hits_of_all_cpus_are_summed_and_come_by_ascending_id():
+    found = decode_rule_hits(*columns((9, [1, 2]), (2, [0, 0]), ((1 << 64) - 1, [1 << 40, 1])))
+    assert [2, 9, (1 << 64) - 1] == found.ids.tolist()
+    assert [0, 3, (1 << 40) + 1] == found.hits.tolist()
+    assert {2: 0, 9: 3, (1 << 64) - 1: (1 << 40) + 1} == found.by_id()
+
+
+def test_a_sum_past_64_bits_wraps():
+    found = decode_rule_hits(*columns((1, [(1 << 64) - 1, 2])))
+    assert {1: 1} == found.by_id()
+
+
+@given(st.dictionaries(ANY_ID, st.integers(0, (1 << 60) - 1)), st.lists(ANY_ID))
+def test_an_id_without_an_entry_has_no_hits_and_every_other_its_own(entries, asked):
+    found = decode_rule_hits(*columns(*((key, [hits]) for key, hits in entries.items())) if entries else empty())
+    ids = np.array([*asked, *entries], np.uint64)
+    assert entries == found.by_id()
+    assert [entries.get(one, 0) for one in ids.tolist()] == found.of(ids).tolist()
+    assert np.uint64 == found.of(ids).dtype
+
+
+def empty(cpus=2):
+    return np.zeros((0, 8), np.uint8), np.zeros((0, cpus, 8), np.uint8)
+
+
+def test_an_empty_map_has_no_hits():
+    found = decode_rule_hits(*empty())
+    assert {} == found.by_id()
+    assert [0, 0] == found.of(np.array([0, 7], np.uint64)).tolist()
+    assert [] == found.of(np.array([], np.uint64)).tolist()
+
+
+@pytest.mark.parametrize(("key_size", "value_size"), [(4, 8), (8, 4), (16, 8), (8, 16), (0, 8), (8, 0)])
+def test_a_map_of_other_sizes_is_an_error_that_says_so(key_size, value_size):
+    with pytest.raises(LayoutError, match=f"keys of {key_size} and values of {value_size} bytes, expected 8 and 8"):
+        decode_rule_hits(np.zeros((1, key_size), np.uint8), np.zeros((1, 2, value_size), np.uint8))
+
+
+def test_a_map_without_cpus_is_an_error():
+    with pytest.raises(LayoutError, match="no value of any CPU"):
+        decode_rule_hits(*empty(cpus=0))
+
+
+def test_a_part_of_a_larger_table_is_decoded_as_well():
+    keys, values = columns((1, [1, 2, 3]), (2, [4, 5, 6]), (3, [7, 8, 9]))
+    assert {1: 4, 3: 16} == decode_rule_hits(keys[::2], values[::2, ::2]).by_id()
+    assert {1: 6, 2: 15, 3: 24} == decode_rule_hits(np.asfortranarray(keys), np.asfortranarray(values)).by_id()
+
+
+@st.composite
+def any_columns(draw):
+    count, copies = draw(st.integers(0, 4)), draw(st.integers(0, 3))
+    sizes = st.integers(0, 17) | st.just(8)
+    any_byte = st.integers(0, 255)
+    keys = draw(arrays.arrays(np.uint8, (count, draw(sizes)), elements=any_byte))
+    return keys, draw(arrays.arrays(np.uint8, (count, copies, draw(sizes)), elements=any_byte))
+
+
+@given(any_columns())
+def test_any_bytes_of_any_shape_are_hits_or_a_layout_error(anything):
+    keys, values = anything
+    try:
+        found = decode_rule_hits(keys, values)
+    except LayoutError:
+        assert (keys.shape[1], values.shape[2]) != (8, 8) or values.shape[1] == 0
+        return
+    assert isinstance(found, RuleHits)
+    assert (len(keys),) == found.ids.shape == found.hits.shape
+    assert sorted(found.ids.tolist()) == found.ids.tolist()
+    assert np.uint64 == found.ids.dtype == found.hits.dtype

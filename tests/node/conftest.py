@@ -1,0 +1,26 @@
+"""A folder on which modes bind, whoever runs the tests."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def as_nobody():
+    """A folder, and no right beyond what its modes give: root becomes another user for the length of the test."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        os.chown(folder, NOBODY, -1)
+        os.seteuid(NOBODY)
+    yield folder
+    if root:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
