@@ -151,7 +151,8 @@ class _Reading:
 
     def _end_host_policy(self) -> None:
         # Where Felix split the program in the middle of host policy, its first part ends with this label too.
-        self._end_profiles()
+        if self.tier is None:
+            self._end_profiles()
         self.done = [replace(tier, before_workload=True) for tier in self.done]
         self.in_host_policy = False
         self.of_host = True

@@ -25,19 +25,19 @@ HITS = Family(
 NO_PROFILE_MATCH_HITS = Family(
     "calico_bpf_no_profile_match_hits_total",
     COUNTER,
-    "Packets denied because no profile of the pod matched, both directions together; also each packet of a pod whose "
-    "workload endpoint Calico does not know yet.",
+    "Packets denied because no profile of an endpoint matched, both directions together; also each packet of a pod "
+    "whose workload endpoint Calico does not know yet.",
 )
 UNATTRIBUTED_IDS = Family(
     "calico_bpf_unattributed_rule_ids",
     GAUGE,
-    "Rule ids with a counter that no policy file explains, such as those of deleted policies.",
+    "Rule ids with a counter to which no policy file gives a name, such as those of deleted policies.",
 )
 UNATTRIBUTED_HITS = Family(
     "calico_bpf_unattributed_rule_hits_total",
     COUNTER,
-    "Hits of a rule id that no policy file explains; id 0 before Calico v3.30 holds tier ends and accepted packets "
-    "together and is no count of drops.",
+    "Hits of a rule id to which no policy file gives a name; id 0 before Calico v3.30 holds tier ends and accepted "
+    "packets together and is no count of drops.",
     ("rule_id",),
 )
 POLICY_INTERFACES = Family(

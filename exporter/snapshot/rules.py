@@ -53,8 +53,9 @@ class RuleTable:
     """The rules that tc programs of this node count, each with the ids of its counters.
 
     `names` are sorted and each stands once; `ids` (uint64) and `owners` have a row for each id, the owner being a place
-    in `names`. `explained` are all ids but 0 that any file names; `carriers` says which existing interfaces carry a
-    policy. `ends_have_ids` says whether tier ends have ids of their own (v3.30), None where no file tells.
+    in `names`. `explained` are all ids but 0 that a file gives to something with a name; `carriers` says which existing
+    interfaces carry a policy. `ends_have_ids` says whether tier ends have ids of their own (v3.30), None where no file
+    tells.
     """
 
     names: tuple[RuleName, ...]
@@ -98,7 +99,7 @@ class Whose:
     ) -> None:
         self.endpoints = {one.interface: one for one in known}
         self._prefixes = prefixes
-        self._contents: dict[tuple[int, str, bool, str], _Content] = {}
+        self._contents: dict[tuple[int, str, bool], _Content] = {}
         self._profiles = dict(self._nameless_profiles(programs))
 
     def is_workload(self, interface: str) -> bool:
@@ -120,7 +121,7 @@ class Whose:
     def content(self, program: PolicyProgram, tier: Tier) -> _Content:
         """The policies and rules of a tier that `program` carries, under their users' names."""
         workload = self.is_workload(program.about.interface)
-        key = (id(tier), program.about.direction, workload, self._profile(program))
+        key = (id(tier), program.about.direction, workload)
         if key not in self._contents:
             self._contents[key] = self._content(program, tier)
         return self._contents[key]
@@ -222,8 +223,10 @@ def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
         for tier in program.tiers:
             content = whose.content(program, tier)
             ends |= {bool(tier.end_action)} if tier.name else set()
-            explained.update(rule_id for _, rule_id, _ in content.rules)
-            for name, rule_id, action in content.rules if at_tc else ():
+            # Nameless profiles would share one series, which falls whenever one of them goes.
+            named = [one for one in content.rules if one[0].policy.name or one[0].policy.kind == TIER]
+            explained.update(rule_id for _, rule_id, _ in named)
+            for name, rule_id, action in named if at_tc else ():
                 if rule_id and action in COUNTED_ACTIONS:
                     name_of.setdefault(rule_id, name)
             for policy in content.policies if alive else ():

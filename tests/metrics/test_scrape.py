@@ -8,11 +8,12 @@ import pytest
 
 from exporter.bpf.maps import MapDenied, MapError
 from exporter.calico import LayoutError
-from exporter.metrics import itself
+from exporter.metrics import endpoints, itself
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.metrics.scrape import (
     COLLECTOR_NAMES,
     ON_BY_DEFAULT,
+    Collected,
     collected_samples,
     exporter_samples,
     make_collectors,
@@ -97,6 +98,29 @@ def test_a_node_without_calico_gives_a_scrape_that_says_so(node, look, series):
     assert all(
         "eBPF dataplane is off" in one.failure for one in results if one.name in ("counters", "endpoints", "maps")
     )
+
+
+def test_a_family_of_two_collectors_stands_once_with_the_samples_of_both(rows):
+    shared, other = Family("test_shared", GAUGE, "Of two.", ("of",)), Family("test_other", GAUGE, "Of one.")
+    first, second = Samples(shared, [(("one",), 1)]), Samples(shared, [(("two",), 2), (("three",), 3)])
+    results = [Collected("a", [first, Samples(other, [((), 7)])], 0.5), Collected("b", [second], 0.5)]
+    expected = [("test_shared", (of,), value) for value, of in enumerate(("one", "two", "three"), 1)]
+    for _ in range(2):  # what a collector keeps for its next scrape is left as it is
+        samples = collected_samples(results)
+        assert [shared, other] == [one.family for one in samples[:2]]
+        assert [*expected, ("test_other", (), 7)] == rows(samples[:2])
+    assert [[1], [2, 3]] == [first.values, second.values]
+
+
+def test_problems_of_endpoints_are_counted_in_one_family_whatever_collectors_are_on(recorded, series):
+    snapshot = recorded("v3.29.7/57-hep-traffic.after")
+    expected = {"endpoints": {("not_ready",), ("counters_missing",)}, "rules": {("policy_error",)}, "maps": set()}
+    for names in (["endpoints"], ["rules"], ["maps"], ["rules", "endpoints"], ON_BY_DEFAULT):
+        samples = collected_samples([run_collector(one, snapshot) for one in make_collectors(names, "core")])
+        found = series(samples, endpoints.PROBLEMS)
+        assert set().union(*(expected.get(name, set()) for name in names)) == set(found)
+        assert 2 == found.get(("policy_error",), 2)
+        assert len(samples) == len({one.family.name for one in samples})
 
 
 def test_collectors_are_made_by_name_in_one_order():
