@@ -57,8 +57,8 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     diff, watch, top, nonzero = given["diff"], given["watch"], given["top"], given["nonzero"]
     if diff is not None and watch is not None:
         raise click.UsageError("--diff looks twice and --watch goes on: take one of them")
-    if node.bundle and (watch is not None or (diff is not None and node.before is None)):
-        raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
+    if node.bundle and watch is not None:
+        raise click.UsageError("--watch looks at a running node and not at bundles")
     if watch is not None:
         from exporter.cli.counters_compare import show_watch
 
@@ -76,6 +76,7 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     every = counters_by_endpoint(snapshot)
     chosen = select((one.endpoint for one in every), wanted.selector)
     shown = [one for one in every if one.endpoint.ifindex in chosen]
+    selected = len(shown)
     if wanted.top is not None:
         shown = [one for one in shown if one.dropped(snapshot.counter_layout)][: wanted.top]
     if wanted.output == "json":
@@ -83,7 +84,9 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
         return
     from exporter.cli.counters_table import print_counters
 
-    print_counters(shown, snapshot.counter_layout, nonzero=nonzero, all_endpoints=wanted.selector == Selector())
+    everyone = wanted.selector == Selector()
+    left_out = selected - len(shown)
+    print_counters(shown, snapshot.counter_layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)
 
 
 def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:

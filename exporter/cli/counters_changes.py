@@ -67,46 +67,52 @@ def counted(
     """
     order = list(_WORDS)
     slots = sorted(layout.slots, key=lambda slot: order.index(slot.category))
-    rates = {one.endpoint.ifindex: one.counters.hooks for one in (changes if recent is None else recent)}
+    lately = changes if recent is None else recent
+    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in lately}
     for change in changes:
         for slot in slots:
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
-                lately = rates.get(change.endpoint.ifindex, {}).get(hook)
-                rate = (lately[slot.number] if lately else 0) / seconds if seconds else None
+                rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
+                per_second = (rate[slot.number] if rate else 0) / seconds if seconds else None
                 if count:
-                    yield Counted(change.endpoint, hook, slot, count, rate)
+                    yield Counted(change.endpoint, hook, slot, count, per_second)
 
 
-def print_changes(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None) -> None:
+def print_changes(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> None:
     """Prints them once: a table in a terminal, lines in a pipe."""
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(changes_view(changes, layout, seconds))
+        console.print(changes_view(changes, layout, seconds, top))
     else:
-        click.echo("\n".join(changes_lines(changes, layout, seconds)))
+        click.echo("\n".join(changes_lines(changes, layout, seconds, top)))
 
 
 def changes_lines(
-    changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, now: datetime | None = None
+    changes: Sequence[EndpointChange],
+    layout: Layout,
+    seconds: float | None,
+    top: int | None,
+    now: datetime | None = None,
 ) -> Iterator[str]:
     """Lines for a pipe: one for each counter that moved, and one for all; each begins with the time, where given."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} " if now else ""
-    for one in counted(changes, layout, seconds):
+    for one in counted(_top(changes, layout, top), layout, seconds):
         words = (one.endpoint.title, one.endpoint.interface, one.way, one.what, str(one.count), _rate(one.per_second))
         yield start + printable("  ".join(filter(None, words)))
     yield from (f"{start}{note}" for note in notes(changes))
-    yield start + total_line(changes, layout, seconds)
+    yield start + total_line(changes, layout, seconds, top)
 
 
 def changes_view(
     changes: Sequence[EndpointChange],
     layout: Layout,
     seconds: float | None,
+    top: int | None,
     recent: Sequence[EndpointChange] | None = None,
 ) -> Group:
     """A table for a terminal; with `recent` changes, one that is shown again and again and has to fit."""
-    rows = list(counted(changes, layout, seconds, recent))
+    rows = list(counted(_top(changes, layout, top), layout, seconds, recent))
     most_rows = None if recent is None else max(shutil.get_terminal_size().lines - _LINES_AROUND, 1)
     table = Table()
     for name in ("ENDPOINT", "DIRECTION", "WHAT"):
@@ -123,7 +129,7 @@ def changes_view(
     below = [Text(note) for note in notes(changes)]
     if most_rows is not None and len(rows) > most_rows:
         below.append(Text(f"{len(rows) - most_rows} more rows do not fit this terminal", style="dim"))
-    return Group(*([table] if rows else []), *below, Text(total_line(changes, layout, seconds)))
+    return Group(*([table] if rows else []), *below, Text(total_line(changes, layout, seconds, top)))
 
 
 def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
@@ -134,28 +140,38 @@ def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
             yield f"{name} appeared in between: what it counted is since then"
         elif change.fate == VANISHED:
             yield f"{name} vanished in between: what it counted last is not known"
-        elif change.reset:
+        if change.reset:
             hooks = " and ".join(map(hook_name, change.reset))
             yield f"{name} began to count anew at {hooks}: what it counted is since then"
+        if change.lost:
+            yield f"{name} has no counters at {' and '.join(map(hook_name, change.lost))} any more"
 
 
-def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None) -> str:
-    """How many endpoints counted, and all drops by reason."""
+def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> str:
+    """How many endpoints counted, all drops by reason, and how many that counted are not shown."""
     moved = [change for change in changes if change.counted]
     dropped = dropped_in_all((change.counters for change in changes), layout)
     packets = sum(dropped.values())
     over = f" in {shown(seconds)}" if seconds else ""
     line = f"{_number(len(moved), 'endpoint')} of {len(changes)} counted, {_number(packets, 'packet')} dropped{over}"
-    return f"{line}: {', '.join(f'{reason} {count}' for reason, count in dropped.items())}" if dropped else line
+    line += f": {', '.join(f'{reason} {count}' for reason, count in dropped.items())}" if dropped else ""
+    hidden = len(moved) - sum(one.counted for one in _top(changes, layout, top))
+    return f"{line}; not shown: {_number(hidden, 'endpoint')} that dropped less" if hidden else line
 
 
-def changes_json(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None) -> dict[str, object]:
+def _top(changes: Sequence[EndpointChange], layout: Layout, top: int | None) -> Sequence[EndpointChange]:
+    return changes if top is None else [one for one in changes if one.counters.dropped(layout)][:top]
+
+
+def changes_json(
+    changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None
+) -> dict[str, object]:
     """The same facts for a program; endpoints that neither counted nor came, went or were reset are left out."""
-    listed = [one for one in changes if one.counted or one.fate or one.reset]
+    listed = [one for one in _top(changes, layout, top) if one.counted or one.fate or one.reset or one.lost]
     return {
         "seconds": seconds,
         "endpoints": [_endpoint_json(one, layout, seconds) for one in listed],
-        "dropped": dropped_in_all((one.counters for one in changes), layout),
+        "dropped": dropped_in_all((one.counters for one in listed), layout),
     }
 
 
@@ -169,6 +185,7 @@ def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None
         "pod": endpoint.pod,
         "fate": change.fate,
         "reset": [hook_name(hook) for hook in change.reset],
+        "lost": [hook_name(hook) for hook in change.lost],
         "counted": [
             {
                 "hook": hook_name(one.hook),

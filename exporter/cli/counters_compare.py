@@ -1,6 +1,7 @@
 """`counters --diff` and `--watch`: takes looks at a node one after another and shows what was counted in between."""
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
@@ -14,22 +15,24 @@ from exporter.cli.counters_changes import changes_json, changes_lines, changes_v
 from exporter.cli.looks import NodeLooks, TimedLook, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.printable import printable
-from exporter.cli.selector import Wanted, select
+from exporter.cli.selector import Selector, Wanted, select
 from exporter.node import NodeError
-from exporter.snapshot.changes import EndpointChange, compare_counters
+from exporter.snapshot.by_endpoint import counters_by_endpoint
+from exporter.snapshot.changes import VANISHED, EndpointChange, compare_counters
+from exporter.snapshot.take import Snapshot
 
 
 def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows what was counted within `seconds`, or between two bundles."""
-    before, after = two_looks(node, seconds)
+    before, after = two_looks(node, seconds, lambda look: _select(look, wanted))
     if before is None:
         raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
     changes = _changes(before, after, wanted)
     layout, passed = after.snapshot.counter_layout, after.seconds_since(before)
     if wanted.output == "json":
-        click.echo(json.dumps(changes_json(changes, layout, passed), indent=2))
+        click.echo(json.dumps(changes_json(changes, layout, passed, wanted.top), indent=2))
     else:
-        print_changes(changes, layout, passed)
+        print_changes(changes, layout, passed, wanted.top)
 
 
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
@@ -37,7 +40,7 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     console = Console(highlight=False)
     looks = NodeLooks(node)
     first = previous = looks.now()
-    _changes(first, first, wanted)  # wrong usage is said at once, not after the first interval
+    _select(first.snapshot, wanted)  # wrong usage is said at once, not after the first interval
     live = Live(console=console, auto_refresh=False) if wanted.output != "json" and console.is_terminal else None
     with live or nullcontext():
         while not looks.stopped:
@@ -55,6 +58,10 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
                 previous = look
 
 
+def _select(look: Snapshot, wanted: Wanted) -> set[int]:
+    return select((one.endpoint for one in counters_by_endpoint(look)), wanted.selector)
+
+
 def _next_whole(looks: NodeLooks, seconds: float) -> TimedLook:
     while True:
         try:
@@ -68,27 +75,37 @@ def _update(live: Live, three: tuple[TimedLook, TimedLook, TimedLook], wanted: W
     first, previous, look = three
     changes, recent = _changes(first, look, wanted, known=True), _changes(previous, look, wanted, known=True)
     passed = look.seconds_since(previous)
-    live.update(changes_view(changes, look.snapshot.counter_layout, passed, recent), refresh=True)
+    view = changes_view(changes, look.snapshot.counter_layout, passed, wanted.top, recent)
+    live.update(view, refresh=True)
 
 
 def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
     changes = _changes(previous, look, wanted, known=True)
     layout, passed, now = look.snapshot.counter_layout, look.seconds_since(previous), datetime.now(UTC)
     if wanted.output == "json":
-        click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed)}))
+        click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed, wanted.top)}))
     else:
-        click.echo("\n".join(changes_lines(changes, layout, passed, now)))
+        click.echo("\n".join(changes_lines(changes, layout, passed, wanted.top, now)))
 
 
 def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
     """The wanted of all changes. One that was `known` before may be gone by now, which is no failure."""
     every = compare_counters(before.snapshot, after.snapshot)
+    if wanted.selector == Selector():
+        return every
+    shown = _selected([one for one in every if one.fate != VANISHED], wanted) or _selected(every, wanted)
+    if not shown and not known:
+        select((one.endpoint for one in every), wanted.selector)  # says who is not there
+    # One that was made again is two: the one that went, and the one that came.
+    names = {(one.endpoint.interface, one.endpoint.pod) for one in shown}
+    return [one for one in every if one in shown or (one.endpoint.interface, one.endpoint.pod) in names]
+
+
+def _selected(changes: Sequence[EndpointChange], wanted: Wanted) -> list[EndpointChange]:
     try:
-        chosen = select((one.endpoint for one in every), wanted.selector)
+        chosen = select((one.endpoint for one in changes), wanted.selector)
+    except click.UsageError:
+        raise
     except click.ClickException:
-        if not known:
-            raise
         return []
-    shown = [one for one in every if one.endpoint.ifindex in chosen]
-    layout = after.snapshot.counter_layout
-    return shown if wanted.top is None else [one for one in shown if one.counters.dropped(layout)][: wanted.top]
+    return [one for one in changes if one.endpoint.ifindex in chosen]

@@ -27,8 +27,12 @@ _WORKLOAD_COLUMNS = {TC_INGRESS: "FROM POD (tc ingress)", TC_EGRESS: "TO POD (tc
 _HOST_COLUMNS = {TC_INGRESS: "IN (tc ingress)", TC_EGRESS: "OUT (tc egress)", XDP: "XDP"}
 
 
-def print_counters(shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool) -> None:
-    """Prints these endpoints in their order. `nonzero` leaves out zero rows and endpoints that have nothing else."""
+def print_counters(
+    shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool, left_out: int = 0
+) -> None:
+    """Prints these endpoints in their order. `nonzero` leaves out zero rows and endpoints that have nothing else;
+    `left_out` is how many endpoints dropped too little to be among the shown.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
@@ -46,7 +50,7 @@ def print_counters(shown: Sequence[EndpointCounters], layout: Layout, *, nonzero
         least = Measurement.get(console, console.options, table).minimum
         console.print(table, width=max(console.width, least), crop=False)
     console.print(_total_line(shown, layout), soft_wrap=True)
-    hidden = _hidden_line(hidden_endpoints, hidden_rows if nonzero else 0)
+    hidden = _hidden_line(hidden_endpoints, hidden_rows if nonzero else 0, left_out)
     if hidden:
         console.print(hidden, soft_wrap=True)
 
@@ -106,8 +110,8 @@ def _total_line(shown: Sequence[EndpointCounters], layout: Layout) -> Text:
     return Text(f"{line}: {reasons}" if reasons else line)
 
 
-def _hidden_line(endpoints: int, rows: int) -> Text | None:
-    parts = []
+def _hidden_line(endpoints: int, rows: int, left_out: int) -> Text | None:
+    parts = [f"{_count(left_out, 'endpoint')} that dropped less"] if left_out else []
     if endpoints:
         parts.append(f"{_count(endpoints, 'endpoint')} without a counter to show")
     if rows:

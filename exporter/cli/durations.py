@@ -26,6 +26,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 def shown(seconds: float) -> str:
     """The length of time for a person."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+    number, unit = (
+        (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
+    )
+    return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"

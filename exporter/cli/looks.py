@@ -1,6 +1,7 @@
 """Several looks at one node after another, or at two bundles of it, for commands that compare."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,20 +46,28 @@ class NodeLooks:
         return _read(self.settled())
 
     def after(self, seconds: float) -> TimedLook:
-        """A look after this time. Ctrl-C while it waits brings it at once, and `stopped` says so."""
+        """A look after this time. Ctrl-C brings it at once, and `stopped` says so."""
         try:
             time.sleep(seconds)
+            return _read(Snapshot(self._source, self._settings, self._memory))
         except KeyboardInterrupt:
             self.stopped = True
         return _read(Snapshot(self._source, self._settings, self._memory))
 
 
-def two_looks(options: NodeOptions, seconds: float) -> tuple[TimedLook | None, TimedLook]:
-    """Two looks at the node, `seconds` apart, or at two bundles; of one bundle the only one."""
+def two_looks(
+    options: NodeOptions, seconds: float, check: Callable[[Snapshot], object]
+) -> tuple[TimedLook | None, TimedLook]:
+    """Two looks at the node, `seconds` apart, or at two bundles; of one bundle the only one.
+
+    `check` sees the first look at a node before the wait, and raises where it makes no sense to wait.
+    """
     if options.bundle is not None:
         return _look_at(options, options.before) if options.before else None, _look_at(options, options.bundle)
     looks = NodeLooks(options)
-    return looks.now(), looks.after(seconds)
+    first = looks.now()
+    check(first.snapshot)
+    return first, looks.after(seconds)
 
 
 def _read(look: Snapshot) -> TimedLook:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -64,8 +64,11 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     for problem in after.policies.problems:
         click.echo(printable(problem), err=True)
     if not any(after.policies.files.values()):
-        raise click.ClickException(_OFF)
-    programs = _programs(after, selector, _hits(before, after), wanted)
+        raise click.ClickException("none of Calico's policy files could be read" if after.policies.unread else _OFF)
+    hits = _hits(before, after)
+    if hits is None:
+        wanted = replace(wanted, nonzero=False)  # what is not known may have been hit
+    programs = _programs(after, selector, hits, wanted)
     members = _members(after, programs) if wanted.ip_sets else {}
     if output == "json":
         listed = [_program_json(after, one, members, wanted) for one in programs]
@@ -73,7 +76,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
         return
     from exporter.cli.policy_table import print_policy
 
-    print_policy(merged(programs), members, nonzero=wanted.nonzero, one_by_one=selector != Selector())
+    print_policy(merged(programs), members, nonzero=wanted.nonzero)
     if wanted.instructions:
         for one in programs:
             _print_instructions(after, one)
@@ -158,7 +161,7 @@ def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None,
         {
             "name": name,
             "number": None if number is None else f"{number:#x}",
-            **({"members": None if members is None else members.get(number or 0, ())} if wanted.ip_sets else {}),
+            **({"members": members.get(number, ()) if members and number else None} if wanted.ip_sets else {}),
         }
         for name, number in rule.ip_sets.items()
     ]

@@ -21,7 +21,7 @@ Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 _Row = tuple[str, str, str, str]
 
 
-def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzero: bool, one_by_one: bool) -> None:
+def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzero: bool) -> None:
     """Prints these programs; `nonzero` leaves out what has no hit, and says how much that was."""
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -31,7 +31,7 @@ def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzer
     for program in programs:
         shown = list(_rows(program, members, nonzero=nonzero))
         hidden += sum(map(_is_counter, _rows(program, members, nonzero=False))) - sum(map(_is_counter, shown))
-        if nonzero and not shown and not program.error and not one_by_one:
+        if nonzero and not shown and not program.error:
             continue
         if program.endpoint is not previous:
             console.print(_title(program), style="bold", soft_wrap=True)

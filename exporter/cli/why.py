@@ -16,8 +16,10 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.printable import say
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.node.endpoints import Endpoint
-from exporter.snapshot.explain import CountingRule, Drop, Explanation, OtherDropper, explain
+from exporter.snapshot.counting_rules import CountingRule
+from exporter.snapshot.explain import Drop, Explanation, OtherDropper, explain
 from exporter.snapshot.rules import END_OF_TIER
+from exporter.snapshot.take import Snapshot
 
 LOSES_PACKETS = 3
 _MOST_OTHERS = 10
@@ -42,7 +44,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
         click.echo(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_looks(node, seconds)
+    before, after = two_looks(node, seconds, lambda look: _one(look, selector))
     explanation = explain(before.snapshot if before else None, after.snapshot, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":
@@ -55,13 +57,19 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
 
 
 def _endpoint(before: TimedLook | None, after: TimedLook, selector: Selector) -> Endpoint:
-    now = after.snapshot.endpoints.by_index
-    then = before.snapshot.endpoints.by_index if before else {}
-    known = [*now.values(), *(one for ifindex, one in then.items() if ifindex not in now)]
-    chosen = select(known, selector)
+    try:
+        return _one(after.snapshot, selector)
+    except click.ClickException:
+        if before is None:
+            raise
+        return _one(before.snapshot, selector)  # it may be gone by now
+
+
+def _one(look: Snapshot, selector: Selector) -> Endpoint:
+    chosen = select(look.endpoints.by_index.values(), selector)
     if len(chosen) > 1:
         raise click.UsageError(f"why explains one endpoint, and {len(chosen)} fit: name one with --interface")
-    return next(one for one in known if one.ifindex in chosen)
+    return look.endpoints.of(chosen.pop())
 
 
 def _lines(explanation: Explanation, seconds: float | None) -> Iterator[tuple[str, str]]:
@@ -117,13 +125,16 @@ def _share(rule: CountingRule, drop: Drop, *, window: bool) -> str:
     if rule.others and (rule.others_dropping or rule.action != "deny" or not window):
         sharing = "1 other endpoint shares" if rule.others == 1 else f"{rule.others} other endpoints share"
         return f"this number is for the whole node, and {sharing} the rule: it may be theirs"
-    if rule.action != "deny":
-        return "no other endpoint of this node carries it; it denied nothing itself"
     alone = "no other endpoint of this node carries it"
     if rule.others:
         sharing = "the other endpoint that shares it" if rule.others == 1 else f"the {rule.others} others that share it"
         alone = f"{sharing} dropped nothing by policy in this time"
-    return f"{alone}: it denied {'these' if rule.hits == drop.packets else f'{rule.hits} of its'} packets"
+    if rule.action != "deny":
+        return f"{alone}; it denied nothing itself"
+    if not window:
+        return alone
+    # Hits can be more by what was counted at the other hook, or between the reading of the two maps.
+    return f"{alone}: it denied {'these' if rule.hits >= drop.packets else f'{rule.hits} of its'} packets"
 
 
 def _other_lines(explanation: Explanation) -> Iterator[str]:

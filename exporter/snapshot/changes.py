@@ -4,7 +4,7 @@ Pure over two snapshots. A counter that fell has begun anew, so what it shows is
 `increase()` has it; nothing is ever negative.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,12 +25,13 @@ _Hooks = Mapping[int, tuple[int, ...]]
 class EndpointChange:
     """What was counted at an endpoint between two looks, by hook and slot.
 
-    `reset` are the hooks whose counters began anew in between: theirs is what was counted since. `fate` is `appeared`,
-    `vanished` (nothing is known then) or empty.
+    `reset` are the hooks whose counters began anew in between: theirs is what was counted since. `lost` are those whose
+    entry is gone. `fate` is `appeared`, `vanished` (nothing is known then) or empty.
     """
 
     counters: EndpointCounters
     reset: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
     fate: str = ""
 
     @property
@@ -55,7 +56,7 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
     earlier = {_identity(one.endpoint): one for one in counters_by_endpoint(before)}
     now = {_identity(one.endpoint): one for one in counters_by_endpoint(after)}
     changes = [_change(earlier.get(key), one) for key, one in now.items()]
-    changes += [EndpointChange(replace(one, hooks={}), (), VANISHED) for key, one in earlier.items() if key not in now]
+    changes += [EndpointChange(replace(one, hooks={}), fate=VANISHED) for key, one in earlier.items() if key not in now]
     return sorted(changes, key=lambda change: _rank(change, layout))
 
 
@@ -66,11 +67,6 @@ def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
     return {rule_id: count for rule_id, count in zip(after.ids.tolist(), hits.tolist(), strict=True) if count}
 
 
-def changed_packets(changes: Sequence[EndpointChange], layout: Layout) -> int:
-    """All packets dropped between the two looks."""
-    return sum(sum(change.counters.dropped(layout).values()) for change in changes)
-
-
 def _identity(endpoint: Endpoint) -> tuple[int, str]:
     # An index can be another interface's by now.
     return endpoint.ifindex, endpoint.interface
@@ -78,7 +74,7 @@ def _identity(endpoint: Endpoint) -> tuple[int, str]:
 
 def _change(before: EndpointCounters | None, after: EndpointCounters) -> EndpointChange:
     if before is None:
-        return EndpointChange(after, (), APPEARED)
+        return EndpointChange(after, fate=APPEARED)
     hooks: dict[int, tuple[int, ...]] = {}
     reset = []
     for hook, row in after.hooks.items():
@@ -86,8 +82,8 @@ def _change(before: EndpointCounters | None, after: EndpointCounters) -> Endpoin
         fell = any(now < then for now, then in zip(row, earlier, strict=True))
         hooks[hook] = row if fell else tuple(now - then for now, then in zip(row, earlier, strict=True))
         reset += [hook] if fell else []
-    reset += [hook for hook in before.hooks if hook not in after.hooks]
-    return EndpointChange(EndpointCounters(after.endpoint, hooks), tuple(reset))
+    lost = tuple(hook for hook in before.hooks if hook not in after.hooks)
+    return EndpointChange(EndpointCounters(after.endpoint, hooks), tuple(reset), lost)
 
 
 def _rank(change: EndpointChange, layout: Layout) -> tuple[int, int, str]:

@@ -90,7 +90,13 @@ def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:
     found: list[CountedProgram] = []
     for one in programs:
         last = found[-1] if found else None
-        if last and last.hook == one.hook and last.error == one.error and _rules_of(last) == _rules_of(one):
+        if (
+            last
+            and last.endpoint == one.endpoint
+            and last.hook == one.hook
+            and last.error == one.error
+            and _rules_of(last) == _rules_of(one)
+        ):
             found[-1] = replace(
                 last,
                 families=(*last.families, *one.families),
@@ -171,7 +177,11 @@ def _rule(rule: Rule, hits: Mapping[int, int] | None) -> CountedRule:
 
 def _rules_of(program: CountedProgram) -> list[object]:
     return [
-        (tier.name, tier.end_action, [(policy.name, [rule.id for rule in policy.rules]) for policy in tier.policies])
+        (
+            tier.name,
+            tier.end_action,
+            [(policy.name, [(rule.id, rule.ip_sets) for rule in policy.rules]) for policy in tier.policies],
+        )
         for tier in program.tiers
     ]
 
