@@ -119,6 +119,7 @@ def pin_counters(pins: Path, ifindex: int) -> PinnedMap:
 
 
 def pin_states(pins: Path, ifindex: int) -> PinnedMap:
+    PinnedMap(pins / "cali_rule_ctrs2", PERCPU_HASH, 8, 8, max_entries=10000)
     made = PinnedMap(pins / "cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
     workload, ready = 0x1, 0x2 | 0x4
     made.put(u32(ifindex), interface_state(workload | ready, INTERFACE, 52))
@@ -194,7 +195,7 @@ def test_packets_to_the_pod_count_as_inbound(node, serving):
 
 def test_a_scrape_of_the_node_is_whole(node, serving):
     samples = serving.scrape()
-    assert {"counters": 1, "endpoints": 1, "maps": 1} == success(samples)
+    assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     pod = {"interface": INTERFACE, "namespace": "ns-a", "pod": "client"}
     assert 1 == samples[sample("calico_bpf_endpoint_info", **pod, endpoint_kind="workload", ifindex=str(node.ifindex))]
     assert 1 == samples[sample("calico_bpf_endpoint_address_info", **pod, ip=POD, ip_family="4")]

@@ -45,11 +45,22 @@ def make_server(bpf_fs, tmp_path):
 
 
 @pytest.fixture
-def states(make_map):
+def rules(make_map):
+    """The rule counter map, without a hit."""
+    return rules_of(make_map)
+
+
+@pytest.fixture
+def states(make_map, rules):
     """The interface state map of a node with one workload, which exists nowhere but in the maps."""
+    del rules
     made = make_map("cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
     made.put(u32(FAR), interface_state(0x1 | 0x2, "cali0123456789a", 52))
     return made
+
+
+def rules_of(make_map):
+    return make_map("cali_rule_ctrs2", PERCPU_HASH, 8, 8, max_entries=10000)
 
 
 def counters_of(make_map, slots: int, name: str = "cali_counters6", **more: int):
@@ -151,9 +162,10 @@ def test_maps_that_appear_while_it_serves_are_picked_up(make_map, make_server):
     made = make_map("cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
     made.put(u32(FAR), interface_state(0x1 | 0x2, "cali0123456789a", 52))
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 3}))
+    rules_of(make_map)
     everything = server.scrape()
-    assert {"counters": 0, "endpoints": 0, "maps": 0} == success(nothing)
-    assert {"counters": 1, "endpoints": 1, "maps": 1} == success(everything)
+    assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 0} == success(nothing)
+    assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(everything)
     assert 3 == total_of(everything)
     assert (503, True) == (status, "eBPF dataplane is off" in reasons)
     assert 200 == server.get("/readyz")[0]
@@ -162,7 +174,7 @@ def test_maps_that_appear_while_it_serves_are_picked_up(make_map, make_server):
 def test_a_missing_file_system_is_served_as_a_failure_of_every_collector(bpf_fs, tmp_path):
     server = Serving(bpf_fs / "none", tmp_path, tmp_path / "serve.log")
     try:
-        assert {"counters": 0, "endpoints": 0, "maps": 0} == success(server.scrape())
+        assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 0} == success(server.scrape())
         assert 200 == server.get("/healthz")[0]
     finally:
         server.end()
@@ -177,7 +189,7 @@ def test_ten_thousand_leftover_interfaces_are_counted_and_not_shown(make_map, st
     unknown = {labels["interface"] for labels in labels_of(samples, SAMPLE) if labels["direction"] == ""}
     assert {f"ifindex:{FAR + number}" for number in range(1, 101)} == unknown
     assert 10_000 == samples[sample("calico_bpf_unknown_interfaces")]
-    assert {"counters": 1, "endpoints": 1, "maps": 1} == success(samples)
+    assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert 9 == total_of(samples)
     assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters")]
     endpoints = [one for one in labels_of(samples, "calico_bpf_endpoint_info") if one["endpoint_kind"] == "unknown"]
@@ -188,7 +200,7 @@ def assert_only_the_counters_fail(server: Serving, complaint: str) -> None:
     """Everything else is whole, and the log says once what is wrong."""
     server.scrape()
     samples = server.scrape()
-    assert {"counters": 0, "endpoints": 1, "maps": 1} == success(samples)
+    assert {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
     assert sample("calico_bpf_unknown_interfaces") not in samples
     assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
@@ -231,7 +243,7 @@ def test_a_counter_map_of_another_type_never_breaks_a_scrape(make_map, states, m
         made.put(u32(FAR, 0), u64(*range(27)))
     server = make_server()
     samples = server.scrape()
-    assert {"endpoints": 1, "maps": 1} == {name: well for name, well in success(samples).items() if name != "counters"}
+    assert {"endpoints": 1, "rules": 1, "maps": 1} == {name: well for name, well in success(samples).items() if name != "counters"}
     assert "unforeseen" not in server.log.read_text()
 
 
@@ -239,7 +251,7 @@ def test_an_odd_interface_state_map_fails_all_that_needs_it_and_nothing_else(mak
     make_map("cali_iface4", HASH, 4, 33).put(u32(FAR), b"\1" * 33)
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 4}))
     samples = make_server().scrape()
-    assert {"counters": 0, "endpoints": 0, "maps": 1} == success(samples)
+    assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
     assert 1 == samples[sample("calico_bpf_map_entries", map="counters")]
     assert ["27"] == slots_of(samples)
