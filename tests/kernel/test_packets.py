@@ -285,7 +285,7 @@ def test_check_finds_what_is_needed(node):
     found = {one["subject"]: one["state"] for one in json.loads(done.stdout)}
     assert 0 == done.returncode, done.stdout
     notes = {subject for subject, state in found.items() if state == "note"}
-    assert {"rule counters", "policy debug"} == notes
+    assert {"policy debug"} == notes
     assert "missing" not in found.values()
 
 
