@@ -17,7 +17,7 @@ class Reason:
 REASONS = {
     "policy": Reason(
         "a rule, a tier's end or a missing profile match denied them",
-        "compare the rules that counted with what these packets are; `policy` shows all rules in order",
+        "compare what these packets are with the endpoint's rules; `policy` shows them in order",
     ),
     "too_short": Reason(
         "a header was cut off: the packet ends before its IP, TCP, UDP or ICMP header does",

@@ -1,6 +1,5 @@
 """What changed between two looks, as a table for a terminal, as lines for a pipe, or as JSON."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +26,6 @@ _WORDS = {
     TOTAL: "entered",
 }
 _PER_FLOW = ("policy", "failsafe")
-_LINES_AROUND = 9  # of a table that has to fit a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +53,25 @@ class Counted:
         return f"{word}: {self.slot.reason}" if self.slot.reason else word
 
 
-def counted(
-    changes: Sequence[EndpointChange],
-    layout: Layout,
-    seconds: float | None,
-    recent: Sequence[EndpointChange] | None = None,
-) -> Iterator[Counted]:
-    """The counters that moved, in the order of the endpoints, drops of each first.
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """The changes of the last interval, and its seconds: what rates are made of where a view goes on."""
 
-    `seconds` is the time of the `recent` changes, from which the rates are; of `changes` itself without them.
-    """
+    changes: Sequence[EndpointChange]
+    seconds: float | None
+
+
+def counted(changes: Sequence[EndpointChange], layout: Layout, lately: Lately) -> Iterator[Counted]:
+    """The counters that moved, in the order of the endpoints, drops of each first, with the rates of `lately`."""
     order = list(_WORDS)
     slots = sorted(layout.slots, key=lambda slot: order.index(slot.category))
-    lately = changes if recent is None else recent
-    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in lately}
+    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in lately.changes}
     for change in changes:
         for slot in slots:
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
                 rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
-                per_second = (rate[slot.number] if rate else 0) / seconds if seconds else None
+                per_second = (rate[slot.number] if rate else 0) / lately.seconds if lately.seconds else None
                 if count:
                     yield Counted(change.endpoint, hook, slot, count, per_second)
 
@@ -97,7 +94,7 @@ def changes_lines(
 ) -> Iterator[str]:
     """Lines for a pipe: one for each counter that moved, and one for all; each begins with the time, where given."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} " if now else ""
-    for one in counted(_top(changes, layout, top), layout, seconds):
+    for one in counted(_top(changes, layout, top), layout, Lately(changes, seconds)):
         words = (one.endpoint.title, one.endpoint.interface, one.way, one.what, str(one.count), _rate(one.per_second))
         yield start + printable("  ".join(filter(None, words)))
     yield from (f"{start}{note}" for note in notes(changes))
@@ -109,11 +106,11 @@ def changes_view(
     layout: Layout,
     seconds: float | None,
     top: int | None,
-    recent: Sequence[EndpointChange] | None = None,
+    lately: Lately | None = None,
+    most: int | None = None,
 ) -> Group:
-    """A table for a terminal; with `recent` changes, one that is shown again and again and has to fit."""
-    rows = list(counted(_top(changes, layout, top), layout, seconds, recent))
-    most_rows = None if recent is None else max(shutil.get_terminal_size().lines - _LINES_AROUND, 1)
+    """A table for a terminal and what is to say below it; of rows and of notes at most `most` each, if given."""
+    rows = list(counted(_top(changes, layout, top), layout, lately or Lately(changes, seconds)))
     table = Table()
     for name in ("ENDPOINT", "DIRECTION", "WHAT"):
         table.add_column(name, overflow="fold")
@@ -121,15 +118,35 @@ def changes_view(
     table.add_column("COUNT", justify="right", min_width=longest, no_wrap=True)
     table.add_column("PER SECOND", justify="right", no_wrap=True)
     previous = None
-    for one in rows[:most_rows]:
+    for one in rows[:most]:
         title = "" if one.endpoint is previous else printable(one.endpoint.title)
         style = "bold red" if one.slot.category == DROPPED else ""
         table.add_row(Text(title), one.way, Text(one.what, style=style), Text(str(one.count)), _rate(one.per_second))
         previous = one.endpoint
-    below = [Text(note) for note in notes(changes)]
-    if most_rows is not None and len(rows) > most_rows:
-        below.append(Text(f"{len(rows) - most_rows} more rows do not fit this terminal", style="dim"))
-    return Group(*([table] if rows else []), *below, Text(total_line(changes, layout, seconds, top)))
+    said = list(notes(changes))
+    below = [Text(note) for note in said[:most]]
+    if most is not None:
+        hidden = max(len(rows) - most, 0) + max(len(said) - most, 0)
+        below += [Text(f"{hidden} more lines do not fit this terminal", style="dim")] if hidden else []
+    shown_table = [table] if rows[:most] else []
+    return Group(*shown_table, *below, Text(total_line(changes, layout, seconds, top)))
+
+
+def fitting_view(
+    console: Console,
+    changes: Sequence[EndpointChange],
+    layout: Layout,
+    seconds: float | None,
+    top: int | None,
+    lately: Lately,
+) -> Group:
+    """A view that is no higher than the terminal, whose rows may be folded."""
+    most = console.height
+    while True:
+        view = changes_view(changes, layout, seconds, top, lately, most)
+        if most == 0 or len(console.render_lines(view)) < console.height:
+            return view
+        most = most * 3 // 4
 
 
 def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
@@ -196,7 +213,7 @@ def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None
                 "count": one.count,
                 "per_second": one.per_second,
             }
-            for one in counted([change], layout, seconds)
+            for one in counted([change], layout, Lately([change], seconds))
         ],
     }
 

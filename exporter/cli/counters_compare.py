@@ -11,7 +11,7 @@ from rich.live import Live
 
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
-from exporter.cli.counters_changes import changes_json, changes_lines, changes_view, print_changes
+from exporter.cli.counters_changes import Lately, changes_json, changes_lines, fitting_view, print_changes
 from exporter.cli.looks import NodeLooks, TimedLook, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.printable import printable
@@ -41,7 +41,8 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     looks = NodeLooks(node)
     first = previous = looks.now()
     _select(first.snapshot, wanted)  # wrong usage is said at once, not after the first interval
-    live = Live(console=console, auto_refresh=False) if wanted.output != "json" and console.is_terminal else None
+    in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
+    live = Live(console=console, auto_refresh=False) if in_place else None
     with live or nullcontext():
         while not looks.stopped:
             try:
@@ -74,9 +75,9 @@ def _next_whole(looks: NodeLooks, seconds: float) -> TimedLook:
 def _update(live: Live, three: tuple[TimedLook, TimedLook, TimedLook], wanted: Wanted) -> None:
     first, previous, look = three
     changes, recent = _changes(first, look, wanted, known=True), _changes(previous, look, wanted, known=True)
-    passed = look.seconds_since(previous)
-    view = changes_view(changes, look.snapshot.counter_layout, passed, wanted.top, recent)
-    live.update(view, refresh=True)
+    layout, top = look.snapshot.counter_layout, wanted.top
+    lately = Lately(recent, look.seconds_since(previous))
+    live.update(fitting_view(live.console, changes, layout, look.seconds_since(first), top, lately), refresh=True)
 
 
 def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
@@ -93,7 +94,8 @@ def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool
     every = compare_counters(before.snapshot, after.snapshot)
     if wanted.selector == Selector():
         return every
-    shown = _selected([one for one in every if one.fate != VANISHED], wanted) or _selected(every, wanted)
+    present = [one for one in every if one.fate != VANISHED]
+    shown = _selected(present, wanted, known=known) or _selected(every, wanted, known=known)
     if not shown and not known:
         select((one.endpoint for one in every), wanted.selector)  # says who is not there
     # One that was made again is two: the one that went, and the one that came.
@@ -101,11 +103,15 @@ def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool
     return [one for one in every if one in shown or (one.endpoint.interface, one.endpoint.pod) in names]
 
 
-def _selected(changes: Sequence[EndpointChange], wanted: Wanted) -> list[EndpointChange]:
+def _selected(changes: Sequence[EndpointChange], wanted: Wanted, *, known: bool) -> list[EndpointChange]:
     try:
         chosen = select((one.endpoint for one in changes), wanted.selector)
     except click.UsageError:
-        raise
+        if not known:
+            raise
+        # A second pod of that name has come since: both are shown.
+        name = (wanted.selector.pod or "").rpartition("/")[2]
+        return [one for one in changes if one.endpoint.pod == name]
     except click.ClickException:
         return []
     return [one for one in changes if one.endpoint.ifindex in chosen]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import click
+
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
 from exporter.cli.node import open_source, settings_of, settled
@@ -17,10 +19,14 @@ from exporter.snapshot.take import Memory, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class TimedLook:
-    """A look whose counters have been read, and when: seconds on some clock, None where a bundle does not say."""
+    """A look whose counters have been read, and when: seconds on some clock, None where a bundle does not say.
+
+    `node` is the name of the node that a bundle was made on, where it says.
+    """
 
     snapshot: Snapshot
     at: float | None
+    node: str = ""
 
     def seconds_since(self, earlier: "TimedLook") -> float | None:
         """Seconds between two looks; None where they are not known or do not pass."""
@@ -63,11 +69,21 @@ def two_looks(
     `check` sees the first look at a node before the wait, and raises where it makes no sense to wait.
     """
     if options.bundle is not None:
-        return _look_at(options, options.before) if options.before else None, _look_at(options, options.bundle)
+        return _bundles(options, options.bundle)
     looks = NodeLooks(options)
     first = looks.now()
     check(first.snapshot)
     return first, looks.after(seconds)
+
+
+def _bundles(options: NodeOptions, path: Path) -> tuple[TimedLook | None, TimedLook]:
+    after = _look_at(options, path)
+    before = _look_at(options, options.before) if options.before else None
+    if before and before.node != after.node:
+        raise click.UsageError(f"the bundles are of two nodes: {before.node} and {after.node}")
+    if before and before.at is not None and after.at is not None and before.at > after.at:
+        raise click.UsageError("the first bundle is the later one: give them in the order in which they were made")
+    return before, after
 
 
 def _read(look: Snapshot) -> TimedLook:
@@ -78,6 +94,8 @@ def _read(look: Snapshot) -> TimedLook:
         _ = look.rule_hits
     with suppress(MapError, LayoutError, NodeError):
         _ = look.endpoints
+    with suppress(MapError, LayoutError, NodeError):
+        _ = look.rules
     return TimedLook(look, at)
 
 
@@ -89,12 +107,12 @@ def _look_at(options: NodeOptions, path: Path) -> TimedLook:
     at = None
     with suppress(KeyError, ValueError, OverflowError):
         at = datetime.fromisoformat(bundle.about["made"]).timestamp()
-    return TimedLook(Snapshot(bundle, settings_of(options), memory), at)
+    return TimedLook(Snapshot(bundle, settings_of(options), memory), at, bundle.about.get("node", ""))
 
 
 def one_look(options: NodeOptions) -> tuple[Snapshot | None, Snapshot]:
     """A look at the node now, or at a bundle; the first is that at the earlier of two bundles, if there are two."""
     if options.bundle is None:
         return None, NodeLooks(options).settled()
-    before = _look_at(options, options.before).snapshot if options.before else None
-    return before, _look_at(options, options.bundle).snapshot
+    before, after = _bundles(options, options.bundle)
+    return before.snapshot if before else None, after.snapshot

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -70,8 +71,9 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
         wanted = replace(wanted, nonzero=False)  # what is not known may have been hit
     programs = _programs(after, selector, hits, wanted)
     members = _members(after, programs) if wanted.ip_sets else {}
+    contents = _contents(after) if wanted.instructions else {}
     if output == "json":
-        listed = [_program_json(after, one, members, wanted) for one in programs]
+        listed = [_program_json(one, members, wanted, contents) for one in programs]
         click.echo(json.dumps({"programs": listed}, indent=2))
         return
     from exporter.cli.policy_table import print_policy
@@ -79,7 +81,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     print_policy(merged(programs), members, nonzero=wanted.nonzero)
     if wanted.instructions:
         for one in programs:
-            _print_instructions(after, one)
+            _print_instructions(contents, one)
 
 
 def _programs(
@@ -124,7 +126,9 @@ def _set_names(program: CountedProgram) -> Iterator[str]:
                 yield from rule.ip_sets
 
 
-def _program_json(look: Snapshot, program: CountedProgram, members: Members, wanted: Shown) -> dict[str, object]:
+def _program_json(
+    program: CountedProgram, members: Members, wanted: Shown, contents: Mapping[str, bytes]
+) -> dict[str, object]:
     endpoint, family = program.endpoint, program.families[0]
 
     def rules(listed: Sequence[CountedRule]) -> list[dict[str, object]]:
@@ -152,7 +156,7 @@ def _program_json(look: Snapshot, program: CountedProgram, members: Members, wan
             for tier in program.tiers
         ],
         "no_profile_match_hits": program.no_profile_match,
-        **({"instructions": list(_instructions_json(look, program))} if wanted.instructions else {}),
+        **({"instructions": list(_instructions_json(contents, program))} if wanted.instructions else {}),
     }
 
 
@@ -161,7 +165,7 @@ def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None,
         {
             "name": name,
             "number": None if number is None else f"{number:#x}",
-            **({"members": members.get(number, ()) if members and number else None} if wanted.ip_sets else {}),
+            **({"members": _known_members(members, number)} if wanted.ip_sets else {}),
         }
         for name, number in rule.ip_sets.items()
     ]
@@ -177,18 +181,28 @@ def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None,
     }
 
 
-def _instructions_json(look: Snapshot, program: CountedProgram) -> Iterator[dict[str, object]]:
+def _known_members(members: Mapping[int, tuple[str, ...]] | None, number: int | None) -> tuple[str, ...] | None:
+    return None if members is None or number is None else members.get(number, ())
+
+
+def _contents(look: Snapshot) -> Mapping[str, bytes]:
+    try:
+        return look.source.policy_files().files
+    except NodeError as error:
+        click.echo(printable(f"without instructions: {error}"), err=True)
+        return {}
+
+
+def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[dict[str, object]]:
     for name in program.files:
-        try:
-            for one in PolicyFile(look.source.policy_files().files.get(name, b"")).instructions():
+        with suppress(PolicyDebugError):  # it may have changed since it was read
+            for one in PolicyFile(contents.get(name, b"")).instructions():
                 yield {**asdict(one), "code": one.code.hex()}
-        except (PolicyDebugError, NodeError):
-            return  # changed since it was read
 
 
-def _print_instructions(look: Snapshot, program: CountedProgram) -> None:
+def _print_instructions(contents: Mapping[str, bytes], program: CountedProgram) -> None:
     click.echo(f"\n{printable(', '.join(program.files))}:")
-    for place, one in enumerate(_instructions_json(look, program)):
+    for place, one in enumerate(_instructions_json(contents, program)):
         for comment in one["comments"]:  # type: ignore[attr-defined]
             click.echo(f"       // {printable(comment)}")
         for label in one["labels"]:  # type: ignore[attr-defined]

@@ -128,8 +128,11 @@ def _match(rule: CountedRule, program: CountedProgram, members: Members) -> str:
         if number is None or not members:
             continue
         found = [one for family in program.families for one in members.get(family, {}).get(number, ())]
+        members_shown = found[:_MOST_MEMBERS] + [
+            f"IPv{one} not known" for one in program.families if one not in members
+        ]
         more = f" and {len(found) - _MOST_MEMBERS} more" if len(found) > _MOST_MEMBERS else ""
-        parts.append(f"{name} = {{{', '.join(found[:_MOST_MEMBERS])}{more}}}")
+        parts.append(f"{name} = {{{', '.join(members_shown)}{more}}}")
     return "; ".join(parts)
 
 

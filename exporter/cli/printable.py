@@ -31,5 +31,5 @@ def say(line: str, style: str = "") -> None:
 
 
 def colours() -> bool | None:
-    """False where the user wants none anywhere (https://no-color.org); else None: click looks at the terminal."""
-    return False if os.environ.get("NO_COLOR") else None
+    """False where the user wants none (https://no-color.org) or the terminal has none; else None: click looks."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

@@ -133,8 +133,9 @@ def _share(rule: CountingRule, drop: Drop, *, window: bool) -> str:
         return f"{alone}; it denied nothing itself"
     if not window:
         return alone
-    # Hits can be more by what was counted at the other hook, or between the reading of the two maps.
-    return f"{alone}: it denied {'these' if rule.hits >= drop.packets else f'{rule.hits} of its'} packets"
+    if rule.hits > drop.packets:
+        return f"{alone}; it counted more than was dropped here: at the other hook, or elsewhere in the meantime"
+    return f"{alone}: it denied {'these' if rule.hits == drop.packets else f'{rule.hits} of its'} packets"
 
 
 def _other_lines(explanation: Explanation) -> Iterator[str]:

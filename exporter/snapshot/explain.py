@@ -133,9 +133,10 @@ def _problems(after: Snapshot, endpoint: Endpoint, black_hole: tuple[str, ...]) 
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
     if endpoint.kind == UNKNOWN:
         yield "Neither Calico nor the kernel knows this interface any more: these are leftovers"
-    if endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
+    families = _families_in_use(after)
+    if families is not None and endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
-    for family in _families_in_use(after):
+    for family in families or ():
         if endpoint.state and endpoint.state.managed and not endpoint.state.ready(family):
             yield f"Calico's IPv{family} programs are not in place on it (not ready): look into the log of calico-node"
     try:
@@ -146,11 +147,11 @@ def _problems(after: Snapshot, endpoint: Endpoint, black_hole: tuple[str, ...]) 
         yield f"Its policy is not known: {error}"
 
 
-def _families_in_use(after: Snapshot) -> list[int]:
+def _families_in_use(after: Snapshot) -> list[int] | None:
     try:
         return sorted({family for state in after.ifstate for family in (4, 6) if state.ready(family)})
     except (MapError, LayoutError):
-        return []
+        return None
 
 
 def _fate(change: EndpointChange | None, *, gone: bool) -> Iterator[str]:
@@ -170,6 +171,8 @@ def _cautions(
     for drop in (drop for drop in drops if drop.reason == "policy"):
         denied = sum(rule.hits for rule in counting.rules if rule.hook == drop.hook and rule.action == "deny")
         left = drop.packets - denied
+        if left * 100 <= drop.packets:  # the two maps are read one after the other
+            left = 0
         if drop.hook == hook_name(XDP):
             yield "Drops by untracked policy (XDP) are counted without their rule"
         elif left > 0 and counting.known and after.ends_have_ids is False:
@@ -182,7 +185,7 @@ def _cautions(
                 f"No deny rule of this endpoint explains {left} of the drops at {drop.hook}: rule counts may be off, "
                 "full or just emptied, or the pod was not yet known to Calico"
             )
-    if change:
+    if change and not drops:
         for silent in _silent_hooks(change, after):
             way = _direction(change.endpoint, silent)
             yield (

@@ -1,0 +1,432 @@
+# Why an endpoint loses packets: what recorded nodes answer is known, and no answer says more than the numbers do.
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.bpf.maps import MapDenied
+from exporter.calico.counters import DROPPED, SLOTS
+from exporter.calico.reasons import reason_of
+from exporter.node import NodeError
+from exporter.snapshot.explain import explain
+from tests.policy_files import policy, ruled, tier, written
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
+PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
+MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")
+HOOKS = ("tc_ingress", "tc_egress", "xdp")
+CLIENT, SERVER, PLAIN, OPEN = "calibf331a988cf", "cali34769d6a557", "cali14a81566bd7", "cali86e35d8c298"
+LONG = "ns-a/this-is-a-very-long-network-policy-name-that-needs-hashing-0001"
+
+
+@pytest.fixture
+def explained(make, recorded):
+    """What is said of an interface of a pair of recordings, or of the later one alone."""
+
+    def ask(pair, interface, *, window=True):
+        before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+        (endpoint,) = (one for one in after.endpoints.by_index.values() if one.interface == interface)
+        return explain(before if window else None, after, endpoint)
+
+    return ask
+
+
+def drops(explanation):
+    return [(one.direction, one.hook, one.reason, one.packets) for one in explanation.drops]
+
+
+def denying(explanation):
+    """The rules that alone can have denied packets where some were denied: policy or tier, place, and hits."""
+    hooks = {one.hook for one in explanation.drops if one.reason == "policy"}
+    rules = (one for one in explanation.rules if one.action == "deny" and one.hook in hooks and not one.others_dropping)
+    return [(one.policy or one.tier, one.rule, one.hits) for one in rules]
+
+
+OUT, IN = ("outbound", "tc_ingress"), ("inbound", "tc_egress")
+ALL = ("v3.29.7", "v3.30.7", "v3.31.6", "v3.32.1")
+GATE, END, NO_PROFILE = "security.gate", "end_of_tier", ("", "no_profile_match")
+FROM_CLIENT = [("default", END, 7), (GATE, "0", 5), (LONG, "0", 3)]
+TO_SERVER = [("security", END, 6), (GATE, "0", 5)]
+AT_ETH0 = [("inbound", "xdp", "policy", 6), ("inbound", "tc_ingress", "policy", 5)]
+FORWARD = [("hep-prednat", "0", 6), ("hep-forward", "0", 5)]
+KNOWN = [
+    ("v3.32.1/01-egress-deny", CLIENT, [(*OUT, "policy", 10)], [(GATE, "0", 10)]),
+    ("v3.32.1/02-ingress-deny", SERVER, [(*IN, "policy", 10)], [(GATE, "0", 10)]),
+    ("v3.32.1/02-ingress-deny", PLAIN, [], []),
+    ("v3.32.1/03-ingress-deny-flows", SERVER, [(*IN, "policy", 8)], [(GATE, "0", 8)]),
+    ("v3.32.1/04-eot-ingress-deny", SERVER, [(*IN, "policy", 6)], [("security", END, 6)]),
+    *((f"{one}/05-eot-egress-deny", CLIENT, [(*OUT, "policy", 7)], [("default", END, 7)]) for one in ALL[1:]),
+    ("v3.32.1/06-no-profile-match", OPEN, [(*IN, "policy", 9)], [(*NO_PROFILE, 9)]),
+    *((f"{one}/07-profile-allow", PLAIN, [], []) for one in ALL),
+    ("v3.32.1/09-raw-spoof", PLAIN, [], []),
+    ("v3.32.1/11-raw-short_ip", PLAIN, [(*OUT, "too_short", 5)], []),
+    ("v3.32.1/14-raw-ihl4", PLAIN, [(*OUT, "malformed_ip", 8)], []),
+    ("v3.32.1/18-raw-frag2", PLAIN, [(*OUT, "fragment_out_of_order", 12)], []),
+    ("v3.32.1/24-v6-egress-deny", CLIENT, [(*OUT, "policy", 5)], [(GATE, "0", 5)]),
+    *((f"{one}/29-longname-deny", CLIENT, [(*OUT, "policy", 3)], [(LONG, "0", 3)]) for one in ALL),
+    *((f"{one}/32-log-rule", SERVER, [(*IN, "policy", 5)], [(GATE, "6", 5)]) for one in (ALL[0], ALL[3])),
+    ("v3.32.1/42-pod-readd", OPEN, [(*IN, "policy", 2), (*OUT, "policy", 1)], [(*NO_PROFILE, 3)]),
+    ("v3.32.1/46-flowlogs-enabled", CLIENT, [(*OUT, "policy", 15)], FROM_CLIENT),
+    ("v3.32.1/46-flowlogs-enabled", SERVER, [(*IN, "policy", 11)], TO_SERVER),
+    ("v3.32.1/53-rule-inserted-at-0", CLIENT, [(*OUT, "policy", 2)], [("ns-a/egress-rules", "1", 2)]),
+    *((f"{one}/57-hep-traffic", "eth0", AT_ETH0, [("hep-policy", "1", 5)]) for one in ALL[2:]),
+    ("v3.32.1/58-hep-forward", "eth0", [("inbound", "tc_ingress", "policy", 11)], FORWARD),
+    ("v3.32.1/59-hep-egress", "eth0", [("outbound", "tc_egress", "policy", 5)], [("hep-policy", "0", 5)]),
+    ("v3.31.6/65-qos", PLAIN, [(*OUT, "qos_limit", 34), (*IN, "qos_limit", 33)], []),
+    ("v3.32.1/65-qos", PLAIN, [(*OUT, "qos_limit", 35)], []),
+    *((f"{one}/66-blackhole-route", CLIENT, [(*OUT, "blackhole_route", 4)], []) for one in ALL[:3]),
+]
+
+
+@pytest.mark.parametrize(("pair", "interface", "dropped", "rules"), KNOWN)
+def test_what_was_done_to_a_recorded_node_is_what_is_said_of_it(explained, pair, interface, dropped, rules):
+    explanation = explained(pair, interface)
+    assert (dropped, rules) == (drops(explanation), denying(explanation))
+    assert (bool(dropped), True) == (explanation.loses_packets, explanation.window)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(make, recorded, oracle, pair):
+    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+    seen = {}
+    for match in MOVED.finditer(oracle(f"{pair}.after")["diff.txt"]):
+        for slot, by in re.findall(r"slot(\d+)\+(\d+)", match["slots"]):
+            if SLOTS[int(slot)].category == DROPPED:
+                seen.setdefault(int(match["ifindex"]), {})[HOOKS[int(match["hook"])], SLOTS[int(slot)].reason] = int(by)
+    for endpoint in after.endpoints.by_index.values():
+        explanation = explain(before, after, endpoint)
+        told = {(one.hook, one.reason): one.packets for one in explanation.drops}
+        assert seen.get(endpoint.ifindex, {}) == told
+        assert () == explanation.black_hole
+        assert all(
+            (reason_of(one.reason).meaning, reason_of(one.reason).check) == (one.meaning, one.check)
+            for one in explanation.drops
+        )
+        by_packets = [one.packets for one in explanation.drops]
+        assert sorted(by_packets, reverse=True) == by_packets
+
+
+# Hits of id 0 are of both directions, hence all hooks together.
+@pytest.mark.parametrize("pair", PAIRS)
+def test_no_rule_is_said_to_have_denied_more_than_was_dropped(make, recorded, pair):
+    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+    for endpoint in after.endpoints.by_index.values():
+        explanation = explain(before, after, endpoint)
+        packets = sum(one.packets for one in explanation.drops if one.reason == "policy")
+        assert sum(hits for *_, hits in denying(explanation)) <= packets
+
+
+def notes(explanation):
+    return "\n".join(explanation.notes)
+
+
+def test_a_rule_that_others_carry_says_how_many_and_how_many_of_them_dropped(explained):
+    (gate,) = explained("v3.32.1/02-ingress-deny", SERVER).rules
+    assert (1, 0) == (gate.others, gate.others_dropping)
+    (gate,) = (one for one in explained("v3.32.1/02-ingress-deny", CLIENT).rules if one.action == "deny")
+    assert (1, 1) == (gate.others, gate.others_dropping)
+    shared = [one for one in explained("v3.32.1/64-wildcard-hep", "eth0").rules if one.action == "deny"]
+    assert [("tc_ingress", 7, 6, 1), ("tc_egress", 5, 6, 1)] == [
+        (one.hook, one.hits, one.others, one.others_dropping) for one in shared
+    ]
+
+
+def test_who_sends_to_a_pod_that_denies_it_is_shown_that_pod(explained):
+    (other,) = explained("v3.32.1/02-ingress-deny", PLAIN).others
+    assert ("ns-b/server", "inbound", 10, {"policy": 10}) == (
+        other.endpoint.title,
+        other.direction,
+        other.packets,
+        other.reasons,
+    )
+    assert () == explained("v3.32.1/02-ingress-deny", SERVER).others
+    assert () == explained("v3.32.1/01-egress-deny", PLAIN).others  # what others send is no matter of this one
+
+
+def test_packets_that_count_as_nothing_are_a_note_and_no_drop(explained):
+    spoofed = explained("v3.32.1/09-raw-spoof", PLAIN)
+    assert (1, False) == (len(spoofed.notes), spoofed.loses_packets)
+    assert "At tc_ingress (outbound)" in notes(spoofed)
+    assert "a spoofed source" in notes(spoofed)
+
+
+@pytest.mark.parametrize("pair", ["v3.31.6/45-felix-restart-watched", "v3.32.1/44-felix-restart"])
+def test_where_calico_started_in_between_the_loss_of_hits_is_said(explained, pair):
+    explanation = explained(pair, CLIENT)
+    assert ([(*OUT, "policy", 4)], []) == (drops(explanation), denying(explanation))
+    assert "Rule counts fell in this time" in notes(explanation)
+    assert "No deny rule of this endpoint explains" in notes(explanation)
+
+
+@pytest.mark.parametrize(
+    "pair", ["v3.29.7/04-eot-ingress-deny", "v3.29.7/06-no-profile-match", "v3.29.7/05-eot-egress-deny"]
+)
+def test_before_v3_30_it_says_that_ends_of_tiers_have_no_number(explained, pair):
+    explanations = [explained(pair, one) for one in (CLIENT, SERVER, PLAIN, OPEN)]
+    (explanation,) = (one for one in explanations if one.drops)
+    assert "before Calico v3.30" in notes(explanation)
+    assert not any(one.rule in (END, "no_profile_match") for one in explanation.rules)
+
+
+def test_a_pod_that_came_in_between_says_so(explained):
+    assert "It appeared in this time" in notes(explained("v3.32.1/42-pod-readd", OPEN))
+
+
+def test_counters_that_began_anew_are_said_and_count_what_was_since(explained):
+    explanation = explained("v3.32.1/54-cli-32bit-truncation", OPEN)
+    assert "Its counters began anew in this time" in notes(explanation)
+    assert not explanation.loses_packets
+
+
+@pytest.mark.parametrize("release", ["v3.31.6", "v3.32.1"])
+def test_drops_of_xdp_are_said_to_be_counted_without_a_rule(explained, release):
+    explanation = explained(f"{release}/57-hep-traffic", "eth0")
+    assert "Drops by untracked policy (XDP) are counted without their rule" in notes(explanation)
+    assert "xdp" not in {one.hook for one in explanation.rules}
+
+
+def test_a_policy_that_could_not_be_loaded_is_a_problem(explained):
+    problems = explained("v3.29.7/57-hep-traffic", "eth0").problems
+    why = "failed to load BPF policy program IPV4: invalid argument"
+    assert f"Its inbound IPv4 policy is not in place: {why}" in problems
+    assert () == explained("v3.29.7/57-hep-traffic", CLIENT).problems
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_one_look_tells_everything_since_the_counters_began(make, recorded, pair):
+    after = make.look(recorded(f"{pair}.after"))
+    table = after.counters
+    for endpoint in after.endpoints.by_index.values():
+        explanation = explain(None, after, endpoint)
+        mine = table.sums[table.ifindex == endpoint.ifindex].sum(axis=0).tolist() or [0] * len(table.layout.slots)
+        expected = {
+            slot.reason: mine[slot.number]
+            for slot in table.layout.slots
+            if slot.category == DROPPED and mine[slot.number]
+        }
+        told = {}
+        for one in explanation.drops:
+            told[one.reason] = told.get(one.reason, 0) + one.packets
+        assert (expected, False) == (told, explanation.window)
+
+
+# Nodes made for one question each.
+
+WORKLOAD, HOST, V4, V6, BOND, UNMANAGED = 0x1, 0x8, 0x2, 0x4, 0x20, 0x400
+READY = V4 | V6
+STATES = {3: ("eth0", HOST | READY), 5: ("cali1", WORKLOAD | READY), 7: ("cali2", WORKLOAD | READY)}
+ZEROS = {(ifindex, hook): {} for ifindex in (3, 5, 7, 9) for hook in (0, 1)}
+FILE = written(*tier("security", policy("GlobalNetworkPolicy gate", ("deny", 11), ("deny", 12)), end=("deny", 13)))
+EMPTY = written()
+FILES = {"cali1_egress_v4.json": FILE, "cali2_egress_v4.json": FILE}
+
+
+@pytest.fixture(scope="session")
+def look(make):
+    """A look at a node with these counters, rule hits, states {ifindex: (name, flags)} and policy files."""
+
+    def at(rows, hits=(), states=STATES, files=FILES, slots=27, links=None, **more):
+        maps = [make.counters("cali_counters6", 60, {**rows}, slots), make.rules("cali_rule_ctrs2", 41, dict(hits))]
+        maps += [make.ifstate("cali_iface4", 40, states)] if states else []
+        names = {ifindex: name for ifindex, (name, _) in states.items()} if links is None else links
+        node = make.node(maps, links=[make.link(*one) for one in names.items()], policy_files=make.folder(**files))
+        node.maps |= more
+        return make.look(node)
+
+    return at
+
+
+def said(before, after, ifindex=5):
+    return explain(
+        before, after, (before if ifindex not in after.endpoints.by_index else after).endpoints.by_index[ifindex]
+    )
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"), [(14, ()), (17, ()), (23, ()), (25, HOOKS[:2]), (26, HOOKS[:2]), (27, HOOKS[:2])]
+)
+def test_missing_entries_are_a_black_hole_from_25_slots_on(look, slots, expected):
+    explanation = said(None, look({(7, 0): {}}, slots=slots))
+    assert (expected, bool(expected), ()) == (explanation.black_hole, explanation.loses_packets, explanation.drops)
+    assert len(expected) == len(
+        [one for one in explanation.problems if "every packet there is dropped and not counted" in one]
+    )
+
+
+@pytest.mark.parametrize("hook", [0, 1])
+def test_one_missing_entry_is_a_black_hole_at_its_hook_alone(look, hook):
+    rows = {key: {} for key in ZEROS if key != (5, hook)}
+    assert (HOOKS[hook],) == said(None, look(rows)).black_hole
+
+
+@pytest.mark.parametrize("flags", [WORKLOAD, WORKLOAD | READY | BOND, UNMANAGED | READY])
+def test_where_no_program_is_in_place_a_missing_entry_is_no_black_hole(look, flags):
+    states = {**STATES, 5: ("cali1", flags)}
+    assert () == said(None, look({}, states=states)).black_hole
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"), [(WORKLOAD, (4, 6)), (WORKLOAD | V4, (6,)), (WORKLOAD | V6, (4,)), (WORKLOAD | READY, ())]
+)
+def test_programs_that_are_not_in_place_are_a_problem(look, flags, missing):
+    problems = said(None, look(ZEROS, states={**STATES, 5: ("cali1", flags)})).problems
+    expected = [f"Calico's IPv{family} programs are not in place on it (not ready)" for family in missing]
+    assert expected == [one.partition(":")[0] for one in problems]
+
+
+def test_a_family_that_the_node_does_not_use_is_no_problem(look):
+    states = {ifindex: (name, flags & ~V6) for ifindex, (name, flags) in STATES.items()}
+    assert () == said(None, look(ZEROS, states=states)).problems
+
+
+def test_an_unmanaged_interface_is_a_problem_of_its_own(look):
+    (problem,) = said(None, look(ZEROS, states={**STATES, 5: ("cali1", UNMANAGED)})).problems
+    assert problem.startswith("Calico does not manage this interface")
+
+
+def test_an_interface_that_calico_does_not_know_yet_is_a_problem(look):
+    links = {3: "eth0", 5: "cali1", 7: "cali2", 9: "cali9"}
+    (problem,) = said(None, look(ZEROS, links=links), 9).problems
+    assert problem.startswith("Calico's interface state does not know this interface (yet)")
+
+
+def test_a_ready_pod_without_a_policy_file_while_others_have_one_is_a_problem(look):
+    problems = said(None, look(ZEROS, files={"cali2_egress_v4.json": FILE})).problems
+    assert ("Its outbound IPv4 policy is not in place: Calico has written no policy file for it",) == problems
+
+
+def test_which_rules_counted_is_not_known_without_their_map_or_their_files(look):
+    dropped = {**ZEROS, (5, 0): {0: 3, 4: 3}}
+    for one in (look(dropped, cali_rule_ctrs2=MapDenied("refused")), look(dropped, files={})):
+        explanation = said(None, one)
+        assert ([(*OUT, "policy", 3)], ()) == (drops(explanation), explanation.rules)
+        assert "Which rules counted is not known" in notes(explanation)
+
+
+def test_policy_files_that_cannot_be_listed_hide_no_drop(look):
+    after = look({**ZEROS, (5, 0): {4: 3}})
+    after.source.facts["policy_files"] = NodeError("the folder could not be listed")
+    explanation = said(None, after)
+    assert [(*OUT, "policy", 3)] == drops(explanation)
+    assert "Its policy is not known: the folder could not be listed" in explanation.problems
+
+
+def test_a_rule_counts_for_the_endpoint_alone_when_its_sharer_dropped_nothing_at_that_hook(look):
+    before = look(ZEROS)
+    for other_row, expected in (((7, 1), 0), ((7, 0), 1)):
+        after = look({**ZEROS, (5, 0): {4: 3}, other_row: {4: 2}}, {11: 3})
+        (rule,) = said(before, after).rules
+        assert (3, 1, expected) == (rule.hits, rule.others, rule.others_dropping)
+
+
+def test_rules_that_deny_come_first_then_those_that_pass_then_those_that_allow(look):
+    rules = policy("GlobalNetworkPolicy gate", ("allow", 1), ("next-tier", 2), ("deny", 3), ("deny", 4))
+    files = {"cali1_egress_v4.json": written(*tier("security", rules, end=("deny", 5)), *ruled("kns.a", "allow", 6))}
+    after = look({**ZEROS, (5, 0): {4: 3}}, {1: 90, 2: 80, 3: 1, 4: 3, 5: 2, 6: 99}, files=files)
+    assert [("deny", 3), ("deny", 2), ("deny", 1), ("pass", 80), ("allow", 99), ("allow", 90)] == [
+        (one.action, one.hits) for one in said(None, after).rules
+    ]
+
+
+def test_a_rule_in_both_families_programs_is_one(look):
+    files = {f"cali1_egress_v{family}.json": FILE for family in (4, 6)}
+    other = written(*tier("security", policy("GlobalNetworkPolicy gate", ("deny", 11), ("deny", 14)), end=("deny", 13)))
+    for six in (FILE, other):
+        after = look({**ZEROS, (5, 0): {4: 3}}, {11: 3}, files=files | {"cali1_egress_v6.json": six})
+        assert [3] == [one.hits for one in said(look(ZEROS, files=files), after).rules]
+
+
+def test_of_an_endpoint_that_is_gone_nothing_is_known(look):
+    states = {ifindex: one for ifindex, one in STATES.items() if ifindex != 5}
+    explanation = said(look(ZEROS), look({key: {} for key in ZEROS if key[0] != 5}, states=states))
+    assert ((), "It is gone now: what it counted last is not known") == (explanation.drops, explanation.notes[0])
+
+
+VALUES = st.dictionaries(st.sampled_from([0, 2, 4, 5, 13, 23]), st.integers(0, 9), max_size=4)
+ROWS = st.dictionaries(st.tuples(st.sampled_from([3, 5, 7]), st.integers(0, 2)), VALUES, max_size=6)
+HITS = st.dictionaries(st.sampled_from([0, 11, 12, 13]), st.integers(0, 9))
+
+
+@given(ROWS, ROWS, HITS, HITS, st.sampled_from([3, 5, 7]))
+def test_whatever_two_looks_say_no_number_is_negative_and_nothing_is_said_of_others_when_it_drops(
+    look, rows, later, hits, later_hits, ifindex
+):
+    explanation = said(look(rows, hits), look(later, later_hits), ifindex)
+    numbers = [one.packets for one in (*explanation.drops, *explanation.others)] + [
+        one.hits for one in explanation.rules
+    ]
+    assert all(number > 0 for number in numbers)
+    assert not (explanation.drops and explanation.others)
+    assert bool(explanation.drops or explanation.black_hole) == explanation.loses_packets
+    assert all(one.others_dropping <= one.others <= 2 for one in explanation.rules)
+
+
+# What was not so once.
+
+
+# Once it was asked for its entries, and had none.
+def test_an_endpoint_that_is_gone_loses_no_packets(look):
+    states = {ifindex: one for ifindex, one in STATES.items() if ifindex != 5}
+    explanation = said(look(ZEROS), look({key: {} for key in ZEROS if key[0] != 5}, states=states))
+    assert ((), False) == (explanation.black_hole, explanation.loses_packets)
+
+
+# Once sharers were those of the later look only.
+@pytest.mark.parametrize("gone", ["pod", "policy"])
+def test_a_sharer_that_went_in_between_can_have_hit_the_rule(look, gone):
+    before = look(ZEROS)
+    if gone == "pod":
+        after = look(
+            {(5, 0): {4: 3}, (5, 1): {}}, {11: 5}, {5: STATES[5]}, {name: FILE for name in FILES if "cali1" in name}
+        )
+    else:
+        after = look({**ZEROS, (5, 0): {4: 3}, (7, 0): {4: 5}}, {11: 5}, files=FILES | {"cali2_egress_v4.json": EMPTY})
+    explanation = said(before, after)
+    assert sum(hits for *_, hits in denying(explanation)) <= 3
+
+
+# Once a pod that Calico does not know yet hits id 0, and was not taken for a sharer.
+def test_a_pod_that_came_in_between_can_have_hit_a_missing_profile(look):
+    files = {"cali1_egress_v4.json": written(*tier("security", end=("pass", 13)), 0)}
+    before = look(ZEROS, states={5: STATES[5]}, files=files)
+    after = look({**ZEROS, (5, 0): {4: 1}, (7, 0): {4: 4}}, {0: 5}, files=files)
+    assert sum(hits for *_, hits in denying(said(before, after))) <= 1
+
+
+# Once an interface without counters was taken for one that is gone.
+def test_an_interface_that_never_counted_is_not_said_to_be_gone(explained):
+    assert "gone" not in notes(explained("v3.32.1/01-egress-deny", "bpfin.cali"))
+
+
+# Once the state of interfaces was asked for without a net.
+def test_without_the_interface_state_everything_else_is_said(look):
+    links = {ifindex: name for ifindex, (name, _) in STATES.items()}
+    after = look({**ZEROS, (5, 0): {4: 3}}, {11: 3}, states={}, links=links)
+    assert [(*OUT, "policy", 3)] == drops(said(None, after))
+
+
+# Once unknown rules were taken for none.
+@pytest.mark.parametrize("how", ["map", "files", "unread"])
+def test_where_it_is_not_known_which_rules_counted_none_is_said_not_to_have(look, how):
+    dropped = {**ZEROS, (5, 0): {4: 3}}
+    after = {
+        "map": lambda: look(dropped, cali_rule_ctrs2=MapDenied("refused")),
+        "files": lambda: look(dropped, files={}),
+        "unread": lambda: look(dropped, {11: 3}, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}),
+    }[how]()
+    assert "No deny rule" not in notes(said(None, after))
+
+
+# Once nothing was said of it.
+def test_a_policy_file_of_this_endpoint_that_cannot_be_read_is_said(look):
+    explanation = said(None, look(ZEROS, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}))
+    assert "cali1_egress_v4.json" in f"{explanation.problems} {explanation.notes}"
+
+
+# Once there was one sentence for each hook that dropped.
+def test_no_sentence_is_said_twice(explained):
+    explanation = explained("v3.29.7/42-pod-readd", OPEN)
+    assert len(explanation.notes) == len(set(explanation.notes))
