@@ -99,7 +99,7 @@ def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterat
         if tier.name:
             end = f"    end of tier {tier.name}", tier.end_action, _hits(tier.end_hits), _end(tier, program)
             rows += wanted([end])
-            yield from [_tier_title(tier, program)] if rows else []
+        yield from [_tier_title(tier, program)] if rows else []
         yield from rows
     if program.no_profile_match is not None:
         hits = _hits(program.no_profile_match)
@@ -108,7 +108,7 @@ def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterat
 
 def _tier_title(tier: CountedTier, program: CountedProgram) -> _Row:
     host = "" if tier.direction == program.direction else f", {tier.direction} policy of the host endpoint *"
-    return f"  tier {tier.name}{host}", "", "", ""
+    return f"  {f'tier {tier.name}' if tier.name else 'profiles'}{host}", "", "", ""
 
 
 def _rule_row(rule: CountedRule, program: CountedProgram, members: Members) -> _Row:
