@@ -1,17 +1,18 @@
 """One client's connection: requests in, responses out, and what becomes of those who dawdle.
 
-HTTP/1.1 itself is h11's, which refuses what is malformed or ambiguous; this file gives it a socket and clocks. Knows
+HTTP/1.1 itself is h11's, which refuses what is malformed or ambiguous; this file gives it a stream and clocks. Knows
 nothing of what is served.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import h11
+
+from exporter.web.stream import Stream
 
 _PIECE_IN = 4 << 10
 _PIECE_OUT = 64 << 10
@@ -22,9 +23,10 @@ _FOREVER = float("inf")
 class Limits:
     """Clocks, in seconds, and sizes, in bytes, for one connection.
 
-    `head` bounds the wait for a whole request once the connection is open or its first byte is there, `idle` the wait
-    for the next one, `write` the sending of a whole response. For `shelter` a response being sent is not cut off to
-    make room for others. A client that has hung up is worked for `gone` longer: it may only have closed its own side.
+    `head` bounds the opening of the stream, and the wait for a whole request from then or from its first byte, `idle`
+    the wait for the next one, `write` the sending of a whole response. For `shelter` a response being sent is not cut
+    off to make room for others. A client that has hung up is worked for `gone` longer: it may only have closed its own
+    side.
     """
 
     head: float = 5.0
@@ -62,33 +64,30 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Connection:
     """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    stream: Stream
     limits: Limits
     sheltered_until: float = 0.0
     http: h11.Connection = field(init=False)
 
     def __post_init__(self) -> None:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
-        # Draining then means that everything is sent: no unread remainder outlives the clock on writing.
-        self.writer.transport.set_write_buffer_limits(high=0)
 
     async def serve(self, handler: Handler) -> None:
-        """Answers requests until the client or a limit ends it. Never raises for what a client did."""
+        """Answers requests until the client or a limit ends it. Never raises for what a client did.
+
+        The stream is left open: whoever made it closes it.
+        """
         try:
+            async with asyncio.timeout(self.limits.head):
+                await self.stream.open()
             patience = self.limits.head
             while await self._serve_one(handler, patience):
                 self.http.start_next_cycle()
                 patience = self.limits.idle
+            if self.http.their_state in (h11.ERROR, h11.SEND_BODY):
+                await self.stream.linger()  # it is still talking
         except (TimeoutError, OSError, h11.LocalProtocolError):
-            self.close()  # it dawdled, went away, or left a response half read: nothing more to say to it
-        finally:
-            self.writer.close()
-
-    def close(self) -> None:
-        """Ends the connection at once, without a word."""
-        with suppress(OSError):
-            self.writer.transport.abort()
+            pass  # it dawdled, went away, or left a response half read: nothing more to say to it
 
     async def _serve_one(self, handler: Handler, patience: float) -> bool:
         try:
@@ -119,7 +118,7 @@ class Connection:
             while True:
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
-                    self.http.receive_data(await self.reader.read(_PIECE_IN))
+                    self.http.receive_data(await self.stream.read(_PIECE_IN))
                     # An idle connection may wait long for its first byte, not for the rest of what it began.
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
@@ -151,7 +150,7 @@ class Connection:
         """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
         room = self.limits.head_bytes
         while room > 0:
-            data = await self.reader.read(_PIECE_IN)
+            data = await self.stream.read(_PIECE_IN)
             if not data:
                 await asyncio.sleep(self.limits.gone)
                 return
@@ -174,13 +173,13 @@ class Connection:
         if self.http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))
         head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
-        self.writer.write(self.http.send(head) or b"")
+        said = self.http.send(head) or b""
         # In pieces, each waited for: a client that does not read holds one piece and not the whole body.
         for start in range(0, len(response.body) if with_body else 0, _PIECE_OUT):
-            self.writer.write(self.http.send(h11.Data(data=response.body[start : start + _PIECE_OUT])) or b"")
-            await self.writer.drain()
-        self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
-        await self.writer.drain()
+            said += self.http.send(h11.Data(data=response.body[start : start + _PIECE_OUT])) or b""
+            await self.stream.write(said)
+            said = b""
+        await self.stream.write(said + (self.http.send(h11.EndOfMessage()) or b""))
 
 
 def _request(head: h11.Request) -> Request:

@@ -13,12 +13,14 @@ import socket
 from collections.abc import Sequence
 
 from exporter.web.connection import Connection, Handler, Limits
+from exporter.web.stream import ClearStream
 
 log = logging.getLogger("exporter.web")
 
 _MOST_CONNECTIONS = 512
 _OWN_DESCRIPTORS = 64
 _GRACE = 0.7
+_ACCEPT_AGAIN = 0.5
 
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -58,7 +60,7 @@ class Server:
         # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # asyncio accepts a whole queue at once: a full house and a full queue must leave descriptors to scrape with.
+        # Those given up close a moment after the newcomers are in, so a full house must leave descriptors beside it.
         self._most = max(8, min(_MOST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
 
     async def run(self) -> None:
@@ -67,39 +69,55 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        servers = [await asyncio.start_server(self._admit, sock=one, backlog=self._most) for one in self._listeners]
+        doors = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
         await stop.wait()
         log.info("stopping")
-        for server in servers:
-            server.close()
+        for door in doors:
+            door.cancel()
+        for listener in self._listeners:
+            listener.close()
         for connection in self._unsheltered():
-            connection.close()
+            self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
 
-    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._most:
-            self._make_room()
-        connection = Connection(reader, writer, self._limits)
-        task = asyncio.current_task()
-        if len(self._connections) >= self._most or task is None:
-            connection.close()
-            return
-        self._connections[connection] = task
-        # The body of a response must not wait for the acknowledgement of its head.
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            await connection.serve(self._handler)
-        except asyncio.CancelledError:
-            connection.close()  # the end of the server; asyncio would log it as an error
-        finally:
-            self._connections.pop(connection, None)
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.settimeout(0)
+        said = ""
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if str(error) != said:
+                    log.warning("connections cannot be accepted: %s", error.strerror or error)
+                said = str(error)
+                await asyncio.sleep(_ACCEPT_AGAIN)
+                continue
+            said = ""
+            self._admit(sock)
+            await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
 
-    def _make_room(self) -> None:
+    def _admit(self, sock: socket.socket) -> None:
+        if len(self._connections) >= self._most and not self._make_room():
+            sock.close()
+            return
+        # The body of a response must not wait for the acknowledgement of its head.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(ClearStream(sock), self._limits)
+        self._connections[connection] = task = asyncio.create_task(connection.serve(self._handler))
+        task.add_done_callback(lambda _: self._leave(connection))  # comes too when it is cancelled before it began
+
+    def _leave(self, connection: Connection) -> None:
+        connection.stream.close()
+        self._connections.pop(connection, None)
+
+    def _make_room(self) -> bool:
         # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first.
         for connection in self._unsheltered()[:1]:
-            del self._connections[connection]
-            connection.close()
+            self._connections.pop(connection).cancel()
+            return True
+        return False
 
     def _unsheltered(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()

@@ -1,0 +1,65 @@
+"""The bytes of one connection in the clear: read in small pieces, written whole, nothing kept in between.
+
+Not asyncio's own streams: they take 256 KiB at once from a client that pours, and five hundred clients can pour.
+Knows one socket and nothing of HTTP. `tls.py` has the same stream in TLS.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Protocol
+
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 1 << 20
+_PIECE = 16 << 10
+
+
+class Stream(Protocol):
+    """What a connection needs of its bytes. Every wait can be cancelled; only one may read at a time."""
+
+    async def open(self) -> None:
+        """Agrees with the client on what the bytes mean. Raises `OSError` when that fails."""
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`; none at the end of what the client sends."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the kernel has taken all of `data`."""
+
+    async def linger(self) -> None:
+        """Ends our side and drops for a moment what still comes, so that the last words are not lost in a reset."""
+
+    def close(self) -> None:
+        """Ends both sides at once."""
+
+
+class ClearStream:
+    """A stream over a non-blocking socket, which it owns."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def open(self) -> None:
+        """Nothing to agree on."""
+
+    async def read(self, size: int) -> bytes:
+        """See `Stream`."""
+        await asyncio.sleep(0)  # a client that always has more to say must not keep the others waiting
+        return await asyncio.get_running_loop().sock_recv(self._sock, size)
+
+    async def write(self, data: bytes) -> None:
+        """See `Stream`."""
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def linger(self) -> None:
+        """See `Stream`."""
+        room = _LINGER_BYTES
+        with suppress(OSError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                self._sock.shutdown(socket.SHUT_WR)
+                while room > 0 and (dropped := await self.read(_PIECE)):
+                    room -= len(dropped)
+
+    def close(self) -> None:
+        """See `Stream`."""
+        self._sock.close()
