@@ -6,7 +6,16 @@ import sys
 
 # By name, because importing the web room to catch its error would cost every other command a tenth of a second.
 _ROOTS = frozenset(
-    {"MapError", "LayoutError", "NodeError", "BundleError", "LayoutFileError", "ListenError", "DemoError"}
+    {
+        "MapError",
+        "LayoutError",
+        "NodeError",
+        "BundleError",
+        "LayoutFileError",
+        "ListenError",
+        "WebConfigError",
+        "DemoError",
+    }
 )
 
 

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,11 @@ from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
+    from exporter.web.door import Door
+    from exporter.web.live_config import LiveConfig
+    from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
@@ -35,6 +41,9 @@ class ServeOptions:
     collectors: Sequence[str] = ON_BY_DEFAULT
     zeros: str = "core"
     unattributed: bool = False
+    web_config: Path | None = None
+    authorization: bool = False
+    kubeconfig: Path | None = None
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
@@ -44,6 +53,12 @@ class ServeOptions:
     command="serve",
     multiple=True,
     default=(":10042",),
+)
+@flag(
+    "web.config.file",
+    "TLS, users, headers and rate limit, in the format of Prometheus' exporters.",
+    command="serve",
+    type=click.Path(path_type=Path),
 )
 @flag("web.telemetry-path", "Path of the metrics.", command="serve", default="/metrics")
 @flag(
@@ -76,6 +91,13 @@ class ServeOptions:
 @flag("collector.rules", "Hits of policy rules and tier ends.", command="serve", switch=True, default=None)
 @flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
 @flag("collector.nic", "The kernel's interface counters (off).", command="serve", switch=True, default=None)
+@flag(
+    "kubernetes.authorization",
+    "Let in bearer tokens whose user may get the path, as the API server says.",
+    command="serve",
+    is_flag=True,
+)
+@flag("kubernetes.kubeconfig", "Where the API server is, from outside a cluster.", type=click.Path(path_type=Path))
 @node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
@@ -95,6 +117,9 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         collectors=enabled_collectors(given),
         zeros=given["collector_counters_zeros"],
         unattributed=given["collector_rules_unattributed"],
+        web_config=given["web_config_file"],
+        authorization=given["kubernetes_authorization"],
+        kubeconfig=given["kubernetes_kubeconfig"],
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")
@@ -118,23 +143,59 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.web.scrapes import Scrapes
 
     keep_memory_small()
+    live = _live_config(options)
     source, memory = open_source(node, follow=True)
     settings = settings_of(node)
-    registry, rejected = make_registry(process=options.exporter_metrics)
+    registry, rejected = make_registry(process=options.exporter_metrics, live=live)
     collectors = make_collectors(options.collectors, options.zeros, unattributed=options.unattributed)
     scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset)
+    door = _door(routes, rejected, live, options)
     for listener in listeners:
         host, port = listener.getsockname()[:2]
-        log.info("listening on %s port %s with reader %s", host, port, source.reader_name)
-    asyncio.run(_run(scrapes, routes, listeners))
+        scheme = "https" if live and live.tls else "http"
+        log.info("listening on %s port %s for %s with reader %s", host, port, scheme, source.reader_name)
+    asyncio.run(_run(scrapes, door, listeners, live, rejected))
 
 
-async def _run(scrapes: "Scrapes", routes: Any, listeners: Sequence[socket.socket]) -> None:
+def _live_config(options: ServeOptions) -> "LiveConfig | None":
+    if options.web_config is None:
+        return None
+    from exporter.web.live_config import LiveConfig
+
+    live = LiveConfig(options.web_config, bearer=options.authorization)
+    if live.config.users and not live.tls:
+        log.warning("passwords cross the network in the clear: %s has no tls_server_config", options.web_config)
+    return live
+
+
+def _door(routes: "Routes", rejected: "Counter", live: "LiveConfig | None", options: ServeOptions) -> "Door":
+    from exporter.web.door import Door
+    from exporter.web.turnstile import Turnstile
+
+    turnstile = Turnstile()
+    reviews = None
+    if options.authorization:
+        from exporter.node.api_server import ApiServer
+        from exporter.web.reviews import Reviews
+
+        reviews = Reviews(ApiServer(options.kubeconfig), turnstile)
+        if not (live and live.tls):
+            log.warning("bearer tokens cross the network in the clear: there is no tls_server_config")
+    return Door(routes.handle, rejected, turnstile, live, reviews)
+
+
+async def _run(
+    scrapes: "Scrapes",
+    door: "Door",
+    listeners: Sequence[socket.socket],
+    live: "LiveConfig | None",
+    rejected: "Counter",
+) -> None:
     from exporter.web.server import Server
 
     looks = asyncio.create_task(_look_twice(scrapes))
-    await Server(listeners, routes.handle).run()
+    await Server(listeners, door.handle, live=live, failed_handshake=rejected.labels("tls_handshake").inc).run()
     looks.cancel()
 
 

@@ -39,12 +39,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the routes see it: header names are lower case; `query` is what follows the question mark."""
+    """A request as the routes see it: header names are lower case; `query` is what follows the question mark.
+
+    The values of a header that is there twice are one, with a comma between. `client` is the address it came from.
+    """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    client: str = ""
+
+
+Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Response:
     status: HTTPStatus
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -62,10 +69,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room."""
+    """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room.
+
+    A request that comes when `welcome` says no is not answered: whoever asks may come again on a new connection.
+    """
 
     stream: Stream
     limits: Limits
+    client: str = ""
+    welcome: Callable[[], bool] = lambda: True
     sheltered_until: float = 0.0
     http: h11.Connection = field(init=False)
 
@@ -78,14 +90,11 @@ class Connection:
         The stream is left open: whoever made it closes it.
         """
         try:
-            async with asyncio.timeout(self.limits.head):
-                await self.stream.open()
             patience = self.limits.head
             while await self._serve_one(handler, patience):
                 self.http.start_next_cycle()
                 patience = self.limits.idle
-            if self.http.their_state in (h11.ERROR, h11.SEND_BODY):
-                await self.stream.linger()  # it is still talking
+            await self.stream.end(still_talking=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
         except (TimeoutError, OSError, h11.LocalProtocolError):
             pass  # it dawdled, went away, or left a response half read: nothing more to say to it
 
@@ -98,7 +107,7 @@ class Connection:
         except ValueError:  # a target that no URL parser takes
             await self._refuse(HTTPStatus.BAD_REQUEST)
             return False
-        if request is None:
+        if request is None or not self.welcome():
             return False
         self.sheltered_until = _FOREVER
         try:
@@ -124,9 +133,9 @@ class Connection:
                 elif isinstance(event, h11.Request):
                     head = event
                     if self._announces_body(head):
-                        return _request(head)  # nobody here reads bodies: answered, then closed
+                        return _request(head, self.client)  # nobody here reads bodies: answered, then closed
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
-                    return _request(head)
+                    return _request(head, self.client)
                 else:
                     return None
 
@@ -164,12 +173,10 @@ class Connection:
                 await self._send(Response(status, f"{status.phrase}\n".encode()), with_body=True)
 
     async def _send(self, response: Response, *, with_body: bool) -> None:
-        headers = [
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("X-Content-Type-Options", "nosniff"),
-            *response.headers,
-        ]
+        headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
+        headers += response.headers
+        if all(name.lower() != "x-content-type-options" for name, _ in headers):
+            headers.append(("X-Content-Type-Options", "nosniff"))
         if self.http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))
         head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
@@ -182,8 +189,11 @@ class Connection:
         await self.stream.write(said + (self.http.send(h11.EndOfMessage()) or b""))
 
 
-def _request(head: h11.Request) -> Request:
+def _request(head: h11.Request, client: str) -> Request:
     # A proxy's absolute form (GET http://node/metrics) names the same resource.
     target = urlsplit(head.target.decode("ascii"))
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-    return Request(head.method.decode("ascii"), target.path, target.query, headers)
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Request(head.method.decode("ascii"), target.path, target.query, headers, client)

@@ -1,26 +1,44 @@
 """The metrics that prometheus-client keeps for us: about this process, and scrapes turned away."""
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
 )
 
+if TYPE_CHECKING:
+    from exporter.web.live_config import LiveConfig
+
+REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "crowded", "unavailable", "tls_handshake")
+RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 
-def make_registry(*, process: bool) -> tuple[CollectorRegistry, Counter]:
-    """A registry with the rejected scrapes in it, and `process_*` and `python_*` if asked for; and that counter."""
+def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Counter]:
+    """A registry with the rejected scrapes in it, and `process_*` and `python_*` if asked for; and that counter.
+
+    With a web configuration there is a gauge that tells whether what its file says now is what is served.
+    """
     # They would be extra gauges in the text format that nobody asked for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     rejected = Counter(
-        REJECTED.removesuffix("_total"), "Scrapes turned away, by reason.", ["reason"], registry=registry
+        REJECTED.removesuffix("_total"),
+        "Requests turned away, by reason; tls_handshake counts connections.",
+        ["reason"],
+        registry=registry,
     )
-    rejected.labels("max_requests")  # exists from the start, so that its first increase is seen
+    for reason in REASONS:
+        rejected.labels(reason)  # exists from the start, so that its first increase is seen
+    if live:
+        about = "1 when the web configuration is served as its files are now; 0 when they could not be, and older is."
+        Gauge(RELOADED, about, registry=registry).set_function(lambda: not live.problem)
     if process:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

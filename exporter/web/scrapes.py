@@ -10,10 +10,6 @@ import gzip
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
@@ -21,10 +17,9 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from exporter.metrics.exposition import OPENMETRICS, TextFormat, encode, render
 from exporter.metrics.scrape import Collected, Collector, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.take import Snapshot
+from exporter.web.worker import Worker
 
 log = logging.getLogger("exporter.web")
-
-_T = TypeVar("_T")
 
 # The wire to a node's Prometheus is short, and the CPU is the pods'.
 _GZIP_LEVEL = 1
@@ -83,7 +78,7 @@ class Scrapes:
         self._collectors = collectors
         self._own = own
         self._look: Look | None = None
-        self._worker = _Worker()
+        self._worker = Worker("collect")
         self._failures: dict[str, str | None] = {}
 
     async def body(
@@ -139,26 +134,3 @@ def own_text(own: CollectorRegistry, text_format: TextFormat) -> str:
         body: bytes = openmetrics_exposition.generate_latest(own)  # type: ignore[no-untyped-call]
         return body.decode().removesuffix("# EOF\n")
     return generate_latest(own).decode()
-
-
-class _Worker:
-    """One daemon thread and its queue: a pool's threads would be waited for at exit, even one stuck in the kernel."""
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        Thread(target=self._run, name="collect", daemon=True).start()
-
-    def submit(self, job: Callable[[], _T]) -> "Future[_T]":
-        future: Future[_T] = Future()
-        self._jobs.put((future, job))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            future, job = self._jobs.get()
-            if not future.set_running_or_notify_cancel():
-                continue  # its client went away while it waited
-            try:
-                future.set_result(job())
-            except BaseException as error:  # noqa: BLE001  handed to the waiting request
-                future.set_exception(error)

@@ -10,10 +10,15 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from exporter.web.connection import Connection, Handler, Limits
-from exporter.web.stream import ClearStream
+from exporter.web.stream import ClearStream, Stream
+from exporter.web.tls import HandshakeError, Tls, TlsStream
+
+if TYPE_CHECKING:
+    from exporter.web.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 
@@ -51,12 +56,24 @@ def open_listener(address: str) -> socket.socket:
 
 
 class Server:
-    """Serves `handler` on `listeners` until SIGTERM or SIGINT."""
+    """Serves `handler` on `listeners` until SIGTERM or SIGINT, in TLS when the configuration has it.
 
-    def __init__(self, listeners: Sequence[socket.socket], handler: Handler, limits: Limits | None = None) -> None:
+    `failed_handshake` is called for each client that TLS turned away.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        handler: Handler,
+        limits: Limits | None = None,
+        live: "LiveConfig | None" = None,
+        failed_handshake: Callable[[], None] = lambda: None,
+    ) -> None:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
+        self._live = live
+        self._failed_handshake = failed_handshake
         # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -87,7 +104,7 @@ class Server:
         said = ""
         while True:
             try:
-                sock, _ = await loop.sock_accept(listener)
+                sock, address = await loop.sock_accept(listener)
             except OSError as error:
                 if str(error) != said:
                     log.warning("connections cannot be accepted: %s", error.strerror or error)
@@ -95,18 +112,40 @@ class Server:
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             said = ""
-            self._admit(sock)
+            self._admit(sock, address[0])
             await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, client: str) -> None:
         if len(self._connections) >= self._most and not self._make_room():
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(ClearStream(sock), self._limits)
-        self._connections[connection] = task = asyncio.create_task(connection.serve(self._handler))
+        stream: Stream = ClearStream(sock)
+        tls = self._tls()
+        if tls:
+            stream = TlsStream(stream, tls)
+        # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
+        connection = Connection(stream, self._limits, client, welcome=lambda: self._tls() is tls)
+        self._connections[connection] = task = asyncio.create_task(self._serve(connection))
         task.add_done_callback(lambda _: self._leave(connection))  # comes too when it is cancelled before it began
+
+    def _tls(self) -> Tls | None:
+        if self._live is None:
+            return None
+        self._live.refresh()
+        return self._live.tls
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(self._limits.head):
+                await connection.stream.open()
+        except HandshakeError:
+            self._failed_handshake()
+        except (OSError, TimeoutError):
+            pass  # it left, or never began
+        else:
+            await connection.serve(self._handler)
 
     def _leave(self, connection: Connection) -> None:
         connection.stream.close()

@@ -26,8 +26,8 @@ class Stream(Protocol):
     async def write(self, data: bytes) -> None:
         """Returns when the kernel has taken all of `data`."""
 
-    async def linger(self) -> None:
-        """Ends our side and drops for a moment what still comes, so that the last words are not lost in a reset."""
+    async def end(self, *, still_talking: bool) -> None:
+        """Ends our side; drops for a moment what a client still says, or a reset would take our last words with it."""
 
     def close(self) -> None:
         """Ends both sides at once."""
@@ -51,9 +51,9 @@ class ClearStream:
         """See `Stream`."""
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def linger(self) -> None:
+    async def end(self, *, still_talking: bool) -> None:
         """See `Stream`."""
-        room = _LINGER_BYTES
+        room = _LINGER_BYTES if still_talking else 0
         with suppress(OSError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 self._sock.shutdown(socket.SHUT_WR)

@@ -16,13 +16,18 @@ from pathlib import Path
 
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
+from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.take import Memory, Settings, Snapshot
 from exporter.web.connection import Limits
+from exporter.web.door import Door
+from exporter.web.live_config import LiveConfig
 from exporter.web.own import make_registry
+from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
 from exporter.web.server import Server, open_listener
+from exporter.web.turnstile import Turnstile
 
 
 @dataclass
@@ -50,7 +55,17 @@ class Extra:
 
 
 def main(
-    recording, *, listen=("127.0.0.1:0",), real=True, extra=(), limits=None, descriptors=0, process=False, **routes
+    recording,
+    *,
+    listen=("127.0.0.1:0",),
+    real=True,
+    extra=(),
+    limits=None,
+    descriptors=0,
+    process=False,
+    web_config=None,
+    kubeconfig=None,
+    **routes,
 ):
     if descriptors:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
@@ -63,11 +78,17 @@ def main(
         return snapshot
 
     collectors = [*(make_collectors(ON_BY_DEFAULT, "core") if real else ()), *(Extra(**one) for one in extra)]
-    registry, rejected = make_registry(process=process)
-    handler = Routes(Scrapes(take, collectors, registry), rejected, **routes).handle
+    live = LiveConfig(Path(web_config), bearer=bool(kubeconfig)) if web_config else None
+    registry, rejected = make_registry(process=process, live=live)
+    turnstile = Turnstile()
+    reviews = Reviews(ApiServer(Path(kubeconfig)), turnstile) if kubeconfig else None
+    door = Door(
+        Routes(Scrapes(take, collectors, registry), rejected, **routes).handle, rejected, turnstile, live, reviews
+    )
     listeners = [open_listener(address) for address in listen]
     print(json.dumps([one.getsockname()[1] for one in listeners]), flush=True)  # noqa: T201  read by the test
-    asyncio.run(Server(listeners, handler, Limits(**(limits or {}))).run())
+    turned_away = rejected.labels("tls_handshake").inc
+    asyncio.run(Server(listeners, door.handle, Limits(**(limits or {})), live, turned_away).run())
 
 
 if __name__ == "__main__":

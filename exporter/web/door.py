@@ -1,0 +1,158 @@
+"""The door before all routes: who may come in, how often, and the headers that everybody gets.
+
+Health checks are open to all, for a kubelet brings no credentials, and say nothing but their first line to strangers.
+Knows what credentials look like in a request; whether they are right, `passwords.py` and `reviews.py` say.
+"""
+
+import logging
+import math
+import re
+import time
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter
+
+from exporter.node import NodeError
+from exporter.web.config_file import RateLimit, WebConfig
+from exporter.web.connection import Handler, Headers, Request, Response
+from exporter.web.passwords import Passwords, parse_basic
+from exporter.web.turnstile import Crowded, Turnstile
+
+if TYPE_CHECKING:
+    from exporter.web.live_config import LiveConfig
+    from exporter.web.reviews import Reviews
+
+log = logging.getLogger("exporter.web")
+
+_OPEN_TO_ALL = ("/healthz", "/readyz")
+_REALM = 'realm="calico-bpf-exporter"'
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
+
+
+class Door:
+    """A handler around `inner` that lets in whom the configuration and the reviews let in; there may be neither."""
+
+    def __init__(
+        self,
+        inner: Handler,
+        rejected: Counter,
+        turnstile: Turnstile,
+        live: "LiveConfig | None" = None,
+        reviews: "Reviews | None" = None,
+    ) -> None:
+        self._inner = inner
+        self._rejected = rejected
+        self._turnstile = turnstile
+        self._live = live
+        self._reviews = reviews
+        self._config = WebConfig()
+        self._passwords: Passwords | None = None
+        self._bucket: _Bucket | None = None
+        self._unanswered: str | None = None
+
+    async def handle(self, request: Request) -> Response:
+        """The response to one request, from `inner` or a refusal."""
+        self._adopt()
+        if request.path in _OPEN_TO_ALL:
+            response = await self._inner(request)
+            if self._passwords or self._reviews:
+                response = replace(response, body=response.body.partition(b"\n")[0] + b"\n")
+        else:
+            response = await self._stranger(request) or self._too_often() or await self._inner(request)
+        return replace(response, headers=_merged(response.headers, self._config.headers))
+
+    def _adopt(self) -> None:
+        if self._live is None:
+            return
+        self._live.refresh()
+        old, new = self._config, self._live.config
+        if new.users != old.users:
+            self._passwords = Passwords(new.users) if new.users else None
+        if new.rate_limit != old.rate_limit:
+            self._bucket = _Bucket(new.rate_limit) if new.rate_limit else None
+        self._config = new
+
+    async def _stranger(self, request: Request) -> Response | None:
+        """The refusal of a request whose credentials are not right, None for one that may come in."""
+        authorization = request.headers.get("authorization", "")
+        try:
+            if self._passwords:
+                return await self._without_password(self._passwords, authorization, request.client)
+            if self._reviews:
+                return await self._without_right(self._reviews, authorization, request)
+        except Crowded as error:
+            return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "crowded", str(error))
+        except NodeError as error:
+            self._unasked(str(error))
+            sentence = "the API server could not be asked who may see this"
+            return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
+        return None
+
+    async def _without_password(self, passwords: Passwords, authorization: str, client: str) -> Response | None:
+        given = parse_basic(authorization)
+        if given and (
+            passwords.remembers(*given) or await self._turnstile.check(client, lambda: passwords.check(*given))
+        ):
+            return None
+        sentence = "this needs the name and the password of a user"
+        return self._refuse(HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}"))
+
+    async def _without_right(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
+        scheme, _, token = authorization.partition(" ")
+        verdict = HTTPStatus.UNAUTHORIZED
+        if scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
+            verdict = await reviews.review(token.strip(), request.path, request.client)
+            self._unasked(None)
+        if verdict is HTTPStatus.FORBIDDEN:
+            sentence = f"this token's user has no role that allows get on the non-resource URL {request.path}"
+            return self._refuse(verdict, "forbidden", sentence)
+        if verdict is HTTPStatus.UNAUTHORIZED:
+            sentence = "this needs a bearer token that the cluster knows"
+            return self._refuse(verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
+        return None
+
+    def _too_often(self) -> Response | None:
+        # After the credentials: whoever has none must not use up what belongs to those who have.
+        wait = self._bucket.take() if self._bucket else 0
+        if not wait:
+            return None
+        again = ("Retry-After", str(math.ceil(wait)))
+        return self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit", "too many requests; try again", again)
+
+    def _refuse(self, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]) -> Response:
+        self._rejected.labels(reason).inc()
+        return Response(status, f"{sentence}\n".encode(), headers=headers)
+
+    def _unasked(self, problem: str | None) -> None:
+        # Once when it breaks and once when it heals, not at every request.
+        if problem and problem != self._unanswered:
+            log.error("nobody new is let in: %s", problem)
+        elif self._unanswered and not problem:
+            log.info("the API server answers reviews again")
+        self._unanswered = problem
+
+
+class _Bucket:
+    """Tokens that come one each interval and wait up to the burst."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = limit
+        self._tokens = float(limit.burst)
+        self._last = time.monotonic()
+
+    def take(self) -> float:
+        """Takes a token; 0, or the seconds until there is one to take."""
+        now = time.monotonic()
+        self._tokens = min(self._limit.burst, self._tokens + (now - self._last) / self._limit.interval)
+        self._last = now
+        if self._tokens < 1:
+            return (1 - self._tokens) * self._limit.interval
+        self._tokens -= 1
+        return 0
+
+
+def _merged(own: Headers, configured: Headers) -> Headers:
+    names = {name.lower() for name, _ in configured}
+    return (*((name, value) for name, value in own if name.lower() not in names), *configured)

@@ -1,0 +1,122 @@
+"""The web configuration in force: its files are read again while serving, and only what can be served replaces it.
+
+The files are compared by what they hold and not by their times, at most once a second: Kubernetes swaps the folders of
+a mounted secret, others write over a file. Knows paths; what the texts mean is `config_file.py`'s and `tls.py`'s.
+"""
+
+import logging
+import os
+import ssl
+import stat
+import time
+from pathlib import Path
+
+from exporter.web.config_file import WebConfig, WebConfigError, parse_web_config
+from exporter.web.tls import Tls, make_tls
+
+log = logging.getLogger("exporter.web")
+
+_AGAIN = 1.0
+_LARGEST = 1 << 20
+
+
+class LiveConfig:
+    """What the file asks for (`config`) and the TLS that serves it (`tls`), as of the last `refresh`.
+
+    With `bearer` the file may not have users: both would want the one Authorization header of a request.
+    Raises `WebConfigError` when the file cannot be served at the start.
+    """
+
+    def __init__(self, path: Path, *, bearer: bool = False) -> None:
+        self.config = WebConfig()
+        self.tls: Tls | None = None
+        self.problem: str | None = None
+        self._path = path
+        self._bearer = bearer
+        self._texts: list[str | None] = []
+        self._next = 0.0
+        try:
+            self._load()
+        except WebConfigError as error:
+            raise WebConfigError(f"the web configuration {path} cannot be served: {error}") from error
+
+    def refresh(self) -> None:
+        """Reads the files again if the last time was a second ago; a sentence in the log when they cannot be served."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _AGAIN
+        try:
+            self._load()
+        except WebConfigError as error:
+            if str(error) != self.problem:
+                log.error("the web configuration %s stays as it was: %s", self._path, error)  # noqa: TRY400  a sentence
+            self.problem = str(error)
+        else:
+            if self.problem:
+                log.info("the web configuration %s can be served again", self._path)
+            self.problem = None
+
+    def _load(self) -> None:
+        text = _read(self._path)
+        same = self._texts[:1] == [text]
+        config = self.config if same else parse_web_config(text, self._path.parent)
+        settings = config.tls
+        cert, key, client_ca = (
+            (_pem(settings.cert), _pem(settings.key), _pem(settings.client_ca)) if settings else (None, None, None)
+        )
+        if self._texts == [text, cert, key, client_ca]:
+            return
+        if self._texts:
+            self._keep_demands(config)
+            log.info("the web configuration %s or a file that it names has changed", self._path)
+        if config.users and self._bearer:
+            raise WebConfigError(
+                "basic_auth_users and --kubernetes.authorization both want the Authorization header; choose one"
+            )
+        self.tls = make_tls(settings, cert, key, client_ca) if settings and cert and key else None
+        self.config, self._texts = config, [text, cert, key, client_ca]
+
+    def _keep_demands(self, new: WebConfig) -> None:
+        # A file that is being written over is short for a moment, and must not open the door for that moment.
+        old = self.config
+        lost = [
+            name
+            for name, before, after in (
+                ("tls_server_config", bool(old.tls), bool(new.tls)),
+                ("client_auth_type", _demand(old), _demand(new)),
+                ("client_allowed_sans", _chooses(old), _chooses(new)),
+                ("basic_auth_users", bool(old.users), bool(new.users)),
+            )
+            if after < before
+        ]
+        if lost:
+            raise WebConfigError(f"{lost[0]} asks for less than at the start, which takes a restart")
+
+
+def _demand(config: WebConfig) -> int:
+    return config.tls.client_certificate if config.tls else ssl.CERT_NONE
+
+
+def _chooses(config: WebConfig) -> bool:
+    return config.tls is not None and config.tls.allowed_sans is not None
+
+
+def _pem(source: str | Path | None) -> str | None:
+    return _read(source) if isinstance(source, Path) else source
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise WebConfigError(f"{path} is no regular file, and it must be read again while serving")
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise WebConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(content) > _LARGEST:
+        raise WebConfigError(f"{path} is over {_LARGEST >> 20} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise WebConfigError(f"{path} is not UTF-8 text") from error

@@ -1,0 +1,109 @@
+"""Who a bearer token belongs to and whether they may see a path, as the cluster's API server says.
+
+The question is the one that kube-state-metrics' filter asks (controller-runtime's `filters`): a TokenReview, then a
+SubjectAccessReview for `get` on the path as a non-resource URL. Answers are kept as long as there (sigs.k8s.io
+controller-runtime of 2026-08: a token one minute, a yes five, a no half of one). No answer is a no.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from cachetools import LRUCache, TTLCache
+
+from exporter.node.api_server import ApiServerError
+from exporter.web.turnstile import Turnstile
+
+_MOST = 256
+_TOKEN_SECONDS, _YES_SECONDS, _NO_SECONDS = 60, 300, 30
+_TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105  a path
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+class ApiServer(Protocol):
+    """The part of the Kubernetes API that reviews need."""
+
+    def create(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Posts `body` and returns the object that comes back. Raises `ApiServerError`."""
+
+
+class Reviews:
+    """Reviews of tokens, kept in memory as digests that are worth nothing elsewhere. Used by the event loop alone."""
+
+    def __init__(self, api: ApiServer, turnstile: Turnstile, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._turnstile = turnstile
+        self._key = os.urandom(32)
+        self._users: TTLCache[bytes, str] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
+        # Apart, or whoever sends token after token would push the good ones out.
+        self._strangers: TTLCache[bytes, bool] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
+        self._yes: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _YES_SECONDS, clock)
+        self._no: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _NO_SECONDS, clock)
+        self._admitted: LRUCache[bytes, bool] = LRUCache(_MOST)
+
+    async def review(self, token: str, path: str, client: str) -> HTTPStatus:
+        """OK, UNAUTHORIZED for a token of nobody, or FORBIDDEN. Raises `Crowded` and `ApiServerError`."""
+        digest = hashlib.blake2b(token.encode(), key=self._key, digest_size=32).digest()
+        if digest in self._strangers:
+            return HTTPStatus.UNAUTHORIZED
+        # Every pod of a cluster has a token that somebody knows; only those that saw something before go first.
+        known = digest in self._admitted
+        user = self._users.get(digest)
+        if user is None:
+            user = await self._turnstile.check(client, lambda: _user_of(self._api, token), known=known)
+            if user is None:
+                self._strangers[digest] = True
+                return HTTPStatus.UNAUTHORIZED
+            self._users[digest] = user
+        if not await self._may(user, path, client, known=known):
+            return HTTPStatus.FORBIDDEN
+        self._admitted[digest] = True
+        return HTTPStatus.OK
+
+    async def _may(self, user: str, path: str, client: str, *, known: bool) -> bool:
+        asked = (user, path)
+        if asked in self._yes:
+            return True
+        if asked in self._no:
+            return False
+        allowed = await self._turnstile.check(client, lambda: _is_allowed(self._api, user, path), known=known)
+        (self._yes if allowed else self._no)[asked] = True
+        return allowed
+
+
+def _user_of(api: ApiServer, token: str) -> str | None:
+    """The token's user as JSON, None when the API server knows no such token."""
+    status = _status(api.create(_TOKEN_REVIEWS, _object("authentication", "TokenReview", {"token": token})))
+    if status.get("authenticated") is not True:
+        return None
+    user = status.get("user")
+    if not isinstance(user, dict) or not isinstance(user.get("username"), str) or not user["username"]:
+        raise ApiServerError("the API server authenticated a token and named no user")
+    return json.dumps(user, sort_keys=True)
+
+
+def _is_allowed(api: ApiServer, user: str, path: str) -> bool:
+    who = json.loads(user)
+    spec = {
+        "user": who["username"],
+        **{name: who[name] for name in ("uid", "groups", "extra") if name in who},
+        # HEAD too: it shows less than GET, and a rule for `get` is what people write.
+        "nonResourceAttributes": {"path": path, "verb": "get"},
+    }
+    status = _status(api.create(_ACCESS_REVIEWS, _object("authorization", "SubjectAccessReview", spec)))
+    return status.get("allowed") is True and status.get("denied") is not True
+
+
+def _object(group: str, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"apiVersion": f"{group}.k8s.io/v1", "kind": kind, "spec": spec}
+
+
+def _status(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    status = reply.get("status")
+    if not isinstance(status, dict):
+        raise ApiServerError(f"the API server answered a {reply.get('kind', 'review')} without a status")
+    return status

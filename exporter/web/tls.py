@@ -1,0 +1,188 @@
+"""TLS: what a configuration and its PEM make of it, and the stream of a connection that speaks it.
+
+OpenSSL does the protocol over two buffers in memory; this file moves their bytes. Knows one socket's stream and PEM
+text; where PEM is kept and when it changes is `live_config.py`'s business.
+"""
+
+import asyncio
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from exporter.web.config_file import TlsSettings, WebConfigError
+from exporter.web.stream import Stream
+
+# What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
+_CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_PIECE = 4 << 10
+# Key updates and other messages without a byte of data cost work; whoever sends this much of them is no scraper.
+_IDLE_TALK = 256 << 10
+_CLEAR_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+    b"this port speaks HTTPS; use https:// here\n"
+)
+
+
+class HandshakeError(ConnectionError):
+    """The client and this server did not agree on TLS, or its certificate is not one that may come in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tls:
+    """One certificate and the demands on clients; a changed configuration makes another one."""
+
+    context: ssl.SSLContext
+    allowed_sans: frozenset[str] | None
+
+    def admits(self, certificate: Mapping[str, Any] | None) -> bool:
+        """Whether a verified client certificate (as `ssl` decodes it), or none, has an allowed subject name."""
+        return self.allowed_sans is None or not self.allowed_sans.isdisjoint(_subject_names(certificate or {}))
+
+
+def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> Tls:
+    """TLS with these PEM texts. Raises `WebConfigError` when OpenSSL does not take them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version, context.maximum_version = settings.oldest, settings.newest
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0  # a scraper keeps its connection; a resumed session would outlive its certificate
+    if not settings.server_order:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers(":".join(settings.ciphers) or _CIPHERS_12)
+    if settings.curve:
+        context.set_ecdh_curve(settings.curve)
+    context.set_alpn_protocols(["http/1.1"])
+    _load_pair(context, cert, key)
+    context.verify_mode = settings.client_certificate
+    if client_ca is not None:
+        _load_authority(context, client_ca)
+    return Tls(context, settings.allowed_sans)
+
+
+def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
+    def no_password() -> NoReturn:
+        raise WebConfigError("the key is encrypted and there is nobody to ask for its password")
+
+    with _as_file(cert) as cert_file, _as_file(key) as key_file:
+        try:
+            context.load_cert_chain(cert_file, key_file, password=no_password)
+        except ssl.SSLError as error:
+            raise WebConfigError(f"certificate and key cannot be used together: {_reason(error)}") from error
+
+
+def _load_authority(context: ssl.SSLContext, client_ca: str) -> None:
+    try:
+        context.load_verify_locations(cadata=client_ca)
+    except (ssl.SSLError, ValueError, TypeError) as error:
+        raise WebConfigError(f"the authority of the clients cannot be used: {_reason(error)}") from error
+    # Whoever is named as an authority is one, with or without its own above it, as in Go.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+@contextmanager
+def _as_file(pem: str) -> Iterator[str]:
+    # OpenSSL's loader wants paths, and a key must not be written to a disk.
+    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
+            file.write(pem)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "reason", None) or str(error) or "it is no PEM").replace("_", " ").lower()
+
+
+def _subject_names(certificate: Mapping[str, Any]) -> Iterator[str]:
+    for kind, value in certificate.get("subjectAltName", ()):
+        if kind in ("DNS", "email", "URI"):
+            yield value
+        elif kind == "IP Address":
+            with suppress(ValueError):  # OpenSSL writes IPv6 in full and in capitals
+                yield str(ipaddress.ip_address(value.strip()))
+
+
+class TlsStream:
+    """A stream in TLS over one in the clear, which it owns."""
+
+    def __init__(self, clear: Stream, tls: Tls) -> None:
+        self._clear = clear
+        self._tls = tls
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = tls.context.wrap_bio(self._in, self._out, server_side=True)
+
+    async def open(self) -> None:
+        """Shakes hands. Raises `HandshakeError`."""
+        await self._clear.open()
+        while True:
+            try:
+                self._session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+            except ssl.SSLError as error:
+                await self._refuse(error)
+            if not await self._feed():
+                raise HandshakeError("the client left while shaking hands")
+        await self._flush()
+        if not self._tls.admits(self._session.getpeercert()):
+            raise HandshakeError("the client's certificate has no allowed subject name")
+
+    async def read(self, size: int) -> bytes:
+        """See `Stream`."""
+        talk = 0
+        while talk < _IDLE_TALK:
+            try:
+                return self._session.read(size)
+            except ssl.SSLWantReadError:
+                await self._flush()
+                fed = await self._feed()
+                talk += fed
+                if not fed:
+                    return b""
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLError as error:
+                raise ConnectionError(_reason(error)) from error
+        raise ConnectionError("much talk of TLS and no data")
+
+    async def write(self, data: bytes) -> None:
+        """See `Stream`."""
+        if data:
+            self._session.write(data)
+            await self._flush()
+
+    async def end(self, *, still_talking: bool) -> None:
+        """See `Stream`."""
+        with suppress(OSError):
+            self._session.unwrap()
+        with suppress(OSError):
+            async with asyncio.timeout(1):
+                await self._flush()
+        await self._clear.end(still_talking=still_talking)
+
+    def close(self) -> None:
+        """See `Stream`."""
+        self._clear.close()
+
+    async def _refuse(self, error: ssl.SSLError) -> NoReturn:
+        if error.reason == "HTTP_REQUEST":
+            await self._clear.write(_CLEAR_ANSWER)
+        else:
+            await self._flush()  # the alert that says why
+        await self._clear.end(still_talking=True)
+        raise HandshakeError(_reason(error)) from error
+
+    async def _feed(self) -> int:
+        data = await self._clear.read(_PIECE)
+        self._in.write(data)
+        return len(data)
+
+    async def _flush(self) -> None:
+        if said := self._out.read():
+            await self._clear.write(said)

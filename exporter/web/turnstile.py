@@ -1,0 +1,58 @@
+"""Checks of credentials one at a time: what a stranger can make this node work is bounded, whoever else is waiting.
+
+A check costs: bcrypt takes a CPU for a tenth of a second, a token a call to the API server. Knows neither.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeVar
+
+from exporter.web.worker import Worker
+
+_T = TypeVar("_T")
+
+_PLACES = 32
+_PLACES_EACH = 4
+_LEAST_REST, _LONGEST_REST = 0.1, 5.0
+_REST = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
+
+
+class Crowded(Exception):
+    """Too many credentials wait to be checked, from this address or from all. The message is one sentence."""
+
+
+class Turnstile:
+    """One thread for checks; after a wrong one it rests. Credentials that were good before go first."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+
+    @cached_property
+    def _worker(self) -> Worker:
+        return Worker("credentials")  # a server that asks for none has no thread for them
+
+    async def check(self, client: str, job: Callable[[], _T], *, known: bool = False) -> _T:
+        """What `job` says in the other thread, a false value for wrong credentials. Raises `Crowded`, and as `job`."""
+        if not known and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
+            raise Crowded("too many wait for their credentials to be checked; try again")
+        self._waiting[client] += 1
+        try:
+            return await asyncio.wrap_future(self._worker.submit(lambda: _unhurried(job), urgent=known))
+        finally:
+            self._waiting -= Counter({client: 1})
+
+
+def _unhurried(job: Callable[[], _T]) -> _T:
+    start = time.perf_counter()
+    right = False
+    try:
+        said = job()
+        right = bool(said)
+    finally:
+        if not right:
+            took = time.perf_counter() - start
+            time.sleep(min(max(_LEAST_REST, _REST * took), _LONGEST_REST))
+    return said
