@@ -116,7 +116,8 @@ def parse_web_config(text: str, folder: Path) -> WebConfig:
         raise WebConfigError(str(error)) from error
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise WebConfigError(f"{where}it is not YAML: {error.problem}") from error
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise WebConfigError(f"{where}it is not YAML: {what}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise WebConfigError(f"it is not YAML: {' '.join(str(error).split())}") from error
     return config

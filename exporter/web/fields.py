@@ -86,7 +86,8 @@ class Fields:
         return None if node is None or _is_null(node) else node
 
     def _path(self, name: str) -> str:
-        return f"{self._name}.{name}" if self._name else name
+        shown = name if name.isprintable() else ascii(name)
+        return f"{self._name}.{shown}" if self._name else shown
 
 
 def _is_null(node: yaml.Node) -> bool:
