@@ -103,6 +103,49 @@ def test_a_port_in_use_is_a_sentence(start):
     assert re.fullmatch(rf"Error: cannot listen on {address}: Address already in use.*\n", ended.stderr.decode())
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, r"web.yml cannot be read: No such file or directory"),
+        ("basic_auth_user: {}", r"line 1: basic_auth_user is no field of this file"),
+        ("tls_server_config: {cert_file: c.pem, key_file: k.pem}", r"/c.pem cannot be read: No such file"),
+        ("tls_server_config: {cert: PEM, key: PEM}", r"certificate and key cannot be used together: "),
+        ("http_server_config: {http2: true}", r"HTTP/2 is not served here"),
+    ],
+)
+def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentence(start, tmp_path, text, said):
+    config = tmp_path / "web.yml"
+    if text is not None:
+        config.write_text(text, encoding="utf-8")
+    ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config)
+    assert (1, b"") == (ended.returncode, ended.stdout)
+    assert re.fullmatch(rf"Error: the web configuration {config} cannot be served: .*{said}.*\n", ended.stderr.decode())
+
+
+def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
+    config = tmp_path / "web.yml"
+    config.write_text(f"basic_auth_users: {{bob: $2b$04${'a' * 53}}}", encoding="utf-8")
+    ended = start("serve", "--web.config.file", config, "--kubernetes.authorization")
+    assert 1 == ended.returncode
+    assert re.fullmatch(r"Error: .* both want the Authorization header; choose one\n", ended.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), r"this process runs in no cluster that it could ask .*; --kubernetes.kubeconfig names one from outside"),
+        (
+            ("--kubernetes.kubeconfig", "/nowhere/config"),
+            r"the kubeconfig /nowhere/config cannot be used: .* not found",
+        ),
+    ],
+)
+def test_authorization_without_a_cluster_ends_the_start_with_a_sentence(start, arguments, said):
+    ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--kubernetes.authorization", *arguments)
+    assert 1 == ended.returncode
+    assert re.search(rf"^Error: {said}\n$", ended.stderr.decode(), re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The program serving on a node without Calico, and its port."""
