@@ -37,6 +37,7 @@ format: setup
 bench: setup
 	$(BIN)/python bench/scrape.py
 	$(BIN)/python bench/rules.py
+	$(BIN)/python bench/door.py
 
 clean:
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -71,7 +71,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Connection:
     """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room.
 
-    A request that comes when `welcome` says no is not answered: whoever asks may come again on a new connection.
+    A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
+    connection, as with one that was idle for too long.
     """
 
     stream: Stream
@@ -79,6 +80,7 @@ class Connection:
     client: str = ""
     welcome: Callable[[], bool] = lambda: True
     sheltered_until: float = 0.0
+    answered: bool = False
     http: h11.Connection = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class Connection:
             patience = self.limits.head
             while await self._serve_one(handler, patience):
                 self.http.start_next_cycle()
+                self.answered = True
                 patience = self.limits.idle
             await self.stream.end(still_talking=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
         except (TimeoutError, OSError, h11.LocalProtocolError):
@@ -107,7 +110,7 @@ class Connection:
         except ValueError:  # a target that no URL parser takes
             await self._refuse(HTTPStatus.BAD_REQUEST)
             return False
-        if request is None or not self.welcome():
+        if request is None or (self.answered and not self.welcome()):
             return False
         self.sheltered_until = _FOREVER
         try:
