@@ -5,12 +5,14 @@ signals; what is served comes from `routes.py`.
 """
 
 import asyncio
+import errno
 import logging
 import re
 import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from exporter.web.connection import Connection, Handler, Limits
@@ -26,6 +28,7 @@ _MOST_CONNECTIONS = 512
 _OWN_DESCRIPTORS = 64
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -86,11 +89,14 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        doors = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        await stop.wait()
+        accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        stopping = asyncio.create_task(stop.wait())
+        ended, _ = await asyncio.wait({stopping, *accepting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended - {stopping}:
+            task.result()  # a bug: better an end that somebody restarts than a port that nobody answers
         log.info("stopping")
-        for door in doors:
-            door.cancel()
+        for task in accepting:
+            task.cancel()
         for listener in self._listeners:
             listener.close()
         for connection in self._unsheltered():
@@ -106,11 +112,12 @@ class Server:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
-                if str(error) != said:
-                    log.warning("connections cannot be accepted: %s", error.strerror or error)
-                said = str(error)
-                await asyncio.sleep(_ACCEPT_AGAIN)
-                continue
+                if error.errno in _EXHAUSTED:
+                    if str(error) != said:
+                        log.warning("connections cannot be accepted: %s", error.strerror)
+                    said = str(error)
+                    await asyncio.sleep(_ACCEPT_AGAIN)
+                continue  # else it was that connection's own error, and it is gone
             said = ""
             self._admit(sock, address[0])
             await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
@@ -120,7 +127,8 @@ class Server:
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
