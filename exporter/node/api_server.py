@@ -1,12 +1,15 @@
-"""The cluster's API server: where it is, who we are to it, and one request at a time.
+"""The cluster's API server: where it is, who we are to it, and its answers as bytes.
 
 lightkube finds the address and the credentials, in a cluster or in a kubeconfig, and renews a token that has changed;
-its client carries the request. Knows HTTP and JSON; what is asked is the caller's business.
+its client carries the request. Knows HTTP and the API's refusals; what is asked is the caller's business.
 """
 
 import json
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,10 +23,22 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WAIT = 3.0
 _WHOLE = 8.0
 _LARGEST = 1 << 20
+_LONGEST_WAIT = 120.0
+_LONGEST_MESSAGE = 300
+_REASONS = {401: "unauthorized", 403: "forbidden", 410: "gone", 429: "throttled"}
 
 
 class ApiServerError(NodeError):
-    """The API server cannot be asked, or said no, or said nothing that can be understood."""
+    """The API server cannot be asked, or said no, or said nothing that can be understood.
+
+    `reason` is one of `gone`, `unauthorized`, `forbidden`, `throttled`, `server`, `connection` and `malformed`;
+    `retry_after` is how many seconds the server wants to be left alone.
+    """
+
+    def __init__(self, sentence: str, reason: str = "malformed", retry_after: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class ApiServer:
@@ -39,21 +54,70 @@ class ApiServer:
 
     def create(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Posts an object and returns the one that comes back. Raises `ApiServerError`."""
+        with self._asked("POST", path, json=body) as response:
+            content = _whole(response, _LARGEST)
+        try:
+            answer = json.loads(content)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            what = f"a request to create {_last(path)}"
+            raise ApiServerError(f"the API server answered {what} with something that is no object")
+        return answer
+
+    def read(self, path: str, params: Mapping[str, str], largest: int) -> bytes:
+        """The whole answer to a GET, at most `largest` bytes. Raises `ApiServerError`."""
+        with self._asked("GET", path, params=dict(params)) as response:
+            return _whole(response, largest)
+
+    def lines(self, path: str, params: Mapping[str, str], largest: int, silence: float) -> Iterator[bytes]:
+        """The lines of a GET's answer as they come, each at most `largest` bytes, until it ends.
+
+        Raises `ApiServerError`, also after `silence` seconds without a byte and for an end within a line.
+        """
+        with self._asked("GET", path, silence, params=dict(params)) as response:
+            _keep_alive(response)
+            rest = b""
+            for piece in response.iter_raw():
+                *whole, rest = (rest + piece).split(b"\n")
+                if len(rest) > largest:
+                    raise ApiServerError(f"the API server sent a line of more than {largest >> 20} MiB")
+                yield from whole
+            if rest:
+                raise ApiServerError("the API server stopped in the middle of a line", "connection")
+
+    @contextmanager
+    def _asked(self, method: str, path: str, silence: float = _WAIT, **more: Any) -> "Iterator[httpx2.Response]":
         import httpx2
 
         client = self._client = self._client or self._connect()
+        # Not compressed: a small answer must not become a large one.
+        headers, clocks = {"Accept-Encoding": "identity"}, httpx2.Timeout(_WAIT, read=silence)
         try:
-            with client.stream("POST", path, json=body) as response:
-                content = _content(response)
-        except (httpx2.HTTPError, httpx2.StreamError, OSError, _Slow) as error:
-            # The next attempt reads addresses and certificates anew; this connection may be half open.
-            self._client = None
-            client.close()
-            raise ApiServerError(f"the API server {client.base_url} did not answer: {_words(error)}") from error
-        return _object(response.status_code, path, content)
+            with client.stream(method, path, headers=headers, timeout=clocks, **more) as response:
+                _refuse_failure(response, f"{'create' if method == 'POST' else 'list'} {_last(path)}")
+                yield response
+        except ApiServerError as error:
+            if error.reason == "unauthorized":
+                self._forget(client)
+            raise
+        except httpx2.LocalProtocolError as error:
+            self._forget(client)
+            # Its words would quote the header.
+            raise ApiServerError(
+                "this exporter's own credentials cannot be sent: they are no token", "connection"
+            ) from error
+        except Exception as error:  # libraries below have errors of many kinds for what a network can do
+            self._forget(client)
+            sentence = f"the API server {_shown(client.base_url)} did not answer: {_words(error)}"
+            raise ApiServerError(sentence, "connection") from error
+
+    def _forget(self, client: "httpx2.Client") -> None:
+        # The next attempt reads addresses, certificates and credentials anew; a connection may be half open.
+        self._client = None
+        client.close()
 
     def _connect(self) -> "httpx2.Client":
-        import httpx2
         from lightkube.config.client_adapter import Client, ConnectionParams
         from lightkube.config.kubeconfig import KubeConfig
 
@@ -63,52 +127,107 @@ class ApiServer:
             else:
                 config = KubeConfig.from_service_account(self._service_account)
             one = cast("SingleConfig", config.get())  # it raises when there is none
-            return Client(one, ConnectionParams(timeout=httpx2.Timeout(_WAIT)))
+            return Client(_usable(one), ConnectionParams())
         except Exception as error:  # a file that a person wrote fails in as many ways as there are libraries below
-            raise ApiServerError(self._cannot(error)) from error
+            raise ApiServerError(self._cannot(error), "connection") from error
 
     def _cannot(self, error: Exception) -> str:
         if self._kubeconfig:
-            return f"the kubeconfig {self._kubeconfig} cannot be used: {_words(error)}"
+            return f"the kubeconfig {self._kubeconfig} cannot be used: {_why_not(error)}"
         return (
             f"this process runs in no cluster that it could ask ({_words(error)}); "
             "--kubernetes.kubeconfig names one from outside"
         )
 
 
-class _Slow(Exception):
-    """The answer came in drops."""
+def in_cluster() -> bool:
+    """Whether this process runs in a pod that may ask its cluster's API server."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
 
 
-def _content(response: "httpx2.Response") -> bytes:
-    content = b""
+def reason_of(status: int) -> str:
+    """The reason of an `ApiServerError` for a status that is a refusal."""
+    return _REASONS.get(status, "server")
+
+
+def one_line(text: str) -> str:
+    """What a server said, fit for a log and a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_MESSAGE])
+    return " ".join(printable.split())
+
+
+def _whole(response: "httpx2.Response", largest: int) -> bytes:
+    content = bytearray()
     deadline = time.monotonic() + _WHOLE
-    for piece in response.iter_bytes():
+    for piece in response.iter_raw():
         content += piece
-        if len(content) > _LARGEST:
-            raise ApiServerError(f"the API server answered more than {_LARGEST >> 20} MiB")
+        if len(content) > largest:
+            raise ApiServerError(f"the API server answered more than {largest >> 20} MiB")
         if time.monotonic() > deadline:
-            raise _Slow(f"its answer was not whole after {_WHOLE:.0f} s")
-    return content
+            raise ApiServerError(f"the API server's answer was not whole after {_WHOLE:.0f} s", "connection")
+    return bytes(content)
 
 
-def _object(status: int, path: str, content: bytes) -> Mapping[str, Any]:
+def _refuse_failure(response: "httpx2.Response", what: str) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
     try:
-        answer = json.loads(content)
+        said = json.loads(_whole(response, _LARGEST))
     except (ValueError, RecursionError):
-        answer = None
-    if 200 <= status < 300 and isinstance(answer, dict):
-        return answer
-    message = answer.get("message") if isinstance(answer, dict) else None
-    what = path.rpartition("/")[2]
+        said = None
+    message = said.get("message") if isinstance(said, dict) else None
+    told = f": {one_line(message)}" if isinstance(message, str) else ""
     if status == 401:
-        raise ApiServerError(f"the API server does not know this exporter's own credentials (401): {message}")
-    if status == 403:
-        raise ApiServerError(f"the API server does not let this exporter create {what} (403): {message}")
-    if 200 <= status < 300:
-        raise ApiServerError(f"the API server answered a request to create {what} with something that is no object")
-    raise ApiServerError(f"the API server answered a request to create {what} with {status}: {message}")
+        sentence = f"the API server does not know this exporter's own credentials (401){told}"
+    elif status == 403:
+        sentence = f"the API server does not let this exporter {what} (403){told}"
+    else:
+        sentence = f"the API server answered a request to {what} with {status}{told}"
+    seconds = response.headers.get("retry-after", "")
+    wait = min(float(seconds), _LONGEST_WAIT) if seconds.isascii() and seconds.isdigit() else 0.0
+    raise ApiServerError(sentence, reason_of(status), wait)
+
+
+def _keep_alive(response: "httpx2.Response") -> None:
+    # A peer that is gone without a word is noticed within a minute, and not only when the silence is over.
+    sock = response.extensions["network_stream"].get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _usable(config: "SingleConfig") -> "SingleConfig":
+    from lightkube.core.exceptions import ConfigError
+
+    if config.user and config.user.exec:
+        raise ConfigError("its user comes from a program, and this one starts none; give it a token or a certificate")
+    if config.user and config.user.token == "":
+        raise ConfigError("its user's token is empty")
+    return config
+
+
+def _why_not(error: Exception) -> str:
+    import msgspec
+    import yaml
+    from lightkube.core.exceptions import ConfigError
+
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1} is not YAML"  # the parser would quote it, a token and all
+    if isinstance(error, (ConfigError, OSError, msgspec.MsgspecError)):
+        return _words(error)
+    if isinstance(error, KeyError):
+        return f"it names {_words(error)} and does not have it, or has none where it needs one"
+    return "it does not have the shape of a kubeconfig"
+
+
+def _shown(url: "httpx2.URL") -> str:
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"  # neither a password nor a query
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

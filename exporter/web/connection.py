@@ -6,6 +6,7 @@ nothing of what is served.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -72,13 +73,14 @@ class Connection:
     """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room.
 
     A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
-    connection, as with one that was idle for too long.
+    connection, as with one that was idle for too long. `sending` is entered with each body for as long as it is sent.
     """
 
     stream: Stream
     limits: Limits
     client: str = ""
     welcome: Callable[[], bool] = lambda: True
+    sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
     sheltered_until: float = 0.0
     answered: bool = False
     http: h11.Connection = field(init=False)
@@ -118,8 +120,9 @@ class Connection:
             if response is None:
                 return False
             self.sheltered_until = asyncio.get_running_loop().time() + self.limits.shelter
-            async with asyncio.timeout(self.limits.write):
-                await self._send(response, with_body=request.method != "HEAD")
+            with self.sending(self, response.body):
+                async with asyncio.timeout(self.limits.write):
+                    await self._send(response, with_body=request.method != "HEAD")
         finally:
             self.sheltered_until = 0.0
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE

@@ -4,7 +4,6 @@ Health checks are open to all, for a kubelet brings no credentials, and say noth
 Knows what credentials look like in a request; whether they are right, `passwords.py` and `reviews.py` say.
 """
 
-import logging
 import math
 import re
 import time
@@ -23,8 +22,6 @@ from exporter.web.turnstile import Crowded, Turnstile
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
     from exporter.web.reviews import Reviews
-
-log = logging.getLogger("exporter.web")
 
 _OPEN_TO_ALL = ("/healthz", "/readyz")
 _REALM = 'realm="calico-bpf-exporter"'
@@ -50,7 +47,6 @@ class Door:
         self._config = WebConfig()
         self._passwords: Passwords | None = None
         self._bucket: _Bucket | None = None
-        self._unanswered: str | None = None
 
     async def handle(self, request: Request) -> Response:
         """The response to one request, from `inner` or a refusal."""
@@ -84,8 +80,7 @@ class Door:
                 return await self._without_right(self._reviews, authorization, request)
         except Crowded as error:
             return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "crowded", str(error))
-        except NodeError as error:
-            self._unasked(str(error))
+        except NodeError:
             sentence = "the API server could not be asked who may see this"
             return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
@@ -104,7 +99,6 @@ class Door:
         verdict = HTTPStatus.UNAUTHORIZED
         if scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
             verdict = await reviews.review(token.strip(), request.path, request.client)
-            self._unasked(None)
         if verdict is HTTPStatus.FORBIDDEN:
             sentence = f"this token's user has no role that allows get on the non-resource URL {request.path}"
             return self._refuse(verdict, "forbidden", sentence)
@@ -124,14 +118,6 @@ class Door:
     def _refuse(self, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]) -> Response:
         self._rejected.labels(reason).inc()
         return Response(status, f"{sentence}\n".encode(), headers=headers)
-
-    def _unasked(self, problem: str | None) -> None:
-        # Once when it breaks and once when it heals, not at every request.
-        if problem and problem != self._unanswered:
-            log.error("nobody new is let in: %s", problem)
-        elif self._unanswered and not problem:
-            log.info("the API server answers reviews again")
-        self._unanswered = problem
 
 
 class _Bucket:

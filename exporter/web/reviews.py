@@ -7,16 +7,21 @@ controller-runtime of 2026-08: a token one minute, a yes five, a no half of one)
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
 from exporter.node.api_server import ApiServerError
 from exporter.web.turnstile import Turnstile
+
+log = logging.getLogger("exporter.web")
+
+_T = TypeVar("_T")
 
 _MOST = 256
 _TOKEN_SECONDS, _YES_SECONDS, _NO_SECONDS = 60, 300, 30
@@ -38,6 +43,7 @@ class Reviews:
         self._api = api
         self._turnstile = turnstile
         self._key = os.urandom(32)
+        self._problem: str | None = None
         self._users: TTLCache[bytes, str] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
         # Apart, or whoever sends token after token would push the good ones out.
         self._strangers: TTLCache[bytes, bool] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
@@ -54,7 +60,7 @@ class Reviews:
         known = digest in self._admitted
         user = self._users.get(digest)
         if user is None:
-            user = await self._turnstile.check(client, lambda: _user_of(self._api, token), known=known)
+            user = await self._ask(lambda: _user_of(self._api, token), client, known=known)
             if user is None:
                 self._strangers[digest] = True
                 return HTTPStatus.UNAUTHORIZED
@@ -70,9 +76,23 @@ class Reviews:
             return True
         if asked in self._no:
             return False
-        allowed = await self._turnstile.check(client, lambda: _is_allowed(self._api, user, path), known=known)
+        allowed = await self._ask(lambda: _is_allowed(self._api, user, path), client, known=known)
         (self._yes if allowed else self._no)[asked] = True
         return allowed
+
+    async def _ask(self, question: Callable[[], _T], client: str, *, known: bool) -> _T:
+        try:
+            answer = await self._turnstile.check(client, question, known=known)
+        except ApiServerError as error:
+            # Once when it breaks and once when it heals, not at every request.
+            if str(error) != self._problem:
+                log.error("nobody new is let in: %s", error)  # noqa: TRY400  a sentence
+            self._problem = str(error)
+            raise
+        if self._problem:
+            log.info("the API server answers reviews again")
+        self._problem = None
+        return answer
 
 
 def _user_of(api: ApiServer, token: str) -> str | None:
@@ -95,7 +115,7 @@ def _is_allowed(api: ApiServer, user: str, path: str) -> bool:
         "nonResourceAttributes": {"path": path, "verb": "get"},
     }
     status = _status(api.create(_ACCESS_REVIEWS, _object("authorization", "SubjectAccessReview", spec)))
-    return status.get("allowed") is True and status.get("denied") is not True
+    return status.get("allowed") is True and not status.get("denied")
 
 
 def _object(group: str, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -105,5 +125,5 @@ def _object(group: str, kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]
 def _status(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     status = reply.get("status")
     if not isinstance(status, dict):
-        raise ApiServerError(f"the API server answered a {reply.get('kind', 'review')} without a status")
+        raise ApiServerError("the API server answered a review without a status")
     return status

@@ -11,8 +11,8 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from exporter.web.connection import Connection, Handler, Limits
@@ -26,6 +26,7 @@ log = logging.getLogger("exporter.web")
 
 _MOST_CONNECTIONS = 512
 _OWN_DESCRIPTORS = 64
+_MOST_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -79,6 +80,7 @@ class Server:
         self._failed_handshake = failed_handshake
         # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Those given up close a moment after the newcomers are in, so a full house must leave descriptors beside it.
         self._most = max(8, min(_MOST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
@@ -134,9 +136,28 @@ class Server:
         if tls:
             stream = TlsStream(stream, tls)
         # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
-        connection = Connection(stream, self._limits, client, welcome=lambda: self._tls() is tls)
+        connection = Connection(stream, self._limits, client, lambda: self._tls() is tls, self._sending)
         self._connections[connection] = task = asyncio.create_task(self._serve(connection))
         task.add_done_callback(lambda _: self._leave(connection))  # comes too when it is cancelled before it began
+
+    @contextmanager
+    def _sending(self, connection: Connection, body: bytes) -> Iterator[None]:
+        self._unsent[connection] = body
+        self._give_up_unsent()
+        try:
+            yield
+        finally:
+            self._unsent.pop(connection, None)
+
+    def _give_up_unsent(self) -> None:
+        # Each look has bodies of its own: clients that ask one after the other and read nothing would hold them all.
+        kept: dict[int, int] = {}
+        for connection, body in reversed(list(self._unsent.items())):
+            if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MOST_UNSENT:
+                if task := self._connections.get(connection):
+                    task.cancel()
+            else:
+                kept[id(body)] = len(body)
 
     def _tls(self) -> Tls | None:
         if self._live is None:

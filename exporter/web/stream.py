@@ -27,7 +27,7 @@ class Stream(Protocol):
         """Returns when the kernel has taken all of `data`."""
 
     async def end(self, *, still_talking: bool) -> None:
-        """Ends our side; drops for a moment what a client still says, or a reset would take our last words with it."""
+        """Says goodbye; drops for a moment what a client still says, or a reset would take our last words with it."""
 
     def close(self) -> None:
         """Ends both sides at once."""
@@ -53,7 +53,9 @@ class ClearStream:
 
     async def end(self, *, still_talking: bool) -> None:
         """See `Stream`."""
-        room = _LINGER_BYTES if still_talking else 0
+        if not still_talking:
+            return  # closing says it
+        room = _LINGER_BYTES
         with suppress(OSError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 self._sock.shutdown(socket.SHUT_WR)

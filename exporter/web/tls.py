@@ -19,6 +19,7 @@ from exporter.web.stream import Stream
 # What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
+_RECORD = 16 << 10  # the most that one holds
 # Key updates and other messages without a byte of data cost work; whoever sends this much of them is no scraper.
 _IDLE_TALK = 256 << 10
 _CLEAR_ANSWER = (
@@ -153,8 +154,9 @@ class TlsStream:
 
     async def write(self, data: bytes) -> None:
         """See `Stream`."""
-        if data:
-            self._session.write(data)
+        # One record at a time: the buffer between keeps for good the size that it once had.
+        for start in range(0, len(data), _RECORD):
+            self._session.write(data[start : start + _RECORD])
             await self._flush()
 
     async def end(self, *, still_talking: bool) -> None:

@@ -25,10 +25,11 @@ class Crowded(Exception):
 
 
 class Turnstile:
-    """One thread for checks; after a wrong one it rests. Credentials that were good before go first."""
+    """One thread for checks; after a wrong one the next waits. Credentials that were good before go first."""
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
+        self._rest_until = 0.0
 
     @cached_property
     def _worker(self) -> Worker:
@@ -40,19 +41,19 @@ class Turnstile:
             raise Crowded("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
         try:
-            return await asyncio.wrap_future(self._worker.submit(lambda: _unhurried(job), urgent=known))
+            return await asyncio.wrap_future(self._worker.submit(lambda: self._unhurried(job), urgent=known))
         finally:
             self._waiting -= Counter({client: 1})
 
-
-def _unhurried(job: Callable[[], _T]) -> _T:
-    start = time.perf_counter()
-    right = False
-    try:
-        said = job()
-        right = bool(said)
-    finally:
-        if not right:
-            took = time.perf_counter() - start
-            time.sleep(min(max(_LEAST_REST, _REST * took), _LONGEST_REST))
-    return said
+    def _unhurried(self, job: Callable[[], _T]) -> _T:
+        time.sleep(max(0.0, self._rest_until - time.monotonic()))
+        start = time.thread_time()  # waiting for an API server costs nobody anything
+        right = False
+        try:
+            said = job()
+            right = bool(said)
+        finally:
+            if not right:
+                rest = min(max(_LEAST_REST, _REST * (time.thread_time() - start)), _LONGEST_REST)
+                self._rest_until = time.monotonic() + rest
+        return said

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -48,8 +50,9 @@ class Answer:
 class Running:
     """A server process and ways to talk to it."""
 
-    def __init__(self, process, ports, log):
+    def __init__(self, process, ports, log, trust=None):
         self.process = process
+        self._tls = ssl.create_default_context(cafile=trust) if trust else None
         self.ports = ports
         self._log = log
         self._clients = []
@@ -66,8 +69,15 @@ class Running:
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         client.connect((host, port or self.ports[0]))
+        if self._tls:
+            client = self._tls.wrap_socket(client, server_hostname="127.0.0.1", suppress_ragged_eofs=True)
+            self._clients[-1] = client
         client.sendall(data)
         return client
+
+    def keep(self, client):
+        """Closes `client` with the others in the end."""
+        self._clients.append(client)
 
     def begin(self):
         """A connection that is being made and not waited for."""
@@ -88,7 +98,8 @@ class Running:
     def raw(self, data, **where):
         """All that the server says to `data` before it closes the connection."""
         with self.open(**where) as client:
-            with suppress(ConnectionError):  # it may close before all is sent, and says so in what can still be read
+            # It may close before all is sent, and says so in what can still be read.
+            with suppress(ConnectionError, ssl.SSLError):
                 client.sendall(data)
             return read_to_end(client)
 
@@ -127,7 +138,7 @@ class Running:
 def read_to_end(client):
     """What comes until the other side closes; a reset ends it too."""
     pieces = []
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, ssl.SSLError):
         while piece := client.recv(1 << 16):
             pieces.append(piece)
     return b"".join(pieces)
@@ -158,17 +169,20 @@ def until():
 
 @contextmanager
 def starting(folder):
-    """Starts servers that log into `folder`; ends them, and every connection to them, on the way out."""
+    """Starts servers that log into `folder`; ends them, and every connection to them, on the way out.
+
+    With `trust` all connections that are opened here are in TLS and trust that authority.
+    """
     started = []
 
-    def run(**options):
+    def run(trust=None, **options):
         log = folder / f"{len(started)}.log"
         settings = json.dumps({"recording": str(RECORDING), **options})
         environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
         with log.open("wb") as errors:
             program = [sys.executable, str(TESTS / "web" / "node_server.py"), settings]
             process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=errors, env=environment)
-        one = Running(process, [], log)
+        one = Running(process, [], log, trust)
         started.append(one)
         ports = process.stdout.readline()
         assert ports, one.log()
@@ -206,3 +220,14 @@ def unchecked_server(tmp_path):
     """Starts a server for one test, with options of `node_server.py`; what it logs is the test's business."""
     with starting(tmp_path) as (run, _):
         yield run
+
+
+@pytest.fixture
+def many_descriptors():
+    """Room for more than 1024 connections in the process of the test."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 2048:
+        pytest.skip("this machine allows too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, before), most))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))

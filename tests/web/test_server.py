@@ -1,6 +1,5 @@
 """Listening, admitting and stopping: sentences for addresses, room for newcomers, an end within a second."""
 
-import resource
 import select
 import signal
 import socket
@@ -189,17 +188,6 @@ def test_a_burst_of_400_connections_waits_for_no_second_try(server):
     connected = [events for _, events in poll.poll(0) if events == select.POLLOUT]
     running.process.send_signal(signal.SIGCONT)
     assert 400 == len(connected)
-
-
-@pytest.fixture
-def many_descriptors():
-    """Room for more than 1024 connections in the process of the test."""
-    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < 2048:
-        pytest.skip("this machine allows too few descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, before), most))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 # Once: with the usual 1024 descriptors, 512 connections and a queue of 512 leave none: asyncio accepts the whole queue
