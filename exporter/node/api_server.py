@@ -1,15 +1,17 @@
 """The cluster's API server: where it is, who we are to it, and its answers as bytes.
 
-lightkube finds the address and the credentials, in a cluster or in a kubeconfig, and renews a token that has changed;
-its client carries the request. Knows HTTP and the API's refusals; what is asked is the caller's business.
+lightkube finds the address and the credentials, in a cluster or in a kubeconfig; its client carries the request. Knows
+HTTP and the API's refusals; what is asked is the caller's business.
 """
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +27,7 @@ _WHOLE = 8.0
 _LARGEST = 1 << 20
 _LONGEST_WAIT = 120.0
 _LONGEST_MESSAGE = 300
+_TOKEN = re.compile("[!-~]+", re.ASCII)
 _REASONS = {401: "unauthorized", 403: "forbidden", 410: "gone", 429: "throttled"}
 
 
@@ -101,12 +104,6 @@ class ApiServer:
             if error.reason == "unauthorized":
                 self._forget(client)
             raise
-        except httpx2.LocalProtocolError as error:
-            self._forget(client)
-            # Its words would quote the header.
-            raise ApiServerError(
-                "this exporter's own credentials cannot be sent: they are no token", "connection"
-            ) from error
         except Exception as error:  # libraries below have errors of many kinds for what a network can do
             self._forget(client)
             sentence = f"the API server {_shown(client.base_url)} did not answer: {_words(error)}"
@@ -118,7 +115,6 @@ class ApiServer:
         client.close()
 
     def _connect(self) -> "httpx2.Client":
-        from lightkube.config.client_adapter import Client, ConnectionParams
         from lightkube.config.kubeconfig import KubeConfig
 
         try:
@@ -126,8 +122,7 @@ class ApiServer:
                 config = KubeConfig.from_file(self._kubeconfig)
             else:
                 config = KubeConfig.from_service_account(self._service_account)
-            one = cast("SingleConfig", config.get())  # it raises when there is none
-            return Client(_usable(one), ConnectionParams())
+            return _client(cast("SingleConfig", config.get()))  # it raises when there is none
         except Exception as error:  # a file that a person wrote fails in as many ways as there are libraries below
             raise ApiServerError(self._cannot(error), "connection") from error
 
@@ -197,14 +192,19 @@ def _keep_alive(response: "httpx2.Response") -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _usable(config: "SingleConfig") -> "SingleConfig":
+def _client(config: "SingleConfig") -> "httpx2.Client":
+    from lightkube.config.client_adapter import Client, ConnectionParams
     from lightkube.core.exceptions import ConfigError
 
-    if config.user and config.user.exec:
+    user = config.user
+    if user and user.exec:
         raise ConfigError("its user comes from a program, and this one starts none; give it a token or a certificate")
-    if config.user and config.user.token == "":
-        raise ConfigError("its user's token is empty")
-    return config
+    if user and user.token is not None and not _TOKEN.fullmatch(user.token):
+        raise ConfigError("its user's token is empty, or holds what none can")
+    client = Client(config, ConnectionParams())
+    if user and user.token_file:
+        client.auth = partial(_with_token, Path(user.token_file))
+    return client
 
 
 def _why_not(error: Exception) -> str:
@@ -219,6 +219,15 @@ def _why_not(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it names {_words(error)} and does not have it, or has none where it needs one"
     return "it does not have the shape of a kubeconfig"
+
+
+def _with_token(file: Path, request: "httpx2.Request") -> "httpx2.Request":
+    # Read for each request: it is renewed long before it runs out, and nothing has to be asked twice.
+    token = file.read_text(encoding="utf-8", errors="replace").strip()
+    if not _TOKEN.fullmatch(token):
+        raise ApiServerError(f"{file} holds no token", "connection")
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
 
 
 def _shown(url: "httpx2.URL") -> str:

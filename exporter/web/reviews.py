@@ -43,7 +43,7 @@ class Reviews:
         self._api = api
         self._turnstile = turnstile
         self._key = os.urandom(32)
-        self._problem: str | None = None
+        self._problems: dict[str, str] = {}
         self._users: TTLCache[bytes, str] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
         # Apart, or whoever sends token after token would push the good ones out.
         self._strangers: TTLCache[bytes, bool] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
@@ -60,7 +60,7 @@ class Reviews:
         known = digest in self._admitted
         user = self._users.get(digest)
         if user is None:
-            user = await self._ask(lambda: _user_of(self._api, token), client, known=known)
+            user = await self._ask("tokens", lambda: _user_of(self._api, token), client, known=known)
             if user is None:
                 self._strangers[digest] = True
                 return HTTPStatus.UNAUTHORIZED
@@ -76,22 +76,21 @@ class Reviews:
             return True
         if asked in self._no:
             return False
-        allowed = await self._ask(lambda: _is_allowed(self._api, user, path), client, known=known)
+        allowed = await self._ask("access", lambda: _is_allowed(self._api, user, path), client, known=known)
         (self._yes if allowed else self._no)[asked] = True
         return allowed
 
-    async def _ask(self, question: Callable[[], _T], client: str, *, known: bool) -> _T:
+    async def _ask(self, kind: str, question: Callable[[], _T], client: str, *, known: bool) -> _T:
         try:
             answer = await self._turnstile.check(client, question, known=known)
         except ApiServerError as error:
             # Once when it breaks and once when it heals, not at every request.
-            if str(error) != self._problem:
+            if str(error) not in self._problems.values():
                 log.error("nobody new is let in: %s", error)  # noqa: TRY400  a sentence
-            self._problem = str(error)
+            self._problems[kind] = str(error)
             raise
-        if self._problem:
+        if self._problems.pop(kind, None) and not self._problems:
             log.info("the API server answers reviews again")
-        self._problem = None
         return answer
 
 

@@ -11,6 +11,7 @@ import bcrypt
 import pytest
 import yaml
 
+from tests.web.api_server import FakeApiServer
 from tests.web.authority import Authority
 
 PROMETHEUS = Path(__file__).parents[2] / ".tools" / "bin" / "prometheus"
@@ -40,6 +41,7 @@ def doors():
             "rate_limit": {"interval": "100ms", "burst": 5},
         },
         "rare": {"rate_limit": {"interval": "1h", "burst": 1}},
+        "token": {"tls_server_config": pair},
     }
 
 
@@ -67,6 +69,10 @@ def jobs(pki):
         "all but the name": ("all", {"tls_config": other, **right}, "EOF"),
         "all but the password": ("all", {"tls_config": prometheus, **wrong}, "401 "),
         "too often": ("rare", {}, "429 Too Many Requests"),
+        "token": ("token", {"tls_config": trust, "authorization": {"credentials": "good"}}, ""),
+        "token of a stranger": ("token", {"tls_config": trust, "authorization": {"credentials": "none"}}, "401 "),
+        "token without a right": ("token", {"tls_config": trust, "authorization": {"credentials": "idle"}}, "403 "),
+        "token missing": ("token", {"tls_config": trust}, "401 Unauthorized"),
     }
 
 
@@ -78,15 +84,21 @@ def errors(tmp_path_factory, shared_server, until):
     authority.issue("server", "IP:127.0.0.1")
     authority.issue("prometheus", "DNS:prometheus.monitoring.svc")
     authority.issue("other", "DNS:other.monitoring.svc")
+    cluster = FakeApiServer(authority)
+    cluster.users = {"good": {"username": "prometheus"}, "idle": {"username": "somebody"}}
+    cluster.rights = {("prometheus", "/metrics")}
     ports = {}
     for name, config in doors().items():
         file = pki / f"{name}.yml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        ports[name] = shared_server(web_config=str(file)).ports[0]
+        more = {"kubeconfig": str(cluster.kubeconfig(pki / "kubeconfig"))} if name == "token" else {}
+        ports[name] = shared_server(web_config=str(file), **more).ports[0]
     scrapes = [scrape(name, ports[door], how) for name, (door, how, _) in jobs(pki).items()]
     with prometheus(pki, scrapes) as ask:
         assert until(lambda: all(times >= 3 for times in scraped(ask, scrapes)), 90)
         active = ask("targets")["activeTargets"]
+    cluster.stop()
+    assert [] == cluster.faults
     return {one["labels"]["job"]: one["lastError"] for one in active if one["health"] != "unknown"}
 
 
