@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,9 @@ from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter
-
     from exporter.web.door import Door
     from exporter.web.live_config import LiveConfig
+    from exporter.web.own import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
@@ -117,7 +117,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         collectors=enabled_collectors(given),
         zeros=given["collector_counters_zeros"],
         unattributed=given["collector_rules_unattributed"],
-        web_config=given["web_config_file"],
+        web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         kubeconfig=given["kubernetes_kubeconfig"],
     )
@@ -169,7 +169,7 @@ def _live_config(options: ServeOptions) -> "LiveConfig | None":
     return live
 
 
-def _door(routes: "Routes", rejected: "Counter", live: "LiveConfig | None", options: ServeOptions) -> "Door":
+def _door(routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", options: ServeOptions) -> "Door":
     from exporter.web.door import Door
     from exporter.web.turnstile import Turnstile
 
@@ -190,12 +190,12 @@ async def _run(
     door: "Door",
     listeners: Sequence[socket.socket],
     live: "LiveConfig | None",
-    rejected: "Counter",
+    rejected: "Rejected",
 ) -> None:
     from exporter.web.server import Server
 
     looks = asyncio.create_task(_look_twice(scrapes))
-    await Server(listeners, door.handle, live=live, failed_handshake=rejected.labels("tls_handshake").inc).run()
+    await Server(listeners, door.handle, live=live, failed_handshake=partial(rejected.count, "tls_handshake")).run()
     looks.cancel()
 
 

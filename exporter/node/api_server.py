@@ -199,7 +199,7 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
     user = config.user
     if user and user.exec:
         raise ConfigError("its user comes from a program, and this one starts none; give it a token or a certificate")
-    if user and user.token is not None and not _TOKEN.fullmatch(user.token):
+    if user and user.token is not None and not user.token_file and not _TOKEN.fullmatch(user.token):
         raise ConfigError("its user's token is empty, or holds what none can")
     client = Client(config, ConnectionParams())
     if user and user.token_file:

@@ -139,10 +139,13 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
     server_order = fields.truth("prefer_server_cipher_suites", default=True)
     curve = _curve(fields)
     fields.end()
-    if not given:
+    if not fields.names():
         return None
     if cert is None or key is None:
-        fields.refuse(given[0], f"asks for TLS and there is no {'cert' if cert is None else 'key'}_file beside it")
+        fields.refuse(
+            (given or fields.names())[0],
+            f"asks for TLS and there is no {'cert' if cert is None else 'key'}_file beside it",
+        )
     allowed = None if sans is None else frozenset(sans)
     return TlsSettings(cert, key, client_ca, demand, allowed, oldest, newest, ciphers, server_order, curve)
 

@@ -11,11 +11,10 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter
-
 from exporter.node import NodeError
 from exporter.web.config_file import RateLimit, WebConfig
 from exporter.web.connection import Handler, Headers, Request, Response
+from exporter.web.own import Rejected
 from exporter.web.passwords import Passwords, parse_basic
 from exporter.web.turnstile import Crowded, Turnstile
 
@@ -34,7 +33,7 @@ class Door:
     def __init__(
         self,
         inner: Handler,
-        rejected: Counter,
+        rejected: Rejected,
         turnstile: Turnstile,
         live: "LiveConfig | None" = None,
         reviews: "Reviews | None" = None,
@@ -56,7 +55,7 @@ class Door:
             if self._passwords or self._reviews:
                 response = replace(response, body=response.body.partition(b"\n")[0] + b"\n")
         else:
-            response = await self._stranger(request) or self._too_often() or await self._inner(request)
+            response = await self._stranger(request) or self._too_often(request) or await self._inner(request)
         return replace(response, headers=_merged(response.headers, self._config.headers))
 
     def _adopt(self) -> None:
@@ -75,24 +74,26 @@ class Door:
         authorization = request.headers.get("authorization", "")
         try:
             if self._passwords:
-                return await self._without_password(self._passwords, authorization, request.client)
+                return await self._without_password(self._passwords, authorization, request)
             if self._reviews:
                 return await self._without_right(self._reviews, authorization, request)
         except Crowded as error:
-            return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "crowded", str(error))
+            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "crowded", str(error))
         except NodeError:
             sentence = "the API server could not be asked who may see this"
-            return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
+            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
 
-    async def _without_password(self, passwords: Passwords, authorization: str, client: str) -> Response | None:
+    async def _without_password(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
         given = parse_basic(authorization)
         if given and (
-            passwords.remembers(*given) or await self._turnstile.check(client, lambda: passwords.check(*given))
+            passwords.remembers(*given) or await self._turnstile.check(request.client, lambda: passwords.check(*given))
         ):
             return None
         sentence = "this needs the name and the password of a user"
-        return self._refuse(HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}"))
+        return self._refuse(
+            request, HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}")
+        )
 
     async def _without_right(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
         scheme, _, token = authorization.partition(" ")
@@ -101,22 +102,24 @@ class Door:
             verdict = await reviews.review(token.strip(), request.path, request.client)
         if verdict is HTTPStatus.FORBIDDEN:
             sentence = f"this token's user has no role that allows get on the non-resource URL {request.path}"
-            return self._refuse(verdict, "forbidden", sentence)
+            return self._refuse(request, verdict, "forbidden", sentence)
         if verdict is HTTPStatus.UNAUTHORIZED:
             sentence = "this needs a bearer token that the cluster knows"
-            return self._refuse(verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
+            return self._refuse(request, verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
         return None
 
-    def _too_often(self) -> Response | None:
+    def _too_often(self, request: Request) -> Response | None:
         # After the credentials: whoever has none must not use up what belongs to those who have.
         wait = self._bucket.take() if self._bucket else 0
         if not wait:
             return None
         again = ("Retry-After", str(math.ceil(wait)))
-        return self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit", "too many requests; try again", again)
+        return self._refuse(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limit", "too many requests; try again", again)
 
-    def _refuse(self, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]) -> Response:
-        self._rejected.labels(reason).inc()
+    def _refuse(
+        self, request: Request, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]
+    ) -> Response:
+        self._rejected.count(reason, request.client, sentence)
         return Response(status, f"{sentence}\n".encode(), headers=headers)
 
 

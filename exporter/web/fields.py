@@ -19,6 +19,7 @@ class Fields:
     def __init__(self, name: str, node: yaml.Node | None) -> None:
         self._name = name
         self._nodes: dict[str, yaml.Node] = {}
+        self._lines: dict[str, int] = {}
         self._taken: set[str] = set()
         if node is None or _is_null(node):
             return
@@ -29,7 +30,7 @@ class Fields:
                 raise FieldError(f"line {_line(key)}: a name must be plain text")
             if key.value in self._nodes:
                 raise FieldError(f"line {_line(key)}: {self._path(key.value)} is there twice")
-            self._nodes[key.value] = value
+            self._nodes[key.value], self._lines[key.value] = value, _line(key)
 
     def names(self) -> list[str]:
         """All names of the mapping, in the order of the file, null or not."""
@@ -41,7 +42,10 @@ class Fields:
 
     def fields(self, name: str) -> "Fields":
         """The mapping of this name, empty when it is not there."""
-        return Fields(self._path(name), self._take(name))
+        node = self._take(name)
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            self.refuse(name, "must be a mapping of names to values, each with a space after its colon")
+        return Fields(self._path(name), node)
 
     def text(self, name: str) -> str | None:
         """The text of this name, as it is written."""
@@ -72,7 +76,7 @@ class Fields:
 
     def refuse(self, name: str, why: str) -> NoReturn:
         """Raises a `FieldError` about a field that is there."""
-        raise FieldError(f"line {_line(self._nodes[name])}: {self._path(name)} {why}")
+        raise FieldError(f"line {self._lines[name]}: {self._path(name)} {why}")
 
     def end(self) -> None:
         """Refuses what nobody took."""

@@ -11,7 +11,7 @@ import stat
 import time
 from pathlib import Path
 
-from exporter.web.config_file import WebConfig, WebConfigError, parse_web_config
+from exporter.web.config_file import TlsSettings, WebConfig, WebConfigError, parse_web_config
 from exporter.web.tls import Tls, make_tls
 
 log = logging.getLogger("exporter.web")
@@ -62,20 +62,18 @@ class LiveConfig:
         same = self._texts[:1] == [text]
         config = self.config if same else parse_web_config(text, self._path.parent)
         settings = config.tls
-        cert, key, client_ca = (
-            (_pem(settings.cert), _pem(settings.key), _pem(settings.client_ca)) if settings else (None, None, None)
-        )
-        if self._texts == [text, cert, key, client_ca]:
+        pem = [_pem(one) for one in (settings.cert, settings.key, settings.client_ca)] if settings else []
+        if self._texts == [text, *pem]:
             return
         if self._texts:
             self._keep_demands(config)
-            log.info("the web configuration %s or a file that it names has changed", self._path)
         if config.users and self._bearer:
             raise WebConfigError(
                 "basic_auth_users and --kubernetes.authorization both want the Authorization header; choose one"
             )
-        self.tls = make_tls(settings, cert, key, client_ca) if settings and cert and key else None
-        self.config, self._texts = config, [text, cert, key, client_ca]
+        self.tls = _tls(settings, *pem) if settings else None
+        self.config, self._texts = config, [text, *pem]
+        log.info("the web configuration %s is served: %s", self._path, _summary(config))
 
     def _keep_demands(self, new: WebConfig) -> None:
         # A file that is being written over is short for a moment, and must not open the door for that moment.
@@ -92,6 +90,28 @@ class LiveConfig:
         ]
         if lost:
             raise WebConfigError(f"{lost[0]} asks for less than at the start, which takes a restart")
+
+
+def _tls(settings: TlsSettings, cert: str | None, key: str | None, client_ca: str | None) -> Tls:
+    try:
+        return make_tls(settings, cert or "", key or "", client_ca)
+    except WebConfigError as error:
+        files = [str(one) for one in (settings.cert, settings.key, settings.client_ca) if isinstance(one, Path)]
+        raise WebConfigError(f"{error} ({', '.join(files) or 'the PEM in it'})") from error
+
+
+def _summary(config: WebConfig) -> str:
+    demands = {
+        ssl.CERT_NONE: "not asked for",
+        ssl.CERT_OPTIONAL: "verified if given",
+        ssl.CERT_REQUIRED: "required",
+    }
+    sans = config.tls.allowed_sans if config.tls else None
+    names = "" if sans is None else f" with one of {len(sans)} names"
+    clients = f"https, client certificates {demands[config.tls.client_certificate]}{names}" if config.tls else "http"
+    limit = config.rate_limit
+    rate = f"one request each {limit.interval:g} s and {limit.burst} at once" if limit else "no rate limit"
+    return f"{clients}, users {len(config.users) or 'not asked for'}, {rate}"
 
 
 def _demand(config: WebConfig) -> int:

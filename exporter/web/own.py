@@ -1,5 +1,7 @@
 """The metrics that prometheus-client keeps for us: about this process, and scrapes turned away."""
 
+import logging
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -15,12 +17,36 @@ from prometheus_client import (
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
 
+log = logging.getLogger("exporter.web")
+
+_QUIET_SECONDS = 10.0
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "crowded", "unavailable", "tls_handshake")
 RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 
-def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Counter]:
+class Rejected:
+    """Counts requests that were turned away, and says now and then in the log who they came from."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        about = "Requests turned away, by reason; tls_handshake counts connections."
+        self._counter = Counter(REJECTED.removesuffix("_total"), about, ["reason"], registry=registry)
+        self._quiet_until = dict.fromkeys(REASONS, 0.0)
+        for reason in REASONS:
+            self._counter.labels(reason)  # exists from the start, so that its first increase is seen
+
+    def count(self, reason: str, client: str, why: str) -> None:
+        """One request or connection from `client`, for one of `REASONS` and in words."""
+        self._counter.labels(reason).inc()
+        now = time.monotonic()
+        if now >= self._quiet_until[reason]:  # a log must not grow with what strangers send
+            self._quiet_until[reason] = now + _QUIET_SECONDS
+            log.info(
+                "%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, _QUIET_SECONDS
+            )
+
+
+def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Rejected]:
     """A registry with the rejected scrapes in it, and `process_*` and `python_*` if asked for; and that counter.
 
     With a web configuration there is a gauge that tells whether what its file says now is what is served.
@@ -28,14 +54,7 @@ def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[C
     # They would be extra gauges in the text format that nobody asked for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    rejected = Counter(
-        REJECTED.removesuffix("_total"),
-        "Requests turned away, by reason; tls_handshake counts connections.",
-        ["reason"],
-        registry=registry,
-    )
-    for reason in REASONS:
-        rejected.labels(reason)  # exists from the start, so that its first increase is seen
+    rejected = Rejected(registry)
     if live:
         about = "1 when the web configuration is served as its files are now; 0 when they could not be, and older is."
         Gauge(RELOADED, about, registry=registry).set_function(lambda: not live.problem)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
-from prometheus_client import Counter
-
 from exporter import __version__
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
+from exporter.web.own import Rejected
 from exporter.web.scrapes import Scrapes
 
 _PROBE_SECONDS = 5
@@ -33,7 +32,7 @@ class Routes:
     """
 
     scrapes: Scrapes
-    rejected: Counter
+    rejected: Rejected
     telemetry_path: str = "/metrics"
     most: int = 40
     timeout_offset: float = 0.5
@@ -62,8 +61,9 @@ class Routes:
         except BadRequest as error:
             return _sentence(HTTPStatus.BAD_REQUEST, str(error))
         if self.most and self.working >= self.most:
-            self.rejected.labels("max_requests").inc()
-            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"more than {self.most} scrapes at once; try again")
+            sentence = f"more than {self.most} scrapes at once; try again"
+            self.rejected.count("max_requests", request.client, sentence)
+            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
         text_format = negotiate(request.headers.get("accept", ""))
         self.working += 1
         try:

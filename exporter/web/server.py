@@ -62,7 +62,7 @@ def open_listener(address: str) -> socket.socket:
 class Server:
     """Serves `handler` on `listeners` until SIGTERM or SIGINT, in TLS when the configuration has it.
 
-    `failed_handshake` is called for each client that TLS turned away.
+    `failed_handshake` is called with the address of each client that TLS turned away, and why.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Server:
         handler: Handler,
         limits: Limits | None = None,
         live: "LiveConfig | None" = None,
-        failed_handshake: Callable[[], None] = lambda: None,
+        failed_handshake: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._listeners = listeners
         self._handler = handler
@@ -169,8 +169,8 @@ class Server:
         try:
             async with asyncio.timeout(self._limits.head):
                 await connection.stream.open()
-        except HandshakeError:
-            self._failed_handshake()
+        except HandshakeError as error:
+            self._failed_handshake(connection.client, str(error))
         except (OSError, TimeoutError):
             pass  # it left, or never began
         else:

@@ -65,7 +65,9 @@ def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
     def no_password() -> NoReturn:
-        raise WebConfigError("the key is encrypted and there is nobody to ask for its password")
+        raise WebConfigError(
+            "the key is encrypted and there is nobody to ask for its password; `openssl pkey` takes it off"
+        )
 
     with _as_file(cert) as cert_file, _as_file(key) as key_file:
         try:
@@ -96,7 +98,8 @@ def _as_file(pem: str) -> Iterator[str]:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "reason", None) or str(error) or "it is no PEM").replace("_", " ").lower()
+    reason = getattr(error, "reason", None)
+    return reason.replace("_", " ").lower() if reason else "no certificate or key in PEM is there"
 
 
 def _subject_names(certificate: Mapping[str, Any]) -> Iterator[str]:
@@ -120,6 +123,7 @@ class TlsStream:
     async def open(self) -> None:
         """Shakes hands. Raises `HandshakeError`."""
         await self._clear.open()
+        heard = False
         while True:
             try:
                 self._session.do_handshake()
@@ -129,10 +133,13 @@ class TlsStream:
             except ssl.SSLError as error:
                 await self._refuse(error)
             if not await self._feed():
+                if not heard:
+                    raise ConnectionError("a client that only looked whether the port is open")
                 raise HandshakeError("the client left while shaking hands")
+            heard = True
         await self._flush()
         if not self._tls.admits(self._session.getpeercert()):
-            raise HandshakeError("the client's certificate has no allowed subject name")
+            raise HandshakeError("its certificate has none of client_allowed_sans")
 
     async def read(self, size: int) -> bytes:
         """See `Stream`."""

@@ -111,12 +111,14 @@ def test_a_port_in_use_is_a_sentence(start):
         ("tls_server_config: {cert_file: c.pem, key_file: k.pem}", r"/c.pem cannot be read: No such file"),
         ("tls_server_config: {cert: PEM, key: PEM}", r"certificate and key cannot be used together: "),
         ("http_server_config: {http2: true}", r"HTTP/2 is not served here"),
+        ("tls_server_config: {cert_file: web.empty, key_file: web.empty}", r"used together: .*web.empty"),
     ],
 )
 def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentence(start, tmp_path, text, said):
     config = tmp_path / "web.yml"
     if text is not None:
         config.write_text(text, encoding="utf-8")
+    config.with_suffix(".empty").touch()
     ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config)
     assert (1, b"") == (ended.returncode, ended.stdout)
     assert re.fullmatch(rf"Error: the web configuration {config} cannot be served: .*{said}.*\n", ended.stderr.decode())

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def main(
     )
     listeners = [open_listener(address) for address in listen]
     print(json.dumps([one.getsockname()[1] for one in listeners]), flush=True)  # noqa: T201  read by the test
-    turned_away = rejected.labels("tls_handshake").inc
+    turned_away = partial(rejected.count, "tls_handshake")
     asyncio.run(Server(listeners, door.handle, Limits(**(limits or {})), live, turned_away).run())
 
 

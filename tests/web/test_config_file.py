@@ -119,7 +119,15 @@ def test_what_tls_cannot_be_served_as_it_is_meant_is_refused(fields, sentence):
 
 @pytest.mark.parametrize(
     ("fields", "missing"),
-    [("cert_file: c.pem", "key"), ("key_file: k.pem", "cert"), ("min_version: TLS13", "cert"), ("cert: ''", "cert")],
+    [
+        *[
+            ("cert_file: c.pem", "key"),
+            ("key_file: k.pem", "cert"),
+            ("min_version: TLS13", "cert"),
+            ("cert: ''", "cert"),
+        ],
+        *[("cert_file: , key_file: ", "cert"), ("cert_file: ''", "cert"), ("cert_file: c.pem, key_file: ~", "key")],
+    ],
 )
 def test_tls_without_its_pair_is_refused_and_never_served_in_the_clear(fields, missing):
     with pytest.raises(WebConfigError, match=f"asks for TLS and there is no {missing}_file beside it$"):
@@ -219,6 +227,11 @@ def test_what_is_no_rate_limit_is_refused(fields, sentence):
     [
         ("tls_server_confg: {}", r"^line 1: tls_server_confg is no field of this file$"),
         ("\n\nunknown: {}", r"^line 3: unknown"),
+        ("tls_server_confg:\n  cert: a\n", r"^line 1: tls_server_confg is no field"),
+        (
+            "\nbasic_auth_users:\n  bob:$2y$\n",
+            r"^line 2: basic_auth_users must be a mapping .* a space after its colon$",
+        ),
         ("rate_limit: 5", r"^line 1: rate_limit must be a mapping"),
         ("- a", r"^line 1: the file must be a mapping"),
         ("text", r"^line 1: the file must be a mapping"),

@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+import threading
 from http import HTTPStatus
 
 import pytest
 
 from exporter.node.api_server import ApiServerError
 from exporter.web.reviews import Reviews
+from exporter.web.turnstile import Turnstile
 from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
@@ -234,6 +236,22 @@ def test_only_a_token_that_saw_something_goes_before_others_when_it_is_asked_abo
         for token in ("good", "poor", "wrong"):
             api.ask(token)
     assert [False] * 5 + [True, True] + [False] * 3 == api.known
+
+
+def test_who_goes_before_others_is_next_though_others_came_first():
+    order, turnstile, held = [], Turnstile(), threading.Event()
+
+    async def crowd():
+        waiting = [turnstile.check("192.0.2.1", lambda: held.wait(10))]
+        waiting += [turnstile.check("192.0.2.2", lambda: order.append("other") or True) for _ in range(3)]
+        waiting += [turnstile.check("192.0.2.2", lambda: order.append("known") or True, known=True) for _ in range(9)]
+        waiting = [asyncio.ensure_future(one) for one in waiting]
+        await asyncio.sleep(0.1)
+        held.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(crowd())
+    assert ["known"] * 9 + ["other"] * 3 == order
 
 
 def test_tokens_are_not_kept_but_digests_that_are_worth_nothing_elsewhere(api):

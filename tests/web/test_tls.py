@@ -227,6 +227,10 @@ def test_clients_that_tls_turns_away_are_counted(secure, pki):
     shake(running, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
     with opened(running, pki, "dns") as ask:
         assert b"200 OK" in ask()
+    running.open().close()  # only looks whether the port is open, as a probe of TCP does
+    assert re.search(
+        r"127.0.0.1 was turned away \(tls_handshake\): certificate verify failed; the next 10 s", running.log()
+    )
     command = ["curl", "-s", "--cacert", f"{pki}/authority.pem", *certificate(pki, "dns")]
     address = f"https://localhost:{running.ports[0]}/metrics?collect[]=maps"
     said = subprocess.run([*command, "-g", address], capture_output=True, check=True).stdout.decode()
@@ -291,6 +295,21 @@ def test_a_file_that_asks_for_less_while_it_is_written_opens_nothing(secure, pki
     assert 0 == curl(running, pki)
     assert until(lambda: f"{lost} asks for less than at the start, which takes a restart" in running.log())
     assert 401 == curl(running, pki, *certificate(pki, "six"))
+
+
+@pytest.mark.parametrize("name", ["tls.pem", "tls.key", "ca.pem"])
+def test_a_file_of_pem_that_is_emptied_before_it_is_written_opens_nothing(pki, tmp_path, server, until, name):
+    for copy, original in (("tls.pem", "server.pem"), ("tls.key", "server.key"), ("ca.pem", "authority.pem")):
+        (tmp_path / copy).write_bytes((pki / original).read_bytes())
+    config = tmp_path / "web.yml"
+    fields = "client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem"
+    config.write_text(f"tls_server_config: {{cert_file: tls.pem, key_file: tls.key, {fields}}}", encoding="utf-8")
+    running = server(web_config=str(config))
+    (tmp_path / name).write_bytes(b"")
+    time.sleep(1.1)
+    assert [0, 200] == [curl(running, pki), curl(running, pki, *certificate(pki, "dns"))]
+    assert 400 == running.ask().status
+    assert until(lambda: "stays as it was" in running.log())
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"tls_server_config: {", b"\xff", None])
