@@ -163,7 +163,7 @@ class Connection:
 
     async def _gone(self) -> None:
         """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
-        room = self.limits.head_bytes
+        room = self.limits.head_bytes - len(self.http.trailing_data[0])
         while room > 0:
             data = await self.stream.read(_PIECE_IN)
             if not data:

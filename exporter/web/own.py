@@ -1,7 +1,6 @@
 """The metrics that prometheus-client keeps for us: about this process, and scrapes turned away."""
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -14,12 +13,13 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from exporter.web.hush import SECONDS, Hush
+
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 
-_QUIET_SECONDS = 10.0
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "crowded", "unavailable", "tls_handshake")
 RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
@@ -31,19 +31,15 @@ class Rejected:
     def __init__(self, registry: CollectorRegistry) -> None:
         about = "Requests turned away, by reason; tls_handshake counts connections."
         self._counter = Counter(REJECTED.removesuffix("_total"), about, ["reason"], registry=registry)
-        self._quiet_until = dict.fromkeys(REASONS, 0.0)
+        self._hush = {reason: Hush() for reason in REASONS}
         for reason in REASONS:
             self._counter.labels(reason)  # exists from the start, so that its first increase is seen
 
     def count(self, reason: str, client: str, why: str) -> None:
         """One request or connection from `client`, for one of `REASONS` and in words."""
         self._counter.labels(reason).inc()
-        now = time.monotonic()
-        if now >= self._quiet_until[reason]:  # a log must not grow with what strangers send
-            self._quiet_until[reason] = now + _QUIET_SECONDS
-            log.info(
-                "%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, _QUIET_SECONDS
-            )
+        if self._hush[reason].may_speak():
+            log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, SECONDS)
 
 
 def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Rejected]:

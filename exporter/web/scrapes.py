@@ -17,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from exporter.metrics.exposition import OPENMETRICS, TextFormat, encode, render
 from exporter.metrics.scrape import Collected, Collector, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.take import Snapshot
+from exporter.web.hush import Hush
 from exporter.web.worker import Worker
 
 log = logging.getLogger("exporter.web")
@@ -79,6 +80,7 @@ class Scrapes:
         self._own = own
         self._look: Look | None = None
         self._worker = Worker("collect")
+        self._hush = Hush()
         self._failures: dict[str, str | None] = {}
 
     async def body(
@@ -91,7 +93,8 @@ class Scrapes:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
             look.joinable = False  # what it has read is old by now: whoever comes next is not to see it as new
-            log.warning("a scrape was answered without the collectors that did not finish in %.3g s", seconds)
+            if self._hush.may_speak():
+                log.warning("a scrape was answered without the collectors that did not finish in %.3g s", seconds)
             return look.unfinished_body(names, text_format), False
 
     async def look(self) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.web.connection import Connection, Handler, Limits
@@ -29,6 +30,7 @@ _OWN_DESCRIPTORS = 64
 _MOST_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
+_AT_ONCE = 32
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -109,7 +111,7 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.settimeout(0)
-        said = ""
+        said, admitted = "", count(1)
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
@@ -122,7 +124,8 @@ class Server:
                 continue  # else it was that connection's own error, and it is gone
             said = ""
             self._admit(sock, address[0])
-            await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
+            if next(admitted) % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
 
     def _admit(self, sock: socket.socket, client: str) -> None:
         if len(self._connections) >= self._most and not self._make_room():

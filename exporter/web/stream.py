@@ -45,7 +45,11 @@ class ClearStream:
     async def read(self, size: int) -> bytes:
         """See `Stream`."""
         await asyncio.sleep(0)  # a client that always has more to say must not keep the others waiting
-        return await asyncio.get_running_loop().sock_recv(self._sock, size)
+        while True:
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:
+                await self._readable()
 
     async def write(self, data: bytes) -> None:
         """See `Stream`."""
@@ -65,3 +69,13 @@ class ClearStream:
     def close(self) -> None:
         """See `Stream`."""
         self._sock.close()
+
+    async def _readable(self) -> None:
+        # Not the loop's own sock_recv: cancelled at the wrong moment it has taken bytes that nobody gets.
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._sock, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._sock)
