@@ -11,6 +11,8 @@ def set_up_logging(level: str, style: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(as_json=style == "json"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for library in ("httpx2", "httpcore2", "pyroute2"):  # a line for every request, and more below
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class _Formatter(logging.Formatter):

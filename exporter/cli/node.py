@@ -1,10 +1,14 @@
 """Puts the rooms together for a command: from options to a snapshot of the node or of a bundle."""
 
+import os
 import time
+from functools import partial
 from pathlib import Path
 
 from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
+from exporter.node.api_server import ApiServer, in_cluster
+from exporter.node.pods import PodSource
 from exporter.snapshot.source import NodeSource
 from exporter.snapshot.take import Memory, Settings, Snapshot
 
@@ -29,7 +33,8 @@ def open_source(options: NodeOptions, *, follow: bool = False) -> tuple[NodeSour
     from exporter.snapshot.source import LiveNode
 
     reader = open_reader(options.reader)
-    return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None), memory
+    pods = _pod_source(options, follow=follow)
+    return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None, pods), memory
 
 
 def settings_of(options: NodeOptions) -> Settings:
@@ -51,6 +56,19 @@ def settled(source: NodeSource, settings: Settings, memory: Memory) -> Snapshot:
         time.sleep(_BETWEEN_LOOKS)
         return Snapshot(source, settings, memory)
     return snapshot
+
+
+def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
+    asked = options.kubernetes
+    if asked is None:
+        asked = options.kubeconfig is not None or in_cluster()
+    if not asked:
+        return None
+    from exporter.node.pod_watch import ListedPods, LivePods
+
+    node = options.node or os.environ.get("NODE_NAME") or os.uname().nodename
+    connect = partial(ApiServer, options.kubeconfig)
+    return LivePods(connect, node) if follow else ListedPods(connect, node)
 
 
 def _layout_file(path: Path | None) -> LayoutFile | None:

@@ -26,6 +26,9 @@ class NodeOptions:
     layout_file: Path | None
     bundle: Path | None
     before: Path | None = None
+    kubernetes: bool | None = None
+    node: str | None = None
+    kubeconfig: Path | None = None
 
 
 def flag(
@@ -63,6 +66,9 @@ def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
                 run_dir=given.pop("calico_run_dir"),
                 prefixes=given.pop("calico_interface_prefix"),
                 layout_file=given.pop("calico_layout_file"),
+                kubernetes=given.pop("kubernetes"),
+                node=given.pop("kubernetes_node"),
+                kubeconfig=given.pop("kubernetes_kubeconfig"),
                 **_bundles(given.pop("bundle", ()), bundles),
             )
             return command(node=node, **given)
@@ -102,6 +108,14 @@ def _shared(*, bundles: int) -> list[Callable[[Any], Any]]:
             default=("cali",),
         ),
         flag("calico.layout-file", "YAML that names counter slots of an unpublished build.", type=path),
+        flag(
+            "kubernetes",
+            "Ask the API server for this node's pods (on inside a cluster, or with a kubeconfig).",
+            switch=True,
+            default=None,
+        ),
+        flag("kubernetes.node", "This node's name there ($NODE_NAME, else the host's name)."),
+        flag("kubernetes.kubeconfig", "Where the API server is, from outside a cluster.", type=path),
     ]
     if bundles:
         about = "Look at this bundle instead of the node"

@@ -43,7 +43,7 @@ class ServeOptions:
     unattributed: bool = False
     web_config: Path | None = None
     authorization: bool = False
-    kubeconfig: Path | None = None
+    workloads: bool = False
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
@@ -97,7 +97,12 @@ class ServeOptions:
     command="serve",
     is_flag=True,
 )
-@flag("kubernetes.kubeconfig", "Where the API server is, from outside a cluster.", type=click.Path(path_type=Path))
+@flag(
+    "kubernetes.workload-labels",
+    "Add a series with the owner of each pod.",
+    command="serve",
+    is_flag=True,
+)
 @node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
@@ -119,7 +124,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         unattributed=given["collector_rules_unattributed"],
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
-        kubeconfig=given["kubernetes_kubeconfig"],
+        workloads=given["kubernetes_workload_labels"],
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")
@@ -147,10 +152,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     source, memory = open_source(node, follow=True)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics, live=live)
-    collectors = make_collectors(options.collectors, options.zeros, unattributed=options.unattributed)
+    collectors = make_collectors(
+        options.collectors, options.zeros, unattributed=options.unattributed, workloads=options.workloads
+    )
     scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset)
-    door = _door(routes, rejected, live, options)
+    door = _door(routes, rejected, live, node, options)
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         scheme = "https" if live and live.tls else "http"
@@ -169,7 +176,9 @@ def _live_config(options: ServeOptions) -> "LiveConfig | None":
     return live
 
 
-def _door(routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", options: ServeOptions) -> "Door":
+def _door(
+    routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", node: NodeOptions, options: ServeOptions
+) -> "Door":
     from exporter.web.door import Door
     from exporter.web.turnstile import Turnstile
 
@@ -179,7 +188,7 @@ def _door(routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", opt
         from exporter.node.api_server import ApiServer
         from exporter.web.reviews import Reviews
 
-        reviews = Reviews(ApiServer(options.kubeconfig), turnstile)
+        reviews = Reviews(ApiServer(node.kubeconfig), turnstile)
         if not (live and live.tls):
             log.warning("bearer tokens cross the network in the clear: there is no tls_server_config")
     return Door(routes.handle, rejected, turnstile, live, reviews)

@@ -48,13 +48,23 @@ PROBLEMS = Family(
     "How many series of each problem gauge this node has now.",
     ("problem",),
 )
-FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS)
+WORKLOAD_INFO = Family(
+    "calico_bpf_workload_info",
+    GAUGE,
+    "Always 1: what owns a pod of this node, as its controlling owner reference says; absent for pods without one.",
+    ("namespace", "pod", "workload_kind", "workload"),
+)
+FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointsCollector:
-    """Needs links, routes, pods, interface state and the names of policy files; does without the counter map."""
+    """Needs links, routes, pods, interface state and the names of policy files; does without the counter map.
 
+    With `workloads` it writes the owners of pods too, of those that have an interface here.
+    """
+
+    workloads: bool = False
     name: str = "endpoints"
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
@@ -75,7 +85,10 @@ class EndpointsCollector:
             problems.add(("counters_missing",), len(missing.values))
         info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
         addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
-        return [info, addresses, not_ready, missing, problems]
+        made = [info, addresses, not_ready, missing, problems]
+        if self.workloads:
+            made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, snapshot))))
+        return made
 
 
 def _is_calicos(endpoint: Endpoint) -> bool:
@@ -99,6 +112,16 @@ def _addresses(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
     for one in shown:
         for address in one.addresses if one.kind == endpoints.WORKLOAD else ():
             yield one.interface, one.namespace, one.pod, address, "6" if ":" in address else "4"
+
+
+def _owners(shown: Iterable[Endpoint], snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+    here = {(one.namespace, one.pod) for one in shown}
+    pods = snapshot.cluster_pods.pods if snapshot.cluster_pods else ()
+    # A pod made anew under its old name can be there twice for a moment; one of them says who owns it.
+    owners = {(pod.namespace, pod.pod): (pod.owner_kind, pod.owner) for pod in pods if pod.owner}
+    for name, owner in owners.items():
+        if name in here:
+            yield *name, *owner
 
 
 def _families_in_use(snapshot: Snapshot) -> list[int]:

@@ -5,14 +5,14 @@ The families about its own process (`process_*`, `python_*`) are prometheus-clie
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from exporter import __version__
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
-from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
 from exporter.node import NodeError
 from exporter.snapshot.take import Snapshot
 
@@ -26,7 +26,18 @@ PODS = Family("calico_bpf_exporter_pods", GAUGE, "Pods of this node that the exp
 ENDPOINT_MISMATCHES = Family(
     "calico_bpf_exporter_endpoint_mismatches",
     GAUGE,
-    "Pods whose address the kernel routes to another interface than the one Calico names for them.",
+    "Interfaces about whose pod the sources disagree: Calico's file, the interface's name, the route to its address.",
+)
+PODS_SYNCED = Family(
+    "calico_bpf_exporter_pods_last_sync_timestamp_seconds",
+    GAUGE,
+    "Unix time at which the API server last said anything about this node's pods; absent where it is not asked.",
+)
+WATCH_ERRORS = Family(
+    "calico_bpf_exporter_pod_watch_errors_total",
+    COUNTER,
+    "Failed requests for this node's pods, by reason; gone is ordinary and is followed by a new list.",
+    ("reason",),
 )
 COLLECTOR_SUCCESS = Family(
     "calico_bpf_scrape_collector_success",
@@ -40,7 +51,7 @@ COLLECTOR_SECONDS = Family(
     "Seconds the collector took in this scrape; the first one that needs a map pays for reading it.",
     ("collector",),
 )
-FAMILIES = (BUILD_INFO, PODS, ENDPOINT_MISMATCHES, COLLECTOR_SUCCESS, COLLECTOR_SECONDS)
+FAMILIES = (BUILD_INFO, PODS, PODS_SYNCED, WATCH_ERRORS, ENDPOINT_MISMATCHES, COLLECTOR_SUCCESS, COLLECTOR_SECONDS)
 
 # Set by the image at build time; a tree or a wheel does not know its commit.
 REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
@@ -58,10 +69,22 @@ class ExporterCollector:
         labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), reader)
         samples = [Samples(BUILD_INFO, [(labels, 1)])]
         with suppress(NodeError):
-            samples.append(Samples(PODS, [((), sum(bool(pod.pod) for pod in snapshot.pods.pods))]))
+            samples += _pods(snapshot)
         with suppress(NodeError, MapError, LayoutError):
             samples.append(Samples(ENDPOINT_MISMATCHES, [((), snapshot.endpoints.mismatches)]))
         return samples
+
+
+def _pods(snapshot: Snapshot) -> Iterator[Samples]:
+    cluster = snapshot.cluster_pods
+    known = {(pod.namespace, pod.pod) for pod in snapshot.pods.pods if pod.pod}
+    if cluster:
+        known |= {(pod.namespace, pod.pod) for pod in cluster.pods}
+    yield Samples(PODS, [((), len(known))])
+    if cluster and cluster.synced is not None:
+        yield Samples(PODS_SYNCED, [((), cluster.synced)])
+    if cluster:
+        yield Samples(WATCH_ERRORS, [((reason,), count) for reason, count in cluster.errors.items()])
 
 
 def about_collectors(results: Iterable[tuple[str, bool, float]]) -> list[Samples]:

@@ -49,11 +49,13 @@ class Collected:
     failure: str | None = None
 
 
-def make_collectors(names: Iterable[str], zeros: str, *, unattributed: bool = False) -> list[Collector]:
-    """The collectors of these names, in the order of `COLLECTOR_NAMES`; `zeros` and `unattributed` are their own."""
+def make_collectors(
+    names: Iterable[str], zeros: str, *, unattributed: bool = False, workloads: bool = False
+) -> list[Collector]:
+    """The collectors of these names, in the order of `COLLECTOR_NAMES`; the other parameters are their own."""
     every: tuple[Collector, ...] = (
         CountersCollector(zeros),
-        EndpointsCollector(),
+        EndpointsCollector(workloads=workloads),
         RulesCollector(unattributed=unattributed),
         MapsCollector(),
         NicCollector(),

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.ifstate import InterfaceState
-from exporter.calico.names import has_workload_prefix
+from exporter.calico.names import has_workload_prefix, workload_interface
 from exporter.node.endpoint_status import LocalPod
 from exporter.node.netlink import HostRoute, Link
+from exporter.node.pods import ClusterPod
 
 WORKLOAD, HOST, UNMANAGED, UNKNOWN = "workload", "host", "unmanaged", "unknown"
 
@@ -62,31 +63,97 @@ def join_endpoints(
     routes: Sequence[HostRoute],
     states: Sequence[InterfaceState],
     pods: Sequence[LocalPod],
+    cluster: Sequence[ClusterPod],
     prefixes: Sequence[str],
     remembered: Identities,
 ) -> Endpoints:
-    """The endpoints of a node from all that is known of it. `prefixes` are those of workload interfaces."""
+    """The endpoints of a node from all that is known of it. `prefixes` are those of workload interfaces.
+
+    Three sources name the pod of an interface: Calico's file about it, its name, where that is the hash of a pod that
+    the API server knows, and the route to such a pod's address. Two that agree are believed before one that does not.
+    """
     state_of = {state.ifindex: state for state in states}
-    pod_of = {pod.interface: pod for pod in pods}
     addresses = _addresses_by_index(routes)
+    names = _names(links, states)
+    claims = _Claims(names, pods, cluster, prefixes, routes)
     endpoints: dict[int, Endpoint] = {}
     identities: dict[tuple[int, str], tuple[str, str]] = {}
-    for ifindex, name in _names(links, states).items():
+    for ifindex, name in names.items():
         state = state_of.get(ifindex)
-        pod = pod_of.get(name)
-        identity = (pod.namespace, pod.pod) if pod else remembered.get((ifindex, name), ("", ""))
+        kind = _kind(name, state, prefixes)
+        identity = claims.pod_of(ifindex, workload=kind == WORKLOAD) or remembered.get((ifindex, name), ("", ""))
         if identity[1]:
             identities[ifindex, name] = identity
         endpoints[ifindex] = Endpoint(
             ifindex=ifindex,
             interface=name,
-            kind=_kind(name, state, prefixes),
+            kind=kind,
             namespace=identity[0],
             pod=identity[1],
-            addresses=addresses.get(ifindex) or (tuple(dict.fromkeys(pod.addresses)) if pod else ()),
+            addresses=addresses.get(ifindex) or claims.addresses_of(identity),
             state=state,
         )
-    return Endpoints(endpoints, identities, _mismatches(endpoints.values(), pod_of, routes))
+    return Endpoints(endpoints, identities, len(claims.disputed))
+
+
+class _Claims:
+    """What each source says about who lives behind an interface. `disputed` are the indexes where they disagree."""
+
+    def __init__(
+        self,
+        names: Mapping[int, str],
+        pods: Sequence[LocalPod],
+        cluster: Sequence[ClusterPod],
+        prefixes: Sequence[str],
+        routes: Sequence[HostRoute],
+    ) -> None:
+        index_of = {name: ifindex for ifindex, name in names.items()}
+        leads_to = {route.address: route.ifindex for route in routes}
+        self.disputed: set[int] = set()
+        self._addresses: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._by_file: dict[int, tuple[str, str]] = {}
+        self._by_name: dict[int, tuple[str, str]] = {}
+        self._by_route: dict[int, tuple[str, str]] = {}
+        for one in pods:
+            self._claim(self._by_file, index_of.get(one.interface), one, leads_to)
+        for pod in cluster:
+            for prefix in prefixes:
+                index = index_of.get(workload_interface(prefix, pod.namespace, pod.pod))
+                self._claim(self._by_name, index, pod, leads_to)
+            for address in pod.addresses:
+                if address in leads_to:
+                    self._by_route[leads_to[address]] = (pod.namespace, pod.pod)
+
+    def pod_of(self, ifindex: int, *, workload: bool) -> tuple[str, str] | None:
+        """The pod behind an interface, None where no source names one."""
+        by_file, by_name = self._by_file.get(ifindex), self._by_name.get(ifindex)
+        by_route = self._by_route.get(ifindex) if workload else None
+        if len({by_file, by_name, by_route} - {None}) > 1:
+            self.disputed.add(ifindex)
+        if by_route in (by_file, by_name):
+            return by_route or by_file or by_name
+        # An address can have passed to another pod before the API server says so: where interfaces are named after
+        # their pods, a route alone names nobody.
+        return by_file or by_name or (None if self._by_name else by_route)
+
+    def addresses_of(self, identity: tuple[str, str]) -> tuple[str, ...]:
+        """The addresses of a pod as the sources have them."""
+        return self._addresses.get(identity, ())
+
+    def _claim(
+        self,
+        claims: dict[int, tuple[str, str]],
+        ifindex: int | None,
+        pod: LocalPod | ClusterPod,
+        leads_to: Mapping[str, int],
+    ) -> None:
+        identity = (pod.namespace, pod.pod)
+        self._addresses.setdefault(identity, tuple(dict.fromkeys(pod.addresses)))
+        if ifindex is None:
+            return
+        claims[ifindex] = identity
+        if any(leads_to.get(address, ifindex) != ifindex for address in pod.addresses):
+            self.disputed.add(ifindex)
 
 
 def _names(links: Sequence[Link], states: Sequence[InterfaceState]) -> dict[int, str]:
@@ -116,10 +183,3 @@ def _addresses_by_index(routes: Iterable[HostRoute]) -> dict[int, tuple[str, ...
     for route in routes:
         found.setdefault(route.ifindex, []).append(route.address)
     return {ifindex: tuple(dict.fromkeys(addresses)) for ifindex, addresses in found.items()}
-
-
-def _mismatches(endpoints: Iterable[Endpoint], pod_of: Mapping[str, LocalPod], routes: Iterable[HostRoute]) -> int:
-    # A pod's address that the kernel routes to another interface than the one Calico names for the pod.
-    index_of = {route.address: route.ifindex for route in routes}
-    claimed = ((endpoint.ifindex, pod_of[endpoint.interface]) for endpoint in endpoints if endpoint.interface in pod_of)
-    return sum(any(index_of.get(address, ifindex) != ifindex for address in pod.addresses) for ifindex, pod in claimed)

@@ -5,8 +5,8 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 node is kept as the sentence that said so, and is said again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `endpoint-status/<file>`,
-`policy/<file>`. Others are ignored; `archive.py` says how they are packed.
+`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (where an API
+server was asked), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` says how they are packed.
 """
 
 import json
@@ -26,6 +26,7 @@ from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic, NicCounters
+from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.take import Snapshot, program_ids
@@ -59,6 +60,9 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) ->
     members["routes.json"] = _json([asdict(route) for route in routes or ()])
     nics = _kept(errors, "nics", lambda: snapshot.nics) or {}
     members["nics.json"] = _json({name: asdict(nic) for name, nic in nics.items()})
+    pods = _kept(errors, "pods", lambda: snapshot.cluster_pods)
+    if pods:
+        members["pods.json"] = _json(asdict(pods))
     folders = {}
     for part, prefix in _FOLDERS.items():
         folder: Folder[bytes] = _kept(errors, part, getattr(snapshot.source, part)) or _NO_FOLDER
@@ -173,6 +177,21 @@ class Bundle:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
 
+    def cluster_pods(self) -> ClusterPods | None:
+        """See `NodeSource`."""
+        self._raise("pods", NodeError)
+        if "pods.json" not in self._members:
+            return None
+        said = self._json("pods.json")
+        pods = tuple(_pod(row) for row in said["pods"])
+        synced, problem = said["synced"], said["problem"]
+        return ClusterPods(
+            pods,
+            None if synced is None else float(synced),
+            None if problem is None else _text(problem),
+            {_text(reason): int(count) for reason, count in said["errors"].items()},
+        )
+
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("policy_files")
@@ -225,7 +244,13 @@ def read_bundle(path: Path) -> Bundle:
 def _check(bundle: Bundle) -> None:
     # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.endpoint_status, bundle.policy_files, lambda: bundle.programs([]), bundle.proven_live]
+    parts += [
+        bundle.cluster_pods,
+        bundle.endpoint_status,
+        bundle.policy_files,
+        lambda: bundle.programs([]),
+        bundle.proven_live,
+    ]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
@@ -253,6 +278,13 @@ def _kept(errors: dict[str, str], part: str, ask: Callable[[], _T]) -> _T | None
     except (MapError, NodeError, LayoutError) as error:
         errors[part] = str(error)
         return None
+
+
+def _pod(row: dict[str, Any]) -> ClusterPod:
+    addresses = tuple(_text(address) for address in row["addresses"])
+    names = (_text(row[name]) for name in ("namespace", "pod", "owner_kind", "owner"))
+    namespace, pod, owner_kind, owner = names
+    return ClusterPod(namespace, pod, addresses, owner_kind, owner)
 
 
 def _text(value: object) -> str:

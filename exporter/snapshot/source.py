@@ -15,6 +15,7 @@ from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics
+from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
 
 
@@ -52,6 +53,9 @@ class NodeSource(Protocol):
     def endpoint_status(self) -> Folder[bytes]:
         """Calico's endpoint-status files."""
 
+    def cluster_pods(self) -> ClusterPods | None:
+        """What the cluster's API server says of this node's pods, None where it is not asked. Never waits."""
+
     def policy_files(self) -> Folder[bytes]:
         """Calico's policy debug files, content and all: large, for a bundle."""
 
@@ -63,11 +67,22 @@ class NodeSource(Protocol):
 
 
 class LiveNode:
-    """A `NodeSource` of the node this process runs on; links and routes are asked anew unless `live_links` has them."""
+    """A `NodeSource` of the node this process runs on; links and routes are asked anew unless `live_links` has them.
 
-    def __init__(self, reader: Reader, bpf_fs: Path, run_dir: Path, live_links: LiveLinks | None = None) -> None:
+    Without `pods` no API server is asked.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        bpf_fs: Path,
+        run_dir: Path,
+        live_links: LiveLinks | None = None,
+        pods: PodSource | None = None,
+    ) -> None:
         self.reader_name = reader.name
         self._live_links = live_links
+        self._pods = pods
         self._status: Folder[bytes] | None = None
         self._policies: Policies | None = None
         self._reader = reader
@@ -113,6 +128,10 @@ class LiveNode:
         folder = self._run_dir / endpoint_status.FOLDER
         self._status = read_folder(folder, endpoint_status.LARGEST, self._status)
         return self._status
+
+    def cluster_pods(self) -> ClusterPods | None:
+        """See `NodeSource`; a command that looks once waits for its one list."""
+        return self._pods.pods() if self._pods else None
 
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""

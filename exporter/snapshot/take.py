@@ -34,6 +34,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.nic import Nic
+from exporter.node.pods import ClusterPods
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, LiveMapMemory
 from exporter.snapshot.map_choice import MapVersions, counter_versions, ifstate_versions, ip_set_versions, rule_versions
@@ -126,6 +127,11 @@ class Snapshot:
         return self.memory.pods
 
     @part
+    def cluster_pods(self) -> ClusterPods | None:
+        """The pods of this node as the API server knows them, None where it is not asked."""
+        return self.source.cluster_pods()
+
+    @part
     def nics(self) -> dict[str, Nic]:
         """The kernel's own counters of each interface, by name."""
         return self.source.nics()
@@ -198,10 +204,13 @@ class Snapshot:
             raise no_states
         routes, _ = _whole_or(lambda: self.host_routes, ())
         pods, _ = _whole_or(lambda: self.pods, _NO_PODS)
-        facts = (links, routes, states, pods)
+        cluster, _ = _whole_or(lambda: self.cluster_pods, None)
+        known = cluster.pods if cluster else ()
+        facts = (links, routes, states, pods, known)
         if self.memory.joined and all(map(is_, self.memory.joined[0], facts)):
             return self.memory.joined[1]
-        joined = join_endpoints(links, routes, states, pods.pods, self.settings.prefixes, self.memory.identities)
+        prefixes = self.settings.prefixes
+        joined = join_endpoints(links, routes, states, pods.pods, known, prefixes, self.memory.identities)
         self.memory.identities, self.memory.joined = joined.identities, (facts, joined)
         return joined
 

@@ -15,6 +15,8 @@ import pytest
 from exporter.cli.main import program
 from exporter.cli.serve import enabled_collectors
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
+from tests.web.api_server import Answer, FakeApiServer, Raw
+from tests.web.authority import Authority
 
 
 def enabled(*flags):
@@ -192,3 +194,44 @@ def test_it_stops_when_it_is_told_to(alone):
     assert 0 == process.wait(10)
     assert time.monotonic() - start < 3
     assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A cluster whose API server knows one pod of node-1, and the kubeconfig for it."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    fake = FakeApiServer(Authority(tmp_path))
+    pod = {"metadata": {"name": "web", "namespace": "ns", "uid": "1"}, "spec": {"nodeName": "node-1"}}
+    fake.answers["/api/v1/pods"] = lambda request: (
+        Raw([60]) if "watch" in request.query else Answer(200, {"kind": "PodList", "items": [pod]})
+    )
+    fake.config = fake.kubeconfig(tmp_path / "kubeconfig")
+    yield fake
+    fake.stop()
+    assert [] == fake.faults
+
+
+def empty_node(tmp_path):
+    return ["--bpf.fs", tmp_path, "--calico.run-dir", tmp_path]
+
+
+def test_a_scrape_knows_the_pods_of_its_node_from_the_api_server(start, cluster, tmp_path):
+    flags = ["--kubernetes.kubeconfig", cluster.config, "--kubernetes.node", "node-1"]
+    ended = start("bundle", tmp_path / "node.tar.xz", *empty_node(tmp_path), *flags)
+    assert b"not in the bundle: pods" not in ended.stderr
+    ended = start("scrape", "--bundle", tmp_path / "node.tar.xz")
+    assert b"\ncalico_bpf_exporter_pods_last_sync_timestamp_seconds " in ended.stdout
+    asked = [request.query for request in cluster.seen]
+    assert ["fieldSelector=spec.nodeName%3Dnode-1&resourceVersion=0"] == asked
+
+
+def test_the_api_server_is_not_asked_when_it_is_not_wanted(start, cluster, tmp_path):
+    start("scrape", *empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config, "--no-kubernetes")
+    assert [] == cluster.seen
+
+
+def test_a_dead_api_server_costs_a_command_a_sentence_and_nothing_else(start, cluster, tmp_path):
+    cluster.stop()
+    ended = start("scrape", *empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config)
+    assert b"calico_bpf_exporter_build_info" in ended.stdout
+    assert 1 == ended.stderr.count(b"pods are known without the API server alone: ")

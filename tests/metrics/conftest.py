@@ -30,7 +30,11 @@ class Node:
     status: object = field(default_factory=lambda: Folder(present=False, files={}, problems=()))
     policy_names: object = ()
     nic_rows: object = field(default_factory=dict)
+    cluster: object = None
     reader_name: str = "fake"
+
+    def cluster_pods(self):
+        return _said(self.cluster)
 
     def pin_names(self):
         return sorted(self.maps)

@@ -6,6 +6,7 @@ from exporter.bpf.maps import MapDenied, MapError
 from exporter.metrics import endpoints
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.node import NodeError
+from exporter.node.pods import ClusterPod, ClusterPods
 
 INGRESS, EGRESS = 0, 1
 WORKLOAD, READY4, READY6, HOST, BOND_SLAVE, UNMANAGED = 0x1, 0x2, 0x4, 0x8, 0x20, 0x400
@@ -196,3 +197,14 @@ def test_a_recorded_node_has_no_problem(recorded, series):
     assert {0} == set(series(samples, endpoints.PROBLEMS).values())
     kinds = [labels[1] for labels in series(samples, endpoints.INFO)]
     assert (4, 3) == (kinds.count("workload"), kinds.count("host"))
+
+
+def test_owners_are_of_pods_that_have_an_interface_here_and_only_when_asked_for(node, look, series):
+    source = node({}, {5: ("cali1", WORKLOAD | READY)}, pods={"cali1": ("ns-a", "client")})
+    owned = ("ReplicaSet", "client-5d4")
+    source.cluster = ClusterPods(
+        (ClusterPod("ns-a", "client", (), *owned), ClusterPod("ns-a", "away", (), *owned), ClusterPod("ns-a", "bare"))
+    )
+    samples = EndpointsCollector(workloads=True).collect(look(source))
+    assert {("ns-a", "client", *owned): 1} == series(samples, endpoints.WORKLOAD_INFO)
+    assert endpoints.WORKLOAD_INFO not in [one.family for one in EndpointsCollector().collect(look(source))]

@@ -7,6 +7,7 @@ from exporter.bpf.maps import MapDenied
 from exporter.metrics import itself
 from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.node import NodeError
+from exporter.node.pods import ClusterPod, ClusterPods
 
 
 def test_the_build_info_names_version_revision_python_and_reader(node, look, series, monkeypatch):
@@ -25,6 +26,23 @@ def test_pods_known_by_name_are_counted(node, look, series):
     pods = {"cali1": ("ns-a", "client"), "cali2": ("ns-b", "server")}
     samples = ExporterCollector().collect(look(node({}, {}, pods=pods)))
     assert {(): 2} == series(samples, itself.PODS)
+
+
+def test_pods_of_the_api_server_are_counted_once_with_its_last_word_and_its_failures(node, look, series):
+    source = node({}, {}, pods={"cali1": ("ns-a", "client")})
+    pods = (ClusterPod("ns-a", "client"), ClusterPod("ns-b", "server"))
+    source.cluster = ClusterPods(pods, 1700000000.5, None, {"gone": 2, "forbidden": 0})
+    samples = ExporterCollector().collect(look(source))
+    assert {(): 2} == series(samples, itself.PODS)
+    assert {(): 1700000000.5} == series(samples, itself.PODS_SYNCED)
+    assert {("gone",): 2, ("forbidden",): 0} == series(samples, itself.WATCH_ERRORS)
+
+
+@pytest.mark.parametrize("cluster", [None, ClusterPods(problem="not yet")])
+def test_when_the_api_server_spoke_last_is_absent_before_it_did(node, look, series, cluster):
+    source = node({}, {})
+    source.cluster = cluster
+    assert {} == series(ExporterCollector().collect(look(source)), itself.PODS_SYNCED)
 
 
 def test_a_pod_whose_address_is_routed_elsewhere_is_a_mismatch(node, look, series):

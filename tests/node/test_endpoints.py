@@ -3,9 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.ifstate import InterfaceState
+from exporter.calico.names import workload_interface
 from exporter.node.endpoint_status import LocalPod
 from exporter.node.endpoints import Endpoint, join_endpoints
 from exporter.node.netlink import HostRoute, Link
+from exporter.node.pods import ClusterPod
 
 WORKLOAD, HOST, UNMANAGED = 0x7, 0xE, 0x400
 CLIENT, SERVER = "calibf331a988cf", "cali34769d6a557"
@@ -13,13 +15,14 @@ CLIENT_POD = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2",))
 SERVER_POD = LocalPod("ns-b", "server", SERVER, ("10.65.0.3",))
 
 
-def join(links=(), routes=(), states=(), pods=(), prefixes=("cali",), remembered=None):
+def join(links=(), routes=(), states=(), pods=(), prefixes=("cali",), remembered=None, cluster=()):
     """The join of a node described by plain tuples."""
     return join_endpoints(
         [Link(*link) for link in links],
         [HostRoute(*route) for route in routes],
         [InterfaceState(*state) for state in states],
         pods,
+        cluster,
         prefixes,
         remembered or {},
     )
@@ -216,6 +219,66 @@ def test_a_silent_look_after_a_look_changes_no_identity(links, routes, states, l
 def test_of_two_links_with_one_name_the_younger_index_has_it():
     # A dump that runs while an interface is made anew can hold both.
     links = [Link(8, "cali1"), Link(5, "cali1"), Link(1, "lo")]
-    joined = join_endpoints(links, (), (), (), ("cali",), {})
+    joined = join_endpoints(links, (), (), (), (), ("cali",), {})
     assert {1: "lo", 8: "cali1"} == {ifindex: one.interface for ifindex, one in joined.by_index.items()}
     assert "ifindex:5" == joined.of(5).interface
+
+
+WEB = ClusterPod("ns-b", "server", ("10.65.0.3",))  # its interface is named SERVER
+OTHER = ClusterPod("ns-b", "other", ("10.65.0.9",))
+
+
+def test_a_pod_of_the_api_server_is_known_by_the_name_of_its_interface_before_it_has_an_address():
+    assert {7: ("ns-b", "server")} == pods(join([(7, SERVER)], cluster=[ClusterPod("ns-b", "server")]))
+
+
+def test_with_any_of_the_prefixes():
+    name = workload_interface("eni", "ns-b", "server")
+    assert {7: ("ns-b", "server")} == pods(join([(7, name)], prefixes=("cali", "eni"), cluster=[WEB]))
+
+
+def test_where_interfaces_have_other_names_a_route_to_its_address_names_the_pod():
+    assert {7: ("ns-b", "server")} == pods(join([(7, "calixyz")], [("10.65.0.3", 7)], cluster=[WEB]))
+
+
+def test_where_interfaces_are_named_after_pods_a_route_alone_names_nobody():
+    # OTHER has just gone, and its address belongs to a pod that the API server has not told of.
+    joined = join([(7, SERVER), (8, "cali0")], [("10.65.0.3", 7), ("10.65.0.9", 8)], cluster=[WEB, OTHER])
+    assert {7: ("ns-b", "server")} == pods(joined)
+    assert 0 == joined.mismatches
+
+
+def test_a_route_through_the_hosts_own_interface_names_nobody():
+    assert {} == pods(join([(2, "eth0")], [("10.65.0.3", 2)], cluster=[WEB]))
+
+
+@pytest.mark.parametrize(
+    ("file", "route", "winner", "mismatches"),
+    [
+        (SERVER_POD, "10.65.0.3", "server", 0),
+        (None, "10.65.0.3", "server", 0),
+        (LocalPod("ns-b", "other", SERVER, ("10.65.0.9",)), "10.65.0.3", "server", 1),
+        (LocalPod("ns-b", "other", SERVER, ("10.65.0.9",)), "10.65.0.9", "other", 1),
+        (LocalPod("ns-b", "third", SERVER, ()), "10.65.0.9", "third", 1),
+        (SERVER_POD, "10.65.0.9", "server", 1),
+        (None, "10.65.0.9", "server", 1),
+    ],
+)
+def test_two_sources_that_agree_are_believed_and_a_third_is_shown_to_disagree(file, route, winner, mismatches):
+    joined = join([(7, SERVER)], [(route, 7)], pods=[file] if file else [], cluster=[WEB, OTHER])
+    assert ({7: ("ns-b", winner)}, mismatches) == (pods(joined), joined.mismatches)
+
+
+def test_a_pods_address_that_leads_elsewhere_is_a_disagreement():
+    joined = join([(7, SERVER), (8, "cali0")], [("10.65.0.3", 8)], cluster=[WEB])
+    assert ({7: ("ns-b", "server")}, 1) == (pods(joined), joined.mismatches)
+
+
+def test_an_identity_stays_when_the_api_server_forgets_the_pod_and_goes_with_the_interface():
+    known = join([(7, SERVER)], cluster=[WEB])
+    assert {7: ("ns-b", "server")} == pods(join([(7, SERVER)], remembered=known.identities))
+    assert {} == pods(join([(9, SERVER)], remembered=known.identities))
+
+
+def test_without_a_route_the_addresses_are_the_api_servers():
+    assert ("10.65.0.3",) == join([(7, SERVER)], cluster=[WEB]).of(7).addresses

@@ -21,7 +21,7 @@ from exporter.snapshot.bundle import read_bundle, write_bundle
 from exporter.snapshot.take import Memory, Settings, Snapshot
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
-FACTS = ("links", "host_routes", "nics", "attach_point_folders", "endpoint_status", "policy_files")
+FACTS = ("links", "host_routes", "nics", "attach_point_folders", "endpoint_status", "policy_files", "cluster_pods")
 ABSENT = Folder(present=False, files={}, problems=())
 
 
@@ -34,7 +34,7 @@ class FakeNode:
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
-        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT} | facts
+        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
     @classmethod
@@ -70,6 +70,9 @@ class FakeNode:
 
     def programs(self, ids):
         return [program for program in self._fact("programs") if program.id in ids]
+
+    def cluster_pods(self):
+        return self._fact("cluster_pods")
 
     def links(self):
         return tuple(self._fact("links"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from exporter.bpf.maps import MapDenied, MapError, MapInfo, ReadAborted
 from exporter.calico import LayoutError
 from exporter.node import NodeError
+from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.bundle import BundleError, read_bundle, write_bundle
 from exporter.snapshot.check import findings
 
@@ -24,7 +25,18 @@ ROUND_TRIPS = [
     "upgrade/4-v3.32.1",
     "upgrade/5-v3.31.6-downgraded.after",
 ]
-PARTS = ("counters", "counter_layout", "ifstate", "rule_versions", "links", "host_routes", "nics", "pods", "endpoints")
+PARTS = (
+    "counters",
+    "counter_layout",
+    "ifstate",
+    "rule_versions",
+    "links",
+    "host_routes",
+    "nics",
+    "pods",
+    "cluster_pods",
+    "endpoints",
+)
 JSON_MEMBERS = [
     "bundle.json",
     "links.json",
@@ -57,6 +69,12 @@ def node(make):
         ],
         links=[make.link(3, "eth0"), make.link(5, "cali5"), make.link(9, 'odd\\xff"\n')],
         host_routes=[make.route("10.65.0.2", 5), make.route("fd00::2", 5), make.route("10.65.0.2", 3)],
+        cluster_pods=ClusterPods(
+            (ClusterPod("ns", "web", ("10.65.0.2", "fd00::2"), "ReplicaSet", "web-1"), ClusterPod('odd"\n', "bare")),
+            1e9 + 0.5,
+            "the API server is away",
+            {"gone": 1, "connection": 2},
+        ),
         nics={"eth0": make.nic((1, 2, 3, 4), (5, 6, 7, 1 << 63)), 'odd\udcff"\n': make.nic((0,) * 4, (0,) * 4)},
         attach_point_folders=["eth0_igr"],
         programs=[make.program(7, 1 << 60, 60, 21), make.program(8, 5), make.program(99, 6, 50)],
@@ -222,7 +240,8 @@ def test_a_whole_node_has_nothing_to_tell(make, node):
 
 
 def test_a_node_where_all_failed_still_makes_a_bundle_that_says_so(make, opened):
-    facts = dict.fromkeys(("links", "host_routes", "nics", "endpoint_status", "policy_files"), NodeError("gone"))
+    parts = ("links", "host_routes", "nics", "endpoint_status", "policy_files", "cluster_pods")
+    facts = dict.fromkeys(parts, NodeError("gone"))
     again = opened(make.bundled(make.node(pin_names=MapDenied("refused"), **facts)))
     snapshot = make.look(again)
     for part in PARTS:

@@ -65,7 +65,7 @@ def test_every_fact_is_asked_for_once_however_often_parts_are(make, node):
     for part in (*PARTS, *PARTS):
         getattr(snapshot, part)
     assert not snapshot.is_undecided()
-    expected = {"pin_names": 1, "links": 1, "host_routes": 1, "nics": 1, "endpoint_status": 1}
+    expected = {"pin_names": 1, "links": 1, "host_routes": 1, "nics": 1, "endpoint_status": 1, "cluster_pods": 1}
     expected |= {"info cali_counters6": 1, "dump cali_counters6": 1, "info cali_rule_ctrs2": 1}
     expected |= {"info cali_iface4": 1, "dump cali_iface4": 1}
     assert Counter(expected) == node.asked

@@ -4,11 +4,14 @@ What is measured is the server's, from outside: its peak of memory, its threads,
 """
 
 import base64
+import gzip
 import os
 import re
+import select
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -124,7 +127,6 @@ class Front:
         assert threads == self.running.threads()
         assert self.running.descriptors() < 600
         self.running.leave()
-        assert "Traceback" not in self.running.log()
 
     def serves(self):
         status, seconds = self.scrape()
@@ -165,19 +167,37 @@ def meanwhile(*attacks):
             thread.join()
 
 
-@pytest.fixture
-def front(pki, tmp_path, server):
-    """Starts a server behind a door: clear and open to all, or TLS, where one comes in with a password."""
+@pytest.fixture(scope="module")
+def fronts(pki, tmp_path_factory, shared_server):
+    """Starts a server behind a door, or finds it again: `clear` and open to all, `users` alone, or both and TLS."""
+    started = {}
 
     def start(door="TLS", text="", cost=4, **options):
         tls = f"tls_server_config: {{cert_file: {pki}/server.pem, key_file: {pki}/server.key, "
         tls += f"client_auth_type: VerifyClientCertIfGiven, client_ca_file: {pki}/authority.pem}}\n"
-        config = tmp_path / "web.yml"
-        config.write_text({"clear": "", "TLS": tls + users(cost), "users": users(cost)}[door] + text, encoding="utf-8")
-        running = server(web_config=str(config), **options)
+        text = {"clear": "", "TLS": tls, "users": ""}[door] + ("" if door == "clear" else users(cost)) + text
+        config = tmp_path_factory.mktemp("door") / "web.yml"
+        config.write_text(text, encoding="utf-8")
+        running = shared_server(web_config=str(config), **options)
         return Front(running, pki, tls=door == "TLS", credentials=b"" if door == "clear" else BOB)
 
-    return start
+    def find(*door, **options):
+        key = repr((door, options))
+        started[key] = started.get(key) or start(*door, **options)
+        return started[key]
+
+    yield find
+    for front in started.values():
+        front.running.leave()
+
+
+@pytest.fixture
+def front(fronts):
+    """A server as `fronts` has it; afterwards nobody is connected to it."""
+    used = []
+    yield lambda *door, **options: used.append(fronts(*door, **options)) or used[-1]
+    for front in used:
+        front.running.leave()
 
 
 both = pytest.mark.parametrize("door", ["clear", "TLS"])
@@ -190,6 +210,19 @@ def hello():
     with suppress(ssl.SSLWantReadError):
         ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
     return outgoing.read()
+
+
+def by_hand(front, newest=ssl.TLSVersion.TLSv1_3):
+    """A TCP connection after its handshake, its TLS, and the buffers in between."""
+    client, incoming, outgoing = front.clear(), ssl.MemoryBIO(), ssl.MemoryBIO()
+    wire = front.context(newest=newest).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    while True:
+        with suppress(ssl.SSLWantReadError):
+            wire.do_handshake()
+            client.sendall(outgoing.read())
+            return client, wire, incoming, outgoing
+        client.sendall(outgoing.read())
+        incoming.write(client.recv(1 << 16))
 
 
 # --- many
@@ -257,7 +290,7 @@ def pipelining(front, connections):
 def test_requests_that_come_faster_than_answers_go_are_left_in_the_kernel(front, door):
     front = front(door)
     with front.siege(20), meanwhile(pipelining(front, 1)):
-        time.sleep(4)
+        time.sleep(2)
 
 
 @both
@@ -271,7 +304,7 @@ def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, 
             silent.pop(0).close()
 
     with meanwhile(pipelining(front, 300), queue):
-        time.sleep(3)
+        time.sleep(2)
         front.serves()
 
 
@@ -279,39 +312,10 @@ def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, 
 
 
 @both
-def test_a_byte_now_and_then_is_no_request_and_no_handshake(front, door):
-    front = front(door, limits={"head": 1.0})
-    said = hello() if door == "TLS" else GET
-    with front.siege(10):
-        clients, start = [front.clear() for _ in range(50)], time.monotonic()
-        while clients and time.monotonic() - start < 10:
-            for client in list(clients):
-                try:
-                    client.sendall(said[:1])
-                except OSError:
-                    clients.remove(client)
-            said = said[1:]
-            time.sleep(0.1)
-        assert 0.8 < time.monotonic() - start < 8
-        front.serves()
-
-
-@both
-def test_those_who_never_read_hold_little_however_they_take_turns(front, door):
-    front = front(door, real=False, extra=[{"name": "big", "rows": 10_000}])  # some 5 MB
-    context = front.context()
-    assert 200 == front.scrape()[0]
-    with front.siege(100):
-        for _ in range(40):
-            with suppress(*GONE):  # one that was cut for another
-                front.open(front.head("/metrics") + b"\r\n", context, receive_buffer=4096).recv(1)
-
-
-@both
 def test_what_is_said_while_an_answer_is_made_is_not_lost(front, door):
     front = front(door, real=False, extra=[{"name": "quick"}], limits={"head": 2.0})
     client = front.open()
-    request, end, asked = front.head("/metrics?collect[]=quick") + b"\r\n", time.monotonic() + 4, 0
+    request, end, asked = front.head("/metrics?collect[]=quick") + b"\r\n", time.monotonic() + 2, 0
     client.sendall(request)
     while time.monotonic() < end:
         asked += 1
@@ -326,32 +330,321 @@ def test_what_is_said_while_an_answer_is_made_is_not_lost(front, door):
 @pytest.mark.parametrize("seconds", [0, 0.4])
 def test_who_has_only_closed_its_own_side_gets_its_answer(front, door, seconds):
     front = front(door, extra=[{"name": "slow", "seconds": seconds}])
-    with front.clear() as client:
-        if door == "clear":
-            client.sendall(front.head("/metrics") + b"\r\n")
-            client.shutdown(socket.SHUT_WR)
-            assert [200] == statuses(read(client))
-            return
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        wire = front.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
-        while True:
-            with suppress(ssl.SSLWantReadError):
-                wire.do_handshake()
-                break
-            client.sendall(outgoing.read())
-            incoming.write(client.recv(1 << 16))
-        wire.write(front.head("/metrics") + b"\r\n")
-        with suppress(ssl.SSLWantReadError):
-            wire.unwrap()  # says that nothing more comes, and waits for nothing
-        client.sendall(outgoing.read())
+    request = front.head("/metrics") + b"\r\n"
+    if door == "clear":
+        client = front.clear(request)
         client.shutdown(socket.SHUT_WR)
-        incoming.write(read(client))
-        assert [200] == statuses(wire.read(1000))
+        assert [200] == statuses(read(client))
+        return
+    client, wire, incoming, outgoing = by_hand(front)
+    wire.write(request)
+    with suppress(ssl.SSLWantReadError):
+        wire.unwrap()  # says that nothing more comes, and waits for nothing
+    client.sendall(outgoing.read())
+    client.shutdown(socket.SHUT_WR)
+    incoming.write(read(client))
+    assert [200] == statuses(wire.read(1000))
 
 
 def test_time_outs_that_nobody_can_keep_do_not_fill_the_log(front):
     front = front("clear")
+    before = len(front.running.log().splitlines())
     with front.siege(20):
         for _ in range(300):
             front.say(front.head("/metrics") + b"X-Prometheus-Scrape-Timeout-Seconds: 1e-9\r\n" + NOW)
-    assert front.running.log().count("\n") < 50
+    assert len(front.running.log().splitlines()) - before < 50
+
+
+# --- odd
+
+
+HIDING = [
+    b"Transfer-Encoding: chunked, identity",
+    b"Transfer-Encoding: identity, chunked",
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 0",
+    b"Content-Length: 0\r\nTransfer-Encoding: chunked",
+    b"Content-Length: 0\r\nContent-Length: 5",
+    b"Content-Length: 5\r\nContent-Length: 0",
+    b"Content-Length: 0, 5",
+    b"Content-Length: 05",
+    b"Content-Length: 5;",
+    b"Content-Length: 5_0",
+    b"Content-Length: 5 5",
+    b"Content-Length:",
+    b"Content-Length: \xd9\xa5",
+    b"Transfer-Encoding\t: chunked",
+    b'Transfer-Encoding: "chunked"',
+    b"Transfer-Encoding: chunked\0",
+    b"\0Transfer-Encoding: chunked",
+    b"Transfer-Encoding:\r\n chunked",
+    b"Transfer-Encoding\r\n : chunked",
+    b"Transfer-Encoding: chunked\r\n , identity",
+    b"X: y\nTransfer-Encoding: chunked",
+    b"X: y\rTransfer-Encoding: chunked",
+    b"X: y\n\tTransfer-Encoding: chunked",
+    b"Content-Encoding: gzip\r\nTransfer-Encoding: gzip, chunked",
+    b"Content-Length: 5\r\nExpect: 100-continue",
+    b"Content-Length: 5\r\nConnection: Content-Length",
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 5",
+]
+
+
+@both
+def test_nothing_that_hides_in_a_body_is_answered(front, door):
+    front = front(door)
+    hidden = b"0\r\n\r\n" + front.head("/hidden") + b"\r\n"
+    with front.siege(10):
+        for method in ("GET", "POST"):
+            for header in HIDING:
+                said = front.say(front.head("/metrics", method) + header + b"\r\n\r\n" + hidden)
+                assert statuses(said)[0] in (200, 400, 405, 501), header
+                assert b"nothing is served" not in said, header
+
+
+@both
+def test_only_the_path_itself_is_the_metrics(front, door):
+    front = front(door)
+    lines = {
+        "GET /metrics HTTP/1.1": 200,
+        "GET /metrics HTTP/1.0": 200,
+        "GET /metrics HTTP/9.9": 200,
+        "GET http://evil/metrics HTTP/1.1": 200,
+        "GET //evil/metrics HTTP/1.1": 200,
+        "GET //metrics HTTP/1.1": 404,
+        "GET //evil HTTP/1.1": 404,
+        "GET /metrics/ HTTP/1.1": 404,
+        "GET /./metrics HTTP/1.1": 404,
+        "GET /x/../metrics HTTP/1.1": 404,
+        "GET /%6detrics HTTP/1.1": 404,
+        "GET /metrics%00 HTTP/1.1": 404,
+        "GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1": 404,
+        "GET file:///etc/passwd HTTP/1.1": 404,
+        "GET * HTTP/1.1": 404,
+        "OPTIONS * HTTP/1.1": 404,
+        "CONNECT evil:443 HTTP/1.1": 404,
+        "TRACE /metrics HTTP/1.1": 405,
+        "POST /metrics HTTP/1.1": 405,
+        "get /metrics HTTP/1.1": 405,
+        "GET /metrics\0 HTTP/1.1": 400,
+        "GET /m\xe9trics HTTP/1.1": 400,
+        "GET http://[/metrics HTTP/1.1": 400,
+        "GET /metrics": 400,
+        "GET /metrics HTTP/1.10": 400,
+        "GET /metrics http/1.1": 400,
+        "PRI * HTTP/2.0": 404,
+    }
+    with front.siege(10):
+        rest = b"\r\nHost: node\r\n" + front.credentials + NOW
+        got = {line: statuses(front.say(line.encode("latin-1") + rest)) for line in lines}
+    assert {line: [status] for line, status in lines.items()} == got
+
+
+@both
+@pytest.mark.parametrize("length", [b"Content-Length: 99999999999", b"Transfer-Encoding: chunked"])
+def test_a_bomb_in_a_body_is_not_unpacked(front, door, length):
+    front = front(door)
+    head = front.head("/metrics", "POST") + b"Content-Encoding: gzip\r\nExpect: 100-continue\r\n" + length
+    bomb, sent = gzip.compress(bytes(1 << 24)), 0
+    with front.siege(10), front.open(head + b"\r\n\r\n") as client:
+        with suppress(*GONE):
+            for _ in range(2000):
+                client.sendall(b"%x\r\n%s\r\n" % (len(bomb), bomb))
+                sent += 1
+        assert sent < 2000, "30 MB of a body were taken"
+        assert statuses(read(client)) in ([], [405])
+
+
+# --- TLS
+
+
+def test_what_is_no_tls_or_an_old_one_ends_soon_and_costs_nothing(front):
+    front = front(limits={"head": 1.0})
+    old = bytearray(hello())
+    old[9:11] = b"\x03\x02"  # the version asked for; what would allow a newer one is overwritten
+    old = bytes(old).replace(b"\x00\x2b", b"\xff\x2b", 1)
+    huge = b"\x01\x02\x00\x00\x03\x03" + bytes(1 << 17)
+    noise = {
+        "in the clear": front.head("/metrics") + NOW,
+        "TLS 1.1": old,
+        "SSL 2": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80" + bytes(32),
+        "a hello of 128 KiB": b"".join(
+            b"\x16\x03\x01\x40\x00" + huge[start : start + (1 << 14)] for start in range(0, 1 << 17, 1 << 14)
+        ),
+        "records without content": b"\x16\x03\x01\x00\x00" * 50_000,
+        "alerts": b"\x15\x03\x01\x00\x02\x01\x5a" * 50_000,
+        "changes of cipher": b"\x14\x03\x03\x00\x01\x01" * 50_000,
+        "noise": os.urandom(1 << 20),
+        "a hello, then noise": hello() + os.urandom(1 << 20),
+        "hello, hello": hello() * 2000,
+    }
+    with front.siege(20):
+        start, clients = time.monotonic(), []
+        for said in noise.values():
+            clients.append(front.clear())
+            with suppress(*GONE):
+                clients[-1].sendall(said)
+        assert [] == [what for what, client in zip(noise, clients, strict=True) if b"calico" in read(client)]
+        assert time.monotonic() - start < 2 * SOON
+        for length in range(0, len(hello()), 7):
+            with front.clear(hello()[:length]) as client:
+                client.shutdown(socket.SHUT_WR)
+                assert b"" == read(client)[7:]  # an alert at most
+
+
+@pytest.mark.parametrize("key", ["K", "k"])
+def test_new_keys_without_end_are_cut(front, key):
+    front = front()
+    command = ["openssl", "s_client", "-tls1_3", "-connect", f"localhost:{front.running.ports[0]}"]
+    updates = 0
+    with front.siege(10):
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as client:
+            with suppress(BrokenPipeError):
+                while updates < 50_000:
+                    client.stdin.write(f"{key}\n".encode())
+                    client.stdin.flush()
+                    while (line := client.stderr.readline()) and b"KEYUPDATE" not in line:
+                        pass
+                    if not line:
+                        break
+                    updates += 1
+            client.kill()
+        assert 1000 < updates < 20_000
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_record_for_each_byte_changes_nothing(front, newest):
+    front = front()
+    with front.siege(10):
+        client, wire, _, outgoing = by_hand(front, newest)
+        for byte in front.head("/metrics"):
+            wire.write(bytes([byte]))
+        for _ in range(50_000):
+            wire.write(b"a")
+        with suppress(*GONE):
+            client.sendall(outgoing.read())
+        assert len(read(client)) < 1000
+
+
+@pytest.mark.xfail(strict=True, reason="OpenSSL keeps 20480 sessions of TLS 1.2 for each context: tls.make_tls")
+def test_a_session_that_is_over_leaves_nothing_behind(front):
+    front = front()
+    context = front.context(certificate=True, newest=ssl.TLSVersion.TLSv1_2)
+
+    def visit(times):
+        for _ in range(times):
+            with front.open(context=context) as client, suppress(*GONE):
+                client.unwrap()
+        front.serves()
+        return front.running.memory()
+
+    assert -visit(200) + visit(500) < 2e6
+
+
+@pytest.mark.xfail(strict=True, reason="sessions of TLS 1.2 are resumed by their number: tls.make_tls")
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_not_resumed(front, newest):
+    front = front()
+    context = front.context(certificate=True, newest=newest)
+    with front.open(front.head("/metrics") + NOW, context) as client:
+        assert [200] == statuses(read(client))
+        session = client.session
+    with context.wrap_socket(front.clear(), server_hostname="localhost", session=session) as client:
+        assert not client.session_reused
+
+
+# --- credentials
+
+
+def guessing(front, addresses, each=4, source="127.0.1"):
+    """Guesses of a password, on each connection again as soon as the last was answered."""
+    number = count()
+    clients = [front.clear(source=f"{source}.{1 + one}") for one in range(addresses) for _ in range(each)]
+    fresh = list(clients)
+
+    def guess():
+        ready = fresh or select.select(clients, [], [], 0.1)[0]
+        for client in list(ready):
+            if not fresh:
+                client.recv(1 << 16)
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: node\r\n" + basic(b"bob", b"%d" % next(number)) + b"\r\n")
+        fresh.clear()
+
+    return guess
+
+
+def test_guesses_take_a_tenth_of_a_cpu(front):
+    front = front("users", cost=10)
+    with front.siege(10), meanwhile(guessing(front, 8)):
+        time.sleep(0.5)
+        start, before = time.monotonic(), front.cpu()
+        time.sleep(3)
+        assert 0.02 < (front.cpu() - before) / (time.monotonic() - start) < 0.3
+
+
+@pytest.mark.parametrize("source", ["127.0.1", "127.0.0"], ids=["from elsewhere", "from its own address"])
+def test_a_known_user_is_served_at_once_whoever_guesses(front, source):
+    front = front("users", cost=10)
+    with front.siege(10), meanwhile(guessing(front, 1, 30, source)):
+        for _ in range(5):
+            time.sleep(0.2)
+            front.serves()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="eight addresses that guess fill all places of Turnstile, and a newcomer has none"
+)
+def test_a_new_user_comes_in_however_many_addresses_guess(front):
+    front = front("users")
+    with meanwhile(guessing(front, 20, 8)):
+        time.sleep(4)
+        assert 200 in [front.scrape()[0] for _ in range(3)]
+
+
+@pytest.mark.xfail(strict=True, reason="a cancelled job keeps its closure in Worker's queue, and gives its place back")
+def test_guesses_of_those_who_leave_are_forgotten(front):
+    front = front("users", cost=12)
+    said = b"GET /metrics HTTP/1.1\r\nHost: node\r\n" + basic(b"bob", b"x" * 11_000) + b"\r\n"
+
+    def leave():
+        client = front.clear(said)
+        time.sleep(0.0005)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+
+    with front.siege(20), meanwhile(leave):
+        time.sleep(4)
+
+
+@both
+def test_what_is_no_password_is_refused(front, door):
+    front = front(door if door == "TLS" else "users")
+    for header in (
+        BOB + BOB,
+        BOB + basic(b"bob", b"wrong"),
+        BOB.replace(b"Basic ", b"Basic  Basic "),
+        BOB.replace(b"Basic", b"Bearer"),
+        BOB.replace(b"\r", b"=\r"),
+        BOB.replace(b"Basic ", b"Basic \xff"),
+        b"Authorization: Basic " + b"A" * 15_000 + b"\r\n",
+        b"Authorization: Basic\r\n",
+        b"Authorization: \r\n",
+        basic(b"bob", b"secret\0"),
+        basic(b"bob\0", b"secret"),
+        basic(b"\xff\xfe", b"secret"),
+        basic(b"bob", b""),
+        basic(b"", b""),
+    ):
+        assert [401] == statuses(front.say(b"GET /metrics HTTP/1.1\r\nHost: node\r\n" + header + NOW)), header
+    front.serves()
+
+
+def test_strangers_use_up_nothing_of_the_rate(front):
+    front = front(text="rate_limit: {interval: 1h, burst: 2}")
+    for wrong in (b"", b"Authorization: Basic\r\n", *(basic(b"bob", b"%d" % one) for one in range(5))):
+        for path in (b"/metrics", b"/", b"/nothing"):
+            assert [401] == statuses(front.say(b"GET " + path + b" HTTP/1.1\r\nHost: node\r\n" + wrong + NOW))
+    assert [200, 200, 429] == [front.scrape()[0] for _ in range(3)]

@@ -1,0 +1,302 @@
+"""The pods of a node from an API server over real TLS: what is kept, what follows, and every way that it goes wrong."""
+
+import json
+import queue
+import time
+
+import pytest
+
+from exporter.node import pod_watch
+from exporter.node.api_server import ApiServer
+from exporter.node.pod_watch import ListedPods, LivePods
+from exporter.node.pods import ClusterPod
+from tests.web.api_server import Answer, FakeApiServer, Raw, refusal
+from tests.web.authority import Authority
+
+PODS = "/api/v1/pods"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def pod(name, *addresses, uid=None, phase="Running", node="node-1", owner=None, version="1", **spec):
+    """A pod as the API server says it, with a field that nobody reads."""
+    metadata = {"name": name, "namespace": "ns", "uid": uid or name, "resourceVersion": version, "labels": {"a": "b"}}
+    if owner:
+        metadata["ownerReferences"] = [{"kind": "Node", "name": "x"}, {**owner, "controller": True}]
+    status = {"phase": phase, "podIPs": [{"ip": one} for one in addresses] or None}
+    return {"metadata": metadata, "spec": {"nodeName": node, "containers": [{"env": []}], **spec}, "status": status}
+
+
+def event(kind, what):
+    return json.dumps({"type": kind, "object": what}).encode() + b"\n"
+
+
+def chunk(data):
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+class Cluster(FakeApiServer):
+    """Lists `listed` at version 10, and says in a watch what is put into `said`: bytes, or None for its end."""
+
+    def __init__(self, authority):
+        super().__init__(authority)
+        self.listed = []
+        self.said = queue.Queue()
+        self.answers[PODS] = self.pods
+        self.watches, self.lists = [], []
+
+    def pods(self, request):
+        asked = dict(part.split("=", 1) for part in request.query.split("&"))
+        if "watch" not in asked:
+            self.lists.append(asked)
+            body = {"kind": "PodList", "metadata": {"resourceVersion": "10"}, "items": self.listed}
+            return Answer(200, body)
+        self.watches.append(asked)
+        return Raw(self._stream())
+
+    def _stream(self):
+        yield HEAD
+        while (said := self.said.get()) is not None:
+            yield chunk(said) if isinstance(said, bytes) else said
+        yield b"0\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def cluster(authority, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 0.2)
+    cluster = Cluster(authority)
+    yield cluster
+    cluster.said.put(None)
+    cluster.stop()
+    assert [] == cluster.faults
+
+
+@pytest.fixture
+def live(cluster, tmp_path):
+    """The node's pods, followed until the end of the test."""
+    made = []
+
+    def start(node="node-1"):
+        made.append(LivePods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), node))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return value
+
+
+def names(source):
+    return sorted(one.pod for one in source.pods().pods)
+
+
+def test_of_a_pod_its_names_addresses_and_controlling_owner_are_kept(cluster, live):
+    cluster.listed = [pod("web", "10.0.0.1", "fd00::1", owner={"kind": "ReplicaSet", "name": "web-5d4"}), pod("bare")]
+    source = live()
+    assert until(lambda: source.pods().pods)
+    expected = {ClusterPod("ns", "web", ("10.0.0.1", "fd00::1"), "ReplicaSet", "web-5d4"), ClusterPod("ns", "bare")}
+    assert expected == set(source.pods().pods)
+    assert abs(source.pods().synced - time.time()) < 10
+    assert source.pods().problem is None
+
+
+def test_pods_without_an_interface_of_their_own_here_are_left_out(cluster, live):
+    cluster.listed = [
+        *[pod("host", hostNetwork=True), pod("done", phase="Succeeded"), pod("dead", phase="Failed")],
+        *[pod("elsewhere", node="node-2"), pod("new", phase="Pending"), pod("odd", phase="Unknown")],
+    ]
+    source = live()
+    assert until(lambda: ["new", "odd"] == names(source))
+
+
+def test_only_this_node_is_asked_for_from_the_servers_cache_and_the_watch_goes_on_from_there(cluster, live):
+    live("node-7")
+    assert until(lambda: cluster.watches)
+    selector = {"fieldSelector": "spec.nodeName%3Dnode-7"}
+    assert [{**selector, "resourceVersion": "0"}] == cluster.lists
+    expected = {**selector, "resourceVersion": "10", "watch": "true", "allowWatchBookmarks": "true"}
+    assert [{**expected, "timeoutSeconds": "240"}] == cluster.watches
+
+
+def test_pods_come_change_and_go_with_their_events(cluster, live):
+    source = live()
+    cluster.said.put(event("ADDED", pod("web", phase="Pending")))
+    assert until(lambda: ["web"] == names(source))
+    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1")))
+    assert until(lambda: [("10.0.0.1",)] == [one.addresses for one in source.pods().pods])
+    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1", phase="Succeeded")))
+    assert until(lambda: [] == names(source))
+    cluster.said.put(event("ADDED", pod("db")) + event("NEWS", pod("db")) + event("DELETED", pod("db")))
+    cluster.said.put(event("ADDED", pod("last")))
+    assert until(lambda: ["last"] == names(source))
+
+
+def test_a_pod_made_anew_under_its_name_outlives_the_end_of_the_old_one(cluster, live):
+    cluster.listed = [pod("web-0", "10.0.0.1", uid="old")]
+    source = live()
+    cluster.said.put(event("ADDED", pod("web-0", "10.0.0.2", uid="new")) + event("DELETED", pod("web-0", uid="old")))
+    assert until(lambda: [("10.0.0.2",)] == [one.addresses for one in source.pods().pods])
+
+
+def test_a_watch_goes_on_from_the_last_bookmark(cluster, live):
+    source = live()
+    assert until(lambda: cluster.watches)
+    cluster.said.put(event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "77"}}))
+    cluster.said.put(None)
+    assert until(lambda: len(cluster.watches) > 1)
+    assert ("77", 1) == (cluster.watches[1]["resourceVersion"], len(cluster.lists))
+    assert 0 == sum(source.pods().errors.values())
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (event("ERROR", {"kind": "Status", "code": 410, "message": "too old"}), "gone"),
+        (event("ERROR", {"kind": "Status", "code": 410}) + event("ADDED", pod("late")), "gone"),
+        (b"<html>\n", "malformed"),
+        (b'{"type": "ADDED"}\n', "malformed"),
+        (b"[" * 10_000 + b"\n", "malformed"),
+        (b"\xff\xfe\n", "malformed"),
+    ],
+)
+def test_after_what_may_have_been_missed_all_is_listed_again_and_deletions_are_seen(cluster, live, said, reason):
+    cluster.listed = [pod("stays"), pod("goes")]
+    source = live()
+    assert until(lambda: cluster.watches)
+    cluster.listed = [pod("stays"), pod("comes")]
+    cluster.said.put(said)
+    assert until(lambda: ["comes", "stays"] == names(source))
+    assert until(lambda: 1 == source.pods().errors[reason])
+    assert source.pods().problem is None
+
+
+def test_a_watch_that_is_refused_as_too_old_lists_again(cluster, live):
+    source = live()
+    assert until(lambda: cluster.watches)
+    answers = iter([refusal(410, "gone", "Expired")])
+    cluster.answers[PODS] = lambda request: (
+        (next(answers, None) if "watch" in request.query else None) or cluster.pods(request)
+    )
+    cluster.said.put(None)
+    assert until(lambda: len(cluster.lists) == 2)
+    assert until(lambda: source.pods().problem is None and source.pods().errors["gone"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (refusal(401, "Unauthorized"), "unauthorized"),
+        (refusal(403, "pods is forbidden"), "forbidden"),
+        (refusal(500, "etcd"), "server"),
+        (refusal(429, "slow down"), "throttled"),
+        (Answer(200, b"<html>login</html>"), "malformed"),
+        (Answer(200, {"kind": "NodeList", "items": []}), "malformed"),
+        (Answer(200, b'{"kind": "PodList", "items": [{'), "malformed"),
+        (Raw([]), "connection"),
+        (Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"]), "connection"),
+    ],
+)
+def test_while_the_server_cannot_be_asked_the_last_pods_stay_and_it_is_said(cluster, live, answer, reason, caplog):
+    cluster.listed = [pod("web")]
+    source = live()
+    assert until(lambda: ["web"] == names(source) and cluster.watches)
+    synced = source.pods().synced
+    cluster.answers[PODS] = answer
+    cluster.said.put(b"not JSON\n")
+    assert until(lambda: source.pods().errors[reason] > (reason == "malformed") + 1)
+    assert (["web"], synced) == (names(source), source.pods().synced)
+    assert source.pods().problem
+    assert "\n" not in source.pods().problem
+    assert 1 >= caplog.text.count(source.pods().problem)
+    cluster.listed = [pod("web"), pod("db")]
+    cluster.answers[PODS] = cluster.pods
+    assert until(lambda: ["db", "web"] == names(source) and source.pods().problem is None)
+
+
+def test_one_pod_that_cannot_be_read_does_not_hide_the_others(cluster, live):
+    cluster.listed = [{"metadata": 5}, pod("web"), {"metadata": {"name": ["a"]}}, None]
+    source = live()
+    assert until(lambda: ["web"] == names(source))
+    cluster.said.put(event("ADDED", {"metadata": []}) + event("ADDED", pod("db")))
+    assert until(lambda: ["db", "web"] == names(source))
+    assert 1 == len(cluster.lists)
+
+
+def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster, live, monkeypatch):
+    monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 10)
+    for _ in range(1000):
+        cluster.said.put(None)
+    live()
+    time.sleep(1.5)
+    assert 2 <= len(cluster.watches) < 8
+
+
+def test_a_server_that_wants_to_be_left_alone_is(cluster, live):
+    cluster.answers[PODS] = Answer(429, {"message": "slow down"}, {"Retry-After": "60"})
+    live()
+    time.sleep(1)
+    assert 1 == len(cluster.seen)
+
+
+def test_a_silent_stream_is_left_after_a_while(cluster, live, monkeypatch):
+    monkeypatch.setattr(pod_watch, "_SILENCE", 0.3)
+    source = live()
+    assert until(lambda: len(cluster.watches) > 1)
+    assert source.pods().errors["connection"] > 0
+    assert 1 == len(cluster.lists)
+
+
+def test_a_server_that_restarts_is_found_again(cluster, live):
+    source = live()
+    assert until(lambda: cluster.watches)
+    cluster.stop()
+    cluster.said.put(None)
+    assert until(lambda: source.pods().problem)
+    cluster.listed = [pod("web")]
+    cluster.start()
+    cluster.said.put(event("ADDED", pod("web")))
+    assert until(lambda: ["web"] == names(source))
+
+
+def test_a_large_pod_is_taken_and_not_kept(cluster, live):
+    source = live()
+    cluster.said.put(event("ADDED", pod("web", annotations="a" * (10 << 20))))
+    assert until(lambda: ["web"] == names(source), 20)
+
+
+def test_nothing_changes_where_nothing_was_said_about_an_interface(cluster, live):
+    cluster.listed = [pod("web", "10.0.0.1")]
+    source = live()
+    assert until(lambda: source.pods().pods)
+    before = source.pods()
+    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1", version="11")))
+    assert until(lambda: source.pods() is not before)
+    assert source.pods().pods is before.pods
+
+
+def test_a_command_lists_once(cluster, tmp_path):
+    cluster.listed = [pod("web"), pod("host", hostNetwork=True)]
+    source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
+    assert [["web"], ["web"]] == [names(source), names(source)]
+    assert 1 == len(cluster.lists)
+
+
+def test_a_command_goes_on_without_pods(cluster, tmp_path, caplog):
+    cluster.answers[PODS] = refusal(403, "pods is forbidden")
+    source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
+    assert () == source.pods().pods
+    assert "does not let this exporter list pods (403): pods is forbidden" in source.pods().problem
+    assert 1 == caplog.text.count("pods are known without the API server alone")
