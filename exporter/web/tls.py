@@ -8,9 +8,10 @@ import asyncio
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 from exporter.web.config_file import TlsSettings, WebConfigError
@@ -19,6 +20,7 @@ from exporter.web.stream import Stream
 # What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
+_MOST_SESSIONS = 100
 _RECORD = 16 << 10  # the most that one holds
 # Key updates and other messages without a byte of data cost work; whoever sends this much of them is no scraper.
 _IDLE_TALK = 256 << 10
@@ -32,12 +34,23 @@ class HandshakeError(ConnectionError):
     """The client and this server did not agree on TLS, or its certificate is not one that may come in."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Tls:
     """One certificate and the demands on clients; a changed configuration makes another one."""
 
-    context: ssl.SSLContext
+    make_context: Callable[[], ssl.SSLContext]
     allowed_sans: frozenset[str] | None
+    context: ssl.SSLContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.context = self.make_context()
+
+    def begin(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """The server's side of a new connection over these buffers."""
+        # A context keeps 20480 sessions of TLS 1.2 for clients without tickets, and Python has no switch for it.
+        if self.context.session_stats()["number"] >= _MOST_SESSIONS:
+            self.context = self.make_context()
+        return self.context.wrap_bio(incoming, outgoing, server_side=True)
 
     def admits(self, certificate: Mapping[str, Any] | None) -> bool:
         """Whether a verified client certificate (as `ssl` decodes it), or none, has an allowed subject name."""
@@ -46,6 +59,10 @@ class Tls:
 
 def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> Tls:
     """TLS with these PEM texts. Raises `WebConfigError` when OpenSSL does not take them."""
+    return Tls(partial(_make_context, settings, cert, key, client_ca), settings.allowed_sans)
+
+
+def _make_context(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = settings.oldest, settings.newest
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
@@ -60,7 +77,7 @@ def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) 
     context.verify_mode = settings.client_certificate
     if client_ca is not None:
         _load_authority(context, client_ca)
-    return Tls(context, settings.allowed_sans)
+    return context
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
@@ -118,7 +135,7 @@ class TlsStream:
         self._clear = clear
         self._tls = tls
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._session = tls.context.wrap_bio(self._in, self._out, server_side=True)
+        self._session = tls.begin(self._in, self._out)
 
     async def open(self) -> None:
         """Shakes hands. Raises `HandshakeError`."""

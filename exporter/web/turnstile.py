@@ -40,10 +40,15 @@ class Turnstile:
         if not known and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
             raise Crowded("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
-        try:
-            return await asyncio.wrap_future(self._worker.submit(lambda: self._unhurried(job), urgent=known))
-        finally:
-            self._waiting -= Counter({client: 1})
+        check = asyncio.wrap_future(self._worker.submit(lambda: self._unhurried(job), urgent=known))
+        check.add_done_callback(lambda done: self._leave(client, done))
+        # Whoever hangs up keeps the place until the turn comes: else one could fill the queue by coming and leaving.
+        return await asyncio.shield(check)
+
+    def _leave(self, client: str, done: "asyncio.Future[_T]") -> None:
+        self._waiting -= Counter({client: 1})
+        if not done.cancelled():
+            done.exception()  # nobody may be there any more to hear of it
 
     def _unhurried(self, job: Callable[[], _T]) -> _T:
         time.sleep(max(0.0, self._rest_until - time.monotonic()))
