@@ -3,6 +3,7 @@
 import json
 import queue
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,9 @@ from exporter.node.pod_watch import ListedPods, LivePods
 from exporter.node.pods import ClusterPod
 from tests.web.api_server import Answer, FakeApiServer, Raw, refusal
 from tests.web.authority import Authority
+
+# The thread of a process keeps its connection to the end; a test's thread leaves it to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 PODS = "/api/v1/pods"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -40,6 +44,7 @@ class Cluster(FakeApiServer):
     def __init__(self, authority):
         super().__init__(authority)
         self.listed = []
+        self.over = False
         self.said = queue.Queue()
         self.answers[PODS] = self.pods
         self.watches, self.lists = [], []
@@ -55,9 +60,15 @@ class Cluster(FakeApiServer):
 
     def _stream(self):
         yield HEAD
-        while (said := self.said.get()) is not None:
-            yield chunk(said) if isinstance(said, bytes) else said
+        while (said := self._next()) is not None:
+            yield chunk(said)
         yield b"0\r\n\r\n"
+
+    def _next(self):
+        while not self.over:  # a stream that was left behind must not keep the test from ending
+            with suppress(queue.Empty):
+                return self.said.get(timeout=0.1)
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,7 @@ def cluster(authority, monkeypatch):
     monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 0.2)
     cluster = Cluster(authority)
     yield cluster
-    cluster.said.put(None)
+    cluster.over = True
     cluster.stop()
     assert [] == cluster.faults
 
