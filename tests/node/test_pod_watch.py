@@ -273,10 +273,10 @@ def test_a_silent_stream_is_left_after_a_while(cluster, live, monkeypatch):
 def test_a_server_that_restarts_is_found_again(cluster, live):
     source = live()
     assert until(lambda: cluster.watches)
+    cluster.over = True
     cluster.stop()
-    cluster.said.put(None)
     assert until(lambda: source.pods().problem)
-    cluster.listed = [pod("web")]
+    cluster.listed, cluster.over = [pod("web")], False
     cluster.start()
     cluster.said.put(event("ADDED", pod("web")))
     assert until(lambda: ["web"] == names(source))
