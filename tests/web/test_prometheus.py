@@ -1,6 +1,7 @@
 """A real Prometheus scrapes servers behind every kind of door, with right credentials and with wrong ones."""
 
 import json
+import re
 import socket
 import subprocess
 import urllib.request
@@ -46,7 +47,11 @@ def doors():
 
 
 def jobs(pki):
-    """Scrape configurations by name: the door, what Prometheus is told, and what must become of it."""
+    """Scrape configurations by name: the door, what Prometheus is told, and what must become of it.
+
+    In TLS 1.3 a client has sent its request before it hears that its certificate was refused: a reset may overtake it.
+    """
+    reset = "connection reset by peer"
     trust = {"ca_file": f"{pki}/authority.pem"}
     prometheus = {**trust, "cert_file": f"{pki}/prometheus.pem", "key_file": f"{pki}/prometheus.key"}
     other = {**trust, "cert_file": f"{pki}/other.pem", "key_file": f"{pki}/other.key"}
@@ -64,9 +69,9 @@ def jobs(pki):
         "tls 1.3": ("tls13", {"tls_config": {**trust, "min_version": "TLS13"}}, ""),
         "tls too old": ("tls13", {"tls_config": {**trust, "max_version": "TLS12"}}, "protocol version"),
         "client": ("client", {"tls_config": prometheus}, ""),
-        "client without certificate": ("client", {"tls_config": trust}, "certificate required"),
+        "client without certificate": ("client", {"tls_config": trust}, f"certificate required|{reset}"),
         "all": ("all", {"tls_config": prometheus, **right}, ""),
-        "all but the name": ("all", {"tls_config": other, **right}, "EOF"),
+        "all but the name": ("all", {"tls_config": other, **right}, f"EOF|{reset}"),
         "all but the password": ("all", {"tls_config": prometheus, **wrong}, "401 "),
         "too often": ("rare", {}, "429 Too Many Requests"),
         "token": ("token", {"tls_config": trust, "authorization": {"credentials": "good"}}, ""),
@@ -147,5 +152,5 @@ def scraped(ask, scrapes):
 @pytest.mark.parametrize("job", jobs("."))
 def test_prometheus_gets_what_its_credentials_are_worth(errors, job):
     _, _, error = jobs(".")[job]
-    assert error in errors[job]
+    assert re.search(error, errors[job])
     assert bool(error) == bool(errors[job])
