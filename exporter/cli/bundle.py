@@ -12,7 +12,7 @@ import click
 from exporter import __version__
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, node_options
-from exporter.cli.printable import printable
+from exporter.printable import printable
 
 
 @click.command("bundle", short_help="Put this node's facts into one file to carry away.")

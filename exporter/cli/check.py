@@ -9,7 +9,7 @@ import click
 from exporter.bpf.maps import ReaderMissing
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.printable import printable
+from exporter.printable import printable
 from exporter.privileges import describe_privileges, may_read_maps
 from exporter.snapshot.check import MISSING, NOTE, OK, Finding, findings
 

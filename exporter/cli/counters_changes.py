@@ -12,8 +12,8 @@ from rich.text import Text
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.cli.durations import shown
-from exporter.cli.printable import printable
 from exporter.node import endpoints
+from exporter.printable import printable
 from exporter.snapshot.by_endpoint import dropped_in_all
 from exporter.snapshot.changes import APPEARED, VANISHED, EndpointChange
 
@@ -203,19 +203,24 @@ def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None
         "fate": change.fate,
         "reset": [hook_name(hook) for hook in change.reset],
         "lost": [hook_name(hook) for hook in change.lost],
-        "counted": [
-            {
-                "hook": hook_name(one.hook),
-                "direction": "" if endpoint.kind == endpoints.UNKNOWN else one.way,
-                "slot": one.slot.number,
-                "category": one.slot.category,
-                "reason": one.slot.reason,
-                "count": one.count,
-                "per_second": one.per_second,
-            }
-            for one in counted([change], layout, Lately([change], seconds))
-        ],
+        "counted": counted_json(change, layout, seconds),
     }
+
+
+def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) -> list[dict[str, object]]:
+    """The counters of one endpoint that moved."""
+    return [
+        {
+            "hook": hook_name(one.hook),
+            "direction": "" if change.endpoint.kind == endpoints.UNKNOWN else one.way,
+            "slot": one.slot.number,
+            "category": one.slot.category,
+            "reason": one.slot.reason,
+            "count": one.count,
+            "per_second": one.per_second,
+        }
+        for one in counted([change], layout, Lately([change], seconds))
+    ]
 
 
 def _rate(per_second: float | None) -> str:

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
-from exporter.cli.printable import printable
 from exporter.node.endpoints import WORKLOAD
+from exporter.printable import printable
 from exporter.snapshot.by_endpoint import EndpointCounters, dropped_in_all
 
 # Calico's own words for the categories, in the order of its table.

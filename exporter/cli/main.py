@@ -12,7 +12,7 @@ import click
 
 from exporter import __version__
 from exporter.cli.errors import sentence_of
-from exporter.cli.printable import colours, printable
+from exporter.printable import colours, printable
 
 # Each is the function `command` of the module of the same name in this room.
 COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
@@ -32,7 +32,13 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"exporter.cli.{cmd_name}").command
+        try:
+            command: click.Command = importlib.import_module(f"exporter.cli.{cmd_name}").command
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("exporter"):
+                raise
+            lacks = f"{cmd_name} needs {error.name}, and this is the kubectl plugin alone"
+            raise click.ClickException(f"{lacks}: install calico-bpf-exporter[node]") from error
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns

@@ -13,9 +13,9 @@ from exporter.calico import LayoutError
 from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.looks import one_look
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.printable import printable
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.node import NodeError
+from exporter.printable import printable
 from exporter.snapshot.changes import compare_rules
 from exporter.snapshot.rules_by_endpoint import CountedProgram, CountedRule, merged, programs_of
 from exporter.snapshot.take import Snapshot

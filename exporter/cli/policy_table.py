@@ -8,8 +8,8 @@ from rich.text import Text
 
 from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
-from exporter.cli.printable import printable
 from exporter.node.endpoints import WORKLOAD
+from exporter.printable import printable
 from exporter.snapshot.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
 
 _PIPED_WIDTH = 120

@@ -9,7 +9,6 @@ import click
 
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.printable import printable
 from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
@@ -18,6 +17,7 @@ from exporter.metrics.scrape import (
     make_collectors,
     run_collector,
 )
+from exporter.printable import printable
 
 _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from exporter.cli.options import flag
-from exporter.cli.printable import printable
 from exporter.node.endpoints import Endpoint
+from exporter.printable import printable
 
 
 @dataclass(frozen=True, slots=True)

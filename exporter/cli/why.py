@@ -13,9 +13,9 @@ from click.core import ParameterSource
 from exporter.cli.durations import Duration, shown
 from exporter.cli.looks import TimedLook, two_looks
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.printable import say
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.node.endpoints import Endpoint
+from exporter.printable import say
 from exporter.snapshot.counting_rules import CountingRule
 from exporter.snapshot.explain import Drop, Explanation, OtherDropper, explain
 from exporter.snapshot.rules import END_OF_TIER
@@ -48,7 +48,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
     explanation = explain(before.snapshot if before else None, after.snapshot, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":
-        click.echo(json.dumps(_json(explanation, passed), indent=2))
+        click.echo(json.dumps(_json(explanation, passed, after.snapshot), indent=2))
     else:
         for line, style in _lines(explanation, passed):
             say(line, style)
@@ -162,16 +162,20 @@ def _other(other: OtherDropper) -> str:
     return f"{names}: {_number(other.packets, 'packet')}, {other.direction} ({reasons})"
 
 
-def _json(explanation: Explanation, seconds: float | None) -> dict[str, object]:
+def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> dict[str, object]:
+    from exporter.cli.counters_changes import counted_json
+
     def whose(endpoint: Endpoint) -> dict[str, object]:
         kept = ("interface", "ifindex", "kind", "namespace", "pod")
         return {name: getattr(endpoint, name) for name in kept}
 
+    change = explanation.change
     return {
         **whose(explanation.endpoint),
         "window": explanation.window,
         "seconds": seconds,
         "loses_packets": explanation.loses_packets,
+        "counted": counted_json(change, after.counter_layout, seconds) if change else [],
         "drops": [asdict(drop) for drop in explanation.drops],
         "rules": [asdict(rule) for rule in explanation.rules],
         "problems": list(explanation.problems),
@@ -181,6 +185,7 @@ def _json(explanation: Explanation, seconds: float | None) -> dict[str, object]:
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
+        "text": [line for line, _ in _lines(explanation, seconds)],
     }
 
 

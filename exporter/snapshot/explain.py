@@ -47,11 +47,13 @@ class Explanation:
     """What is known: drops, the rules that counted, what is wrong with the endpoint, and notes of caution.
 
     `window` says whether it is about the time between two looks; else about all since the counters began. `black_hole`
-    are the hooks at which every packet is lost uncounted.
+    are the hooks at which every packet is lost uncounted. `change` is all that was counted of the endpoint, None if
+    nothing ever was.
     """
 
     endpoint: Endpoint
     window: bool
+    change: EndpointChange | None
     drops: tuple[Drop, ...]
     rules: tuple[CountingRule, ...]
     problems: tuple[str, ...]
@@ -77,6 +79,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
+        change=own,
         drops=drops,
         rules=counting.rules,
         problems=() if gone else tuple(_problems(after, endpoint, black_hole)),

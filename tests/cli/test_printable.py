@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.cli.printable import printable
+from exporter.printable import printable
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 # Percent-encoded, as Calico writes them: clear the screen, set the title, go to the line's start, reverse the text.
