@@ -10,10 +10,11 @@ export UV_PYTHON_DOWNLOADS := never
 
 setup: .venv/.done
 
-.venv/.done: pyproject.toml uv.lock .ci/install-packages
+.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl
 	.ci/install-packages $(TOOLS)
 	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
-	$(UV) sync -q --locked --python $(PYTHON)
+	$(PYTHON) .ci/install-kubectl $(TOOLS)
+	$(UV) sync -q --locked --all-extras --python $(PYTHON)
 	touch $@
 
 demo: setup

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -75,6 +76,13 @@ class Raw:
         return self.said
 
 
+@dataclass(frozen=True)
+class Upgrade:
+    """Hands the connection over to a function, which gets the bytes from and to the client as two files."""
+
+    take: Callable[[BinaryIO, BinaryIO], None]
+
+
 def refusal(status, message, reason=""):
     """The object `Status` with which an API server says no."""
     fields = {"metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": status}
@@ -84,10 +92,10 @@ def refusal(status, message, reason=""):
 class FakeApiServer:
     """An API server on a port of 127.0.0.1 that it keeps when it is stopped and started again.
 
-    `own` is the bearer token that it takes from the exporter. `answers` has an `Answer`, a `Raw`, or a function from
-    request to one of them by path, and goes before reviews, which know `users` (what a status says of a token) and
-    `rights` (user name and path). `seen` are all requests, also those that were not let in; `faults` what no exporter
-    may send and what went wrong in here: see that it is empty.
+    `own` is the bearer token that it takes from the exporter. `answers` has an `Answer`, a `Raw`, an `Upgrade`, or a
+    function from request to one of them by path, and goes before reviews, which know `users` (what a status says of a
+    token) and `rights` (user name and path). `seen` are all requests, also those that were not let in; `faults` what
+    no exporter may send and what went wrong in here: see that it is empty.
     """
 
     def __init__(self, authority, pair=None):
@@ -265,13 +273,16 @@ class _Handler(BaseHTTPRequestHandler):
         api = self.server.api
         api.seen.append(request)
         answer = api.answer(request)
-        self.close_connection |= isinstance(answer, Raw)
+        self.close_connection |= isinstance(answer, Raw | Upgrade)
+        if isinstance(answer, Upgrade):
+            answer.take(self.rfile, self.wfile)
+            return
         for piece in answer.pieces():
             if isinstance(piece, bytes):
                 self.wfile.write(piece)
             elif self.server.ended.wait(piece):
                 self.close_connection = True
-                return
+                break
 
     do_GET = do_POST = _handle  # noqa: N815  names that the base class looks for
 

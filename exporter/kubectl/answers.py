@@ -1,0 +1,45 @@
+"""Asks exporters for JSON, several at once, and checks that it is what this plugin can read."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.kubectl.kubectl import Kubectl, KubectlError
+from exporter.kubectl.places import Place
+
+UNREADABLE = "its answer is none that this plugin can read: is that exporter of another version?"
+# A kubectl each: so many do not bring a laptop down.
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the exporter at a place said: an object, or in one sentence why there is none."""
+
+    place: Place
+    found: dict[str, Any]
+    problem: str = ""
+
+
+def ask_all(kubectl: Kubectl, places: Sequence[Place], commands: Sequence[Sequence[str]]) -> Iterator[Answer]:
+    """The answers to one command each, in the order of the places."""
+    with ThreadPoolExecutor(min(max(len(places), 1), _AT_ONCE)) as threads:
+        yield from threads.map(lambda place, words: _ask(kubectl, place, words), places, commands)
+
+
+def _ask(kubectl: Kubectl, place: Place, words: Sequence[str]) -> Answer:
+    try:
+        ran = kubectl.run_in(place.exporter, [*words, "--output=json"])
+    except KubectlError as error:
+        return Answer(place, {}, f"node {place.node}: {error}")
+    try:
+        found = json.loads(ran.output)
+    except ValueError:
+        lines = [line for line in ran.errors.splitlines() if line.strip()]
+        said = lines[-1].removeprefix("Error: ") if lines else f"its answer is no JSON (exit code {ran.code})"
+        return Answer(place, {}, f"node {place.node}: {said}")
+    if not isinstance(found, dict):
+        return Answer(place, {}, f"node {place.node}: {UNREADABLE}")
+    return Answer(place, found)

@@ -1,0 +1,137 @@
+"""Runs kubectl: the user's own program, with the user's own context and rights. Nothing else here talks to a cluster.
+
+kubectl speaks through exit codes and standard error; this file knows its sentences and makes errors of them.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+PROGRAM = "calico-bpf-exporter"
+
+# "Error from server (NotFound): pods "x" not found"
+_FROM_SERVER = re.compile(r"Error from server(?: \((?P<reason>\w+)\))?: (?P<sentence>.+)")
+_ENDED = re.compile(rb"command terminated with exit code [0-9]+\s*")
+# What client-go logs beside the sentence that says it for people.
+_LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
+
+
+class KubectlError(Exception):
+    """kubectl could not do it. One sentence; `reason` is the API server's word, such as `NotFound`, or empty."""
+
+    def __init__(self, sentence: str, reason: str = "") -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class PodName:
+    """A pod in the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command in a pod ended: its exit code and what it wrote; `output` is empty if it went to a file."""
+
+    code: int
+    output: bytes
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """kubectl with flags such as `--context` in each call."""
+
+    flags: tuple[str, ...] = ()
+
+    def get(self, *words: str) -> dict[str, Any]:
+        """The object that `kubectl get WORDS -o json` prints. Raises `KubectlError`."""
+        ran = self._run("get", *words, "--output=json")
+        if ran.code:
+            raise _error(ran.errors)
+        try:
+            found = json.loads(ran.output)
+        except ValueError as error:
+            raise KubectlError(f"kubectl get {' '.join(words)} printed no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise KubectlError(f"kubectl get {' '.join(words)} printed no object")
+        return found
+
+    def list_names(self, *words: str) -> list[str]:
+        """What `kubectl WORDS -o name` prints, without the kinds. Raises `KubectlError`."""
+        ran = self._run(*words, "--output=name")
+        if ran.code:
+            raise _error(ran.errors)
+        return [line.rpartition("/")[2] for line in ran.output.decode(errors="replace").split()]
+
+    def run_in(self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE) -> Ran:
+        """Runs the exporter's program in a pod to its end. Raises `KubectlError` where it could not be started."""
+        ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output)
+        if ran.code == 1 and _FROM_SERVER.search(ran.errors):
+            raise _not_started(pod, ran.errors)
+        kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
+        return Ran(ran.code, ran.output, "\n".join(kept))
+
+    def attach(self, pod: PodName, words: Sequence[str]) -> int:
+        """Runs the exporter's program in a pod with this terminal, if it is one, and gives its exit code.
+
+        In a terminal Ctrl-C goes to the program there, which ends as it would here. Raises `KubectlError`.
+        """
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
+        sys.stdout.flush()
+        with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=None) as process:
+            refused = None
+            for line in process.stderr or ():
+                refused = refused or _FROM_SERVER.search(line.decode(errors="replace"))
+                if not (refused or _ENDED.fullmatch(line)):
+                    sys.stderr.buffer.write(line)
+                    sys.stderr.buffer.flush()
+        if refused:
+            raise _not_started(pod, refused[0])
+        return process.returncode
+
+    def _command(self, *words: str) -> list[str]:
+        return ["kubectl", *words[:1], *self.flags, *words[1:]]
+
+    def _run(self, *words: str, output: int | IO[bytes] = subprocess.PIPE) -> Ran:
+        with _start(self._command(*words), stdin=subprocess.DEVNULL, stdout=output) as process:
+            printed, errors = process.communicate()
+        return Ran(process.returncode, printed or b"", errors.decode(errors="replace"))
+
+
+def _exec(pod: PodName) -> list[str]:
+    return ["exec", f"--namespace={pod.namespace}", pod.name]
+
+
+def _start(command: Sequence[str], *, stdin: int | None, stdout: int | IO[bytes] | None) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise KubectlError("there is no kubectl in PATH") from error
+    except OSError as error:
+        raise KubectlError(f"kubectl could not be started: {error.strerror}") from error
+
+
+def _not_started(pod: PodName, errors: str) -> KubectlError:
+    error = _error(errors)
+    if error.reason != "Forbidden":
+        return error
+    return KubectlError(f"you may not run commands in the exporter's pod {pod}: {error}", error.reason)
+
+
+def _error(errors: str) -> KubectlError:
+    lines = [line for line in errors.splitlines() if line.strip() and not _LOG_LINE.match(line)]
+    last = lines[-1].strip() if lines else "kubectl failed and did not say why"
+    said = _FROM_SERVER.search(last)
+    return KubectlError(said["sentence"], said["reason"] or "") if said else KubectlError(last)

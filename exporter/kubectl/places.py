@@ -1,0 +1,173 @@
+"""Where to ask: the node of a pod, and the exporter's pod on that node.
+
+Reads the few fields of pods that this takes, from the JSON that kubectl prints, and says in one sentence what stands in
+the way.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
+
+DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
+# The kind as kubectl's own commands take it before a pod's name.
+_KINDS = ("pod", "pods", "po")
+
+
+class NoPlace(Exception):
+    """There is nobody to ask. The message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exporters:
+    """How the exporter's pods are found: by labels, in one namespace or in all (None)."""
+
+    selector: str = DEFAULT_SELECTOR
+    namespace: str | None = None
+
+    def pods(self, kubectl: Kubectl, *words: str) -> list[Mapping[str, Any]]:
+        """Those that there are, `words` narrowing the search. Raises `KubectlError`."""
+        where = f"--namespace={self.namespace}" if self.namespace else "--all-namespaces"
+        try:
+            found = kubectl.get("pods", where, f"--selector={self.selector}", *words).get("items")
+        except KubectlError as error:
+            if error.reason == "Forbidden" and not self.namespace:
+                remedy = "you may not list pods in all namespaces; name the exporter's with --exporter-namespace"
+                raise KubectlError(f"{remedy}: {error}", error.reason) from error
+            raise
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    def __str__(self) -> str:
+        where = f"namespace {self.namespace}" if self.namespace else "any namespace"
+        return f"pods labelled {self.selector} in {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The exporter's pod on a node, and the pod that is asked about (None: the whole node)."""
+
+    node: str
+    exporter: PodName
+    pod: PodName | None = None
+
+
+def place_of_pod(
+    kubectl: Kubectl, exporters: Exporters, wanted: str, namespace: str | None, *, own_interface: bool = True
+) -> Place:
+    """Where to ask about pod `wanted`, [NAMESPACE/]NAME; `own_interface` says whether it must have one.
+
+    Raises `NoPlace` or `KubectlError`.
+    """
+    namespace, name = _split(wanted, namespace)
+    try:
+        pod = kubectl.get("pod", name, *([f"--namespace={namespace}"] if namespace else []))
+    except KubectlError as error:
+        if error.reason == "NotFound":
+            where = f"namespace {namespace}" if namespace else "the namespace of your kubectl context"
+            raise NoPlace(f"there is no pod {name} in {where}; name another namespace with -n") from error
+        raise
+    title = _name(pod)
+    node = _text(pod, "spec", "nodeName")
+    if not node:
+        raise NoPlace(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
+    if own_interface and _at(pod, "spec", "hostNetwork"):
+        raise NoPlace(
+            f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; look at the "
+            f"node's interfaces with --node {node}"
+        )
+    if own_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
+        raise NoPlace(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
+    return Place(node, place_of_node(kubectl, exporters, node).exporter, title)
+
+
+def place_of_node(kubectl: Kubectl, exporters: Exporters, node: str) -> Place:
+    """Where to ask about a whole node. Raises `NoPlace` or `KubectlError`."""
+    places, problems = _places(exporters.pods(kubectl, f"--field-selector=spec.nodeName={node}"))
+    if places:
+        return places[0]
+    if problems:
+        raise NoPlace(problems[0])
+    raise NoPlace(
+        f"no calico-bpf-exporter is on node {node} (looked for {exporters}): install it there, or see whether its "
+        "DaemonSet tolerates the node's taints"
+    )
+
+
+def all_places(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Place], list[str]]:
+    """One place for each node that has an exporter, and what is wrong on other nodes.
+
+    Raises `NoPlace` where there is no exporter at all, or `KubectlError`.
+    """
+    found = exporters.pods(kubectl)
+    if not found:
+        raise NoPlace(f"no calico-bpf-exporter is in this cluster (looked for {exporters})")
+    return _places(found)
+
+
+def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
+    """The best exporter of each node, and one sentence for each node that has none that runs."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for pod in pods:
+        node = _text(pod, "spec", "nodeName")
+        if node and (node not in best or _rank(pod) > _rank(best[node])):
+            best[node] = pod
+    places, problems = [], []
+    for node, pod in sorted(best.items()):
+        if _rank(pod)[0]:
+            places.append(Place(node, _name(pod)))
+        else:
+            problems.append(f"the exporter on node {node}, pod {_name(pod)}, does not run: {_why_not_running(pod)}")
+    return places, problems
+
+
+def _rank(pod: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Whether it runs, stays, and is ready: while one is replaced by another there are two."""
+    conditions = _at(pod, "status", "conditions")
+    ready = any(
+        _text(one, "type") == "Ready" and _text(one, "status") == "True"
+        for one in (conditions if isinstance(conditions, list) else ())
+    )
+    running = _text(pod, "status", "phase") == "Running" and not _waiting(pod)
+    return running, not _at(pod, "metadata", "deletionTimestamp"), ready
+
+
+def _waiting(pod: Mapping[str, Any]) -> str:
+    """Why one of its containers does not run, such as CrashLoopBackOff; empty if all do."""
+    statuses = _at(pod, "status", "containerStatuses")
+    reasons = (_text(one, "state", "waiting", "reason") for one in (statuses if isinstance(statuses, list) else ()))
+    return next(filter(None, reasons), "")
+
+
+def _why_not_running(pod: Mapping[str, Any]) -> str:
+    return _waiting(pod) or _text(pod, "status", "phase") or "its status is empty"
+
+
+def _not_scheduled(pod: Mapping[str, Any]) -> str:
+    conditions = _at(pod, "status", "conditions")
+    for one in conditions if isinstance(conditions, list) else ():
+        if _text(one, "type") == "PodScheduled" and _text(one, "message"):
+            return _text(one, "message")
+    return "it waits for the scheduler"
+
+
+def _split(wanted: str, namespace: str | None) -> tuple[str | None, str]:
+    room, slash, name = wanted.rpartition("/")
+    if not name or "/" in room or name.startswith("-") or (slash and not room):
+        raise NoPlace(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
+    return (namespace if room in _KINDS else room or namespace), name
+
+
+def _name(pod: Mapping[str, Any]) -> PodName:
+    return PodName(_text(pod, "metadata", "namespace"), _text(pod, "metadata", "name"))
+
+
+def _text(found: Any, *path: str) -> str:
+    value = _at(found, *path)
+    return value if isinstance(value, str) else ""
+
+
+def _at(found: Any, *path: str) -> Any:
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

@@ -1,0 +1,121 @@
+"""`top`: all nodes looked at in the same seconds, and the endpoints that dropped most among them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import click
+
+from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
+from exporter.kubectl.kubectl import Kubectl
+from exporter.kubectl.places import Exporters, all_places
+from exporter.printable import printable
+
+_COLUMNS = ("NODE", "ENDPOINT", "DIRECTION", "REASON", "DROPPED", "PER SECOND")
+
+
+@dataclass(frozen=True, slots=True)
+class Dropper:
+    """What an endpoint dropped for one reason in one direction; the pod's names are empty if it is none."""
+
+    node: str
+    namespace: str
+    pod: str
+    interface: str
+    direction: str
+    reason: str
+    packets: int
+    per_second: float | None
+
+    @property
+    def title(self) -> str:
+        """The endpoint's name for a person."""
+        return f"{self.namespace}/{self.pod}" if self.pod else self.interface
+
+
+def show_top(
+    kubectl: Kubectl, exporters: Exporters, seconds: str, most: int, namespace: str | None, output: str
+) -> None:
+    """Prints the `most` endpoints that dropped most, and exits 1 if a node did not answer.
+
+    Raises `KubectlError` or `NoPlace` where no node could be asked.
+    """
+    places, problems = all_places(kubectl, exporters)
+    click.echo(f"looking at {_number(len(places), 'node')} for {seconds}", err=True)
+    droppers: list[Dropper] = []
+    silent = []
+    for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places)):
+        try:
+            found = list(droppers_of(answer))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            silent.append(answer.problem or f"node {answer.place.node}: {UNREADABLE}")
+        else:
+            droppers += [one for one in found if namespace in (None, one.namespace)]
+    answered = len(places) - len(silent)
+    problems += silent
+    shown = worst(droppers, most)
+    if output == "json":
+        click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
+    else:
+        for line in _table(shown):
+            click.echo(printable(line).rstrip())
+        click.echo(_summary(droppers, shown, answered, seconds))
+    for problem in problems:
+        click.echo(printable(problem), err=True)
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def droppers_of(answer: Answer) -> Iterator[Dropper]:
+    """What the endpoints of one node dropped. Raises `KeyError` or `TypeError` for an answer of another shape."""
+    for endpoint in answer.found["endpoints"]:
+        for one in endpoint["counted"]:
+            if one["category"] == "dropped":
+                yield Dropper(
+                    answer.place.node,
+                    endpoint["namespace"],
+                    endpoint["pod"],
+                    endpoint["interface"],
+                    one["direction"] or one["hook"],
+                    one["reason"],
+                    int(one["count"]),
+                    one["per_second"],
+                )
+
+
+def worst(droppers: Sequence[Dropper], most: int) -> list[Dropper]:
+    """All rows of the `most` endpoints that dropped most, those first."""
+    packets: Counter[tuple[str, str]] = Counter()
+    for one in droppers:
+        packets[one.node, one.interface] += one.packets
+    chosen = sorted(packets, key=lambda endpoint: (-packets[endpoint], endpoint))[:most]
+    order = {endpoint: number for number, endpoint in enumerate(chosen)}
+    rows = [one for one in droppers if (one.node, one.interface) in order]
+    return sorted(rows, key=lambda one: (order[one.node, one.interface], -one.packets, one.direction, one.reason))
+
+
+def _table(droppers: Sequence[Dropper]) -> Iterator[str]:
+    rows = [(one.node, one.title, one.direction, one.reason, str(one.packets), _rate(one)) for one in droppers]
+    rows = [_COLUMNS, *rows] if rows else []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        left = [f"{text:<{width}}" for text, width in zip(row[:4], widths, strict=False)]
+        right = [f"{text:>{width}}" for text, width in zip(row[4:], widths[4:], strict=True)]
+        yield "  ".join([*left, *right])
+
+
+def _rate(dropper: Dropper) -> str:
+    return "" if dropper.per_second is None else f"{dropper.per_second:.3g}"
+
+
+def _summary(droppers: Sequence[Dropper], shown: Sequence[Dropper], nodes: int, seconds: str) -> str:
+    everyone = {(one.node, one.interface) for one in droppers}
+    hidden = len(everyone) - len({(one.node, one.interface) for one in shown})
+    more = f"; {hidden} that dropped less are not shown" if hidden else ""
+    packets = _number(sum(one.packets for one in droppers), "packet")
+    return f"{packets} dropped by {_number(len(everyone), 'endpoint')} of {_number(nodes, 'node')} in {seconds}{more}"
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

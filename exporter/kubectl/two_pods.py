@@ -1,0 +1,141 @@
+"""`why POD --to POD2`: two pods watched at once, and on whose side packets were lost.
+
+Each exporter explains its own pod; here the two are laid side by side. Counters are of a pod and not of a pair of pods,
+and a receiver's total leaves out packets of known connections: no sentence here claims more.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import click
+
+from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
+from exporter.kubectl.kubectl import Kubectl, KubectlError
+from exporter.kubectl.places import Place
+from exporter.printable import printable, say
+
+LOSES_PACKETS = 3
+_WATCH = "30s"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One stretch of the way there and back: what one pod counted of packets in one direction.
+
+    `entered` are the packets that Calico's program saw, which for `inbound` are the first of each connection only.
+    """
+
+    way: str
+    pod: str
+    direction: str
+    entered: int
+    flows: int
+    dropped: dict[str, int]
+
+    @property
+    def lost(self) -> int:
+        """Packets dropped for any reason."""
+        return sum(self.dropped.values())
+
+
+def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str | None, output: str | None) -> None:
+    """Watches both for the same time and prints what each counted. Exits 3 if one dropped packets.
+
+    Raises `KubectlError` where one could not be asked.
+    """
+    watch = watch or _WATCH
+    for place in (sender, receiver):
+        click.echo(printable(f"pod {place.pod} is on node {place.node}, asking {place.exporter} there"), err=True)
+    click.echo(f"watching both for {watch}", err=True)
+    commands = [["why", "--pod", str(place.pod), f"--for={watch}"] for place in (sender, receiver)]
+    answers = list(ask_all(kubectl, (sender, receiver), commands))
+    if problems := [answer.problem for answer in answers if answer.problem]:
+        raise KubectlError("; ".join(problems))
+    try:
+        legs = legs_of(answers[0], answers[1])
+        loses = [bool(answer.found["loses_packets"]) for answer in answers]
+        lines = list(_lines(answers, legs, watch))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise KubectlError(UNREADABLE) from error
+    if output == "json":
+        sides = {
+            side: {"node": one.place.node, **one.found}
+            for side, one in zip(("sender", "receiver"), answers, strict=True)
+        }
+        found = {**sides, "legs": [asdict(leg) for leg in legs], "verdict": list(verdict(legs))}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for line, style in lines:
+            say(line, style)
+    if any(loses):
+        raise click.exceptions.Exit(LOSES_PACKETS)
+
+
+def legs_of(sender: Answer, receiver: Answer) -> tuple[Leg, Leg, Leg, Leg]:
+    """Out of the sender, into the receiver, and back the same way."""
+    return (
+        _leg("there", sender, "outbound"),
+        _leg("there", receiver, "inbound"),
+        _leg("back", receiver, "outbound"),
+        _leg("back", sender, "inbound"),
+    )
+
+
+def _leg(way: str, answer: Answer, direction: str) -> Leg:
+    entered = flows = 0
+    dropped: dict[str, int] = {}
+    for one in answer.found["counted"]:
+        if one["direction"] != direction:
+            continue
+        if one["category"] == "total":
+            entered += one["count"]
+        elif one["category"] == "accepted" and one["reason"] == "policy":
+            flows += one["count"]
+        elif one["category"] == "dropped":
+            dropped[one["reason"]] = dropped.get(one["reason"], 0) + one["count"]
+    return Leg(way, str(answer.place.pod), direction, entered, flows, dropped)
+
+
+def verdict(legs: tuple[Leg, Leg, Leg, Leg]) -> Iterator[str]:
+    """What the four stretches say together, in sentences."""
+    out, into, _, _ = legs
+    for leg in legs:
+        if leg.lost:
+            what = "of what it sent" if leg.direction == "outbound" else "of what came to it"
+            yield f"{leg.pod} dropped {_number(leg.lost, 'packet')} {what} ({_reasons(leg)})"
+    if any(leg.lost for leg in legs):
+        yield "The counters are of a pod: packets of and to others than these two are in them"
+    elif not out.entered:
+        yield f"{out.pod} sent nothing in this time: let it send, and watch again"
+    elif out.flows and not into.entered:
+        yield (
+            f"Neither dropped a packet, but {out.pod} opened {_number(out.flows, 'connection')} and nothing reached "
+            f"{into.pod}: it was sent elsewhere, or lost between the two nodes"
+        )
+    else:
+        yield "Neither dropped a packet for a reason that Calico counts"
+
+
+def _lines(answers: list[Answer], legs: tuple[Leg, Leg, Leg, Leg], watch: str) -> Iterator[tuple[str, str]]:
+    out, into, _, _ = legs
+    yield f"From {out.pod} to {into.pod}, in {watch}:", "bold"
+    width = max(len(out.pod), len(into.pod))
+    for leg in legs:
+        verb = "leaves" if leg.direction == "outbound" else "enters"
+        dropped = f"{_number(leg.lost, 'packet')} dropped ({_reasons(leg)})" if leg.lost else "nothing dropped"
+        flows = _number(leg.flows, "new connection")
+        yield f"  {leg.way:<5} {verb} {leg.pod:<{width}}  {flows}, {dropped}", "red" if leg.lost else ""
+    yield from ((f"{sentence}.", "") for sentence in verdict(legs))
+    for answer in answers:
+        yield "", ""
+        yield f"What {answer.place.pod} says, on node {answer.place.node}:", "bold"
+        yield from ((f"  {line}", "") for line in answer.found["text"])
+
+
+def _reasons(leg: Leg) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(leg.dropped.items(), key=lambda one: -one[1]))
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

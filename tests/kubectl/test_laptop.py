@@ -1,0 +1,57 @@
+"""Installed alone, without the `node` extra, the wheel brings click and nothing else, and the plugin works."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.kubectl.conftest import ROOT, TOOLS
+
+UV = TOOLS.parent / "uv" / "bin" / "uv"
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    """A virtual environment with the wheel, as `pip install calico-bpf-exporter` makes it."""
+    if not UV.exists():
+        pytest.skip("uv is not here: `make setup` brings it")
+    folder = tmp_path_factory.mktemp("laptop")
+
+    def uv(*words):
+        return subprocess.run([UV, "-q", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    uv("build", "--wheel", "--out-dir", folder / "dist")
+    uv("venv", "--python", sys.executable, folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    uv("pip", "install", "--python", python, *folder.glob("dist/*.whl"))
+    installed = uv("pip", "list", "--python", python, "--format", "freeze").split()
+    return folder / "venv" / "bin", [one.partition("==")[0] for one in installed]
+
+
+def test_it_brings_click_alone(laptop):
+    assert ["calico-bpf-exporter", "click"] == laptop[1]
+
+
+def test_the_plugin_and_its_completion_work(laptop, recorded, environment):
+    recorded()
+    environment["PATH"] = f"{laptop[0]}:{environment['PATH']}"
+    done = subprocess.run(
+        ["kubectl", "calico-bpf", "counters", "ns-b/server"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 endpoint, 10 packets dropped: policy 10" in done.stdout
+    offered = subprocess.run(
+        [laptop[0] / "kubectl_complete-calico_bpf", "to"], capture_output=True, text=True, check=True
+    )
+    assert "top\tShow who drops most in the whole cluster.\n:4\n" == offered.stdout
+
+
+@pytest.mark.parametrize("command", ["counters", "serve"])
+def test_the_node_s_commands_say_what_they_need(laptop, command):
+    done = subprocess.run([laptop[0] / "calico-bpf-exporter", command], capture_output=True, text=True, check=False)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith(f"Error: {command} needs ")
+    assert done.stderr.endswith(", and this is the kubectl plugin alone: install calico-bpf-exporter[node]\n")
