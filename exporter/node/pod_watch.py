@@ -59,10 +59,11 @@ class ListedPods:
         if self._known is None:
             try:
                 table, _ = list_pods(self._connect(), self._node)
-                self._known = ClusterPods(tuple(filter(None, table.values())), time.time())
+                pods = tuple(filter(None, table.values()))
+                self._known = ClusterPods(pods, time.time(), node=self._node)
             except ApiServerError as error:
                 log.warning("pods are known without the API server alone: %s", error)
-                self._known = ClusterPods(problem=str(error))
+                self._known = ClusterPods(problem=str(error), node=self._node)
         return self._known
 
 
@@ -76,7 +77,7 @@ class LivePods:
         self._table: dict[str, ClusterPod | None] = {}
         self._version = ""  # of the last list, event or bookmark; empty: list again
         self._heard = False  # whether the last watch said anything
-        self._known = ClusterPods(problem="the API server has not answered yet", errors=dict(self._errors))
+        self._known = ClusterPods(problem="the API server has not answered yet", errors=dict(self._errors), node=node)
         self._closed = Event()
         Thread(target=self._run, name="pods", daemon=True).start()
 
@@ -152,7 +153,7 @@ class LivePods:
         pods = tuple(pod for pod in self._table.values() if pod)
         if pods == self._known.pods:
             pods = self._known.pods  # by identity one can tell that nothing changed
-        self._known = ClusterPods(pods, time.time(), None, self._known.errors)
+        self._known = replace(self._known, pods=pods, synced=time.time(), problem=None)
 
     def _fail(self, reason: str, sentence: str) -> None:
         self._errors[reason] += 1

@@ -21,15 +21,17 @@ class ClusterPod:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPods:
-    """What the API server said last. `synced` is when it last said anything (Unix seconds), None before it did.
+    """What the API server said last of node `node`, as it calls it.
 
-    `problem` is one sentence while it cannot be asked; `errors` counts by reason since the start.
+    `synced` is when it last said anything (Unix seconds), None before it did. `problem` is one sentence while it cannot
+    be asked; `errors` counts by reason since the start.
     """
 
     pods: tuple[ClusterPod, ...] = ()
     synced: float | None = None
     problem: str | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
+    node: str = ""
 
 
 class PodSource(Protocol):

@@ -190,6 +190,7 @@ class Bundle:
             None if synced is None else float(synced),
             None if problem is None else _text(problem),
             {_text(reason): int(count) for reason, count in said["errors"].items()},
+            _text(said["node"]),
         )
 
     def policy_files(self) -> Folder[bytes]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from exporter.bpf.maps import MapDenied, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.node import NodeError
+from exporter.node.endpoints import WORKLOAD
 from exporter.snapshot.map_choice import MapVersions
 from exporter.snapshot.take import Snapshot
 
@@ -21,7 +22,12 @@ _TURN_ON_BPF = (
 )
 _GIVE_RIGHTS = "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a privileged container"
 _POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
-_STATUS_FILES = "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on) to see pods by name"
+_NAMES = (
+    "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or let the API server be asked: "
+    "--kubernetes"
+)
+_LET_IT_ASK = "the exporter's user needs to list and watch pods; the other sources still name what they know"
+_NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +111,47 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
+    yield from _pod_sources(snapshot)
+    yield from _pod_names(snapshot)
+
+
+def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         pods = snapshot.pods
     except NodeError as error:
-        yield Finding("pod names", NOTE, str(error), _GIVE_RIGHTS)
+        yield Finding("endpoint files", NOTE, str(error), _GIVE_RIGHTS)
     else:
-        state, remedy = (OK, "") if pods.pods else (NOTE, _STATUS_FILES)
-        yield Finding("pod names", state, f"{len(pods.pods)} endpoint-status files", remedy)
+        yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
         for problem in pods.problems:
-            yield Finding("pod names", NOTE, problem)
+            yield Finding("endpoint files", NOTE, problem)
+    try:
+        cluster = snapshot.cluster_pods
+    except NodeError as error:
+        yield Finding("API server", NOTE, str(error))
+        return
+    if cluster is None:
+        yield Finding("API server", OK, "not asked for pods")
+    elif cluster.problem:
+        yield Finding("API server", NOTE, cluster.problem, _LET_IT_ASK)
+    elif not cluster.pods:
+        yield Finding("API server", NOTE, f"it knows no pod with an interface of its own on node {cluster.node}", _NODE)
+    else:
+        found = f"it knows {len(cluster.pods)} pods with an interface of their own on node {cluster.node}"
+        yield Finding("API server", OK, found)
+
+
+def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
+    try:
+        workloads = [one for one in snapshot.endpoints.by_index.values() if one.kind == WORKLOAD]
+    except (MapError, LayoutError, NodeError) as error:
+        yield Finding("pod names", NOTE, str(error))
+        return
+    named = sum(1 for one in workloads if one.pod)
+    found = f"{named} of {len(workloads)} workload interfaces have a pod's name"
+    yield Finding("pod names", OK, found) if named == len(workloads) else Finding("pod names", NOTE, found, _NAMES)
+    if disputed := snapshot.endpoints.mismatches:
+        found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"
+        yield Finding("pod names", NOTE, found, "if it stays, compare `ip route` and the files with the pods")
 
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:

@@ -99,3 +99,44 @@ def test_what_failed_on_the_node_is_said_again_from_its_bundle(run, changed, hea
     result = run("check", "--bundle", changed(HERE, headed(errors={part: "the cable was cut"})))
     assert "" == result.stderr
     assert "the cable was cut" in result.stdout
+
+
+PODS = [
+    {"namespace": namespace, "pod": pod, "addresses": [], "owner_kind": "", "owner": ""}
+    for namespace, pod in (("ns-a", "client"), ("ns-b", "server"), ("ns-c", "plain"), ("ns-c", "none"))
+]
+
+
+def cluster(pods=(), problem=None, **more):
+    return {"pods": list(pods), "synced": 1.0, "problem": problem, "errors": {}, "node": "n1", **more}
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "found", "remedy"),
+    [
+        (cluster(PODS), "ok", "it knows 4 pods with an interface of their own on node n1", ""),
+        (cluster(), "note", "it knows no pod with an interface of its own on node n1", "--kubernetes.node"),
+        (cluster(problem="it does not let this exporter list pods (403)"), "note", "(403)", "list and watch pods"),
+    ],
+)
+def test_what_the_api_server_says_of_this_node_is_a_finding(run, changed, said, state, found, remedy):
+    bundle = changed(HERE, lambda _: {"pods.json": json.dumps(said).encode()})
+    told = findings(run("check", "-o", "json", "--bundle", bundle))["API server"]
+    assert state == told["state"]
+    assert found in told["found"]
+    assert remedy in told["remedy"]
+
+
+def test_interfaces_without_a_pod_s_name_are_counted(run, changed):
+    def only_the_api_server(pods):
+        def change(members):
+            files = [name for name in members if "endpoint_status" in name or "endpoint-status" in name]
+            return {**dict.fromkeys(files), "pods.json": json.dumps(cluster(pods)).encode()}
+
+        return change
+
+    told = findings(run("check", "-o", "json", "--bundle", changed(HERE, only_the_api_server(PODS))))["pod names"]
+    assert ("note", "3 of 4 workload interfaces have a pod's name") == (told["state"], told["found"])
+    none = findings(run("check", "-o", "json", "--bundle", changed(HERE, only_the_api_server([]))))["pod names"]
+    assert "0 of 4 workload interfaces have a pod's name" == none["found"]
+    assert "--kubernetes" in none["remedy"]

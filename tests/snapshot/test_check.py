@@ -21,6 +21,8 @@ SUBJECTS = [
     "routes",
     "namespace",
     "policy debug",
+    "endpoint files",
+    "API server",
     "pod names",
 ]
 
@@ -173,20 +175,22 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
     node.facts["policy_files"] = node.facts["endpoint_status"] = NodeError("could not be listed")
     by_subject = found(node)
     assert [] == missing(by_subject)
-    for subject in ("policy debug", "pod names"):
+    for subject in ("policy debug", "endpoint files"):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
 
 
 def test_each_odd_status_file_is_a_note_of_its_own(make, node):
     node.facts["endpoint_status"].files.update({"cut": b"{", "k8s ns-b%2Fserver eth0": b"{}"})
-    notes = [one for one in findings(make.look(node)) if one.subject == "pod names"]
+    notes = [one for one in findings(make.look(node)) if one.subject == "endpoint files"]
     assert ["ok", "note", "note"] == [one.state for one in notes]
 
 
 @pytest.mark.parametrize("error", [MapError("odd"), MapDenied("odd"), MapMissing("odd"), ReadAborted("odd")])
 def test_whatever_fails_no_finding_is_lost(found, node, error):
     node.maps = dict.fromkeys(node.maps, error)
-    node.facts |= dict.fromkeys(("links", "host_routes", "endpoint_status", "policy_files"), NodeError("odd"))
+    node.facts |= dict.fromkeys(
+        ("links", "host_routes", "endpoint_status", "policy_files", "cluster_pods"), NodeError("odd")
+    )
     by_subject = found(node)
     assert SUBJECTS == list(by_subject)
     assert all(one.found for one in by_subject.values())
