@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.conftest import give_up, machine  # noqa: F401  a fixture for the one file that has a real node
 from tests.kubectl.cluster import Cluster, exporter, pod
 from tests.web.api_server import FakeApiServer
 from tests.web.authority import Authority
@@ -39,7 +40,7 @@ def cluster(api):
 def environment(api, tmp_path):
     """What the user's shell has: kubectl and the plugin in PATH, and a kubeconfig."""
     if not (TOOLS / "kubectl").exists():
-        pytest.skip("kubectl is not here: `make setup` brings it")
+        give_up("kubectl is not here: `make setup` brings it")
     config = api.kubeconfig(tmp_path / "kubeconfig")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CALICO", "KUBE"))}
     path = f"{SCRIPTS}:{TOOLS}:{os.environ['PATH']}"

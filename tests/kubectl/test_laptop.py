@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.kernel.conftest import give_up
 from tests.kubectl.conftest import ROOT, TOOLS
 
 UV = TOOLS.parent / "uv" / "bin" / "uv"
@@ -14,7 +15,7 @@ UV = TOOLS.parent / "uv" / "bin" / "uv"
 def laptop(tmp_path_factory):
     """A virtual environment with the wheel, as `pip install calico-bpf-exporter` makes it."""
     if not UV.exists():
-        pytest.skip("uv is not here: `make setup` brings it")
+        give_up("uv is not here: `make setup` brings it")
     folder = tmp_path_factory.mktemp("laptop")
 
     def uv(*words):
