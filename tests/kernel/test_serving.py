@@ -133,17 +133,20 @@ def test_a_map_that_is_replaced_all_the_time_gives_right_numbers_or_none(states,
 
 @contextmanager
 def swapping(pin: Path, layouts: Sequence[int]) -> Iterator[None]:
-    """Deletes and re-creates the pinned map, in one layout after the other, while this lasts."""
+    """Deletes the pinned map and puts another in its place, in one layout after the other, while this lasts."""
     stop = threading.Event()
+    # Filled under a name that is nobody's, because an empty map is served as one: truly, and without a total.
+    aside = pin.with_name("being_filled")
 
     def swap() -> None:
         for slots in cycle(layouts):
             if stop.is_set():
                 return
-            made = PinnedMap(pin, PERCPU_HASH, 8, 8 * slots)
+            made = PinnedMap(aside, PERCPU_HASH, 8, 8 * slots)
             made.put(u32(FAR, 0), *on_each_cpu(slots, {0: slots}))
+            aside.rename(pin)
             stop.wait(0.002)
-            made.unpin()
+            pin.unlink()
             made.close()
 
     thread = threading.Thread(target=swap)
