@@ -83,7 +83,8 @@ def make_certificate(folder: Path) -> None:
     subprocess.run(
         [
             *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
-            *["-days", "2", "-subj", "/CN=localhost", "-keyout", str(folder / "k.pem"), "-out", str(folder / "c.pem")],
+            *["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+            *["-keyout", str(folder / "k.pem"), "-out", str(folder / "c.pem")],
         ],
         check=True,
         capture_output=True,

@@ -10,6 +10,7 @@ it takes when nobody asks. Needs root.
 import contextlib
 import json
 import os
+import re
 import resource
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+from api_server import api_server
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -56,7 +58,12 @@ class MadeLinks:
 
 def name_of(index: int) -> str:
     """The interface of pod number `index`."""
-    return workload_interface("cali", f"namespace-{index % 20}", f"deployment-{index // 5}-5d4f8c7b9-x{index}")
+    return workload_interface("cali", *pod_of(index))
+
+
+def pod_of(index: int) -> tuple[str, str]:
+    """Namespace and name of pod number `index`."""
+    return f"namespace-{index % 20}", f"deployment-{index // 5}-5d4f8c7b9-x{index}"
 
 
 def address_of(index: int) -> str:
@@ -208,26 +215,37 @@ def spent() -> float:
 
 def measure_serve(bpf_fs: Path, run_dir: Path) -> None:
     """Resident memory of a real `serve` after 100 scrapes, CPU per scrape over HTTP, and its CPU when idle."""
-    for zeros in ("core", "all"):
-        words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", "127.0.0.1:10942"]
-        quiet = ["--log.level", "error", "--collector.counters.zeros", zeros]
-        with subprocess.Popen([sys.executable, "-m", "exporter", *words, *quiet]) as server:
-            try:
-                time.sleep(3)
-                start = cpu_of(server.pid)
-                for _ in range(100):
-                    with urllib.request.urlopen("http://127.0.0.1:10942/metrics") as answer:
-                        answer.read()
-                per_scrape = (cpu_of(server.pid) - start) * 10
-                start = cpu_of(server.pid)
-                time.sleep(10)
-                idle = (cpu_of(server.pid) - start) / 10
-                print(
-                    f"serve, 250 interfaces, {zeros:>4}: {resident(server.pid):.1f} MiB resident after 100 scrapes, "
-                    f"{per_scrape:.2f} ms CPU per scrape over HTTP, idle {idle:.4%} of a core"
-                )
-            finally:
-                server.terminate()
+    pods = [pod_of(index) for index in range(250)]
+    with tempfile.TemporaryDirectory() as folder, api_server(pods, address_of, Path(folder)) as kubeconfig:
+        asked = ["--kubernetes.kubeconfig", str(kubeconfig), "--kubernetes.node", "node"]
+        for zeros in ("core", "all"):
+            for source, flags in (("files", ["--no-kubernetes"]), ("files and API server", asked)):
+                words = ["serve", "--bpf.fs", str(bpf_fs), "--calico.run-dir", str(run_dir), *flags]
+                print(f"serve, 250 interfaces, {zeros:>4}, {source:>20}: ", end="", flush=True)
+                print(served([*words, "--collector.counters.zeros", zeros]))
+
+
+def served(words: list[str]) -> str:
+    """What a `serve` of these words costs."""
+    quiet = ["--web.listen-address", "127.0.0.1:10942", "--log.level", "error"]
+    with subprocess.Popen([sys.executable, "-m", "exporter", *words, *quiet]) as server:
+        try:
+            time.sleep(3)
+            start = cpu_of(server.pid)
+            for _ in range(100):
+                with urllib.request.urlopen("http://127.0.0.1:10942/metrics") as answer:
+                    text = answer.read()
+            per_scrape = (cpu_of(server.pid) - start) * 10
+            start = cpu_of(server.pid)
+            time.sleep(10)
+            idle = (cpu_of(server.pid) - start) / 10
+            named = len(set(re.findall(rb'program_packets_total.*namespace="([^"]+)",pod="([^"]+)"', text)))
+            return (
+                f"{resident(server.pid):.1f} MiB resident after 100 scrapes, {named} pods named, "
+                f"{per_scrape:.2f} ms CPU per scrape over HTTP, idle {idle:.4%} of a core"
+            )
+        finally:
+            server.terminate()
 
 
 def cpu_of(process: int) -> float:

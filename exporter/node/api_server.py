@@ -89,6 +89,11 @@ class ApiServer:
             if rest:
                 raise ApiServerError("the API server stopped in the middle of a line", "connection")
 
+    def close(self) -> None:
+        """Hangs up; a request after that connects anew."""
+        if self._client:
+            self._forget(self._client)
+
     @contextmanager
     def _asked(self, method: str, path: str, silence: float = _WAIT, **more: Any) -> "Iterator[httpx2.Response]":
         import httpx2

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Protocol, TypeVar
@@ -37,13 +38,16 @@ _Kind = TypeVar("_Kind")
 
 
 class PodsServer(Protocol):
-    """The part of the API server that pods need. Both raise `ApiServerError`."""
+    """The part of the API server that pods need. What asks raises `ApiServerError`."""
 
     def read(self, path: str, params: Mapping[str, str], largest: int) -> bytes:
         """The whole answer to a GET."""
 
     def lines(self, path: str, params: Mapping[str, str], largest: int, silence: float) -> Iterable[bytes]:
         """The lines of a GET's answer as they come, until it ends."""
+
+    def close(self) -> None:
+        """Hangs up."""
 
 
 class ListedPods:
@@ -58,7 +62,8 @@ class ListedPods:
         """See `PodSource`; here it waits for the one list."""
         if self._known is None:
             try:
-                table, _ = list_pods(self._connect(), self._node)
+                with closing(self._connect()) as server:
+                    table, _ = list_pods(server, self._node)
                 pods = tuple(filter(None, table.values()))
                 self._known = ClusterPods(pods, time.time(), node=self._node)
             except ApiServerError as error:
@@ -113,6 +118,8 @@ class LivePods:
             pause = _FIRST_PAUSE if self._heard else min(2 * pause, _LONGEST_PAUSE)
             # Not all nodes at once, when the API server comes back.
             self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
+        if server:
+            server.close()
 
     def _watch(self, server: PodsServer) -> None:
         params = {

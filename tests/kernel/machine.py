@@ -47,11 +47,11 @@ def open_descriptors(process: int | str = "self") -> int:
 
 
 class Serving:
-    """`serve` in a process of its own, started with `prefix` (a namespace's `ip netns exec`), ended by its id."""
+    """`serve` in a process of its own, with `more` flags, started with `prefix` (a namespace's `ip netns exec`)."""
 
-    def __init__(self, bpf_fs: Path, run_dir: Path, log: Path, *, prefix=(), address="127.0.0.1:0"):
+    def __init__(self, bpf_fs: Path, run_dir: Path, log: Path, *, prefix=(), address="127.0.0.1:0", more=()):
         self.prefix, self.log = prefix, log
-        words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", address]
+        words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", address, *more]
         command = [*prefix, sys.executable, "-m", "exporter", *map(str, words)]
         with log.open("w") as errors:
             self.process = subprocess.Popen(command, stderr=errors, cwd=ROOT)

@@ -1,9 +1,6 @@
 """The pods of a node from an API server over real TLS: what is kept, what follows, and every way that it goes wrong."""
 
-import json
-import queue
 import time
-from contextlib import suppress
 
 import pytest
 
@@ -11,64 +8,9 @@ from exporter.node import pod_watch
 from exporter.node.api_server import ApiServer
 from exporter.node.pod_watch import ListedPods, LivePods
 from exporter.node.pods import ClusterPod
-from tests.web.api_server import Answer, FakeApiServer, Raw, refusal
+from tests.node.pod_server import PODS, PodServer, event, pod
+from tests.web.api_server import Answer, Raw, refusal
 from tests.web.authority import Authority
-
-# The thread of a process keeps its connection to the end; a test's thread leaves it to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-
-PODS = "/api/v1/pods"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def pod(name, *addresses, uid=None, phase="Running", node="node-1", owner=None, version="1", **spec):
-    """A pod as the API server says it, with a field that nobody reads."""
-    metadata = {"name": name, "namespace": "ns", "uid": uid or name, "resourceVersion": version, "labels": {"a": "b"}}
-    if owner:
-        metadata["ownerReferences"] = [{"kind": "Node", "name": "x"}, {**owner, "controller": True}]
-    status = {"phase": phase, "podIPs": [{"ip": one} for one in addresses] or None}
-    return {"metadata": metadata, "spec": {"nodeName": node, "containers": [{"env": []}], **spec}, "status": status}
-
-
-def event(kind, what):
-    return json.dumps({"type": kind, "object": what}).encode() + b"\n"
-
-
-def chunk(data):
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
-
-
-class Cluster(FakeApiServer):
-    """Lists `listed` at version 10, and says in a watch what is put into `said`: bytes, or None for its end."""
-
-    def __init__(self, authority):
-        super().__init__(authority)
-        self.listed = []
-        self.over = False
-        self.said = queue.Queue()
-        self.answers[PODS] = self.pods
-        self.watches, self.lists = [], []
-
-    def pods(self, request):
-        asked = dict(part.split("=", 1) for part in request.query.split("&"))
-        if "watch" not in asked:
-            self.lists.append(asked)
-            body = {"kind": "PodList", "metadata": {"resourceVersion": "10"}, "items": self.listed}
-            return Answer(200, body)
-        self.watches.append(asked)
-        return Raw(self._stream())
-
-    def _stream(self):
-        yield HEAD
-        while (said := self._next()) is not None:
-            yield chunk(said)
-        yield b"0\r\n\r\n"
-
-    def _next(self):
-        while not self.over:  # a stream that was left behind must not keep the test from ending
-            with suppress(queue.Empty):
-                return self.said.get(timeout=0.1)
-        return None
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +23,7 @@ def cluster(authority, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 0.2)
-    cluster = Cluster(authority)
+    cluster = PodServer(authority)
     yield cluster
     cluster.over = True
     cluster.stop()
@@ -280,6 +222,16 @@ def test_a_server_that_restarts_is_found_again(cluster, live):
     cluster.start()
     cluster.said.put(event("ADDED", pod("web")))
     assert until(lambda: ["web"] == names(source))
+
+
+def test_a_clock_that_jumps_moves_the_time_of_the_last_word_and_nothing_else(cluster, live, monkeypatch):
+    source = live()
+    for number, now in enumerate((4e9, 1.0, 2e9)):
+        monkeypatch.setattr(pod_watch.time, "time", lambda now=now: now)
+        cluster.said.put(event("ADDED", pod(f"web-{number}")))
+        assert until(lambda number=number: f"web-{number}" in names(source), seconds=2)
+        assert now == source.pods().synced
+    assert (1, 1, None) == (len(cluster.lists), len(cluster.watches), source.pods().problem)
 
 
 def test_a_large_pod_is_taken_and_not_kept(cluster, live):
