@@ -206,6 +206,9 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
         raise ConfigError("its user comes from a program, and this one starts none; give it a token or a certificate")
     if user and user.token is not None and not user.token_file and not _TOKEN.fullmatch(user.token):
         raise ConfigError("its user's token is empty, or holds what none can")
+    for file in (config.cluster.certificate_auth, user and user.client_cert, user and user.client_key):
+        if file:
+            Path(config.abs_file(file)).open("rb").close()  # what TLS says of a file that is not there has no name
     client = Client(config, ConnectionParams())
     if user and user.token_file:
         client.auth = partial(_with_token, Path(user.token_file))

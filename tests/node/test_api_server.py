@@ -134,6 +134,7 @@ def test_a_service_account_that_is_not_whole_is_no_cluster(in_pod, monkeypatch, 
     said = sentence(lambda: ApiServer(service_account=in_pod))
     assert said.startswith("this process runs in no cluster that it could ask")
     assert "--kubernetes.kubeconfig" in said
+    assert (gone == "ca.crt") == ("ca.crt" in said)
 
 
 STATUSES = (400, 404, 409, 410, 418, 422, 429, 500, 502, 503, 504, 599, 999)

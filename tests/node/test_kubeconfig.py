@@ -93,7 +93,16 @@ def test_an_authority_that_is_none_is_a_sentence(tmp_path, content):
         (tmp_path / "ca.crt").write_bytes(content)
     cluster = {"server": "https://127.0.0.1:1", "certificate-authority": "ca.crt"}  # beside the kubeconfig
     (tmp_path / "config").write_text(json.dumps({**WHOLE, "clusters": [{"name": "fake", "cluster": cluster}]}))
-    refused(tmp_path / "config")
+    assert (content is None) == ("ca.crt" in refused(tmp_path / "config"))
+
+
+@pytest.mark.parametrize("gone", ["me.crt", "me.key"])
+def test_a_certificate_of_ones_own_that_is_not_there_is_named(tmp_path, gone):
+    for name in {"me.crt", "me.key"} - {gone}:
+        (tmp_path / name).touch()
+    user = {"client-certificate": "me.crt", "client-key": "me.key"}
+    (tmp_path / "config").write_text(json.dumps({**WHOLE, "users": [{"name": "me", "user": user}]}))
+    assert f"No such file or directory: '{tmp_path}/{gone}'" in refused(tmp_path / "config")
 
 
 def test_a_kubeconfig_starts_no_program(tmp_path):
