@@ -6,14 +6,15 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test lint type format bench clean
+.PHONY: setup demo test lint type format chart-docs bench clean
 
 setup: .venv/.done
 
-.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl
+.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl .ci/install-crds
 	.ci/install-packages $(TOOLS)
 	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
 	$(PYTHON) .ci/install-kubectl $(TOOLS)
+	$(PYTHON) .ci/install-crds $(TOOLS)/crds
 	$(UV) sync -q --locked --all-extras --python $(PYTHON)
 	touch $@
 
@@ -34,6 +35,9 @@ type: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+chart-docs: setup
+	$(BIN)/python .ci/chart-docs
 
 bench: setup
 	$(BIN)/python bench/scrape.py

@@ -1,0 +1,356 @@
+"""What each value does to the objects."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from exporter.cli.serve import command as serve
+from exporter.kubectl.places import DEFAULT_SELECTOR
+from exporter.web.config_file import parse_web_config
+from tests.chart.helm import CASES, CHART, HELM, container, helm, kinds, one, render
+from tests.kernel.conftest import give_up
+
+METRICS = "test-calico-bpf-exporter"
+DIGEST = f"sha256:{'0' * 64}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    if helm("version").returncode:
+        give_up("helm is not here: `make setup` brings it")
+
+
+def args(values=None):
+    return container(render(values))["args"]
+
+
+def test_of_itself_it_is_one_daemonset_with_the_right_to_see_pods():
+    objects = render()
+    expected = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Pod", "ServiceAccount"]
+    assert expected == kinds(objects)
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+    assert rules == one(objects, "ClusterRole")["rules"]
+
+
+def test_the_pod_is_in_the_nodes_network_and_sees_the_two_folders_read_only():
+    pod = one(render(), "DaemonSet")["spec"]["template"]["spec"]
+    assert (True, None) == (pod["hostNetwork"], pod.get("hostPID"))
+    paths = {volume["name"]: volume["hostPath"] for volume in pod["volumes"]}
+    assert {"bpffs": {"path": "/sys/fs/bpf"}, "calico": {"path": "/var/run/calico"}} == paths
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert [(True, "HostToContainer")] * 2 == [(mount["readOnly"], mount["mountPropagation"]) for mount in mounts]
+
+
+def test_the_nodes_own_paths_may_be_elsewhere_and_the_programs_are_where_it_looks():
+    objects = render({"bpffs": {"hostPath": "/run/bpf"}, "calico": {"runDir": "/run/calico"}})
+    volumes = one(objects, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    assert [{"path": "/run/bpf"}, {"path": "/run/calico"}] == [volume["hostPath"] for volume in volumes]
+    assert ["/sys/fs/bpf", "/var/run/calico"] == [one["mountPath"] for one in container(objects)["volumeMounts"]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_program_takes_every_flag_that_the_chart_passes(case):
+    words = container(render(case))["args"]
+    assert "serve" == words[0]
+    given = [word.replace("$(HOST_IP)", "192.0.2.1") for word in words[1:]]
+    given = [f"{word.partition('=')[0]}=/dev/null" if word.startswith("--web.config.file") else word for word in given]
+    given = [f"{word.partition('=')[0]}=/dev/null" if word.startswith("--calico.layout") else word for word in given]
+    serve.make_context("serve", given)  # raises what the program would say
+
+
+def test_every_flag_that_a_value_stands_for_is_passed():
+    flags = {name for option in serve.params for name in (*option.opts, *option.secondary_opts)}
+    passed = {word.partition("=")[0] for case in CASES for word in container(render(case))["args"]}
+    # Left to extraArgs, or not for a cluster. `collector.disable-defaults` is said by each collector's own flag.
+    left = {
+        *("--kubernetes", "--kubernetes.node", "--kubernetes.kubeconfig", "--bpf.fs", "--calico.run-dir"),
+        *("--collector.disable-defaults", "--web.timeout-offset", "--web.disable-exporter-metrics"),
+        *("--no-collector.counters", "--no-collector.endpoints", "--no-collector.maps"),
+    }
+    assert flags - left <= passed
+
+
+def test_what_is_false_is_off():
+    objects = render(
+        {
+            "kubernetes": {"enabled": False},
+            "collectors": dict.fromkeys(("counters", "endpoints", "rules"), False),
+            "serviceAccount": {"create": False},
+            "podMonitor": {"enabled": True, "honorLabels": False},
+        }
+    )
+    assert ["DaemonSet", "Pod", "PodMonitor"] == kinds(objects)
+    words = container(objects)["args"]
+    expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic")}
+    assert expected == {word for word in words if word.startswith("--no-collector")}
+    assert "--no-kubernetes" in words
+    pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]
+    assert (False, "default") == (pod["automountServiceAccountToken"], pod["serviceAccountName"])
+    assert one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["honorLabels"] is False
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ({}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:0.1.0"),
+        ({"image": {"tag": "dev"}}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:dev"),
+        ({"image": {"registry": "", "repository": "cbe"}}, "cbe:0.1.0"),
+        ({"global": {"imageRegistry": "mirror"}, "image": {"repository": "cbe"}}, "mirror/cbe:0.1.0"),
+        ({"image": {"repository": "cbe", "digest": DIGEST, "tag": "1"}}, f"ghcr.io/cbe@{DIGEST}"),
+    ],
+)
+def test_the_image_is_named_once_for_all_pods(image, shown):
+    objects = render(image)
+    assert [shown, shown] == [container(objects, kind)["image"] for kind in ("DaemonSet", "Pod")]
+
+
+def test_pull_secrets_are_strings_or_objects():
+    pod = one(render("operator-values"), "DaemonSet")["spec"]["template"]["spec"]
+    assert [{"name": "of-all"}, {"name": "own"}] == pod["imagePullSecrets"]
+
+
+PROFILES = {
+    "privileged": {"privileged": True},
+    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
+    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF"]}},
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_what_the_container_may_do(profile):
+    objects = render({"securityProfile": profile})
+    root = {"runAsUser": 0, "runAsNonRoot": False, "readOnlyRootFilesystem": True}
+    bounded = {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "seLinuxOptions": {"type": "spc_t"},
+    }
+    expected = {**root, **({} if profile == "privileged" else bounded), **PROFILES[profile]}
+    assert [expected] * 2 == [container(objects, kind)["securityContext"] for kind in ("DaemonSet", "Pod")]
+
+
+def test_fields_of_ones_own_go_before_those_of_the_profile():
+    own = {"seLinuxOptions": {"type": "own_t"}, "capabilities": {"add": ["BPF", "SYS_ADMIN"]}}
+    context = container(render({"securityProfile": "capabilities", "containerSecurityContext": own}))["securityContext"]
+    assert ({"type": "own_t"}, ["BPF", "SYS_ADMIN"]) == (context["seLinuxOptions"], context["capabilities"]["add"])
+    assert ["ALL"] == context["capabilities"]["drop"]
+
+
+@pytest.mark.parametrize(
+    ("values", "handler"),
+    [
+        ({}, ("httpGet", "HTTP")),
+        ({"webConfig": {"content": {"rate_limit": {"interval": "1s"}}}}, ("httpGet", "HTTP")),
+        ({"webConfig": {"content": {"tls_server_config": {"cert_file": "a"}}}}, ("httpGet", "HTTPS")),
+        ({"webConfig": {"content": {"tls_server_config": {"client_allowed_sans": ["a"]}}}}, ("tcpSocket", None)),
+        ("closed-values", ("tcpSocket", None)),
+        ("authorization-values", ("httpGet", "HTTPS")),
+        ({"probes": {"scheme": "none"}}, None),
+    ],
+)
+def test_the_kubelet_asks_in_the_way_that_the_web_configuration_lets_it(values, handler):
+    found = container(render(values))
+    probes = [found.get("livenessProbe"), found.get("readinessProbe")]
+    if handler is None:
+        assert [None, None] == probes
+        return
+    kind, scheme = handler
+    assert [scheme] * 2 == [probe[kind].get("scheme") for probe in probes]
+    assert ["metrics"] * 2 == [probe[kind]["port"] for probe in probes]
+    if kind == "httpGet":
+        assert ["/healthz", "/readyz"] == [probe[kind]["path"] for probe in probes]
+
+
+def test_an_address_of_ones_own_is_asked_there():
+    found = container(render("files-only-values"))
+    assert "--web.listen-address=127.0.0.1:9999" in found["args"]
+    assert "127.0.0.1" == found["livenessProbe"]["httpGet"]["host"]
+    assert {"periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3}.items() <= found["livenessProbe"].items()
+    assert "host" not in container(render("closed-values"))["livenessProbe"]["tcpSocket"]
+
+
+def secrets(objects):
+    """Where which Secret is mounted in the exporter's container, for its owner only."""
+    pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]
+    names = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    assert {0o400} == {secret["defaultMode"] for secret in names.values()}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    return {mounts[name]: secret["secretName"] for name, secret in names.items()}
+
+
+def test_the_web_configuration_reaches_the_program_as_it_was_written(tmp_path):
+    values = yaml.safe_load((CHART / "ci/closed-values.yaml").read_text())
+    objects = render("closed-values")
+    secret = one(objects, "Secret")
+    written = secret["stringData"]["web-config.yml"]
+    assert values["webConfig"]["content"] == yaml.safe_load(written)
+    assert secrets(objects) == {
+        "/etc/calico-bpf-exporter/web": secret["metadata"]["name"],
+        "/etc/calico-bpf-exporter/certificates/exporter-tls": "exporter-tls",
+    }
+    tls = values["webConfig"]["content"].pop("tls_server_config")
+    folders = {tls[name].rpartition("/")[0] for name in ("cert_file", "key_file", "client_ca_file")}
+    assert {"/etc/calico-bpf-exporter/certificates/exporter-tls"} == folders
+    # The exporter itself takes it, certificates apart.
+    assert 20 == parse_web_config(yaml.safe_dump(values["webConfig"]["content"]), tmp_path).rate_limit.burst
+
+
+def test_a_secret_of_ones_own_is_mounted_and_none_made():
+    objects = render("authorization-values")
+    assert "Secret" not in kinds(objects)
+    assert {"/etc/calico-bpf-exporter/web": "exporter-web"} == secrets(objects)
+    assert "--web.config.file=/etc/calico-bpf-exporter/web/web-config.yml" in container(objects)["args"]
+
+
+def test_authorization_may_create_reviews_and_makes_a_role_for_those_who_scrape():
+    objects = render("authorization-values")
+    own = {(rule["resources"][0], *rule["verbs"]) for rule in one(objects, "ClusterRole", METRICS)["rules"]}
+    assert {("pods", "list", "watch"), ("tokenreviews", "create"), ("subjectaccessreviews", "create")} == own
+    reader = one(objects, "ClusterRole", f"{METRICS}-reader")
+    assert [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}] == reader["rules"]
+
+
+def test_without_the_api_server_there_is_no_role_and_authorization_alone_sees_no_pods():
+    assert not {"ClusterRole", "ClusterRoleBinding"} & set(kinds(render({"kubernetes": {"enabled": False}})))
+    objects = render({"kubernetes": {"enabled": False, "authorization": True}})
+    resources = [rule["resources"] for rule in one(objects, "ClusterRole", METRICS)["rules"]]
+    assert [["tokenreviews"], ["subjectaccessreviews"]] == resources
+    assert one(objects, "DaemonSet")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
+def test_where_kube_proxy_is_replaced_the_api_server_is_found():
+    found = container(render())
+    assert [{"configMapRef": {"name": "kubernetes-services-endpoint", "optional": True}}] == found["envFrom"]
+    names = {each["name"]: each.get("value") for each in container(render("authorization-values"))["env"]}
+    assert ("192.0.2.1", "6443") == (names["KUBERNETES_SERVICE_HOST"], names["KUBERNETES_SERVICE_PORT"])
+    assert "envFrom" not in container(render("files-only-values"))
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "endpoints"),
+    [("operator-values", "PodMonitor", "podMetricsEndpoints"), ("closed-values", "ServiceMonitor", "endpoints")],
+)
+def test_a_monitor_keeps_the_labels_of_the_counted_pod_and_adds_the_node(case, kind, endpoints):
+    objects = render(case)
+    monitor = one(objects, kind)
+    (endpoint,) = monitor["spec"][endpoints]
+    assert ("metrics", "/metrics", True) == (endpoint["port"], endpoint["path"], endpoint["honorLabels"])
+    node = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+    assert node == endpoint["relabelings"][-1]
+    pods = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pods.items()
+    assert {"matchNames": ["monitoring"]} == monitor["spec"]["namespaceSelector"]
+    assert "release" in monitor["metadata"]["labels"]
+
+
+def test_the_scheme_of_a_scrape_follows_the_web_configuration():
+    assert "https" == one(render("closed-values"), "ServiceMonitor")["spec"]["endpoints"][0]["scheme"]
+    plain = one(render({"podMonitor": {"enabled": True}}), "PodMonitor")
+    assert "http" == plain["spec"]["podMetricsEndpoints"][0]["scheme"]
+
+
+def test_annotations_for_prometheus_stand_only_where_no_monitor_does():
+    def annotations(values=None):
+        found = one(render(values), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+        return {name: value for name, value in found.items() if name.startswith("prometheus.io/")}
+
+    names = ("scrape", "port", "path", "scheme")
+    said = dict(zip((f"prometheus.io/{name}" for name in names), ("true", "10042", "/metrics", "http"), strict=True))
+    assert said == annotations()
+    assert {} == annotations("operator-values") == annotations("closed-values")
+
+
+def test_the_service_is_headless_because_each_node_has_numbers_of_its_own():
+    for case in ("closed-values", "files-only-values"):
+        objects = render(case)
+        service = one(objects, "Service")
+        assert "None" == service["spec"]["clusterIP"]
+        pods = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= pods.items()
+    assert "Service" not in kinds(render("operator-values"))
+
+
+def test_the_policy_closes_the_port_to_all_but_those_named_and_passes_everything_else_on():
+    policy = one(render("closed-values"), "GlobalNetworkPolicy")["spec"]
+    allowed, nets, denied, rest = policy["ingress"]
+    assert ["Allow", "Allow", "Deny", "Pass"] == [rule["action"] for rule in policy["ingress"]]
+    assert [[10042]] * 3 == [rule["destination"]["ports"] for rule in (allowed, nets, denied)]
+    assert ["192.0.2.0/24"] == nets["source"]["nets"]
+    assert {"action": "Pass"} == rest
+
+
+def test_labels_and_names_may_be_ones_own():
+    objects = render("files-only-values")
+    labels = one(objects, "DaemonSet")["metadata"]["labels"]
+    assert ("test-net", "cbe") == (labels["team"], one(objects, "DaemonSet")["metadata"]["name"])
+    pod = one(objects, "DaemonSet")["spec"]["template"]
+    assert ("node", "9999") == (pod["metadata"]["labels"]["tier"], pod["metadata"]["annotations"]["note"])
+    assert {"test-extra", "test-text", "cbe-layout"} == {
+        each["metadata"]["name"] for each in objects if each["kind"] == "ConfigMap"
+    }
+    namespaces = {each["metadata"].get("namespace") for each in objects if each["kind"] != "ConfigMap"}
+    assert {"monitoring"} == namespaces
+
+
+def test_the_chart_is_no_part_of_what_selects_pods():
+    selector = one(render(), "DaemonSet")["spec"]["selector"]["matchLabels"]
+    assert {"app.kubernetes.io/name": "calico-bpf-exporter", "app.kubernetes.io/instance": "test"} == selector
+
+
+def test_the_kubectl_plugin_finds_the_pods_and_not_the_one_of_the_test():
+    objects = render()
+    name, _, value = DEFAULT_SELECTOR.partition("=")
+    assert value == one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"][name]
+    assert value != one(objects, "Pod")["metadata"]["labels"][name]
+
+
+def test_the_test_of_a_release_is_its_own_check_with_the_same_rights():
+    objects = render("closed-values")
+    daemon, check = container(objects), container(objects, "Pod")
+    assert "check" == check["args"][0]
+    assert set(check["args"][1:]) <= set(daemon["args"])
+    assert ["image", "securityContext", "env"] == [
+        key for key in ("image", "securityContext", "env") if daemon[key] == check[key]
+    ]
+    mounts = {mount["name"]: mount for mount in daemon["volumeMounts"]}
+    assert [mounts["bpffs"], mounts["calico"]] == check["volumeMounts"]
+    annotations = one(objects, "Pod")["metadata"]["annotations"]
+    assert "test" == annotations["helm.sh/hook"]
+    assert "hook-succeeded" in annotations["helm.sh/hook-delete-policy"]
+
+
+def test_a_new_layout_file_restarts_the_pods_and_is_where_the_flag_says():
+    first, second = (
+        one(render({"calico": {"layoutFile": text}}), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+        for text in ("a: 1", "a: 2")
+    )
+    assert first["checksum/layout"] != second["checksum/layout"]
+    found = container(render("files-only-values"))
+    assert "--calico.layout-file=/etc/calico-bpf-exporter/layout/layout.yaml" in found["args"]
+    assert "/etc/calico-bpf-exporter/layout" in [mount["mountPath"] for mount in found["volumeMounts"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "unsaid"),
+    [
+        ({}, ["counters", "curl http://127.0.0.1:10042/metrics", "honor_labels: true", "pod-security"], []),
+        ({"podMonitor": {"enabled": True}}, ["has no label of yours"], ["honor_labels"]),
+        (
+            {"podMonitor": {"enabled": True, "additionalLabels": {"release": "a"}}},
+            [],
+            ["has no label of yours", "honor_labels"],
+        ),
+        ({"kubernetes": {"authorization": True}}, ["create clusterrolebinding"], ["curl"]),
+        ({"webConfig": {"content": {"tls_server_config": {"cert_file": "a"}}}}, [], ["curl"]),
+    ],
+)
+def test_the_notes_say_what_fits_the_values(values, said, unsaid, tmp_path):
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    words = ["install", "test", CHART, "--dry-run=client", "--namespace", "monitoring", "-f", tmp_path / "values.yaml"]
+    done = subprocess.run([HELM, *map(str, words)], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert [] == [words for words in said if words not in notes]
+    assert [] == [words for words in unsaid if words in notes]
