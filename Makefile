@@ -6,15 +6,15 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test lint type format chart-docs bench clean
+.PHONY: setup demo test test-image test-all image lint type format chart-docs bench clean
 
 setup: .venv/.done
 
-.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl .ci/install-crds
+.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl .ci/install-definitions
 	.ci/install-packages $(TOOLS)
 	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
 	$(PYTHON) .ci/install-kubectl $(TOOLS)
-	$(PYTHON) .ci/install-crds $(TOOLS)/crds
+	$(PYTHON) .ci/install-definitions $(TOOLS)/definitions
 	$(UV) sync -q --locked --all-extras --python $(PYTHON)
 	touch $@
 
@@ -23,6 +23,15 @@ demo: setup
 
 test: lint type
 	$(BIN)/pytest
+
+test-image: setup
+	.ci/install-image-tools
+	$(BIN)/pytest -m image
+
+test-all: test test-image
+
+image:
+	.ci/build-image
 
 lint: setup
 	$(BIN)/ruff check

@@ -84,8 +84,9 @@ def main() -> None:
             for zeros in ("core", "all"):
                 print("".join(f"{cell:>17}" for cell in measured(bpf_fs, run_dir, count, zeros)))
     print()
-    with made_node(250) as (bpf_fs, run_dir):
-        measure_serve(bpf_fs, run_dir)
+    for count in (30, 110, 250):
+        with made_node(count) as (bpf_fs, run_dir):
+            measure_serve(count, bpf_fs, run_dir)
     measure_imports()
 
 
@@ -213,15 +214,15 @@ def spent() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def measure_serve(bpf_fs: Path, run_dir: Path) -> None:
+def measure_serve(count: int, bpf_fs: Path, run_dir: Path) -> None:
     """Resident memory of a real `serve` after 100 scrapes, CPU per scrape over HTTP, and its CPU when idle."""
-    pods = [pod_of(index) for index in range(250)]
+    pods = [pod_of(index) for index in range(count)]
     with tempfile.TemporaryDirectory() as folder, api_server(pods, address_of, Path(folder)) as kubeconfig:
         asked = ["--kubernetes.kubeconfig", str(kubeconfig), "--kubernetes.node", "node"]
         for zeros in ("core", "all"):
             for source, flags in (("files", ["--no-kubernetes"]), ("files and API server", asked)):
                 words = ["serve", "--bpf.fs", str(bpf_fs), "--calico.run-dir", str(run_dir), *flags]
-                print(f"serve, 250 interfaces, {zeros:>4}, {source:>20}: ", end="", flush=True)
+                print(f"serve, {count:>3} interfaces, {zeros:>4}, {source:>20}: ", end="", flush=True)
                 print(served([*words, "--collector.counters.zeros", zeros]))
 
 

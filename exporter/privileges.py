@@ -6,7 +6,15 @@ Reads /proc/self/status. Knows capabilities by number (include/uapi/linux/capabi
 import os
 from pathlib import Path
 
-_CAPABILITIES = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 12: "NET_ADMIN", 21: "SYS_ADMIN", 38: "PERFMON", 39: "BPF"}
+_SYS_ADMIN, _BPF = 21, 39
+_CAPABILITIES = {
+    1: "DAC_OVERRIDE",
+    2: "DAC_READ_SEARCH",
+    12: "NET_ADMIN",
+    _SYS_ADMIN: "SYS_ADMIN",
+    38: "PERFMON",
+    _BPF: "BPF",
+}
 _SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 
 
@@ -24,8 +32,26 @@ def describe_privileges() -> str:
 
 def may_read_maps() -> bool:
     """Whether this process has CAP_BPF or CAP_SYS_ADMIN, one of which every kernel that Calico runs on accepts."""
-    effective = int(_status().get("CapEff", "0"), 16)
-    return bool(effective >> 21 & 1 or effective >> 39 & 1)
+    return _holds(_BPF) or _holds(_SYS_ADMIN)
+
+
+def remedy_of_refusal() -> str:
+    """What gives this process the right to read maps, when it was just refused."""
+    if not may_read_maps() or os.geteuid():
+        return "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, with the chart's securityProfile privileged"
+    if not _holds(_SYS_ADMIN) and _status().get("Seccomp") == "2":
+        # Default filters of runtimes before containerd 1.7 and moby 23 may know bpf(2) as CAP_SYS_ADMIN's alone.
+        return "the container runtime's seccomp filter does not know CAP_BPF; take the chart's securityProfile sysadmin"
+    return "rights it has, so SELinux, AppArmor or seccomp said no; take the chart's securityProfile privileged"
+
+
+def remedy_of_modes() -> str:
+    """What lets root read what a file's or folder's mode keeps from it, as Calico's folder of policies does."""
+    return "run as root with CAP_DAC_READ_SEARCH, which each securityProfile of the chart has"
+
+
+def _holds(capability: int) -> bool:
+    return bool(int(_status().get("CapEff", "0"), 16) >> capability & 1)
 
 
 def _status() -> dict[str, str]:

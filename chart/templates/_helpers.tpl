@@ -75,9 +75,10 @@ imagePullSecrets:
 {{- else }}
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
-{{- /* SYS_ADMIN: every bpf command, on kernels before 5.8 too. BPF: reading maps that are pinned. */}}
-{{- $capability := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
-{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $capability)) }}
+{{- /* SYS_ADMIN: every bpf command, on kernels before 5.8 too. BPF: opening maps that are pinned. DAC_READ_SEARCH: Calico
+makes its folder of policies with mode 0600, which not even its owner may enter. */}}
+{{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
+{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- /* On nodes with SELinux, container_t may not look into bpffs. Elsewhere this is without effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,16 +27,17 @@ from exporter.bpf.maps import (
     ReadAborted,
     ReaderMissing,
 )
+from exporter.privileges import remedy_of_refusal
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What bpftool says, and what it means here; checked in this order.
-_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
-    (re.compile(r"No such file"), MapMissing, "does not exist"),
-    (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, "is not a pinned BPF map"),
+_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], Callable[[], str]], ...] = (
+    (re.compile(r"No such file"), MapMissing, lambda: "does not exist"),
+    (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, lambda: "is not a pinned BPF map"),
     (
         re.compile(r"Operation not permitted|Permission denied"),
         MapDenied,
-        "may not be read: run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a privileged container",
+        lambda: f"may not be read: {remedy_of_refusal()}",
     ),
 )
 
@@ -125,7 +126,7 @@ def _complaint(subject: str, text: str) -> MapError:
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _COMPLAINTS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning}")
+            return kind(f"{subject} {meaning()}")
     return MapError(f"bpftool could not read {subject}: {text}")
 
 

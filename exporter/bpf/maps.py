@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.privileges import remedy_of_refusal
+
 # Names of enum bpf_map_type (include/uapi/linux/bpf.h), by number; as bpftool prints them.
 MAP_TYPES = (
     "unspec",
@@ -127,8 +129,5 @@ def map_error(pin: str, number: int, doing: str) -> MapError:
         # The kernel answers EACCES both for a file mode that forbids and for a file that is no BPF object at all.
         return NotAMap(f"{pin} is not a pinned BPF map")
     if number in (errno.EPERM, errno.EACCES):
-        return MapDenied(
-            f"{doing} {pin} was refused ({reason}): run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a "
-            "privileged container"
-        )
+        return MapDenied(f"{doing} {pin} was refused ({reason}): {remedy_of_refusal()}")
     return MapError(f"{doing} {pin} failed: {reason}")

@@ -10,7 +10,7 @@ from exporter.bpf.maps import ReaderMissing
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.printable import printable
-from exporter.privileges import describe_privileges, may_read_maps
+from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
 from exporter.snapshot.check import MISSING, NOTE, OK, Finding, findings
 
 
@@ -32,7 +32,7 @@ def command(node: NodeOptions, output: str) -> None:
 def _process() -> Finding:
     if may_read_maps():
         return Finding("process", OK, describe_privileges())
-    return Finding("process", NOTE, describe_privileges(), "run as root with CAP_BPF or CAP_SYS_ADMIN")
+    return Finding("process", NOTE, describe_privileges(), remedy_of_refusal())
 
 
 def _look(node: NodeOptions) -> list[Finding]:

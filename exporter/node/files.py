@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from exporter.node import NodeError
+from exporter.privileges import remedy_of_modes
 
 # A policy file of a host endpoint with thousands of rules has been seen at some MB; a status file is under 1 kB.
 LARGEST = 64 << 20
@@ -66,6 +67,10 @@ def parse_folder(
     stamps: dict[str, tuple[int, int, int]] = {}
     problems: list[str] = []
     unread: list[str] = []
+    if entries and not os.access(path, os.X_OK, effective_ids=True):
+        # Calico makes the folder of policies with mode 0600: root lists it, and enters it with a capability only.
+        problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
+        return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
     if len(entries) > _MOST_FILES:
         problems.append(f"{path} holds {len(entries)} files, of which {_MOST_FILES} are read")
     for entry in entries[:_MOST_FILES]:

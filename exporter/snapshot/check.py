@@ -11,6 +11,7 @@ from exporter.bpf.maps import MapDenied, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.node.endpoints import WORKLOAD
+from exporter.privileges import remedy_of_modes
 from exporter.snapshot.map_choice import MapVersions
 from exporter.snapshot.take import Snapshot
 
@@ -20,7 +21,6 @@ _TURN_ON_BPF = (
     "mount the BPF file system where --bpf.fs says, turn Calico's eBPF dataplane on (linuxDataplane: BPF), and look "
     "whether calico-node runs on this node"
 )
-_GIVE_RIGHTS = "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, in a privileged container"
 _POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
 _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or let the API server be asked: "
@@ -61,7 +61,9 @@ def _part(subject: str, look: Callable[[], str], otherwise: str = MISSING) -> Fi
     try:
         return Finding(subject, OK, look())
     except MapDenied as error:
-        return Finding(subject, otherwise, str(error), _GIVE_RIGHTS)
+        # The right that is missing is the reader's to know: in a bundle it was another process that was refused.
+        refused, _, remedy = str(error).partition(": ")
+        return Finding(subject, otherwise, refused, remedy)
     except MapMissing as error:
         return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
     except LayoutError as error:
@@ -103,7 +105,7 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         policies = snapshot.policies
     except NodeError as error:
-        yield Finding("policy debug", NOTE, str(error), _GIVE_RIGHTS)
+        yield Finding("policy debug", NOTE, str(error), remedy_of_modes())
     else:
         state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
         found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
@@ -119,7 +121,7 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         pods = snapshot.pods
     except NodeError as error:
-        yield Finding("endpoint files", NOTE, str(error), _GIVE_RIGHTS)
+        yield Finding("endpoint files", NOTE, str(error), remedy_of_modes())
     else:
         yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
         for problem in pods.problems:

@@ -14,7 +14,7 @@ from exporter import __version__
 from tests.chart.helm import CASES, CHART, ROOT, helm, refused, render
 from tests.kernel.conftest import give_up
 
-CRDS = ROOT / ".tools" / "crds"
+CRDS = ROOT / ".tools" / "definitions"
 OPERATOR = {"PodMonitor": "podmonitors", "ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules"}
 CALICO = {"GlobalNetworkPolicy"}  # Calico publishes its definitions in no registry of packages
 

@@ -112,8 +112,8 @@ def test_pull_secrets_are_strings_or_objects():
 
 PROFILES = {
     "privileged": {"privileged": True},
-    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
-    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF"]}},
+    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH"]}},
+    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH"]}},
 }
 
 

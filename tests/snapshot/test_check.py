@@ -102,10 +102,13 @@ def test_a_node_without_the_bpf_file_system_says_so_everywhere(found, make):
 
 
 def test_a_process_without_rights_is_told_which_to_get(found, node):
-    node.maps["cali_counters6"] = MapDenied("opening it was refused")
+    node.maps["cali_counters6"] = MapDenied("opening it was refused: run as root")
     by_subject = found(node)
     assert ["counter map", "counter layout", "counter entries"] == missing(by_subject)
-    assert "run as root" in by_subject["counter map"].remedy
+    assert ("opening it was refused", "run as root") == (
+        by_subject["counter map"].found,
+        by_subject["counter map"].remedy,
+    )
 
 
 def test_an_old_release_is_named(found, node):

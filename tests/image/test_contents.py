@@ -1,0 +1,71 @@
+"""What is in the image, and what is not."""
+
+import json
+import tomllib
+
+import pytest
+
+from exporter import __version__
+from tests.image.conftest import IMAGE, ROOT
+from tests.kernel.machine import run
+
+pytestmark = pytest.mark.image
+
+
+def test_there_is_no_shell_no_package_manager_and_nothing_that_builds(root):
+    programs = {path.name for folder in ("bin", "sbin") for path in (root / "usr" / folder).iterdir()}
+    assert {"bpftool", "python3.13"} == programs
+    found = {path.name for path in (root / "opt/calico-bpf-exporter/bin").iterdir()}
+    assert {"calico-bpf-exporter", "python", "python3", "python3.13"} <= found
+    assert not {"pip", "uv", "activate"} & found
+
+
+def test_every_library_that_something_there_asks_for_is_there(root):
+    missing = set()
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink() and (path.suffix == ".so" or ".so." in path.name):
+            said = run(
+                "chroot", root, "/lib64/ld-linux-x86-64.so.2", "--list", f"/{path.relative_to(root)}", check=False
+            )
+            missing |= {(path.name, line.strip()) for line in said.stdout.splitlines() if "not found" in line}
+    # Modules of Python whose libraries are left out, because nothing imports them.
+    assert {("_dbm.cpython-313-x86_64-linux-gnu.so", "libdb-5.3.so => not found")} >= missing
+
+
+def test_the_exporter_is_the_one_of_this_tree_with_every_dependency_as_it_is_locked(image, root):
+    assert f"calico-bpf-exporter, version {__version__}\n" == run(
+        "podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--network=none",
+        "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--read-only", image, "--version",
+    ).stdout  # fmt: skip
+    locked = {one["name"]: one["version"] for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    installed = {
+        line.split(": ")[1]
+        for path in (root / "opt/calico-bpf-exporter/lib/python3.13/site-packages").glob("*.dist-info/METADATA")
+        for line in path.read_text(encoding="utf-8").splitlines()[:10]
+        if line.startswith("Name: ")
+    }
+    names = {name.lower().replace("_", "-").replace(".", "-") for name in installed}
+    assert "calico-bpf-exporter" in names
+    assert names <= set(locked)
+    assert not {"pytest", "ruff", "mypy", "hypothesis"} & names
+
+
+def test_scanners_find_the_packages_of_debian(root):
+    known = {path.name for path in (root / "var/lib/dpkg/status.d").iterdir()}
+    assert {"libc6", "python3.13-minimal", "libbpf1", "bpftool", "libssl3t64"} <= known
+    assert "Version: " in (root / "var/lib/dpkg/status.d/libbpf1").read_text()
+    assert (root / "usr/share/doc/libbpf1/copyright").exists()
+
+
+def test_its_labels_say_what_it_is_and_of_which_commit(image):
+    labels = json.loads(run("podman", "image", "inspect", image).stdout)[0]["Labels"]
+    said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+    assert ("Apache-2.0", __version__) == (said["licenses"], said["version"])
+    assert run("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip() == said["revision"]
+    assert said["created"].endswith("Z")
+    assert IMAGE.rpartition("/")[2].partition(":")[0] == said["title"]
+
+
+def test_it_has_what_it_weighs_and_not_much_more(image):
+    size = json.loads(run("podman", "image", "inspect", image).stdout)[0]["Size"]
+    assert size < 150 << 20
