@@ -29,11 +29,16 @@ machine = the_machine  # a fixture
 @pytest.fixture(scope="session")
 def image(machine):
     """The image of this tree on a Debian root that is made here, built anew."""
+    return built(IMAGE)
+
+
+def built(name, **more):
+    """An image of this tree, built with more in the environment."""
     missing = [tool for tool in ("buildah", "podman", "runc", "debootstrap") if not shutil.which(tool)]
     if missing or not CURRENT.exists():
         give_up(f"needs {', '.join(missing) or 'definitions'}: run make test-image")
-    run(ROOT / ".ci/build-image", cwd=ROOT, env={**os.environ, "IMAGE": IMAGE, "BASE": "debootstrap"})
-    return IMAGE
+    run(ROOT / ".ci/build-image", cwd=ROOT, env={**os.environ, "IMAGE": name, "BASE": "debootstrap", **more})
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.image.conftest import Container
+from tests.image.conftest import Container, built
 from tests.kernel.machine import exporter, run, samples_of, success
 
 pytestmark = [pytest.mark.image, pytest.mark.kernel]
@@ -46,6 +46,13 @@ def test_check_finds_nothing_missing_whichever_the_reader(inside, reader):
     done = inside.run("check", f"--bpf.reader={reader}")
     states = {line.split()[0] for line in done.stdout.splitlines()}
     assert (0, "", {"ok"}) == (done.returncode, done.stderr, states), done.stdout
+
+
+def test_the_third_reader_is_there_when_it_is_asked_for(image, demo):
+    done = Container(built(f"{image}-bcc", BCC="python3-bpfcc"), demo, "capabilities").run("check", "--bpf.reader=bcc")
+    assert (0, {"ok"}) == (done.returncode, {line.split()[0] for line in done.stdout.splitlines()}), done.stdout
+    without = Container(image, demo, "capabilities").run("check", "--bpf.reader=bcc")
+    assert (1, True) == (without.returncode, "BCC's Python bindings are not installed" in without.stdout)
 
 
 def test_every_collector_reads_everything(inside, demo):
