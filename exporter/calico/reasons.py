@@ -90,9 +90,15 @@ REASONS = {
         "check whether calico-node is ready on this node; it should pass a moment after its start",
     ),
 }
+_PAGE = "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs/reasons.md"
 _UNKNOWN = Reason("this build of Calico names a reason that this program does not know", "see --calico.layout-file")
 
 
 def reason_of(name: str) -> Reason:
     """What the drop reason of this name means."""
     return REASONS.get(name, _UNKNOWN)
+
+
+def page_of(name: str) -> str:
+    """Where to read more about the drop reason of this name."""
+    return f"{_PAGE}#{name}" if name in REASONS else _PAGE

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import click
 from click.core import ParameterSource
 
+from exporter.calico.reasons import page_of
 from exporter.cli.durations import Duration, shown
 from exporter.cli.looks import TimedLook, two_looks
 from exporter.cli.options import NodeOptions, flag, node_options
@@ -98,6 +99,7 @@ def _drop_lines(drop: Drop) -> Iterator[tuple[str, str]]:
     yield "", ""
     yield f"{_number(drop.packets, 'packet')} ({way}{drop.hook}), reason {drop.reason}: {drop.meaning}.", "red"
     yield f"  To check: {drop.check}.", ""
+    yield f"  More: {page_of(drop.reason)}", ""
 
 
 def _rule_lines(explanation: Explanation, drop: Drop) -> Iterator[tuple[str, str]]:

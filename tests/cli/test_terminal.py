@@ -136,7 +136,9 @@ def numbers(text):
 @pytest.mark.parametrize("columns", [80, 200])
 def test_nothing_is_wider_than_the_terminal_and_every_number_is_whole(printed, columns):
     text = printed(columns)
-    assert columns >= max(map(len, plain(text).splitlines()))
+    # An address is as long as it is: cut in two it would lead nowhere.
+    lines = [line for line in plain(text).splitlines() if "https://" not in line]
+    assert columns >= max(map(len, lines))
     wide, narrow = (set(numbers(one)) for one in (printed(500), text))
     assert wide == narrow
 
