@@ -8,10 +8,10 @@ import click
 
 from exporter.calico.counters import Layout
 from exporter.calico.hooks import direction, hook_name
-from exporter.cli.durations import Duration
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
+from exporter.durations import Duration
 from exporter.node.endpoints import UNKNOWN, WORKLOAD
 from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint, dropped_in_all
 from exporter.snapshot.take import Snapshot

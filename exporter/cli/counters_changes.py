@@ -11,7 +11,7 @@ from rich.text import Text
 
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
-from exporter.cli.durations import shown
+from exporter.durations import shown
 from exporter.node import endpoints
 from exporter.printable import printable
 from exporter.snapshot.by_endpoint import dropped_in_all

@@ -11,10 +11,10 @@ import click
 from click.core import ParameterSource
 
 from exporter.calico.reasons import page_of
-from exporter.cli.durations import Duration, shown
 from exporter.cli.looks import TimedLook, two_looks
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
+from exporter.durations import Duration, shown
 from exporter.node.endpoints import Endpoint
 from exporter.printable import say
 from exporter.snapshot.counting_rules import CountingRule

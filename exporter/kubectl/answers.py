@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.durations import Duration
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
 
 UNREADABLE = "its answer is none that this plugin can read: is that exporter of another version?"
 # A kubectl each: so many do not bring a laptop down.
 _AT_ONCE = 32
+# For the way there and back, beside the time that is watched: one node that hangs must not keep the others' numbers.
+_PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +26,26 @@ class Answer:
     problem: str = ""
 
 
-def ask_all(kubectl: Kubectl, places: Sequence[Place], commands: Sequence[Sequence[str]]) -> Iterator[Answer]:
-    """The answers to one command each, in the order of the places."""
+def ask_all(
+    kubectl: Kubectl, places: Sequence[Place], commands: Sequence[Sequence[str]], watch: str
+) -> Iterator[Answer]:
+    """The answers to one command each, which watches for as long as `watch` says, in the order of the places.
+
+    Raises `click.BadParameter` for a `watch` that is no length of time.
+    """
+    wait = Duration().convert(watch, None, None) + _PATIENCE
     with ThreadPoolExecutor(min(max(len(places), 1), _AT_ONCE)) as threads:
-        yield from threads.map(lambda place, words: _ask(kubectl, place, words), places, commands)
+        yield from threads.map(lambda place, words: _ask(kubectl, place, words, wait), places, commands)
 
 
-def _ask(kubectl: Kubectl, place: Place, words: Sequence[str]) -> Answer:
+def _ask(kubectl: Kubectl, place: Place, words: Sequence[str], wait: float) -> Answer:
     try:
-        ran = kubectl.run_in(place.exporter, [*words, "--output=json"])
+        ran = kubectl.run_in(place.exporter, [*words, "--output=json"], wait=wait)
     except KubectlError as error:
         return Answer(place, {}, f"node {place.node}: {error}")
     try:
         found = json.loads(ran.output)
-    except ValueError:
+    except (ValueError, RecursionError):
         lines = [line for line in ran.errors.splitlines() if line.strip()]
         said = lines[-1].removeprefix("Error: ") if lines else f"its answer is no JSON (exit code {ran.code})"
         return Answer(place, {}, f"node {place.node}: {said}")

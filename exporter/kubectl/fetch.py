@@ -3,6 +3,7 @@
 import lzma
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import click
@@ -16,16 +17,21 @@ def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
     """Writes it and gives the exit code of `bundle` there. Raises `KubectlError`; the file is then as it was."""
     if file == "-":
         return kubectl.attach(place.exporter, ["bundle", "-"])
-    unfinished = Path(f"{file}.part")
+    target = Path(file)
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            ran = kubectl.run_in(place.exporter, ["bundle", "-"], output=target)
+        # Under a name that nobody can foresee, beside the file: in a shared folder a link could wait for one.
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise KubectlError(f"{file} could not be written: {error.strerror}") from error
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as part:
+            ran = kubectl.run_in(place.exporter, ["bundle", "-"], output=part)
         for line in ran.errors.splitlines():
             click.echo(printable(line), err=True)
         if not _whole(unfinished):
             raise KubectlError(f"{place.exporter} on node {place.node} sent no whole bundle")
-        unfinished.replace(file)
+        unfinished.replace(target)
     except OSError as error:
         raise KubectlError(f"{file} could not be written: {error.strerror}") from error
     finally:

@@ -61,7 +61,7 @@ class Kubectl:
             raise _error(ran.errors)
         try:
             found = json.loads(ran.output)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise KubectlError(f"kubectl get {' '.join(words)} printed no JSON: {error}") from error
         if not isinstance(found, dict):
             raise KubectlError(f"kubectl get {' '.join(words)} printed no object")
@@ -74,9 +74,14 @@ class Kubectl:
             raise _error(ran.errors)
         return [line.rpartition("/")[2] for line in ran.output.decode(errors="replace").split()]
 
-    def run_in(self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE) -> Ran:
-        """Runs the exporter's program in a pod to its end. Raises `KubectlError` where it could not be started."""
-        ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output)
+    def run_in(
+        self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None
+    ) -> Ran:
+        """Runs the exporter's program in a pod to its end.
+
+        Raises `KubectlError` where it could not be started, and after `wait` seconds without its end.
+        """
+        ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait)
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
             raise _not_started(pod, ran.errors)
         kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
@@ -104,9 +109,13 @@ class Kubectl:
     def _command(self, *words: str) -> list[str]:
         return ["kubectl", *words[:1], *self.flags, *words[1:]]
 
-    def _run(self, *words: str, output: int | IO[bytes] = subprocess.PIPE) -> Ran:
+    def _run(self, *words: str, output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None) -> Ran:
         with _start(self._command(*words), stdin=subprocess.DEVNULL, stdout=output) as process:
-            printed, errors = process.communicate()
+            try:
+                printed, errors = process.communicate(timeout=wait)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise KubectlError(f"no answer within {wait:.0f} s") from error
         return Ran(process.returncode, printed or b"", errors.decode(errors="replace"))
 
 

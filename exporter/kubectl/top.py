@@ -45,10 +45,10 @@ def show_top(
     click.echo(f"looking at {_number(len(places), 'node')} for {seconds}", err=True)
     droppers: list[Dropper] = []
     silent = []
-    for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places)):
+    for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places), seconds):
         try:
             found = list(droppers_of(answer))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             silent.append(answer.problem or f"node {answer.place.node}: {UNREADABLE}")
         else:
             droppers += [one for one in found if namespace in (None, one.namespace)]
@@ -68,19 +68,20 @@ def show_top(
 
 
 def droppers_of(answer: Answer) -> Iterator[Dropper]:
-    """What the endpoints of one node dropped. Raises `KeyError` or `TypeError` for an answer of another shape."""
+    """What the endpoints of one node dropped; an answer of another shape raises what reading it does."""
     for endpoint in answer.found["endpoints"]:
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
+                rate = one["per_second"]
                 yield Dropper(
                     answer.place.node,
-                    endpoint["namespace"],
-                    endpoint["pod"],
-                    endpoint["interface"],
-                    one["direction"] or one["hook"],
-                    one["reason"],
+                    str(endpoint["namespace"]),
+                    str(endpoint["pod"]),
+                    str(endpoint["interface"]),
+                    str(one["direction"] or one["hook"]),
+                    str(one["reason"]),
                     int(one["count"]),
-                    one["per_second"],
+                    None if rate is None else float(rate),
                 )
 
 

@@ -49,14 +49,14 @@ def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str 
         click.echo(printable(f"pod {place.pod} is on node {place.node}, asking {place.exporter} there"), err=True)
     click.echo(f"watching both for {watch}", err=True)
     commands = [["why", "--pod", str(place.pod), f"--for={watch}"] for place in (sender, receiver)]
-    answers = list(ask_all(kubectl, (sender, receiver), commands))
+    answers = list(ask_all(kubectl, (sender, receiver), commands, watch))
     if problems := [answer.problem for answer in answers if answer.problem]:
         raise KubectlError("; ".join(problems))
     try:
         legs = legs_of(answers[0], answers[1])
         loses = [bool(answer.found["loses_packets"]) for answer in answers]
         lines = list(_lines(answers, legs, watch))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KubectlError(UNREADABLE) from error
     if output == "json":
         sides = {
