@@ -12,7 +12,7 @@ from exporter.kubectl.places import Place
 
 UNREADABLE = "its answer is none that this plugin can read: is that exporter of another version?"
 # A kubectl each: so many do not bring a laptop down.
-_AT_ONCE = 32
+AT_ONCE = 64
 # For the way there and back, beside the time that is watched: one node that hangs must not keep the others' numbers.
 _PATIENCE = 30.0
 
@@ -31,10 +31,10 @@ def ask_all(
 ) -> Iterator[Answer]:
     """The answers to one command each, which watches for as long as `watch` says, in the order of the places.
 
-    Raises `click.BadParameter` for a `watch` that is no length of time.
+    `AT_ONCE` of them watch at the same time, and the next when one of these has answered.
     """
     wait = Duration().convert(watch, None, None) + _PATIENCE
-    with ThreadPoolExecutor(min(max(len(places), 1), _AT_ONCE)) as threads:
+    with ThreadPoolExecutor(min(max(len(places), 1), AT_ONCE)) as threads:
         yield from threads.map(lambda place, words: _ask(kubectl, place, words, wait), places, commands)
 
 

@@ -18,6 +18,8 @@ def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
     if file == "-":
         return kubectl.attach(place.exporter, ["bundle", "-"])
     target = Path(file)
+    if target.exists() and not target.is_file():
+        raise KubectlError(f"{file} is no file that could be replaced; - is standard output")
     try:
         # Under a name that nobody can foresee, beside the file: in a shared folder a link could wait for one.
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from exporter.durations import Duration
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import DEFAULT_SELECTOR, Exporters
 
@@ -17,11 +18,27 @@ VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
 _Decorator = Callable[[Any], Any]
 _ALONE = "(its own default)"
-_MOST_SECONDS = "5s"
+_MOST_SECONDS = 5.0
 
 
 class KubectlFlag(click.Option):
     """A flag that every call of kubectl gets."""
+
+
+class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A length of time, kept as it was typed; a flag may stand without it, and must not take the pod for it."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        try:
+            return str(value) if value == _ALONE else str(Duration().convert(value, param, ctx) and value)
+        except click.BadParameter:
+            flag = max(param.opts, key=len) if param else "the flag"
+            self.fail(
+                f"{value!r} is no time between 100ms and 24h; write {flag}=10s, or the pod before {flag}", param, ctx
+            )
 
 
 class PassedOn(click.Option):
@@ -29,7 +46,7 @@ class PassedOn(click.Option):
 
     def __init__(self, names: Sequence[str], *, alone: bool = False, **more: Any) -> None:
         if alone:
-            more |= {"is_flag": False, "flag_value": _ALONE}
+            more |= {"is_flag": False, "flag_value": _ALONE, "type": Time()}
         super().__init__(names, **more)
 
 
@@ -61,7 +78,8 @@ def exporters_of(context: click.Context) -> Exporters:
 
 def complete_pods(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of pods, for a shell: of the namespace that was named, or of the context's."""
-    del parameter
+    if context.params.get(parameter.name or ""):
+        return []  # there is one already
     room, slash, start = incomplete.rpartition("/")
     namespace = room or context.params.get("namespace")
     names = _names(context, "get", "pods", *([f"--namespace={namespace}"] if namespace else []))
@@ -77,15 +95,10 @@ def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], 
 
 
 def _names(context: click.Context, *words: str) -> list[str]:
-    kubectl = Kubectl((*words_of(context, KubectlFlag), *_patience(words)))
     try:
-        return kubectl.list_names(*words)
+        return Kubectl(tuple(words_of(context, KubectlFlag))).list_names(*words, wait=_MOST_SECONDS)
     except KubectlError:
         return []  # a shell has no place for errors
-
-
-def _patience(words: Sequence[str]) -> list[str]:
-    return [f"--request-timeout={_MOST_SECONDS}"] if words[0] == "get" else []
 
 
 complete_nodes = _completing("get", "nodes")
@@ -174,7 +187,7 @@ _PASSED_ON: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
         _TABLE_OR_JSON,
     ],
     "why": [
-        (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner."}),
+        (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner.", "type": Time()}),
         _TEXT_OR_JSON,
     ],
     "check": [_TEXT_OR_JSON],

@@ -4,12 +4,19 @@ kubectl speaks through exit codes and standard error; this file knows its senten
 """
 
 import json
+import os
 import re
+import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Thread
 from typing import IO, Any
+
+import click
+
+from exporter.printable import printable
 
 PROGRAM = "calico-bpf-exporter"
 
@@ -18,6 +25,9 @@ _FROM_SERVER = re.compile(r"Error from server(?: \((?P<reason>\w+)\))?: (?P<sent
 _ENDED = re.compile(rb"command terminated with exit code [0-9]+\s*")
 # What client-go logs beside the sentence that says it for people.
 _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
+_OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
+_REQUEST_TIMEOUT = "--request-timeout=30s"
+_QUESTION = 0.3
 
 
 class KubectlError(Exception):
@@ -56,7 +66,8 @@ class Kubectl:
 
     def get(self, *words: str) -> dict[str, Any]:
         """The object that `kubectl get WORDS -o json` prints. Raises `KubectlError`."""
-        ran = self._run("get", *words, "--output=json")
+        patience = [] if any("--request-timeout" in flag for flag in self.flags) else [_REQUEST_TIMEOUT]
+        ran = self._run("get", *words, *patience, "--output=json", person=True)
         if ran.code:
             raise _error(ran.errors)
         try:
@@ -67,12 +78,14 @@ class Kubectl:
             raise KubectlError(f"kubectl get {' '.join(words)} printed no object")
         return found
 
-    def list_names(self, *words: str) -> list[str]:
-        """What `kubectl WORDS -o name` prints, without the kinds. Raises `KubectlError`."""
-        ran = self._run(*words, "--output=name")
+    def list_names(self, *words: str, wait: float) -> list[str]:
+        """What `kubectl WORDS -o name` prints within `wait` seconds, kinds left out. Raises `KubectlError`."""
+        ran = self._run(*words, "--output=name", wait=wait)
         if ran.code:
             raise _error(ran.errors)
-        return [line.rpartition("/")[2] for line in ran.output.decode(errors="replace").split()]
+        lines = ran.output.decode(errors="replace").splitlines()
+        # Objects have their kind before them, contexts have not, and may have a slash of their own.
+        return [line.partition("/")[2] for line in lines] if words[0] == "get" else lines
 
     def run_in(
         self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None
@@ -97,7 +110,7 @@ class Kubectl:
         sys.stdout.flush()
         with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=None) as process:
             refused = None
-            for line in process.stderr or ():
+            for line in _pieces(process.stderr) if process.stderr else ():
                 refused = refused or _FROM_SERVER.search(line.decode(errors="replace"))
                 if not (refused or _ENDED.fullmatch(line)):
                     sys.stderr.buffer.write(line)
@@ -109,14 +122,56 @@ class Kubectl:
     def _command(self, *words: str) -> list[str]:
         return ["kubectl", *words[:1], *self.flags, *words[1:]]
 
-    def _run(self, *words: str, output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None) -> Ran:
-        with _start(self._command(*words), stdin=subprocess.DEVNULL, stdout=output) as process:
+    def _run(
+        self,
+        *words: str,
+        output: int | IO[bytes] = subprocess.PIPE,
+        wait: float | None = None,
+        person: bool = False,
+    ) -> Ran:
+        # A login may have something to ask of the person at the terminal, who must see it while it waits.
+        person = person and sys.stdin.isatty() and sys.stderr.isatty()
+        with _start(self._command(*words), stdin=None if person else subprocess.DEVNULL, stdout=output) as process:
             try:
-                printed, errors = process.communicate(timeout=wait)
+                printed, errors = _heard(process) if person else process.communicate(timeout=wait)
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise KubectlError(f"no answer within {wait:.0f} s") from error
         return Ran(process.returncode, printed or b"", errors.decode(errors="replace"))
+
+
+def _heard(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """What a process writes; its standard error on ours too, as it comes, but for what becomes a sentence of ours."""
+    errors = bytearray()
+    listener = Thread(target=_pass_on, args=(process.stderr, errors))
+    listener.start()
+    printed = process.stdout.read() if process.stdout else b""
+    listener.join()
+    return printed, bytes(errors)
+
+
+def _pass_on(source: IO[bytes], errors: bytearray) -> None:
+    for piece in _pieces(source):
+        errors += piece
+        text = piece.decode(errors="replace").rstrip("\r\n")
+        if not (_LOG_LINE.match(text) or _OF_KUBECTL.match(text)):
+            click.echo(printable(text), nl=piece.endswith(b"\n"), err=True)
+
+
+def _pieces(source: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a pipe as they come; a question, which waits on its line for an answer, without its end."""
+    rest = b""
+    while True:
+        if rest and not select.select([source], [], [], _QUESTION)[0]:
+            yield rest
+            rest = b""
+        piece = os.read(source.fileno(), 4096)
+        if not piece:
+            break
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
 
 
 def _exec(pod: PodName) -> list[str]:
@@ -141,6 +196,6 @@ def _not_started(pod: PodName, errors: str) -> KubectlError:
 
 def _error(errors: str) -> KubectlError:
     lines = [line for line in errors.splitlines() if line.strip() and not _LOG_LINE.match(line)]
-    last = lines[-1].strip() if lines else "kubectl failed and did not say why"
+    last = lines[-1].strip().removeprefix("error: ") if lines else "kubectl failed and did not say why"
     said = _FROM_SERVER.search(last)
     return KubectlError(said["sentence"], said["reason"] or "") if said else KubectlError(last)

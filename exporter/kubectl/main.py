@@ -13,6 +13,7 @@ import click
 from exporter import __version__
 from exporter.kubectl.flags import (
     PassedOn,
+    Time,
     complete_nodes,
     complete_pods,
     exporters_of,
@@ -84,7 +85,13 @@ def check(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
 
 
 @asked("why", "Say why a pod loses packets.")
-@click.option("--to", "receiver", metavar="POD", help="Watch this pod too.", shell_complete=complete_pods)
+@click.option(
+    "--to",
+    "receiver",
+    metavar="POD",
+    help="Watch this pod too; Ctrl-C then ends it without a result.",
+    shell_complete=complete_pods,
+)
 def why(context: click.Context, /, words: Sequence[str], receiver: str | None, **_: Any) -> None:
     """Watch a pod and explain which of its packets were dropped, for which reason, and which rules counted then.
 
@@ -100,17 +107,19 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
             raise click.UsageError("--to takes one POD before it, and no --node and no flags after --")
         kubectl, exporters, namespace = kubectl_of(context), exporters_of(context), context.params["namespace"]
         places = [place_of_pod(kubectl, exporters, pod, namespace) for pod in (words[0], receiver)]
+        if places[0].pod == places[1].pod:
+            raise click.UsageError("--to names another pod than POD: one alone is explained without it")
         explain_two(kubectl, *places, watch=context.params["for"], output=context.params["output"])
 
 
 @program.command("top", short_help="Show who drops most in the whole cluster.", context_settings=_HELP)
-@click.option("--for", "seconds", help="How long to look.", default="10s", show_default=True)
+@click.option("--for", "seconds", help="How long to look.", default="10s", show_default=True, type=Time())
 @click.option("--top", "most", help="How many endpoints.", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--output", "-o", help="How to print it.", type=click.Choice(["table", "json"]), default="table")
 @kubectl_flags
 @click.pass_context
 def top(context: click.Context, /, seconds: str, most: int, output: str, **_: Any) -> None:
-    """Look at all nodes at once and show the endpoints that dropped most, with -n those of one namespace.
+    """Look at all nodes with an exporter and show the endpoints that dropped most, with -n those of one namespace.
 
     Exits 1 when a node did not answer; the others are still shown.
     """
@@ -154,6 +163,8 @@ def _place(context: click.Context, pods: Sequence[str], *, own_interface: bool) 
     if len(pods) != (0 if node else 1) or (pods and pods[0].startswith("-")):
         raise click.UsageError("say which POD, or which node with --node")
     if node:
+        if context.params["namespace"]:
+            raise click.UsageError("--node is about every namespace: leave -n out")
         return place_of_node(kubectl, exporters, node)
     return place_of_pod(kubectl, exporters, pods[0], context.params["namespace"], own_interface=own_interface)
 

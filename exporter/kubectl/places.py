@@ -63,9 +63,12 @@ def place_of_pod(
     try:
         pod = kubectl.get("pod", name, *([f"--namespace={namespace}"] if namespace else []))
     except KubectlError as error:
-        if error.reason == "NotFound":
+        if error.reason == "NotFound" and str(error).startswith('pods "'):
             where = f"namespace {namespace}" if namespace else "the namespace of your kubectl context"
-            raise NoPlace(f"there is no pod {name} in {where}; name another namespace with -n") from error
+            remedy = (
+                f"{wanted} is read as NAMESPACE/NAME of a pod" if "/" in wanted else "name another namespace with -n"
+            )
+            raise NoPlace(f"there is no pod {name} in {where}; {remedy}") from error
         raise
     title = _name(pod)
     node = _text(pod, "spec", "nodeName")
@@ -76,6 +79,8 @@ def place_of_pod(
             f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; look at the "
             f"node's interfaces with --node {node}"
         )
+    if own_interface and _text(pod, "status", "phase") == "Pending" and not _text(pod, "status", "podIP"):
+        raise NoPlace(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
     if own_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
         raise NoPlace(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
     return Place(node, place_of_node(kubectl, exporters, node).exporter, title)
@@ -102,17 +107,22 @@ def all_places(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Place], lis
     found = exporters.pods(kubectl)
     if not found:
         raise NoPlace(f"no calico-bpf-exporter is in this cluster (looked for {exporters})")
-    return _places(found)
+    places, problems = _places(found)
+    if not places:
+        raise NoPlace("; ".join(problems))
+    return places, problems
 
 
 def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
     """The best exporter of each node, and one sentence for each node that has none that runs."""
     best: dict[str, Mapping[str, Any]] = {}
+    places, problems = [], []
     for pod in pods:
         node = _text(pod, "spec", "nodeName")
-        if node and (node not in best or _rank(pod) > _rank(best[node])):
+        if not node:
+            problems.append(f"an exporter, pod {_name(pod)}, is on no node yet: {_not_scheduled(pod)}")
+        elif node not in best or _rank(pod) > _rank(best[node]):
             best[node] = pod
-    places, problems = [], []
     for node, pod in sorted(best.items()):
         if _rank(pod)[0]:
             places.append(Place(node, _name(pod)))

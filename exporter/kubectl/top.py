@@ -1,4 +1,4 @@
-"""`top`: all nodes looked at in the same seconds, and the endpoints that dropped most among them."""
+"""`top`: many nodes looked at in the same seconds, and the endpoints that dropped most among them."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
+from exporter.kubectl.answers import AT_ONCE, UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.places import Exporters, all_places
 from exporter.printable import printable
@@ -42,7 +42,8 @@ def show_top(
     Raises `KubectlError` or `NoPlace` where no node could be asked.
     """
     places, problems = all_places(kubectl, exporters)
-    click.echo(f"looking at {_number(len(places), 'node')} for {seconds}", err=True)
+    crowd = f", {AT_ONCE} at a time" if len(places) > AT_ONCE else ""
+    click.echo(f"looking at {_number(len(places), 'node')} for {seconds}{crowd}", err=True)
     droppers: list[Dropper] = []
     silent = []
     for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places), seconds):

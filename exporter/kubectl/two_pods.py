@@ -51,6 +51,9 @@ def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str 
     commands = [["why", "--pod", str(place.pod), f"--for={watch}"] for place in (sender, receiver)]
     answers = list(ask_all(kubectl, (sender, receiver), commands, watch))
     if problems := [answer.problem for answer in answers if answer.problem]:
+        for answer in answers:
+            if not answer.problem:
+                _say_text(answer)
         raise KubectlError("; ".join(problems))
     try:
         legs = legs_of(answers[0], answers[1])
@@ -70,6 +73,13 @@ def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str 
             say(line, style)
     if any(loses):
         raise click.exceptions.Exit(LOSES_PACKETS)
+
+
+def _say_text(answer: Answer) -> None:
+    """What one side says, where the other said nothing."""
+    text = answer.found.get("text")
+    for line in text if isinstance(text, list) else ():
+        say(str(line), "")
 
 
 def legs_of(sender: Answer, receiver: Answer) -> tuple[Leg, Leg, Leg, Leg]:

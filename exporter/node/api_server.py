@@ -19,7 +19,7 @@ from exporter.node import NodeError
 
 if TYPE_CHECKING:
     import httpx2
-    from lightkube.config.kubeconfig import SingleConfig
+    from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WAIT = 3.0
@@ -103,7 +103,8 @@ class ApiServer:
         headers, clocks = {"Accept-Encoding": "identity"}, httpx2.Timeout(_WAIT, read=silence)
         try:
             with client.stream(method, path, headers=headers, timeout=clocks, **more) as response:
-                _refuse_failure(response, f"{'create' if method == 'POST' else 'list'} {_last(path)}")
+                verb = "create" if method == "POST" else "watch" if "watch" in more.get("params", ()) else "list"
+                _refuse_failure(response, f"{verb} {_last(path)}")
                 yield response
         except ApiServerError as error:
             if error.reason == "unauthorized":
@@ -125,6 +126,7 @@ class ApiServer:
         try:
             if self._kubeconfig:
                 config = KubeConfig.from_file(self._kubeconfig)
+                _refuse_unserved(config, self._kubeconfig)
             else:
                 config = KubeConfig.from_service_account(self._service_account)
             return _client(cast("SingleConfig", config.get()))  # it raises when there is none
@@ -174,8 +176,8 @@ def _refuse_failure(response: "httpx2.Response", what: str) -> None:
         return
     try:
         said = json.loads(_whole(response, _LARGEST))
-    except (ValueError, RecursionError):
-        said = None
+    except (ValueError, RecursionError, ApiServerError):
+        said = None  # the status says enough
     message = said.get("message") if isinstance(said, dict) else None
     told = f": {one_line(message)}" if isinstance(message, str) else ""
     if status == 401:
@@ -197,6 +199,24 @@ def _keep_alive(response: "httpx2.Response") -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def _refuse_unserved(config: "KubeConfig", file: Path) -> None:
+    """Says what lightkube would pass over, or not say clearly."""
+    import yaml
+    from lightkube.core.exceptions import ConfigError
+
+    context = config.contexts.get(config.current_context or "")
+    if not config.current_context:
+        raise ConfigError("it has no current-context")
+    if context is None:
+        return  # lightkube names it
+    if not context.user:
+        raise ConfigError(f"its context {config.current_context} names no user")
+    for one in yaml.safe_load(file.read_text(encoding="utf-8"))["clusters"]:
+        for field in ("proxy-url", "tls-server-name"):
+            if one["name"] == context.cluster and one["cluster"].get(field):
+                raise ConfigError(f"its cluster has a {field}, which this program cannot heed")
+
+
 def _client(config: "SingleConfig") -> "httpx2.Client":
     from lightkube.config.client_adapter import Client, ConnectionParams
     from lightkube.core.exceptions import ConfigError
@@ -211,7 +231,7 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
             Path(config.abs_file(file)).open("rb").close()  # what TLS says of a file that is not there has no name
     client = Client(config, ConnectionParams())
     if user and user.token_file:
-        client.auth = partial(_with_token, Path(user.token_file))
+        client.auth = partial(_with_token, Path(config.abs_file(user.token_file)))
     return client
 
 
@@ -231,7 +251,10 @@ def _why_not(error: Exception) -> str:
 
 def _with_token(file: Path, request: "httpx2.Request") -> "httpx2.Request":
     # Read for each request: it is renewed long before it runs out, and nothing has to be asked twice.
-    token = file.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        token = file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise ApiServerError(f"the token {file} cannot be read: {error.strerror}", "connection") from error
     if not _TOKEN.fullmatch(token):
         raise ApiServerError(f"{file} holds no token", "connection")
     request.headers["Authorization"] = f"Bearer {token}"

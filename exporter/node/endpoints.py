@@ -2,7 +2,7 @@
 
 Pure: takes what the kernel, Calico's interface state and the pod sources said, and decides. The kernel's name for an
 index wins over Calico's; an index that neither knows keeps its number as its name. An identity once known stays with
-its index until the index goes, so that no series is renamed by a passing doubt.
+its index while no source names another, so that no series loses its name by a passing doubt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,9 +120,13 @@ class _Claims:
             for prefix in prefixes:
                 index = index_of.get(workload_interface(prefix, pod.namespace, pod.pod))
                 self._claim(self._by_name, index, pod, leads_to)
-            for address in pod.addresses:
-                if address in leads_to:
-                    self._by_route[leads_to[address]] = (pod.namespace, pod.pod)
+        for address, claimants in _by_address(cluster).items():
+            if (index := leads_to.get(address)) is None:
+                continue
+            if len(claimants) == 1:
+                self._by_route[index] = claimants.pop()
+            else:  # one of them is on its way out, and which is not said
+                self.disputed.add(index)
 
     def pod_of(self, ifindex: int, *, workload: bool) -> tuple[str, str] | None:
         """The pod behind an interface, None where no source names one."""
@@ -154,6 +158,14 @@ class _Claims:
         claims[ifindex] = identity
         if any(leads_to.get(address, ifindex) != ifindex for address in pod.addresses):
             self.disputed.add(ifindex)
+
+
+def _by_address(pods: Iterable[ClusterPod]) -> dict[str, set[tuple[str, str]]]:
+    found: dict[str, set[tuple[str, str]]] = {}
+    for pod in pods:
+        for address in pod.addresses:
+            found.setdefault(address, set()).add((pod.namespace, pod.pod))
+    return found
 
 
 def _names(links: Sequence[Link], states: Sequence[InterfaceState]) -> dict[int, str]:

@@ -99,6 +99,7 @@ class LivePods:
         server: PodsServer | None = None
         while not self._closed.is_set():
             wait = 0.0
+            start = time.monotonic()
             self._heard = False
             try:
                 server = server or self._connect()
@@ -115,7 +116,10 @@ class LivePods:
                 log.exception("following the node's pods met an unforeseen error")
                 self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
                 self._version, wait = "", pause
-            pause = _FIRST_PAUSE if self._heard else min(2 * pause, _LONGEST_PAUSE)
+            # By its length, and not by what was said: a server that says one thing and ends would be asked for ever.
+            short = time.monotonic() - start < _AT_ONCE
+            wait = max(wait, pause) if short else wait
+            pause = min(2 * pause, _LONGEST_PAUSE) if short else _FIRST_PAUSE
             # Not all nodes at once, when the API server comes back.
             self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
         if server:

@@ -1,11 +1,14 @@
 """`kubectl calico-bpf COMMAND POD` prints what the exporter's command prints on the pod's node, and ends as it ends."""
 
+import json
 import os
 import pty
 import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,12 @@ from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS, ROOT, TOOLS
 from tests.web.api_server import Answer, refusal
 
+LOGIN = """#!/bin/sh
+echo 'open https://login.example' >&2
+printf 'your code? ' >&2
+read code
+echo '{"apiVersion": "'$2'", "kind": "ExecCredential", "status": {"token": "'$1'"}}'
+"""
 HERE = RECORDINGS / "02-ingress-deny.after.tar.xz"
 
 
@@ -87,6 +96,7 @@ def test_the_pod_is_asked_on_its_own_node(recorded, kubectl, cluster):
             "pod default/one is on no node yet: 0/3 nodes are available: 3 Insufficient cpu.",
         ),
         (pod("one", None, conditions=None), "pod default/one is on no node yet: it waits for the scheduler"),
+        (pod("one", phase="Pending"), "pod default/one is on node n1 and has no interface yet: Pending"),
         (
             pod("one", network=True),
             "pod default/one is in the network of its node (hostNetwork) and has no interface of its own; "  # noqa: ISC004
@@ -236,6 +246,50 @@ def test_wrong_usage_is_known_before_the_cluster_is_asked(kubectl, api, words):
     assert [] == api.seen
 
 
+@pytest.mark.parametrize("flag", ["--watch", "--diff"])
+def test_a_flag_that_takes_the_pod_for_its_time_says_how_it_is_written(kubectl, recorded, cluster, flag):
+    recorded()
+    done = kubectl("counters", flag, "server", "-n", "ns-b")
+    assert 2 == done.returncode
+    assert f"write {flag}=10s, or the pod before {flag}" in done.stderr
+    assert [] == cluster.ran
+
+
+def test_a_namespace_says_nothing_of_a_whole_node(kubectl, recorded):
+    recorded()
+    assert (2, True) == (
+        (done := kubectl("counters", "--node", "n1", "-n", "ns-b")).returncode,
+        "--node is about every namespace" in done.stderr,
+    )
+
+
+def test_what_a_login_says_is_seen_while_it_waits(recorded, environment, tmp_path):
+    recorded()
+    login = tmp_path / "login"
+    login.write_text(LOGIN)
+    login.chmod(0o755)
+    file = Path(environment["KUBECONFIG"])
+    config = json.loads(file.read_text())
+    token = config["users"][0]["user"]["token"]
+    version = "client.authentication.k8s.io/v1"
+    program = {"apiVersion": version, "command": str(login), "args": [token, version], "interactiveMode": "Always"}
+    config["users"][0]["user"] = {"exec": program}
+    file.write_text(json.dumps(config))
+    words = ["kubectl", "calico-bpf", "check", "ns-b/server"]
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvpe(words[0], words, environment)
+    said, answered = b"", 0
+    with suppress(OSError):  # how a terminal ends on Linux
+        while piece := os.read(terminal, 4096):
+            said += piece
+            while answered < said.count(b"your code? "):  # kubectl keeps no answer from one call to the next
+                answered += os.write(terminal, b"1\n") // 2
+    os.waitpid(pid, 0)
+    assert b"open https://login.example\r\nyour code? " in said
+    assert b"pod ns-b/server is on node" in said
+
+
 @pytest.mark.parametrize("name", ["", "a/b/c", "/one", "one/", "\x1b[2J"])
 def test_what_is_no_pod_s_name_is_not_asked_for(kubectl, recorded, name):
     recorded()
@@ -266,7 +320,7 @@ def test_flags_for_kubectl_reach_each_call_of_it(recorded, kubectl, api, environ
     assert {"bob"} == {one.headers.get("impersonate-user") for one in pods}
     assert {"Bearer another"} == {one.headers.get("authorization") for one in pods}
     unknown = kubectl("check", "ns-b/server", "--context", "nosuch")
-    assert (1, 'Error: error: context "nosuch" does not exist\n') == (unknown.returncode, unknown.stderr)
+    assert (1, 'Error: context "nosuch" does not exist\n') == (unknown.returncode, unknown.stderr)
 
 
 TERMINAL = """

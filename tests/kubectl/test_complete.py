@@ -1,6 +1,8 @@
 """In kubectl itself, Tab completes pods, namespaces, nodes, contexts, commands and flags; an error is no candidate."""
 
+import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,18 @@ def complete(environment):
 def test_what_could_come_next_is_offered(recorded, complete, words, expected):
     recorded().pods += [pod("one", "n2"), pod("other", "n1")]
     assert (expected, ":4") == complete(*words)
+
+
+def test_contexts_keep_their_slashes_and_spaces_and_one_pod_is_enough(recorded, complete, environment):
+    recorded()
+    file = Path(environment["KUBECONFIG"])
+    config = json.loads(file.read_text())
+    (only,) = config["contexts"]
+    config["contexts"] += [{**only, "name": name} for name in ("arn:aws:eks:x:cluster/prod", "with space")]
+    file.write_text(json.dumps(config))
+    assert (["arn:aws:eks:x:cluster/prod", "test", "with space"], ":4") == complete("top", "--context", "")
+    assert ["arn:aws:eks:x:cluster/prod"] == complete("top", "--context", "arn")[0]
+    assert [] == complete("counters", "one", "")[0]
 
 
 def test_files_are_offered_where_a_file_is_meant(complete):

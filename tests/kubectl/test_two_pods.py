@@ -141,7 +141,15 @@ def test_a_side_that_cannot_be_read_is_one_sentence(both, kubectl, output, error
     cluster = both("02-ingress-deny", "ns-c/plain", "ns-b/server")
     cluster.runs(exporter("n2"), [sys.executable, "-c", PRINT.format(output, errors, code)])
     done = kubectl("why", "ns-c/plain", "--to", "ns-b/server")
-    assert (1, "", f"Error: {sentence}") == (done.returncode, done.stdout, done.stderr.splitlines()[-1])
+    assert (1, f"Error: {sentence}") == (done.returncode, done.stderr.splitlines()[-1])
+    # What the other side said is not lost, unless both were read and one makes no sense.
+    assert (sentence == ODD and output != "[]") == (done.stdout == "")
+
+
+def test_a_pod_is_not_watched_twice(both, kubectl):
+    both("02-ingress-deny", "ns-c/plain", "ns-b/server")
+    done = kubectl("why", "ns-c/plain", "--to", "plain", "-n", "ns-c")
+    assert (2, True) == (done.returncode, "--to names another pod than POD" in done.stderr)
 
 
 def test_names_from_the_cluster_move_no_cursor(both, kubectl):

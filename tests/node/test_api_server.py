@@ -162,7 +162,8 @@ NO_OBJECT = "something that is no object"
         (Answer(200, b"[" * 100_000), NO_OBJECT),
         (Answer(200, b"1" * 10_000), NO_OBJECT),
         (Answer(200, b"x" * 10_000_000), "more than 1 MiB"),
-        (Answer(500, b"x" * 10_000_000), "more than 1 MiB"),
+        (Answer(500, b"x" * 10_000_000), "with 500"),
+        (Answer(401, b"x" * 10_000_000), "credentials (401)"),
         (Answer(200, b"no gzip", {"Content-Encoding": "gzip"}), ""),
         (Answer(200, gzip.compress(gzip.compress(b"5")), {"Content-Encoding": ", ".join(["gzip"] * 100)}), ""),
         (Answer(101, b"", {"Upgrade": "h2c", "Connection": "Upgrade"}), "did not answer"),
@@ -203,7 +204,7 @@ def test_an_answer_that_does_not_end_is_not_waited_for(fake, connect, hasty, tmp
     api = connect({"tokenFile": str(tmp_path / "token")})
     assert works(api)
     fake.answers[TOKEN_REVIEWS] = answer
-    assert re.search("did not answer|was not whole", refused(api, seconds=3.5))
+    assert re.search("did not answer|was not whole|with 500|\\(401\\)", refused(api, seconds=3.5))
     fake.answers.clear()
     assert works(api)
 

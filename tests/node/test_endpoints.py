@@ -248,6 +248,16 @@ def test_where_interfaces_are_named_after_pods_a_route_alone_names_nobody():
     assert 0 == joined.mismatches
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_address_that_two_pods_claim_names_neither_and_keeps_who_was_known(turn):
+    gone, new = (ClusterPod("d", name, ("10.0.0.1",)) for name in ("gone", "new"))
+    facts = {"links": [(7, "eni123")], "routes": [("10.0.0.1", 7)], "prefixes": ("eni",)}
+    joined = join(**facts, cluster=[gone, new][::turn])
+    assert ({}, 1) == (pods(joined), joined.mismatches)
+    known = join(**facts, cluster=[gone]).identities
+    assert {7: ("d", "gone")} == pods(join(**facts, cluster=[gone, new][::turn], remembered=known))
+
+
 def test_a_route_through_the_hosts_own_interface_names_nobody():
     assert {} == pods(join([(2, "eth0")], [("10.65.0.3", 2)], cluster=[WEB]))
 

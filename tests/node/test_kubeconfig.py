@@ -20,6 +20,10 @@ WHOLE = {
 }
 
 
+def with_cluster(more):
+    return {"clusters": [{"name": "fake", "cluster": {"server": "https://127.0.0.1:1", **more}}]}
+
+
 def refused(file):
     """Why this file cannot be used."""
     with pytest.raises(ApiServerError) as caught:
@@ -52,15 +56,17 @@ SHAPE = "it does not have the shape of a kubeconfig"
         (b"users: [{user: {token: own-token: }}]", "line 1"),
         (b'users: [{user: {token: "own-token}}]', "line 1"),
         (b"{}", "'clusters'"),
-        ({"current-context": None}, "No current context"),
+        ({"current-context": None}, "it has no current-context"),
         ({"current-context": "other"}, "Context 'other' not found"),
         ({"contexts": []}, "Context 'test' not found"),
-        ({"contexts": [{"name": "test", "context": {"cluster": "fake"}}]}, ""),
+        ({"contexts": [{"name": "test", "context": {"cluster": "fake"}}]}, "context test names no user"),
         ({"contexts": [{"name": "test", "context": {"user": "me"}}]}, "required field `cluster`"),
         ({"clusters": []}, "'fake'"),
         ({"clusters": None}, SHAPE),
         ({"clusters": [{"name": "fake", "cluster": {"server": 5}}]}, "Expected `str`, got `int`"),
         ({"clusters": [{"name": "fake", "cluster": {"server": "https://[::1"}}]}, ""),
+        (with_cluster({"proxy-url": "http://127.0.0.1:1"}), "a proxy-url, which this program cannot heed"),
+        (with_cluster({"tls-server-name": "api"}), "a tls-server-name, which this program cannot heed"),
         ({"users": []}, "'me'"),
         ({"users": None}, SHAPE),
         ({"users": [{"name": "me", "user": {"auth-provider": {"name": "gcp"}}}]}, "auth-provider not supported"),
@@ -103,6 +109,13 @@ def test_a_certificate_of_ones_own_that_is_not_there_is_named(tmp_path, gone):
     user = {"client-certificate": "me.crt", "client-key": "me.key"}
     (tmp_path / "config").write_text(json.dumps({**WHOLE, "users": [{"name": "me", "user": user}]}))
     assert f"No such file or directory: '{tmp_path}/{gone}'" in refused(tmp_path / "config")
+
+
+def test_a_token_file_is_looked_for_beside_the_kubeconfig_and_named_when_it_is_not_there(tmp_path):
+    user = {"tokenFile": "own-token"}
+    (tmp_path / "config").write_text(json.dumps({**WHOLE, "users": [{"name": "me", "user": user}]}))
+    with pytest.raises(ApiServerError, match=f"the token {tmp_path}/own-token cannot be read: No such file"):
+        ApiServer(tmp_path / "config").create("/api", {})
 
 
 def test_a_kubeconfig_starts_no_program(tmp_path):

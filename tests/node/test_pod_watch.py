@@ -187,11 +187,18 @@ def test_one_pod_that_cannot_be_read_does_not_hide_the_others(cluster, live):
     assert 1 == len(cluster.lists)
 
 
-def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster, live, monkeypatch):
+BOOKMARK = event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "77"}})
+GONE = event("ERROR", {"kind": "Status", "code": 410})
+
+
+@pytest.mark.parametrize(
+    "said", [[None], [BOOKMARK, None], [BOOKMARK, GONE, None], [BOOKMARK, b"<html>\n", None]], ids=range(4)
+)
+def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster, live, monkeypatch, said):
     monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.1)
     monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 10)
-    for _ in range(1000):
-        cluster.said.put(None)
+    for one in said * 1000:
+        cluster.said.put(one)
     live()
     time.sleep(1.5)
     assert 2 <= len(cluster.watches) < 8

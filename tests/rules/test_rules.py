@@ -150,8 +150,8 @@ def commands(text):
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
 def test_the_commands_of_a_page_are_commands_that_there_are(page):
     for program, (name, *words) in commands(page.read_text()):
-        command = program.get_command(click.Context(program), name)
-        command.make_context(name, words)  # raises what the program would say
+        whole = click.Context(program, **program.context_settings)
+        program.get_command(whole, name).make_context(name, words, parent=whole)  # raises what the program would say
 
 
 def test_the_table_of_alerts_is_of_the_alerts():
