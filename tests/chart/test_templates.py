@@ -334,6 +334,17 @@ def test_a_new_layout_file_restarts_the_pods_and_is_where_the_flag_says():
     assert "/etc/calico-bpf-exporter/layout" in [mount["mountPath"] for mount in found["volumeMounts"]]
 
 
+def test_each_dashboard_is_a_config_map_that_grafanas_sidecar_finds_with_the_very_file():
+    maps = [each for each in render("operator-values") if each["kind"] == "ConfigMap"]
+    files = sorted((CHART / "files/dashboards").glob("*.json"))
+    assert 4 == len(files)
+    for each, file in zip(maps, files, strict=True):
+        assert {f"calico-bpf-exporter-{file.name}": file.read_text()} == each["data"]
+        assert "1" == each["metadata"]["labels"]["grafana_dashboard"]
+        assert "Calico" == each["metadata"]["annotations"]["k8s-sidecar-target-directory"]
+    assert "ConfigMap" not in kinds(render())
+
+
 @pytest.mark.parametrize(
     ("values", "said", "unsaid"),
     [

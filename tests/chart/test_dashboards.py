@@ -1,0 +1,419 @@
+"""The dashboards: the rules of grafana/dashboard-linter as laws, and every query asked of a real Prometheus.
+
+That Prometheus scrapes a real exporter on the demo node, under traffic, with drops and broken endpoints.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import combinations
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import yaml
+
+from exporter.calico.hooks import TC_EGRESS
+from exporter.demo.namespace import enter_namespace
+from exporter.demo.node import Node
+from exporter.demo.plan import BLACKHOLE, CART, FRONTEND, PROBE
+from exporter.demo.policy_files import policy_files
+from exporter.metrics import counters, endpoints, itself, maps, nic, rules
+from exporter.metrics.family import Family
+from tests.chart.dashboards import DASHBOARDS, FOLDER, filled_in, links, panels, queries, used_variables, variables
+from tests.chart.helm import ROOT
+from tests.kernel.conftest import give_up, machine  # noqa: F401  a fixture for the one node here
+from tests.kernel.machine import Serving, run
+from tests.kernel.pinned import u32
+from tests.node.pod_server import PodServer
+from tests.web.authority import Authority
+
+PROMETHEUS = ROOT / ".tools" / "bin" / "prometheus"
+FAMILIES = {
+    value.name
+    for module in (counters, endpoints, itself, maps, nic, rules)
+    for value in vars(module).values()
+    if isinstance(value, Family)
+}
+# Of Prometheus itself and of its client library: other jobs have them too.
+COMMON = {"up", "scrape_duration_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+QUERIES = queries()
+each_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
+each_query = pytest.mark.parametrize("query", QUERIES, ids=str)
+each_panel = pytest.mark.parametrize(
+    ("name", "panel"),
+    [(name, panel) for name in DASHBOARDS for panel in panels(name)],
+    ids=lambda one: one if isinstance(one, str) else one["title"],
+)
+TEMPLATED = {"type": "prometheus", "uid": "${datasource}"}
+UNITS = {"short", "pps", "cps", "s", "Bps", "bytes", "percentunit", "reqps", "bool_yes_no"}
+
+
+def test_the_dashboards_are_those_that_alerts_link_to():
+    expected = {name: f"calico-bpf-exporter-{name}" for name in ("overview", "pod", "node", "rules")}
+    assert expected == {name: one["uid"] for name, one in DASHBOARDS.items()}
+
+
+@each_dashboard
+def test_a_dashboard_is_fixed_found_by_its_tag_and_leads_to_the_others(name):
+    one = DASHBOARDS[name]
+    assert (False, "utc", "1m", ["calico-bpf-exporter"]) == (
+        one["editable"], one["timezone"], one["refresh"], one["tags"]
+    )  # fmt: skip
+    assert one["title"].startswith("Calico eBPF / ")
+    assert one["schemaVersion"] >= 39
+    (link,) = one["links"]
+    assert ("dashboards", True, True, True) == (
+        link["type"], link["asDropdown"], link["includeVars"], link["keepTime"]
+    )  # fmt: skip
+    assert one["tags"] == link["tags"]
+
+
+@each_dashboard
+def test_a_dashboard_is_written_as_a_person_reads_it(name):
+    text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    assert json.dumps(DASHBOARDS[name], indent=2, ensure_ascii=False) + "\n" == text
+
+
+@each_dashboard
+def test_panels_lie_beside_each_other(name):
+    everything = DASHBOARDS[name]["panels"]
+    assert len(everything) == len({panel["id"] for panel in everything})
+    places = [panel["gridPos"] for panel in everything]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    for one, other in combinations(places, 2):
+        apart = [one[at] + one[size] <= other[at] or other[at] + other[size] <= one[at] for at, size in ("xw", "yh")]
+        assert any(apart), (one, other)
+
+
+@each_dashboard
+def test_variables_are_asked_of_the_chosen_source_again_when_the_time_changes(name):
+    found = variables(name)
+    source, job, cluster = found["datasource"], found["job"], found["cluster"]
+    assert ("datasource", "prometheus", "Data source") == (source["type"], source["query"], source["label"])
+    assert ("Job", True, True, ".+") == (job["label"], job["multi"], job["includeAll"], job["allValue"])
+    assert (True, True, ".*") == (cluster["multi"], cluster["includeAll"], cluster["allValue"])
+    asked = [one for one in found.values() if one["name"] != "datasource"]
+    assert {("query", 2)} == {(one["type"], one["refresh"]) for one in asked}
+    assert [TEMPLATED] * len(asked) == [one["datasource"] for one in asked]
+    assert all(re.fullmatch(r"label_values\(calico_bpf_\w+(\{[^}]*\})?, \w+\)", one["query"]) for one in asked)
+
+
+@each_dashboard
+def test_every_variable_narrows_something_and_those_of_its_query_stand_before_it(name):
+    known = ["datasource"]
+    for variable in list(variables(name).values())[1:]:
+        assert used_variables(variable["query"]) <= set(known)
+        known.append(variable["name"])
+    used = set().union(*(used_variables(query.expr) for query in QUERIES if query.dashboard == name))
+    assert {*known, "__rate_interval", "__range"} == {*used, "datasource"}
+
+
+@each_panel
+def test_a_panel_says_what_it_shows_in_which_unit_and_what_nothing_means(name, panel):
+    assert panel["title"]
+    assert re.search(r"\.$", panel["description"])
+    defaults = panel["fieldConfig"]["defaults"]
+    overridden = [one for override in panel["fieldConfig"]["overrides"] for one in override["properties"]]
+    assert {defaults["unit"], *(one["value"] for one in overridden if one["id"] == "unit")} <= UNITS
+    assert defaults["noValue"]
+    assert panel["targets"]
+    assert [TEMPLATED] * len(panel["targets"]) == [target["datasource"] for target in panel["targets"]]
+    assert TEMPLATED == panel["datasource"]
+
+
+@each_query
+def test_a_query_asks_for_families_that_there_are(query):
+    assert query.selectors
+    assert {one.metric for one in query.selectors} <= FAMILIES | COMMON
+    assert query.bare_words <= {"and", "bool"}  # a metric without any matcher would be one
+
+
+@each_query
+def test_every_selector_has_the_chosen_jobs_clusters_and_nodes(query):
+    node = 'node=~"$node"' if variables(query.dashboard)["node"]["multi"] else 'node="$node"'
+    for one in query.selectors:
+        wanted = {'job=~"$job"', 'cluster=~"$cluster"', node}
+        if (one.function, one.metric) == ("present_over_time", "calico_bpf_exporter_build_info"):
+            wanted.remove(node)  # which jobs are this exporter's: a node that is down all day must not be left out
+        assert wanted <= one.matchers
+
+
+@each_query
+def test_a_variable_of_one_value_is_matched_as_it_is_and_one_of_many_as_an_expression(query):
+    found = variables(query.dashboard)
+    for matcher in set().union(*(one.matchers for one in query.selectors)):
+        for name in used_variables(matcher):
+            assert matcher == (f'{name}=~"${name}"' if found[name]["multi"] else f'{name}="${name}"')
+
+
+@each_query
+def test_counters_are_read_as_rates_within_the_interval_or_as_increases_within_the_range(query):
+    for one in query.selectors:
+        if one.metric.endswith("_total"):
+            allowed = {("rate", "$__rate_interval"), ("increase", "$__range"), ("increase", "$__rate_interval")}
+            assert (one.function, one.range) in allowed
+        elif one.range:
+            assert "present_over_time" == one.function
+
+
+@each_query
+def test_what_other_jobs_have_too_is_taken_of_this_exporters_jobs_alone(query):
+    if {one.metric for one in query.selectors} & COMMON:
+        assert "and on (cluster, job) max by (cluster, job) (present_over_time(calico_bpf_exporter_build" in query.expr
+
+
+@each_query
+def test_no_query_claims_more_than_the_counters_say(query):
+    asked = [one.metric for one in query.selectors]
+    if "/" in query.expr:  # dropped or accepted of what came in is no share: packets and flows, and packets unseen
+        assert ["calico_bpf_map_entries", "calico_bpf_map_max_entries"] == asked
+    for one in query.selectors:
+        if one.metric == "calico_bpf_policy_rule_hits_total":  # packets where it denies, flows where it allows
+            assert any(matcher.startswith("action=") for matcher in one.matchers) or "action" in query.groupings[0]
+            assert not {"namespace", "pod", "interface"} & set().union(*query.groupings)
+        if one.function == "rate" and "process" not in one.metric and "exporter" not in one.metric:
+            flows = "flows" in one.metric or 'action="allow"' in one.matchers
+            octets = "bytes" in one.metric
+            assert ("cps" if flows else "Bps" if octets else "pps") == query.unit
+
+
+def test_what_is_shown_of_a_pod_says_what_is_not_the_pods_alone():
+    said = {panel["title"]: panel["description"] for panel in panels("pod")}
+    for query in QUERIES:
+        metrics = {one.metric for one in query.selectors}
+        if query.dashboard == "pod" and "calico_bpf_policy_rule_hits_total" in metrics:
+            assert "other pods' packets are in it" in said[query.panel]
+        if query.dashboard == "pod" and any(one.startswith("calico_bpf_interface_") for one in metrics):
+            assert "off by default" in said[query.panel]
+    for title, description in said.items():
+        assert "drops by reason" not in title or "lower bound" in description
+        assert "accepted" not in title or "not packets" in description
+
+
+@each_panel
+def test_a_link_leads_to_a_dashboard_with_what_that_one_asks_for(name, panel):
+    for column, link in links(panel):
+        columns = set().union(*(query.groupings[0] for query in QUERIES if (name, panel["title"]) == (query.dashboard, query.panel) and query.groupings))  # fmt: skip  # noqa: E501
+        columns |= {"namespace", "pod", "interface"} if "roblems" in panel["title"] else set()
+        fields = set(re.findall(r"\$\{__(?:data\.fields|field\.labels)\.(\w+)\}", link["title"] + link["url"]))
+        assert fields | {column} - {""} <= columns
+        if link["url"].startswith("https://"):
+            page = re.fullmatch(r"https://github\.com/[^#]*/blob/main/([^#]+)#\$\{.*\}", link["url"])[1]
+            assert (ROOT / page).exists()
+            continue
+        assert re.match(r"/d/calico-bpf-exporter-(\w+)\?", link["url"])
+        other = urlsplit(link["url"]).path.rpartition("-")[2]
+        passed = {key.removeprefix("var-") for key, _ in parse_qsl(link["url"].partition("?")[2])}
+        passed |= set(re.findall(r"\$\{(\w+):queryparam\}", link["url"]))
+        assert {"datasource", "cluster", "job"} <= passed <= set(variables(other))
+        assert "${__url_time_range}" in link["url"]
+
+
+def test_the_overview_leads_to_pods_nodes_and_rules():
+    to = {link["url"].partition("?")[0] for panel in panels("overview") for _, link in links(panel)}
+    assert {f"/d/calico-bpf-exporter-{name}" for name in ("pod", "node", "rules")} <= to
+
+
+def test_the_linters_rules_are_left_out_for_a_reason_and_only_for_the_instance():
+    left_out = yaml.safe_load((FOLDER / ".lint").read_text(encoding="utf-8"))["exclusions"]
+    assert {"template-instance-rule", "target-instance-rule"} == set(left_out)
+    assert all(one["reason"].endswith(".") for one in left_out.values())
+
+
+# --- asked of a real Prometheus
+
+JOB, CLUSTER, NODE = "calico-bpf-exporter", "test", "demo"
+LOST = replace(CART, namespace="ops", name="lost", number=9)  # everything is wrong with it
+SECONDS = 25
+ALL = {"namespace": ".*", "direction": ".*", "reason": ".+", "tier": ".*"}
+RANGES = {"__rate_interval": "20s", "__range": "20s"}
+CHOICES = {
+    "all": {"job": ".+", "cluster": ".*", "node": ".*", "node=": NODE},
+    "chosen": {"job": JOB, "cluster": CLUSTER, "node": NODE, "node=": NODE},
+    "without the labels": {"job": "bare", "cluster": ".*", "node": ".*", "node=": ""},
+}
+PODS = (FRONTEND, LOST)
+# Queries without an answer there, each with its reason.
+UNANSWERED = {}
+
+
+def values_of(dashboard, choice, pod):
+    """The values of the variables as Grafana would put them in: one of a single value has no All."""
+    values = {**ALL, **RANGES, **CHOICES[choice]}
+    single = {name for name, one in variables(dashboard).items() if not one["multi"]}
+    values |= {"node": values["node="]} if "node" in single else {}
+    return values | {"pod": pod.name} | ({"namespace": pod.namespace} if "namespace" in single else {})
+
+
+class Asked:
+    """The Prometheus inside the node's namespace; all is asked of the moment at which the traffic ended."""
+
+    def __init__(self, node):
+        self.inside, self.moment = ("ip", "netns", "exec", node.namespace), None
+
+    def __call__(self, path, **question):
+        words = [word for key, value in question.items() for word in ("--data-urlencode", f"{key}={value}")]
+        done = run(*self.inside, "curl", "-s", "-G", *words, f"http://127.0.0.1:9090/api/v1/{path}", check=False)
+        answer = json.loads(done.stdout or '{"status": "not up", "data": null}')
+        assert answer["status"] in ("success", "not up"), answer
+        return answer["data"]
+
+    def query(self, expr):
+        """The series of an answer: labels and value."""
+        result = self("query", query=expr, time=self.moment)["result"]
+        return [(one["metric"], float(one["value"][1])) for one in result]
+
+
+@pytest.fixture(scope="module")
+def prometheus(request, tmp_path_factory):
+    request.getfixturevalue("machine")
+    if not PROMETHEUS.exists():
+        give_up("Prometheus is not here: `make setup` as root brings it")
+    folder = tmp_path_factory.mktemp("dashboards")
+    with ExitStack() as cleanup:
+        node = Node(f"g{os.getpid()}", folder / "demo")
+        cleanup.callback(node.close)
+        node.build()
+        lose(node)
+        inside = ("ip", "netns", "exec", node.namespace)
+        names = cleanup.enter_context(api_server(node, folder))
+        where = (node.bpf.path, node.run_dir, folder / "serve.log")
+        serving = Serving(*where, prefix=inside, more=["--collector.nic", *names])
+        cleanup.callback(serving.end)
+        cleanup.enter_context(running(inside, folder, serving.port))
+        node.send_forever()
+        ask = Asked(node)
+        wait_under_traffic(node, ask)
+        yield ask
+
+
+def lose(node):
+    """Adds a pod whose interface lacks counters, IPv6 programs and a policy file."""
+    node.add_pod(LOST)
+    index = node.ifindex(LOST.interface)
+    node.bpf.delete("tc/globals", "cali_counters6", u32(index, TC_EGRESS))
+    node.bpf.write_interface(index, LOST.interface, 0x1 | 0x2)  # a workload, ready for IPv4
+    (node.run_dir / "bpf" / "policy" / min(name for name in policy_files(LOST) if "v4" in name)).unlink()
+
+
+@contextmanager
+def api_server(node, folder):
+    """An API server in the node's namespace that knows no pods; the flags by which the exporter finds it."""
+    with ThreadPoolExecutor(1, initializer=enter_namespace, initargs=(node.namespace,)) as thread:
+        server = thread.submit(PodServer, Authority(folder)).result()
+        try:
+            yield ["--kubernetes.kubeconfig", server.kubeconfig(folder / "kubeconfig"), "--kubernetes.node", NODE]
+        finally:
+            server.over = True
+            server.stop()
+
+
+@contextmanager
+def running(inside, folder, port):
+    """Prometheus with the exporter as users scrape it, the exporter without labels of place, and a job of others."""
+    place = {"cluster": CLUSTER, "node": NODE}
+    exporter = {"targets": [f"127.0.0.1:{port}"]}
+    scrapes = [
+        {"job_name": JOB, "honor_labels": True, "static_configs": [{**exporter, "labels": place}]},
+        {"job_name": "bare", "honor_labels": True, "static_configs": [exporter]},
+        {"job_name": "other", "static_configs": [{"targets": ["127.0.0.1:9090", "127.0.0.1:9"], "labels": place}]},
+    ]
+    told = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": scrapes}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    words = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    command = [*inside, PROMETHEUS, *words, "--web.listen-address=127.0.0.1:9090"]
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_under_traffic(node, ask):
+    """Beside what its pods send: packets denied on their way into a pod, and some for nowhere from outside."""
+    outside = ("ip", "netns", "exec", f"{node.name}-world")
+    deadline, began = time.monotonic() + 60, None
+    while began is None or time.monotonic() < began + SECONDS:
+        assert time.monotonic() < deadline, "Prometheus does not come up"
+        node.send(PROBE, "udp", FRONTEND.ipv4, 7777, 3)
+        send = (node_python(), "-m", "exporter.demo.packets", "send", "udp", BLACKHOLE, 443, 2)
+        run(*outside, *send, cwd=ROOT)
+        if began is None and ask("query", query="up == 1"):
+            began = time.monotonic()
+        time.sleep(0.3)
+    ask.moment = time.time()
+
+
+def node_python():
+    return ROOT / ".venv" / "bin" / "python"
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("choice", CHOICES)
+@each_query
+def test_every_query_has_an_answer(prometheus, query, choice):
+    answers = [
+        one
+        for pod in PODS
+        for one in prometheus.query(filled_in(query.expr, values_of(query.dashboard, choice, pod)))
+    ]  # fmt: skip
+    assert bool(answers) != (str(query) in UNANSWERED), UNANSWERED.get(str(query))
+    assert [] == [labels for labels, _ in answers if labels.get("job") == "other"]
+    assert all(value == value and abs(value) != float("inf") for _, value in answers)  # noqa: PLR0124  no NaN
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("choice", CHOICES)
+@each_dashboard
+def test_every_variable_has_values(prometheus, name, choice):
+    values = values_of(name, choice, FRONTEND)
+    for variable in list(variables(name).values())[1:]:
+        selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]).groups()
+        found = prometheus(f"label/{label}/values", **{"match[]": filled_in(selector, values)})
+        absent = choice == "without the labels" and label in ("cluster", "node")
+        assert absent or found, (variable["name"], selector)
+        assert "other" not in found
+
+
+def named(dashboard, panel, ref="A"):
+    (query,) = (one for one in QUERIES if (dashboard, panel, ref) == (one.dashboard, one.panel, one.ref))
+    return query
+
+
+@pytest.mark.kernel
+def test_targets_of_other_jobs_are_not_counted_as_exporters_of_a_node(prometheus):
+    def value(panel):
+        ((_, found),) = prometheus.query(filled_in(named("overview", panel).expr, values_of("overview", "all", LOST)))
+        return found
+
+    assert 2 == prometheus.query('count(up{job="other"})')[0][1]
+    assert (2, 0) == (value("Nodes seen"), value("Nodes not seen"))  # one exporter, scraped by two jobs
+
+
+@pytest.mark.kernel
+def test_the_rules_beside_a_pod_are_those_that_can_have_denied_its_packets(prometheus):
+    query = named("pod", "Deny rules that moved within the time range")
+    answers = prometheus.query(filled_in(query.expr, values_of("pod", "chosen", FRONTEND)))
+    found = {(labels.get("policy", ""), labels["rule"], labels["direction"]) for labels, _ in answers}
+    # Its own two, and the default tier's end, where others' packets went on the same node.
+    own = {("security.gate", "0", "inbound"), ("security.gate", "0", "outbound")}
+    assert own <= found <= own | {("", "end_of_tier", "inbound")}
+    clean = prometheus.query(filled_in(query.expr, values_of("pod", "chosen", CART)))
+    assert [] == [labels for labels, _ in clean if labels["direction"] == "outbound"]
+
+
+@pytest.mark.kernel
+def test_the_rules_without_a_hit_are_those_that_nothing_met(prometheus):
+    answers = prometheus.query(
+        filled_in(named("rules", "Rules without a hit").expr, values_of("rules", "chosen", LOST))
+    )
+    found = {(labels["policy"], labels["rule"], labels["direction"]) for labels, _ in answers}
+    assert ("audit.watch", "0", "inbound") in found  # tcp 23, which nobody sends
+    assert not {("security.gate", "0", "inbound"), ("allow-db", "1", "inbound")} & found
