@@ -48,6 +48,11 @@ class Query:
         return [set(labels.split(", ")) for labels in _GROUPING.findall(self.expr)]
 
     @property
+    def kept(self):
+        """The labels of the answer: those of the first `by`, which is the outermost, and none without one."""
+        return self.groupings[0] if self.groupings else set()
+
+    @property
     def bare_words(self):
         """What is left of the query without selectors, groupings and strings, and is called by no bracket."""
         rest = re.sub(r'"[^"]*"', "", _GROUPING.sub("", _SELECTOR.sub("0", self.expr)))
