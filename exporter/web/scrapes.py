@@ -1,8 +1,8 @@
 """Scrapes that arrive together share one look at the node, made by one worker thread.
 
-A request joins the look in progress while it is still collecting, whatever collectors it asks for; once the first
-request of a look has what it wanted, new requests start a new one. A request whose time runs out is answered with the
-collectors that finished; the others have success 0.
+A request joins the look that waits for its turn, whatever collectors it asks for. One that has begun is joined by
+nobody: what it has read may be older than the request. A request whose time runs out is answered with the collectors
+that finished; the others have success 0.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ class Look:
         self._start = time.perf_counter()
 
     def collect(self, names: Collection[str]) -> None:
-        """Runs those of the named collectors that have not run yet in this look, then closes it to newcomers."""
+        """Closes the look to newcomers, and runs those of the named collectors that have not run yet in it."""
+        self.joinable = False
         for collector in self._collectors:
             if collector.name in names and collector.name not in self.results:
                 self.results[collector.name] = run_collector(collector, self._snapshot)
-        self.joinable = False
 
     def body(self, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
         """The response body for these collectors, rendered once for all who ask the same."""
