@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-all image lint type format chart-docs bench clean
+.PHONY: setup demo test test-image test-all image lint type format docs chart-docs bench clean
 
 setup: .venv/.done
 
@@ -28,7 +28,7 @@ test-image: setup
 	.ci/install-image-tools
 	$(BIN)/pytest -m image
 
-test-all: test test-image
+test-all: test test-image docs
 
 image:
 	.ci/build-image
@@ -44,6 +44,11 @@ type: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup
+	$(UV) sync -q --locked --all-extras --group docs --python $(PYTHON)
+	$(BIN)/python .ci/command-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
 
 chart-docs: setup
 	$(BIN)/python .ci/chart-docs

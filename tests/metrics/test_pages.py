@@ -1,0 +1,29 @@
+"""Pages that are made of the program say what it says, and every page of the site is in its contents."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_reference_of_commands_is_what_help_says():
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci/command-docs", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (0, "") == (done.returncode, done.stdout), done.stderr
+
+
+def test_every_page_is_in_the_contents_of_the_site_once():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"([\w/-]+\.md)$", text.partition("\nnav:")[2], re.MULTILINE)
+    assert sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")) == sorted(listed)
+    assert yaml.safe_load(text)["strict"] is True
+
+
+def test_the_site_fetches_nothing_from_elsewhere():
+    assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]["font"] is False
