@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-all image lint type format docs chart-docs bench clean
+.PHONY: setup demo test test-image test-all image chart lint type format docs chart-docs bench clean
 
 setup: .venv/.done
 
@@ -45,12 +45,20 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+chart: setup
+	$(TOOLS)/bin/helm lint --strict chart
+	$(TOOLS)/bin/helm package -d build chart
+
 docs: setup
 	$(UV) sync -q --locked --all-extras --group docs --python $(PYTHON)
 	$(BIN)/python .ci/command-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
 
-chart-docs: setup
+chart-chart: setup
+	$(TOOLS)/bin/helm lint --strict chart
+	$(TOOLS)/bin/helm package -d build chart
+
+docs: setup
 	$(BIN)/python .ci/chart-docs
 
 bench: setup
