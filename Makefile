@@ -54,11 +54,7 @@ docs: setup
 	$(BIN)/python .ci/command-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
 
-chart-chart: setup
-	$(TOOLS)/bin/helm lint --strict chart
-	$(TOOLS)/bin/helm package -d build chart
-
-docs: setup
+chart-docs: setup
 	$(BIN)/python .ci/chart-docs
 
 bench: setup

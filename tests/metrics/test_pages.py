@@ -27,3 +27,10 @@ def test_every_page_is_in_the_contents_of_the_site_once():
 
 def test_the_site_fetches_nothing_from_elsewhere():
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]["font"] is False
+
+
+def test_each_target_of_make_is_said_once_and_has_a_recipe():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (declared,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
+    assert sorted(declared.split()) == sorted(targets)
