@@ -172,8 +172,18 @@ labelLimit: {{ . }}
 {{- if or .Values.webConfig.content .Values.webConfig.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* Mounts and environment that the exporter and the test of the release share. */}}
+{{/* What is true of the node, for every command in the container: who runs one with kubectl exec has no flags of ours. */}}
 {{- define "exporter.environment" -}}
+- name: CALICO_BPF_EXPORTER_BPF_READER
+  value: {{ .Values.reader }}
+- name: CALICO_BPF_EXPORTER_CALICO_INTERFACE_PREFIX
+  value: {{ join " " .Values.calico.interfacePrefixes | quote }}
+{{- if .Values.calico.layoutFile }}
+- name: CALICO_BPF_EXPORTER_CALICO_LAYOUT_FILE
+  value: /etc/calico-bpf-exporter/layout/layout.yaml
+{{- end }}
+- name: CALICO_BPF_EXPORTER_KUBERNETES
+  value: {{ .Values.kubernetes.enabled | quote }}
 - name: NODE_NAME
   valueFrom:
     fieldRef:
@@ -192,19 +202,6 @@ labelLimit: {{ . }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
-{{- end }}
-{{- end }}
-
-{{- define "exporter.nodeFlags" -}}
-- --bpf.reader={{ .Values.reader }}
-{{- range .Values.calico.interfacePrefixes }}
-- --calico.interface-prefix={{ . }}
-{{- end }}
-{{- if .Values.calico.layoutFile }}
-- --calico.layout-file=/etc/calico-bpf-exporter/layout/layout.yaml
-{{- end }}
-{{- if not .Values.kubernetes.enabled }}
-- --no-kubernetes
 {{- end }}
 {{- end }}
 

@@ -51,26 +51,55 @@ def test_the_nodes_own_paths_may_be_elsewhere_and_the_programs_are_where_it_look
     assert ["/sys/fs/bpf", "/var/run/calico"] == [one["mountPath"] for one in container(objects)["volumeMounts"]]
 
 
+def environment(objects, pod="DaemonSet"):
+    return {each["name"]: each.get("value") for each in container(objects, pod)["env"]}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_the_program_takes_every_flag_that_the_chart_passes(case):
-    words = container(render(case))["args"]
+def test_the_program_takes_every_flag_and_variable_that_the_chart_passes(case, monkeypatch):
+    objects = render(case)
+    words = container(objects)["args"]
     assert "serve" == words[0]
+    for name, value in environment(objects).items():
+        if name.startswith("CALICO_BPF_EXPORTER_"):
+            monkeypatch.setenv(name, "/dev/null" if value.startswith("/etc/") else value)
     given = [word.replace("$(HOST_IP)", "192.0.2.1") for word in words[1:]]
     given = [f"{word.partition('=')[0]}=/dev/null" if word.startswith("--web.config.file") else word for word in given]
-    given = [f"{word.partition('=')[0]}=/dev/null" if word.startswith("--calico.layout") else word for word in given]
-    serve.make_context("serve", given, parent=click.Context(program, **program.context_settings))  # or raises
+    # It raises what the program would say.
+    serve.make_context("serve", given, parent=click.Context(program, **program.context_settings))
 
 
 def test_every_flag_that_a_value_stands_for_is_passed():
-    flags = {name for option in serve.params for name in (*option.opts, *option.secondary_opts)}
-    passed = {word.partition("=")[0] for case in CASES for word in container(render(case))["args"]}
+    flags = {name: option.envvar for option in serve.params for name in (*option.opts, *option.secondary_opts)}
+    passed, variables = set(), set()
+    for case in CASES:
+        objects = render(case)
+        passed |= {word.partition("=")[0] for word in container(objects)["args"]}
+        variables |= environment(objects).keys()
     # Left to extraArgs, or not for a cluster. `collector.disable-defaults` is said by each collector's own flag.
     left = {
-        *("--kubernetes", "--kubernetes.node", "--kubernetes.kubeconfig", "--bpf.fs", "--calico.run-dir"),
+        *("--kubernetes.node", "--kubernetes.kubeconfig", "--bpf.fs", "--calico.run-dir"),
         *("--collector.disable-defaults", "--web.timeout-offset", "--web.disable-exporter-metrics"),
         *("--no-collector.counters", "--no-collector.endpoints", "--no-collector.maps"),
     }
-    assert flags - left <= passed
+    assert {name for name, variable in flags.items() if variable not in variables} - left <= passed
+
+
+def test_what_is_true_of_the_node_reaches_every_command_and_not_serve_alone():
+    values = {
+        "calico": {"interfacePrefixes": ["cali", "eni"], "layoutFile": "a: 1"},
+        "kubernetes": {"enabled": False},
+        "reader": "bpftool",
+    }
+    expected = {
+        "BPF_READER": "bpftool",
+        "CALICO_INTERFACE_PREFIX": "cali eni",
+        "CALICO_LAYOUT_FILE": "/etc/calico-bpf-exporter/layout/layout.yaml",
+        "KUBERNETES": "false",
+    }
+    for pod in ("DaemonSet", "Pod"):
+        found = environment(render(values), pod)
+        assert {f"CALICO_BPF_EXPORTER_{name}": value for name, value in expected.items()}.items() <= found.items()
 
 
 def test_what_is_false_is_off():
@@ -86,7 +115,7 @@ def test_what_is_false_is_off():
     words = container(objects)["args"]
     expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic")}
     assert expected == {word for word in words if word.startswith("--no-collector")}
-    assert "--no-kubernetes" in words
+    assert "false" == environment(objects)["CALICO_BPF_EXPORTER_KUBERNETES"]
     pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]
     assert (False, "default") == (pod["automountServiceAccountToken"], pod["serviceAccountName"])
     assert one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["honorLabels"] is False
@@ -225,7 +254,7 @@ def test_without_the_api_server_there_is_no_role_and_authorization_alone_sees_no
 def test_where_kube_proxy_is_replaced_the_api_server_is_found():
     found = container(render())
     assert [{"configMapRef": {"name": "kubernetes-services-endpoint", "optional": True}}] == found["envFrom"]
-    names = {each["name"]: each.get("value") for each in container(render("authorization-values"))["env"]}
+    names = environment(render("authorization-values"))
     assert ("192.0.2.1", "6443") == (names["KUBERNETES_SERVICE_HOST"], names["KUBERNETES_SERVICE_PORT"])
     assert "envFrom" not in container(render("files-only-values"))
 
@@ -311,8 +340,7 @@ def test_the_kubectl_plugin_finds_the_pods_and_not_the_one_of_the_test():
 def test_the_test_of_a_release_is_its_own_check_with_the_same_rights():
     objects = render("closed-values")
     daemon, check = container(objects), container(objects, "Pod")
-    assert "check" == check["args"][0]
-    assert set(check["args"][1:]) <= set(daemon["args"])
+    assert ["check"] == check["args"]
     assert ["image", "securityContext", "env"] == [
         key for key in ("image", "securityContext", "env") if daemon[key] == check[key]
     ]
@@ -330,7 +358,6 @@ def test_a_new_layout_file_restarts_the_pods_and_is_where_the_flag_says():
     )
     assert first["checksum/layout"] != second["checksum/layout"]
     found = container(render("files-only-values"))
-    assert "--calico.layout-file=/etc/calico-bpf-exporter/layout/layout.yaml" in found["args"]
     assert "/etc/calico-bpf-exporter/layout" in [mount["mountPath"] for mount in found["volumeMounts"]]
 
 

@@ -76,7 +76,8 @@ class Container:
             for mount in self._asked["volumeMounts"]
         ]
         network = ("--network", f"ns:/run/netns/{self._node.namespace}")
-        return [*PODMAN, *network, *(f"--volume={mount}" for mount in mounts), *self._rights(), *more]
+        told = (f"--env={each['name']}={each['value']}" for each in self._asked["env"] if "value" in each)
+        return [*PODMAN, *network, *told, *(f"--volume={mount}" for mount in mounts), *self._rights(), *more]
 
     def _rights(self):
         context = self._asked["securityContext"]
