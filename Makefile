@@ -28,7 +28,8 @@ test-image: setup
 	.ci/install-image-tools
 	$(BIN)/pytest -m image
 
-test-all: test test-image docs
+# The whole suite near the end, so that its closing line is the last one; docs says nothing when all is well.
+test-all: test-image test docs
 
 image:
 	.ci/build-image
@@ -50,9 +51,9 @@ chart: setup
 	$(TOOLS)/bin/helm package -d build chart
 
 docs: setup
-	$(UV) sync -q --locked --all-extras --group docs --python $(PYTHON)
-	$(BIN)/python .ci/command-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
+	@$(UV) sync -q --locked --all-extras --group docs --python $(PYTHON)
+	@$(BIN)/python .ci/command-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
 
 chart-docs: setup
 	$(BIN)/python .ci/chart-docs
