@@ -41,8 +41,8 @@ def remedy_of_refusal() -> str:
         return "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, with the chart's securityProfile privileged"
     if not _holds(_SYS_ADMIN) and _status().get("Seccomp") == "2":
         # Default filters of runtimes before containerd 1.7 and moby 23 may know bpf(2) as CAP_SYS_ADMIN's alone.
-        return "the container runtime's seccomp filter does not know CAP_BPF; take the chart's securityProfile sysadmin"
-    return "rights it has, so SELinux, AppArmor or seccomp said no; take the chart's securityProfile privileged"
+        return "the container runtime's seccomp filter does not know CAP_BPF; take securityProfile sysadmin"
+    return "the rights are there, so SELinux, AppArmor or seccomp refused it; take securityProfile privileged"
 
 
 def remedy_of_modes() -> str:

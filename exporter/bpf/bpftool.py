@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -31,14 +31,10 @@ from exporter.privileges import remedy_of_refusal
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What bpftool says, and what it means here; checked in this order.
-_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], Callable[[], str]], ...] = (
-    (re.compile(r"No such file"), MapMissing, lambda: "does not exist"),
-    (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, lambda: "is not a pinned BPF map"),
-    (
-        re.compile(r"Operation not permitted|Permission denied"),
-        MapDenied,
-        lambda: f"may not be read: {remedy_of_refusal()}",
-    ),
+_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
+    (re.compile(r"No such file"), MapMissing, "does not exist"),
+    (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, "is not a pinned BPF map"),
+    (re.compile(r"Operation not permitted|Permission denied"), MapDenied, "may not be read"),
 )
 
 
@@ -126,7 +122,8 @@ def _complaint(subject: str, text: str) -> MapError:
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _COMPLAINTS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning()}")
+            remedy = f": {remedy_of_refusal()}" if kind is MapDenied else ""
+            return kind(f"{subject} {meaning}{remedy}")
     return MapError(f"bpftool could not read {subject}: {text}")
 
 
