@@ -12,7 +12,7 @@ from rich.live import Live
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
 from exporter.cli.counters_changes import Lately, changes_json, changes_lines, fitting_view, print_changes
-from exporter.cli.looks import NodeLooks, TimedLook, two_looks
+from exporter.cli.looks import NodeLooks, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
 from exporter.node import NodeError
@@ -20,6 +20,7 @@ from exporter.printable import printable
 from exporter.snapshot.by_endpoint import counters_by_endpoint
 from exporter.snapshot.changes import VANISHED, EndpointChange, compare_counters
 from exporter.snapshot.take import Snapshot
+from exporter.snapshot.timed import TimedLook
 
 
 def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:

@@ -3,36 +3,15 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.cli.node import open_source, settings_of, settled
 from exporter.cli.options import NodeOptions
-from exporter.node import NodeError
 from exporter.snapshot.take import Memory, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class TimedLook:
-    """A look whose counters have been read, and when: seconds on some clock, None where a bundle does not say.
-
-    `node` is the name of the node that a bundle was made on, where it says.
-    """
-
-    snapshot: Snapshot
-    at: float | None
-    node: str = ""
-
-    def seconds_since(self, earlier: "TimedLook") -> float | None:
-        """Seconds between two looks; None where they are not known or do not pass."""
-        if self.at is None or earlier.at is None or self.at <= earlier.at:
-            return None
-        return self.at - earlier.at
+from exporter.snapshot.timed import TimedLook, read_now
 
 
 class NodeLooks:
@@ -49,16 +28,16 @@ class NodeLooks:
 
     def now(self) -> TimedLook:
         """A look that knows the live counter map, if anything can tell."""
-        return _read(self.settled())
+        return read_now(self.settled())
 
     def after(self, seconds: float) -> TimedLook:
         """A look after this time. Ctrl-C brings it at once, and `stopped` says so."""
         try:
             time.sleep(seconds)
-            return _read(Snapshot(self._source, self._settings, self._memory))
+            return read_now(Snapshot(self._source, self._settings, self._memory))
         except KeyboardInterrupt:
             self.stopped = True
-        return _read(Snapshot(self._source, self._settings, self._memory))
+        return read_now(Snapshot(self._source, self._settings, self._memory))
 
 
 def two_looks(
@@ -84,19 +63,6 @@ def _bundles(options: NodeOptions, path: Path) -> tuple[TimedLook | None, TimedL
     if before and before.at is not None and after.at is not None and before.at > after.at:
         raise click.UsageError("the first bundle is the later one: give them in the order in which they were made")
     return before, after
-
-
-def _read(look: Snapshot) -> TimedLook:
-    # A look reads when it is asked: what is compared must be read now.
-    at = time.monotonic()
-    _ = look.counters
-    with suppress(MapError, LayoutError, NodeError):
-        _ = look.rule_hits
-    with suppress(MapError, LayoutError, NodeError):
-        _ = look.endpoints
-    with suppress(MapError, LayoutError, NodeError):
-        _ = look.rules
-    return TimedLook(look, at)
 
 
 def _look_at(options: NodeOptions, path: Path) -> TimedLook:
