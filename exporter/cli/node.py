@@ -58,6 +58,11 @@ def settled(source: NodeSource, settings: Settings, memory: Memory) -> Snapshot:
     return snapshot
 
 
+def node_name(options: NodeOptions) -> str:
+    """What the cluster calls this node: as the user said, else as the pod was told, else the host's name."""
+    return options.node or os.environ.get("NODE_NAME") or os.uname().nodename
+
+
 def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
     asked = options.kubernetes
     if asked is None:
@@ -66,8 +71,7 @@ def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
         return None
     from exporter.node.pod_watch import ListedPods, LivePods
 
-    node = options.node or os.environ.get("NODE_NAME") or os.uname().nodename
-    connect = partial(ApiServer, options.kubeconfig)
+    node, connect = node_name(options), partial(ApiServer, options.kubeconfig)
     return LivePods(connect, node) if follow else ListedPods(connect, node)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.node import open_source, settings_of
+from exporter.cli.node import node_name, open_source, settings_of
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
@@ -37,6 +37,7 @@ class ServeOptions:
     telemetry_path: str = "/metrics"
     max_requests: int = 40
     timeout_offset: float = 0.5
+    page: bool = True
     exporter_metrics: bool = True
     collectors: Sequence[str] = ON_BY_DEFAULT
     zeros: str = "core"
@@ -71,6 +72,7 @@ class ServeOptions:
     type=click.FloatRange(0),
     default=0.5,
 )
+@flag("web.page", "Serve a page about this node at /.", command="serve", switch=True, default=True)
 @flag("web.disable-exporter-metrics", "Leave out process_* and python_*.", command="serve", is_flag=True)
 @flag(
     "collector.counters.zeros",
@@ -118,6 +120,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         telemetry_path=web_telemetry_path,
         max_requests=given["web_max_requests"],
         timeout_offset=given["web_timeout_offset"],
+        page=given["web_page"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
         zeros=given["collector_counters_zeros"],
@@ -144,6 +147,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.metrics.scrape import make_collectors
     from exporter.snapshot.take import Snapshot
     from exporter.web.own import make_registry
+    from exporter.web.page import Page
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
@@ -156,7 +160,8 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         options.collectors, options.zeros, unattributed=options.unattributed, workloads=options.workloads
     )
     scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
-    routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset)
+    page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
+    routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     door = _door(routes, rejected, live, node, options)
     for listener in listeners:
         host, port = listener.getsockname()[:2]

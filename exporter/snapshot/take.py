@@ -245,6 +245,10 @@ class Snapshot:
             self._dumps[candidate.name] = self.source.map_dump(candidate.name)
         return self._dumps[candidate.name]
 
+    def forget_dumps(self) -> None:
+        """Lets go of the raw content of the maps, of every CPU: what was made of it stays."""
+        self._dumps.clear()
+
     def info(self, name: str) -> MapInfo:
         """The shape of the map pinned as `name`, asked once in this look."""
         if name not in self._infos:

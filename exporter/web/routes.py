@@ -4,18 +4,18 @@ Turns requests into responses; knows paths, parameters and headers of HTTP, and 
 """
 
 import asyncio
-import html
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
-from exporter import __version__
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
 from exporter.web.own import Rejected
-from exporter.web.scrapes import Scrapes
+from exporter.web.page import Page
+from exporter.web.scrapes import Scrapes, compressed_body
 
 _PROBE_SECONDS = 5
 
@@ -28,7 +28,8 @@ class BadRequest(Exception):
 class Routes:
     """The handler of all requests. `most` requests are worked on at once (0: no limit), others get a 503.
 
-    `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back.
+    `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back. Without a
+    `page` nothing is served at `/`.
     """
 
     scrapes: Scrapes
@@ -36,13 +37,14 @@ class Routes:
     telemetry_path: str = "/metrics"
     most: int = 40
     timeout_offset: float = 0.5
+    page: Page | None = None
     working: int = 0
 
     async def handle(self, request: Request) -> Response:
         """The response to one request."""
         serve = self._route(request.path)
         if serve is None:
-            return _sentence(HTTPStatus.NOT_FOUND, f"nothing is served here; metrics are at {self.telemetry_path}")
+            return self._nothing()
         if request.method not in ("GET", "HEAD"):
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),))
         return await serve(request)
@@ -60,22 +62,49 @@ class Routes:
             names = self._selected(request.query)
         except BadRequest as error:
             return _sentence(HTTPStatus.BAD_REQUEST, str(error))
-        if self.most and self.working >= self.most:
-            sentence = f"more than {self.most} scrapes at once; try again"
-            self.rejected.count("max_requests", request.client, sentence)
-            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
         text_format = negotiate(request.headers.get("accept", ""))
-        self.working += 1
-        try:
+        with self._at_work(request) as refused:
+            if refused:
+                return refused
             body, compressed = await self.scrapes.body(
                 names, text_format, compress=_accepts_gzip(request), seconds=self._timeout(request)
             )
-        finally:
-            self.working -= 1
         headers = [("Vary", "Accept, Accept-Encoding")]
         if compressed:
             headers.append(("Content-Encoding", "gzip"))
         return Response(HTTPStatus.OK, body, text_format.content_type, tuple(headers))
+
+    async def _page(self, request: Request) -> Response:
+        if self.page is None:
+            return self._nothing()
+        with self._at_work(request) as refused:
+            if refused:
+                return refused
+            try:
+                response = await self.page.answer(request.query)
+            except ValueError:
+                return _sentence(HTTPStatus.BAD_REQUEST, "too many parameters")
+        if not _accepts_gzip(request):
+            return replace(response, headers=(*response.headers, ("Vary", "Accept-Encoding")))
+        headers = (*response.headers, ("Vary", "Accept-Encoding"), ("Content-Encoding", "gzip"))
+        return replace(response, body=compressed_body(response.body), headers=headers)
+
+    def _nothing(self) -> Response:
+        return _sentence(HTTPStatus.NOT_FOUND, f"nothing is served here; metrics are at {self.telemetry_path}")
+
+    @contextmanager
+    def _at_work(self, request: Request) -> Iterator[Response | None]:
+        """Counts the request among those worked on, or gives the refusal of one too many."""
+        if self.most and self.working >= self.most:
+            sentence = f"more than {self.most} scrapes at once; try again"
+            self.rejected.count("max_requests", request.client, sentence)
+            yield _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
+            return
+        self.working += 1
+        try:
+            yield None
+        finally:
+            self.working -= 1
 
     def _selected(self, query: str) -> frozenset[str]:
         """The collectors that `collect[]` names, or all but those that `exclude[]` names, as node_exporter does it."""
@@ -119,19 +148,6 @@ class Routes:
             return Response(HTTPStatus.OK, b"ready\n")
         sentences = [f"{name}: {failure}" for name, failure in failures.items() if failure]
         return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(["not ready", *sentences, describe_privileges()]))
-
-    async def _page(self, request: Request) -> Response:
-        del request
-        path = html.escape(self.telemetry_path)
-        body = (
-            "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>calico-bpf-exporter</title>\n"
-            f"<h1>calico-bpf-exporter {html.escape(__version__)}</h1>\n"
-            "<p>Accepted and dropped packets of Calico's eBPF dataplane on this node, for Prometheus.</p>\n"
-            f'<ul><li><a href="{path}">metrics</a><li><a href="/healthz">health</a>'
-            '<li><a href="/readyz">readiness</a></ul>\n</html>\n'
-        )
-        headers = (("Content-Security-Policy", "default-src 'none'"), ("X-Frame-Options", "deny"))
-        return Response(HTTPStatus.OK, body.encode(), "text/html; charset=utf-8", headers)
 
 
 def _accepts_gzip(request: Request) -> bool:

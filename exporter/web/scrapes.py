@@ -10,6 +10,7 @@ import gzip
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
@@ -21,6 +22,8 @@ from exporter.web.hush import Hush
 from exporter.web.worker import Worker
 
 log = logging.getLogger("exporter.web")
+
+_T = TypeVar("_T")
 
 # The wire to a node's Prometheus is short, and the CPU is the pods'.
 _GZIP_LEVEL = 1
@@ -51,7 +54,7 @@ class Look:
         key = (names, text_format, compress)
         if key not in self._bodies:
             body = self._render(names, text_format)
-            self._bodies[key] = gzip.compress(body, _GZIP_LEVEL, mtime=0) if compress else body
+            self._bodies[key] = compressed_body(body) if compress else body
         return self._bodies[key]
 
     def unfinished_body(self, names: frozenset[str], text_format: TextFormat) -> bytes:
@@ -70,7 +73,10 @@ class Look:
 
 
 class Scrapes:
-    """Answers scrapes. `take` makes a snapshot; `collectors` are the enabled ones; `own` has the process's metrics."""
+    """Answers scrapes. `take` makes a snapshot; `collectors` are the enabled ones; `own` has the process's metrics.
+
+    `failures` are the collectors of earlier scrapes, each with its last failure's sentence, None for one that works.
+    """
 
     def __init__(self, take: Callable[[], Snapshot], collectors: Sequence[Collector], own: CollectorRegistry) -> None:
         self.names = frozenset(collector.name for collector in collectors)
@@ -81,7 +87,7 @@ class Scrapes:
         self._look: Look | None = None
         self._worker = Worker("collect")
         self._hush = Hush()
-        self._failures: dict[str, str | None] = {}
+        self.failures: dict[str, str | None] = {}
 
     async def body(
         self, names: frozenset[str], text_format: TextFormat, *, compress: bool, seconds: float | None
@@ -103,6 +109,10 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(look, self.names)))
         return {name: result.failure for name, result in look.results.items()}
 
+    async def ask(self, question: Callable[[Snapshot], _T]) -> _T:
+        """What `question` makes of a look of its own, in the worker's thread."""
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._take())))
+
     def _join(self) -> Look:
         look = self._look
         if look is None or not look.joinable:
@@ -118,9 +128,9 @@ class Scrapes:
         if self._look is look:
             self._look = None  # nobody joins it any more: between scrapes its maps and bodies are not kept
         for name, result in look.results.items():
-            if result.failure != self._failures.get(name):
+            if result.failure != self.failures.get(name):
                 self._report(result)
-                self._failures[name] = result.failure
+            self.failures[name] = result.failure
         self.ready = self.ready or any(result.failure is None for result in look.results.values())
 
     def _report(self, result: Collected) -> None:
@@ -129,6 +139,11 @@ class Scrapes:
             log.warning("collector %s failed: %s", result.name, result.failure)
         else:
             log.info("collector %s works again", result.name)
+
+
+def compressed_body(body: bytes) -> bytes:
+    """The body in gzip."""
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0)
 
 
 def own_text(own: CollectorRegistry, text_format: TextFormat) -> str:

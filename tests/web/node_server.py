@@ -24,6 +24,7 @@ from exporter.web.connection import Limits
 from exporter.web.door import Door
 from exporter.web.live_config import LiveConfig
 from exporter.web.own import make_registry
+from exporter.web.page import Page
 from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
@@ -66,6 +67,7 @@ def main(
     process=False,
     web_config=None,
     kubeconfig=None,
+    page=True,
     **routes,
 ):
     if descriptors:
@@ -83,9 +85,9 @@ def main(
     registry, rejected = make_registry(process=process, live=live)
     turnstile = Turnstile()
     reviews = Reviews(ApiServer(Path(kubeconfig)), turnstile) if kubeconfig else None
-    door = Door(
-        Routes(Scrapes(take, collectors, registry), rejected, **routes).handle, rejected, turnstile, live, reviews
-    )
+    scrapes = Scrapes(take, collectors, registry)
+    shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
+    door = Door(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, turnstile, live, reviews)
     listeners = [open_listener(address) for address in listen]
     print(json.dumps([one.getsockname()[1] for one in listeners]), flush=True)  # noqa: T201  read by the test
     turned_away = partial(rejected.count, "tls_handshake")

@@ -116,8 +116,8 @@ def test_a_refusal_carries_them_too(behind):
 
 def test_the_burst_comes_in_and_the_rest_is_told_when_to_come_again(behind):
     running = behind("rate_limit: {interval: 30s, burst: 3}")
-    assert [200, 200, 200, 429] == [running.ask("/").status for _ in range(4)]
-    answer = running.ask("/")
+    assert [404, 404, 404, 429] == [running.ask("/nothing").status for _ in range(4)]
+    answer = running.ask("/nothing")
     assert 25 < int(answer.headers["retry-after"]) <= 30
     assert "too many requests; try again\n" == answer.text
     assert 200 == running.ask("/healthz").status
@@ -125,9 +125,9 @@ def test_the_burst_comes_in_and_the_rest_is_told_when_to_come_again(behind):
 
 def test_a_place_comes_back_with_each_interval(behind):
     running = behind("rate_limit: {interval: 400ms, burst: 1}")
-    assert [200, 429] == [running.ask("/").status, running.ask("/").status]
+    assert [404, 429] == [running.ask("/nothing").status, running.ask("/nothing").status]
     time.sleep(0.5)
-    assert 200 == running.ask("/").status
+    assert 404 == running.ask("/nothing").status
 
 
 def test_who_has_no_credentials_uses_up_nothing_of_those_who_have(behind):

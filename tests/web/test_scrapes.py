@@ -101,7 +101,7 @@ def test_other_pages_are_served_beside_as_many_scrapes_as_there_may_be(server):
     running = server(extra=[SLOW], most=1)
     with running.open(get("/metrics")):
         time.sleep(0.1)
-        assert [200, 200, 503] == [running.ask(path).status for path in ("/healthz", "/", "/metrics")]
+        assert [200, 404, 503] == [running.ask(path).status for path in ("/healthz", "/nothing", "/metrics")]
 
 
 def test_without_a_limit_none_is_refused(server, together):
@@ -159,7 +159,7 @@ def test_other_pages_are_served_while_a_collector_hangs(server):
     with running.open(get("/metrics")):
         time.sleep(0.1)
         start = time.monotonic()
-        assert [200, 200] == [running.ask(path).status for path in ("/healthz", "/")]
+        assert [200, 404] == [running.ask(path).status for path in ("/healthz", "/nothing")]
         assert time.monotonic() - start < 1
 
 

@@ -1,0 +1,107 @@
+"""Views as HTML pages, and the headers that keep a browser from running anything but what is written here.
+
+Jinja escapes every value; `printable` takes the sting out of those that only look harmless, such as a name that turns
+the direction of writing. Style and script stand in the page itself and are allowed by their digests: one path to
+serve, one path to allow.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from exporter import __version__
+from exporter.durations import shown
+from exporter.page.views import EndpointView, NodeView, Wanted
+from exporter.printable import printable
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_DOCS = "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs"
+
+
+def _safe(value: object) -> object:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def per_second(rate: float | None) -> str:
+    """A rate with as many digits as a person reads; a dash where it is not known."""
+    if rate is None:
+        return "-"
+    return "0" if not rate else f"{rate:.2g}" if rate < 10 else f"{rate:,.0f}"
+
+
+def address(**query: str) -> str:
+    """The address of the page with these parameters, relative, so that it holds behind any proxy's prefix."""
+    return f"?{urlencode({key: value for key, value in query.items() if value}, errors='backslashreplace')}"
+
+
+def _text(name: str) -> Markup:
+    return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704  our own files
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+class Html:
+    """Writes pages; `node` is the node's name and `telemetry_path` where its metrics are."""
+
+    def __init__(self, node: str, telemetry_path: str) -> None:
+        self._style, self._script = _text("page.css"), _text("page.js")
+        self._pages = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_safe,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._pages.filters |= {"per_second": per_second, "shown": shown}
+        self._pages.globals |= {
+            "address": address,
+            "docs": _DOCS,
+            "metrics": telemetry_path.removeprefix("/"),
+            "node": node,
+            "script": self._script,
+            "style": self._style,
+            "version": __version__,
+        }
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers of every page."""
+        policy = (
+            "default-src 'none'",
+            f"style-src {_digest(self._style)}",
+            f"script-src {_digest(self._script)}",
+            "connect-src 'self'",
+            "img-src data:",  # an empty icon, or the browser would ask for one
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+        return (
+            ("Content-Security-Policy", "; ".join(policy)),
+            ("X-Frame-Options", "deny"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+        )
+
+    def node_page(self, view: NodeView, wanted: Wanted, failures: dict[str, str | None]) -> bytes:
+        """The whole node. `failures` are the sentences of collectors in the last scrape, None for one that works."""
+        return self._page("node.html", view=view, wanted=wanted, failures=failures)
+
+    def endpoint_page(self, view: EndpointView) -> bytes:
+        """One endpoint."""
+        return self._page("endpoint.html", view=view, endpoint=view.endpoint)
+
+    def sorry_page(self, sentence: str) -> bytes:
+        """A sentence in place of a page."""
+        return self._page("sorry.html", sentence=sentence)
+
+    def _page(self, name: str, **values: Any) -> bytes:
+        return self._pages.get_template(name).render(**values).encode("utf-8", "replace")

@@ -1,0 +1,126 @@
+"""The page at `/`: makes looks at the node for people, and keeps some for a while to tell what happened since.
+
+Looks are made by the same thread that makes those of scrapes. Somebody who comes first waits a second, for a page that
+cannot tell what is dropped now is of no use; who stays sees up to half a minute.
+"""
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from exporter.bpf.maps import MapError
+from exporter.calico import LayoutError
+from exporter.node import NodeError
+from exporter.snapshot.take import Snapshot
+from exporter.snapshot.timed import TimedLook, read_now
+from exporter.web.connection import Response
+from exporter.web.scrapes import Scrapes
+
+if TYPE_CHECKING:
+    from exporter.page.html import Html
+
+log = logging.getLogger("exporter.web")
+
+_FIRST_WAIT = 1.0
+_APART = 5.0
+_KEPT = 35.0
+_PATIENCE = 10.0
+_UNREADABLE = (MapError, LayoutError, NodeError)
+
+
+class Page:
+    """Answers for `/` on this `node`. Keeps looks of the last half minute, `_APART` seconds apart, while somebody asks.
+
+    What happens in the worker's thread is in methods that take a look; the others run on the event loop.
+    """
+
+    def __init__(self, scrapes: Scrapes, node: str, telemetry_path: str) -> None:
+        self._scrapes = scrapes
+        self._about = (node, telemetry_path)
+        self._made: Html | None = None
+        # The oldest first. Never changed in place: one thread may forget them while the other reads.
+        self._looks: tuple[TimedLook, ...] = ()
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    async def answer(self, query: str) -> Response:
+        """The page with these parameters. Raises `ValueError` when there are too many of them."""
+        asked = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if await self._scrapes.ask(self._begins):
+                    await asyncio.sleep(_FIRST_WAIT)
+                status, body = await self._scrapes.ask(lambda look: self._written(look, asked))
+        except TimeoutError:
+            sentence = f"No look at the node ended within {_PATIENCE:.0f} seconds; the log may say why"
+            status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.sorry_page(sentence)
+        except Exception as error:  # the boundary: a page's fault must not cut a connection without a word
+            log.exception("the page met an unforeseen error")
+            sentence = f"Unforeseen error ({type(error).__name__}), please report it"
+            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.sorry_page(sentence)
+        self._forget_later()
+        return Response(status, body, "text/html; charset=utf-8", self._html.headers)
+
+    @property
+    def _html(self) -> "Html":
+        if self._made is None:
+            from exporter.page.html import Html  # a node whose page nobody opens does not pay for it
+
+            self._made = Html(*self._about)
+        return self._made
+
+    def _begins(self, look: Snapshot) -> bool:
+        """Whether nothing is known yet of the time before; then this look is what the next is compared with."""
+        oldest = time.monotonic() - _KEPT
+        self._looks = tuple(one for one in self._looks if one.at is not None and one.at > oldest)
+        if self._looks:
+            return False
+        now = _whole(look)
+        self._keep(now)
+        return True
+
+    def _written(self, look: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
+
+        now = _whole(look)
+        if now is None or "interface" not in asked:
+            wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
+            view = node_view(self._lately(now), now, look, wanted)
+            self._keep(now)
+            return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
+        endpoint = endpoint_named(look, asked["interface"])
+        if endpoint is None:
+            sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
+            return HTTPStatus.NOT_FOUND, self._html.sorry_page(sentence)
+        body = self._html.endpoint_page(endpoint_view(self._looks[0] if self._looks else None, now, endpoint))
+        self._keep(now)
+        return HTTPStatus.OK, body
+
+    def _lately(self, now: TimedLook | None) -> TimedLook | None:
+        """The youngest kept look that tells of some seconds, else the oldest."""
+        if now is None or not self._looks:
+            return None
+        long_ago = [one for one in self._looks if (now.seconds_since(one) or 0.0) >= _APART]
+        return long_ago[-1] if long_ago else self._looks[0]
+
+    def _keep(self, now: TimedLook | None) -> None:
+        if now and (not self._looks or (now.seconds_since(self._looks[-1]) or 0.0) >= _APART):
+            now.snapshot.forget_dumps()
+            self._looks = (*self._looks, now)
+
+    def _forget_later(self) -> None:
+        if self._forgetting:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(_KEPT, self._forget)
+
+    def _forget(self) -> None:
+        self._looks = ()
+
+
+def _whole(look: Snapshot) -> TimedLook | None:
+    try:
+        return read_now(look)
+    except _UNREADABLE:
+        return None

@@ -1,0 +1,107 @@
+"""What each endpoint counted in each direction: nothing is lost or made up, and who drops now comes first."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from exporter.page.traffic import added_up, for_reason, traffic
+from exporter.snapshot.by_endpoint import counters_by_endpoint, dropped_in_all
+from exporter.snapshot.changes import compare_counters
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
+PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
+WORKLOAD, HOST = 0x7, 0xE
+SECONDS = 4
+
+
+@pytest.fixture
+def node(make):
+    """A node of the workload interfaces cali5 and cali7 and the host's eth0 with these counters."""
+
+    def of(rows):
+        names = {5: ("cali5", WORKLOAD), 7: ("cali7", WORKLOAD), 2: ("eth0", HOST)}
+        maps = [make.counters("cali_counters6", 60, rows), make.ifstate("cali_iface4", 40, names)]
+        return make.node(maps, links=[make.link(number, name) for number, (name, _) in names.items()])
+
+    return of
+
+
+@pytest.fixture
+def rows_of(node, looked):
+    """The rows of two looks, four seconds apart, at nodes with these counters."""
+
+    def of(before, now):
+        return traffic(looked(node(before), 10) if before is not None else None, looked(node(now), 10 + SECONDS))
+
+    return of
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_rows_of_a_recording_add_up_to_what_counters_shows(recorded, looked, pair):
+    before, now = (looked(recorded(f"{pair}.{when}"), at) for when, at in (("before", 0), ("after", SECONDS)))
+    rows, layout = traffic(before, now), now.snapshot.counter_layout
+    assert dropped_in_all(counters_by_endpoint(now.snapshot), layout) == added_up(row.ever for row in rows).dropped
+    changes = [change.counters for change in compare_counters(before.snapshot, now.snapshot)]
+    assert dropped_in_all(changes, layout) == added_up(row.lately for row in rows).dropped
+    packets = sum(row[0] for one in counters_by_endpoint(now.snapshot) for row in one.hooks.values())
+    assert packets == added_up(row.ever for row in rows).packets
+
+
+def test_a_workloads_tc_ingress_is_its_outbound_and_a_hosts_its_inbound(rows_of):
+    rows = rows_of({}, {(5, 0): {4: 3}, (5, 1): {5: 2}, (2, 0): {6: 1}})
+    told = {(row.endpoint.interface, row.direction): row.ever.dropped for row in rows}
+    assert {
+        ("cali5", "outbound"): {"policy": 3},
+        ("cali5", "inbound"): {"too_short": 2},
+        ("eth0", "inbound"): {"checksum": 1},
+    } == told
+
+
+def test_xdp_and_tc_of_one_direction_are_one_row(rows_of):
+    (row,) = rows_of({}, {(2, 0): {0: 5, 4: 3}, (2, 2): {0: 7, 4: 4}})
+    assert ("inbound", {"policy": 7}, 12) == (row.direction, row.ever.dropped, row.ever.packets)
+
+
+@pytest.mark.parametrize(("slot", "hook", "flows"), [(1, 0, 6), (2, 1, 6), (3, 0, 0), (1, 2, 0), (2, 2, 0), (4, 0, 0)])
+def test_flows_are_what_policy_and_failsafe_accept_at_tc(rows_of, slot, hook, flows):
+    (row,) = rows_of({}, {(2, hook): {slot: 6}})
+    assert flows == row.ever.flows
+
+
+def test_a_rate_is_what_was_counted_by_the_seconds_between_the_looks(rows_of):
+    (row,) = rows_of({(5, 0): {0: 100, 2: 10, 4: 7}}, {(5, 0): {0: 180, 2: 12, 4: 8}})
+    assert (SECONDS, 0.25, 0.5, 20.0) == (
+        row.seconds,
+        row.per_second(row.lately.drops),
+        row.per_second(row.lately.flows),
+        row.per_second(row.lately.packets),
+    )
+
+
+def test_without_an_earlier_look_there_is_no_rate(rows_of):
+    (row,) = rows_of(None, {(5, 0): {4: 7}})
+    assert (None, None) == (row.seconds, row.per_second(row.lately.drops))
+    assert {"policy": 7} == row.ever.dropped
+
+
+def test_who_drops_most_now_comes_first_then_who_ever_did(rows_of):
+    before = {(5, 0): {4: 1000}, (7, 0): {4: 1}, (7, 1): {4: 0}, (2, 0): {4: 5}}
+    now = {(5, 0): {4: 1000}, (7, 0): {4: 3}, (7, 1): {4: 8}, (2, 0): {4: 5}}
+    order = [(row.endpoint.interface, row.direction) for row in rows_of(before, now)]
+    assert [("cali7", "inbound"), ("cali7", "outbound"), ("cali5", "outbound"), ("eth0", "inbound")] == order
+
+
+def test_of_a_reason_only_its_droppers_and_its_drops_are_left(rows_of):
+    rows = rows_of({(5, 0): {4: 1, 5: 9}}, {(5, 0): {4: 3, 5: 99}, (7, 0): {4: 50}, (2, 0): {5: 1}})
+    told = [(row.endpoint.interface, row.ever.dropped, row.lately.dropped) for row in for_reason(rows, "policy")]
+    assert [("cali7", {"policy": 50}, {"policy": 50}), ("cali5", {"policy": 3}, {"policy": 2})] == told
+
+
+def test_each_row_has_a_key_of_its_own_that_stays(recorded, looked):
+    one, other = (
+        [row.key for row in traffic(None, looked(recorded("v3.32.1/02-ingress-deny.after"), at))] for at in (1, 2)
+    )
+    assert one == other
+    assert {1} == set(Counter(one).values())

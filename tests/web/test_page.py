@@ -1,0 +1,272 @@
+"""The page at `/`: looks are made and kept while somebody looks; every fault is a page with a sentence."""
+
+import asyncio
+import gzip
+import re
+import socket
+import weakref
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+
+from exporter.bpf.maps import MapError
+from exporter.metrics.scrape import make_collectors
+from exporter.snapshot import timed
+from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.web import page
+from exporter.web.own import make_registry
+from exporter.web.page import Page
+from exporter.web.scrapes import Scrapes
+
+RECORDINGS = Path(__file__).parents[1] / "recordings" / "v3.32.1"
+SERVER = "cali34769d6a557"
+
+
+class Clock:
+    """A clock of looks, which each look moves by a second; the event loop keeps its own."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(timed, "time", clock)
+        monkeypatch.setattr(page, "time", clock)
+        monkeypatch.setattr(page, "_FIRST_WAIT", 0)
+
+    def after(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture(scope="module")
+def bundles():
+    """The node before and after ten packets to the server were dropped."""
+    return [read_bundle(RECORDINGS / f"02-ingress-deny.{when}.tar.xz") for when in ("before", "after")]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of all looks."""
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def make_page(bundles, clock):
+    """A page over the node; `take` may be replaced. Its first look is at the earlier recording."""
+
+    def made(take=None):
+        looks, memory = [], Memory()
+
+        def snapshot():
+            clock.after(1)
+            looks.append(None)
+            return Snapshot(bundles[len(looks) > 1], Settings(), memory)
+
+        registry, _ = make_registry(process=False)
+        scrapes = Scrapes(take or snapshot, make_collectors(["counters"], "core"), registry)
+        return Page(scrapes, "node-1", "/metrics")
+
+    return made
+
+
+def asked(one, *queries):
+    """The answers to these questions, one after another."""
+
+    async def ask():
+        return [await one.answer(query) for query in queries]
+
+    return asyncio.run(ask())
+
+
+def test_who_comes_first_sees_what_was_dropped_within_a_second(make_page):
+    (answer,) = asked(make_page(), "")
+    assert (200, "text/html; charset=utf-8") == (answer.status, answer.content_type)
+    assert "packets dropped per second in the last 1 s" in " ".join(answer.body.decode().split())
+    assert '<td class="number drops">10</td>' in answer.body.decode()
+
+
+def test_who_asks_for_an_interface_sees_it(make_page):
+    (answer,) = asked(make_page(), f"interface={SERVER}")
+    assert 200 == answer.status
+    assert "<h1><bdi>ns-b/server</bdi></h1>" in answer.body.decode()
+    assert "10 packets dropped." in answer.body.decode()
+
+
+@pytest.mark.parametrize("name", ["caliNOTHERE", "%3Cb%3E", "..%2F..", "%FF%FE", ""])
+def test_an_interface_that_is_not_there_is_said_so(make_page, name):
+    (answer,) = asked(make_page(), f"interface={name}&interface=second")
+    assert 404 == answer.status
+    assert "There is no interface" in answer.body.decode()
+    assert "<b>" not in answer.body.decode()
+
+
+def test_looks_are_kept_five_seconds_apart_for_half_a_minute_and_without_raw_maps(make_page, clock):
+    one = make_page()
+
+    async def watch():
+        for _ in range(40):
+            await one.answer("")
+            clock.after(1)
+
+    asyncio.run(watch())
+    times = [look.at for look in one._looks]
+    assert all(later - earlier >= 5 for earlier, later in pairwise(times))
+    assert clock.now - 37 < times[0] < clock.now - 25
+    assert len(times) <= 8
+    assert [{}] * len(times) == [look.snapshot._dumps for look in one._looks]
+
+
+def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(make_page, clock):
+    one = make_page()
+
+    async def watch():
+        for _ in range(8):
+            await one.answer("")
+            clock.after(1)
+        return [(await one.answer(query)).body.decode() for query in ("", f"interface={SERVER}")]
+
+    node, endpoint = asyncio.run(watch())
+    (seconds,) = re.findall(r"packets dropped per second in the last ([0-9.]+) s", " ".join(node.split()))
+    assert 5 <= float(seconds) <= 11
+    assert "10 packets dropped." in endpoint  # counted half a minute ago
+    assert '<td class="number drops">10</td>' not in node
+
+
+def test_when_nobody_looks_any_more_nothing_is_kept(make_page, monkeypatch):
+    forgotten = Event()
+    forget = Page._forget
+    monkeypatch.setattr(page, "_KEPT", 0.05)
+    monkeypatch.setattr(Page, "_forget", lambda self: (forget(self), forgotten.set()))
+    one = make_page()
+
+    async def watch():
+        await one.answer("")
+        looks = [weakref.ref(look.snapshot) for look in one._looks]
+        assert looks
+        await asyncio.get_running_loop().run_in_executor(None, forgotten.wait)
+        return looks
+
+    assert [] == [look() for look in asyncio.run(watch()) if look()]
+
+
+def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_page, bundles):
+    class Refusing:
+        def __init__(self, bundle):
+            self._bundle = bundle
+
+        def __getattr__(self, name):
+            return getattr(self._bundle, name)
+
+        def map_dump(self, name):
+            raise MapError(f"{name} cannot be read: Operation not permitted")
+
+    def take():
+        return Snapshot(Refusing(bundles[1]), Settings(), Memory())
+
+    for query in ("", f"interface={SERVER}"):
+        (answer,) = asked(make_page(take), query)
+        assert 200 == answer.status
+        assert "There are no counters to show: cali_counters6 cannot be read" in answer.body.decode()
+        assert 'id="health"' in answer.body.decode()
+
+
+def test_a_look_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, monkeypatch, bundles):
+    monkeypatch.setattr(page, "_PATIENCE", 0.05)
+    gate = Event()
+
+    def take():
+        gate.wait()
+        return Snapshot(bundles[1], Settings(), Memory())
+
+    one = make_page(take)
+
+    async def watch():
+        hanging = await one.answer("")
+        gate.set()
+        monkeypatch.setattr(page, "_PATIENCE", 10)
+        return hanging, await one.answer("")
+
+    hanging, after = asyncio.run(watch())
+    assert 503 == hanging.status
+    assert "No look at the node ended" in hanging.body.decode()
+    assert 200 == after.status
+
+
+def test_an_unforeseen_error_is_a_page_and_in_the_log(make_page, caplog):
+    def take():
+        raise ZeroDivisionError
+
+    (answer,) = asked(make_page(take), "")
+    assert 500 == answer.status
+    assert "Unforeseen error (ZeroDivisionError), please report it" in answer.body.decode()
+    assert ["the page met an unforeseen error"] == [record.message for record in caplog.records]
+
+
+def test_the_page_shows_how_collectors_did_in_the_last_scrape(make_page):
+    one = make_page()
+
+    async def watch():
+        before = await one.answer("")
+        await one._scrapes.look()
+        return before, await one.answer("")
+
+    before, after = asyncio.run(watch())
+    assert "There was none yet." in before.body.decode()
+    assert '<td class="state ok">ok</td><th scope="row">counters</th>' in after.body.decode()
+
+
+def test_the_page_is_served_with_its_headers_in_gzip_too(shared_server):
+    server = shared_server()
+    plain = server.ask("/")
+    assert plain.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert ("deny", "no-store", "no-referrer", "Accept-Encoding") == tuple(
+        plain.headers[name] for name in ("x-frame-options", "cache-control", "referrer-policy", "vary")
+    )
+    packed = server.ask("/", headers={"Accept-Encoding": "gzip"})
+    assert "gzip" == packed.headers["content-encoding"]
+    assert len(packed.body) < len(plain.body) / 2
+    assert gzip.decompress(packed.body).startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("?interface=cali34769d6a557", 200),
+        ("?interface=nothing", 404),
+        ("?namespace=%00%FF&pod=%F0%9F%92%A3&reason=<script>", 200),
+        ("?" + "a=1&" * 21, 400),
+        ("?;;;&&==", 200),
+    ],
+)
+def test_odd_parameters_have_an_answer(shared_server, query, status):
+    answer = shared_server().ask(f"/{query}")
+    assert status == answer.status
+    assert b"<script>&" not in answer.body
+
+
+def test_without_a_page_nothing_is_served_there(shared_server):
+    answer = shared_server(page=False).ask("/")
+    assert (404, "nothing is served here; metrics are at /metrics\n") == (answer.status, answer.text)
+
+
+def test_links_lead_to_the_metrics_wherever_they_are(shared_server):
+    body = shared_server(telemetry_path="/deep/numbers").ask("/").text
+    assert '<a href="deep/numbers">Metrics</a>' in body
+
+
+def test_the_page_counts_among_the_requests_worked_on(shared_server):
+    server = shared_server(most=1, extra=[{"name": "slow", "seconds": 1}])
+    with server.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n") as scraping:
+        while (answer := server.ask("/")).status == 200:
+            assert b"" == peeked(scraping)  # it has not been taken up yet
+    assert (503, "more than 1 scrapes at once; try again\n") == (answer.status, answer.text)
+
+
+def peeked(client):
+    """What has come and not been read, without waiting."""
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
