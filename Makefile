@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-all image chart lint type format docs chart-docs bench clean
+.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs bench clean
 
 setup: .venv/.done
 
@@ -28,8 +28,13 @@ test-image: setup
 	.ci/install-image-tools
 	$(BIN)/pytest -m image
 
+test-browser: setup
+	.ci/install-browser
+	@$(UV) sync -q --locked --all-extras --group browser --python $(PYTHON)
+	$(BIN)/pytest -m browser
+
 # The whole suite near the end, so that its closing line is the last one; docs says nothing when all is well.
-test-all: test-image test docs
+test-all: test-image test-browser test docs
 
 image:
 	.ci/build-image
