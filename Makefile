@@ -19,7 +19,7 @@ setup: .venv/.done
 	touch $@
 
 demo: setup
-	$(BIN)/calico-bpf-exporter demo
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/calico-bpf-exporter demo --rules chart/files/rules
 
 test: lint type
 	$(BIN)/pytest

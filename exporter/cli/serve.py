@@ -63,7 +63,7 @@ class ServeOptions:
 )
 @flag("web.telemetry-path", "Path of the metrics.", command="serve", default="/metrics")
 @flag(
-    "web.max-requests", "Scrapes worked on at once; 0 is no limit.", command="serve", type=click.IntRange(0), default=40
+    "web.max-requests", "Requests worked on at once; 0: no limit.", command="serve", type=click.IntRange(0), default=40
 )
 @flag(
     "web.timeout-offset",

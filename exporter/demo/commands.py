@@ -1,8 +1,10 @@
 """Runs the programs that build the demo node: ip, tc, mount, clang, bpftool. Knows how each failure reads."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from exporter.demo import DemoError
 
@@ -29,15 +31,13 @@ def run(*words: object, check: bool = True) -> str:
     return done.stdout
 
 
-def start(*words: object) -> "subprocess.Popen[bytes]":
-    """Starts a program that lives until it is ended; its output goes nowhere."""
+def start(*words: object, log: Path = Path(os.devnull)) -> "subprocess.Popen[bytes]":
+    """Starts a program that lives until it is ended; its output goes to `log`, or nowhere."""
     program, *arguments = map(str, words)
-    return subprocess.Popen(
-        [_path(program) or program, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [_path(program) or program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
 
 
 def _path(program: str) -> str | None:

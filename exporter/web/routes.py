@@ -96,7 +96,7 @@ class Routes:
     def _at_work(self, request: Request) -> Iterator[Response | None]:
         """Counts the request among those worked on, or gives the refusal of one too many."""
         if self.most and self.working >= self.most:
-            sentence = f"more than {self.most} scrapes at once; try again"
+            sentence = f"more than {self.most} requests at once; try again"
             self.rejected.count("max_requests", request.client, sentence)
             yield _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
             return

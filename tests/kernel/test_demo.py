@@ -1,6 +1,8 @@
 """The demo node: counted packets between its pods, exactly counted in a scrape; and nothing left of it afterwards."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +14,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.cli.demo import _start_prometheus
 from exporter.demo import DemoError
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
+from exporter.demo.prometheus import start_prometheus
 from exporter.node.netlink import HostRoute, Link
 from tests.kernel.machine import ROOT
 
+RULES = str(ROOT / "chart" / "files" / "rules")
 DROPPED, ACCEPTED = "calico_bpf_dropped_packets_total", "calico_bpf_accepted_flows_total"
 REDIRECTED, TOTAL = "calico_bpf_redirected_packets_total", "calico_bpf_program_packets_total"
 
@@ -248,21 +253,37 @@ def test_without_its_mount_nothing_is_pinned_at_all(tmp_path, machine):
 
 def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_earlier_one_left(machine):
     before = state_of_the_machine()
-    words = [sys.executable, "-m", "exporter", "demo", "--web.listen-address", "127.0.0.1:10992"]
+    words = [sys.executable, "-m", "exporter", "demo", "--web.listen-address", "127.0.0.1:10992", "--rules", RULES]
+    path = f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}"
 
     def started():
-        running = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        while "Ctrl-C" not in running.stdout.readline():
-            assert running.poll() is None
-        return running
+        running = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path})
+        said = ""
+        while "Ctrl-C" not in said:
+            line = running.stdout.readline()
+            assert line, said
+            said += line
+        return running, re.search(r"alerts at (http://127\.0\.0\.1:[0-9]+)/alerts", said)[1]
 
-    killed = started()
+    killed, address = started()
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    running = started()
     deadline = time.monotonic() + 20
+    while is_there(f"{address}/-/ready"):  # it ends with the demo, however that ends
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    running, address = started()
     text = ""
+    while targets(address) != {("calico-bpf-exporter", "demo", "up")}:
+        assert time.monotonic() < deadline + 20
+        time.sleep(0.3)
+    with urllib.request.urlopen(f"{address}/api/v1/rules") as answer:
+        groups = json.load(answer)["data"]["groups"]
+    assert {"CalicoBPFDataplaneDrops", "CalicoBPFDefaultDenyHits"} <= {
+        one["name"] for g in groups for one in g["rules"]
+    }
+    deadline = time.monotonic() + 20
     while 'reason="blackhole_route"' not in text and time.monotonic() < deadline:
         time.sleep(0.3)
         with urllib.request.urlopen("http://127.0.0.1:10992/metrics") as answer:
@@ -272,7 +293,40 @@ def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_ear
     assert 0 == running.wait(10)
     running.stdout.close()
     assert 'pod="frontend"' in text
+    assert not is_there(f"{address}/-/ready")
     assert before == state_of_the_machine()
+
+
+def is_there(url):
+    """Whether anything answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def targets(address):
+    """Job, node and health of what this Prometheus scrapes."""
+    with urllib.request.urlopen(f"{address}/api/v1/targets") as answer:
+        active = json.load(answer)["data"]["activeTargets"]
+    return {(one["labels"]["job"], one["labels"]["node"], one["health"]) for one in active}
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [(None, "there are no rules"), ("groups: [{name: x, rules: [{alert: y}]}]", "Prometheus did not come up: .*")],
+)
+def test_a_prometheus_that_cannot_be_started_is_one_sentence_and_leaves_no_process(
+    tmp_path, monkeypatch, machine, rules, said
+):
+    monkeypatch.setenv("PATH", f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}")
+    if rules:
+        (tmp_path / "odd.yaml").write_text(rules, encoding="utf-8")
+    with pytest.raises(DemoError, match=said):
+        start_prometheus(tmp_path / "prometheus", "localhost:9", tmp_path)
+    found = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert [] == [one for one in found if str(tmp_path).encode() in one]
 
 
 def test_without_root_it_is_one_sentence(machine):
@@ -300,3 +354,10 @@ def test_links_and_routes_are_named_and_shaped_as_calicos(demo):
     index = {link.name: link.ifindex for link in links}
     for pod in (FRONTEND, CART, DATABASE, PROBE):
         assert {HostRoute(pod.ipv4, index[pod.interface]), HostRoute(pod.ipv6, index[pod.interface])} <= set(routes)
+
+
+def test_where_no_prometheus_is_installed_the_demo_says_so_and_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said, started = _start_prometheus(tmp_path, 1, Path(RULES))
+    assert "no Prometheus is installed" in said
+    assert started is None

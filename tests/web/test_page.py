@@ -261,7 +261,7 @@ def test_the_page_counts_among_the_requests_worked_on(shared_server):
     with server.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n") as scraping:
         while (answer := server.ask("/")).status == 200:
             assert b"" == peeked(scraping)  # it has not been taken up yet
-    assert (503, "more than 1 scrapes at once; try again\n") == (answer.status, answer.text)
+    assert (503, "more than 1 requests at once; try again\n") == (answer.status, answer.text)
 
 
 def peeked(client):
