@@ -71,6 +71,9 @@ def run_collector(collector: Collector, snapshot: Snapshot) -> Collected:
         samples = collector.collect(snapshot)
     except (MapError, LayoutError, NodeError) as error:
         return Collected(collector.name, (), time.perf_counter() - start, str(error))
+    except MemoryError:  # no bug, and a traceback at every scrape would be the least use of what is left
+        failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
+        return Collected(collector.name, (), time.perf_counter() - start, failure)
     except Exception as error:  # the boundary: one datum's fault must not take the others with it
         log.exception("collector %s met an unforeseen error", collector.name)
         failure = f"unforeseen error ({type(error).__name__}), please report it"

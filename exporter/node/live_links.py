@@ -89,6 +89,8 @@ class LiveLinks:
                 self._failure = error
             except OSError as error:
                 self._failure = NodeError(f"the node's links cannot be followed through netlink: {error.strerror}")
+            except MemoryError:
+                self._failure = NodeError("the node's links cannot be followed: the process was refused memory")
             except Exception:  # the thread must not die: its last table would be served for ever
                 log.exception("following the node's links met an unforeseen error")
                 self._failure = NodeError("following the node's links met an unforeseen error, please report it")

@@ -45,9 +45,7 @@ def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, look, error, cap
     assert [] == caplog.records
 
 
-@pytest.mark.parametrize(
-    "error", [KeyError("cali1"), ValueError("x"), RecursionError(), MemoryError(), OSError(5, "EIO")]
-)
+@pytest.mark.parametrize("error", [KeyError("cali1"), ValueError("x"), RecursionError(), OSError(5, "EIO")])
 def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, look, error, caplog):
     with caplog.at_level(logging.ERROR, "exporter.metrics"):
         result = run_collector(One(error), look(node()))
@@ -55,6 +53,13 @@ def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, 
     assert f"unforeseen error ({type(error).__name__}), please report it" == result.failure
     (record,) = caplog.records
     assert error is record.exc_info[1]
+
+
+def test_a_refusal_of_memory_is_a_sentence_that_says_what_to_raise_and_no_traceback(node, look, caplog):
+    result = run_collector(One(MemoryError()), look(node()))
+    assert () == tuple(result.samples)
+    assert "raise its limit" in result.failure
+    assert [] == caplog.records
 
 
 def test_a_collector_that_works_has_no_failure_and_its_time(node, look):
