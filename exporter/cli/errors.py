@@ -25,5 +25,7 @@ def sentence_of(error: BaseException) -> str | None:
         # What else can be full is written through files of their own, whose errors say which.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again at its end
         return "standard output could not be written: no space left"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # it has no class of its own
+        return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
     kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("exporter.")}
     return str(error) if kinds & _ROOTS else None

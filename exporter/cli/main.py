@@ -5,6 +5,7 @@ An error is one sentence on standard error and exit code 1; wrong usage is exit 
 
 import importlib
 import io
+import os
 import sys
 from typing import Any
 
@@ -65,6 +66,8 @@ def program() -> None:
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
+    # numpy's library for matrices, which nothing here uses, starts a thread for each CPU and aborts where it may not.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its escape
