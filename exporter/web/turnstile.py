@@ -21,7 +21,10 @@ _REST = 9  # times as long as the check took: wrong credentials cost at most a t
 
 
 class Crowded(Exception):
-    """Too many credentials wait to be checked, from this address or from all. The message is one sentence."""
+    """Credentials cannot be checked now: too many wait, from this address or from all, or no thread can be started.
+
+    The message is one sentence.
+    """
 
 
 class Turnstile:
@@ -37,10 +40,16 @@ class Turnstile:
 
     async def check(self, client: str, job: Callable[[], _T], *, known: bool = False) -> _T:
         """What `job` says in the other thread, a false value for wrong credentials. Raises `Crowded`, and as `job`."""
+        try:
+            worker = self._worker  # before a place is taken, which nobody would give back
+        except RuntimeError as error:  # what Python says where no thread can be started
+            raise Crowded(
+                "no thread could be started for checking credentials: raise the limit of processes"
+            ) from error
         if not known and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
             raise Crowded("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
-        check = asyncio.wrap_future(self._worker.submit(lambda: self._unhurried(job), urgent=known))
+        check = asyncio.wrap_future(worker.submit(lambda: self._unhurried(job), urgent=known))
         check.add_done_callback(lambda done: self._leave(client, done))
         # Whoever hangs up keeps the place until the turn comes: else one could fill the queue by coming and leaving.
         return await asyncio.shield(check)

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.node.api_server import ApiServerError
 from exporter.web.reviews import Reviews
-from exporter.web.turnstile import Turnstile
+from exporter.web.turnstile import Crowded, Turnstile
 from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
@@ -252,6 +252,23 @@ def test_who_goes_before_others_is_next_though_others_came_first():
 
     asyncio.run(crowd())
     assert ["known"] * 9 + ["other"] * 3 == order
+
+
+def test_where_no_thread_can_be_started_nobody_comes_in_and_no_place_is_taken_for_ever(monkeypatch):
+    turnstile = Turnstile()
+
+    def refused(_):
+        raise RuntimeError("can't start new thread")
+
+    def check():
+        return asyncio.run(turnstile.check("192.0.2.1", lambda: True))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for _ in range(9):
+            with pytest.raises(Crowded, match="limit of processes"):
+                check()
+    assert check() is True
 
 
 def test_tokens_are_not_kept_but_digests_that_are_worth_nothing_elsewhere(api):
