@@ -102,6 +102,7 @@ class Server:
         for task in accepting:
             task.cancel()
         for listener in self._listeners:
+            loop.remove_reader(listener)  # asyncio may have heard of a client already, and would ask a closed listener
             listener.close()
         for connection in self._unsheltered():
             self._connections[connection].cancel()

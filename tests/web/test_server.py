@@ -1,13 +1,16 @@
 """Listening, admitting and stopping: sentences for addresses, room for newcomers, an end within a second."""
 
+import asyncio
+import os
 import select
 import signal
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
-from exporter.web.server import ListenError, open_listener
+from exporter.web.server import ListenError, Server, open_listener
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
@@ -286,3 +289,29 @@ def test_an_interrupt_stops_it_too(unchecked_server):
     running.process.send_signal(signal.SIGINT)
     assert 0 == running.process.wait(5)
     assert "Traceback" not in running.log()
+
+
+def test_clients_that_come_in_the_moment_of_its_end_are_no_error():
+    met, clients = [], []
+
+    async def crowd(listener):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: met.append(context))
+        running = asyncio.create_task(Server([listener], never).run())
+        await asyncio.sleep(0)  # it listens to signals
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not running.done():  # one more in each turn of the loop, that of the end included
+            with suppress(ConnectionRefusedError):
+                clients.append(socket.create_connection(listener_address))
+            await asyncio.sleep(0)
+
+    async def never(_):
+        raise AssertionError
+
+    listener = open_listener("127.0.0.1:0")
+    listener_address = listener.getsockname()
+    asyncio.run(crowd(listener))
+    for client in clients:
+        client.close()
+    assert len(clients) > 1
+    assert [] == met
