@@ -1,18 +1,30 @@
 """Log lines for machines and people: logfmt or JSON on standard error, one line per event."""
 
+import io
 import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 
 
 def set_up_logging(level: str, style: str) -> None:
     """Sends every record of `level` and above to standard error in `style`, `logfmt` or `json`."""
-    handler = logging.StreamHandler(sys.stderr)
+    logging.raiseExceptions = False  # what cannot be written cannot be complained of there either
+    handler = logging.StreamHandler(_unbuffered_errors())
     handler.setFormatter(_Formatter(as_json=style == "json"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for library in ("httpx2", "httpcore2", "pyroute2"):  # a line for every request, and more below
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _unbuffered_errors() -> TextIO:
+    # What a full disk or a closed pipe left in a buffer would fail once more at the end, and make the exit code 120.
+    try:
+        raw = io.FileIO(sys.stderr.fileno(), "wb", closefd=False)
+    except (AttributeError, OSError):
+        return sys.stderr  # closed from the start, or a test's
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 class _Formatter(logging.Formatter):

@@ -47,12 +47,25 @@ def open_descriptors(process: int | str = "self") -> int:
 
 
 class Serving:
-    """`serve` in a process of its own, with `more` flags, started with `prefix` (a namespace's `ip netns exec`)."""
+    """`serve` in a process of its own, with `more` flags, started with `prefix` (a namespace's `ip netns exec`).
 
-    def __init__(self, bpf_fs: Path, run_dir: Path, log: Path, *, prefix=(), address="127.0.0.1:0", more=()):
+    `program` is what Python runs.
+    """
+
+    def __init__(
+        self,
+        bpf_fs: Path,
+        run_dir: Path,
+        log: Path,
+        *,
+        prefix=(),
+        address="127.0.0.1:0",
+        more=(),
+        program=("-m", "exporter"),
+    ):
         self.prefix, self.log = prefix, log
         words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", address, *more]
-        command = [*prefix, sys.executable, "-m", "exporter", *map(str, words)]
+        command = [*prefix, sys.executable, *map(str, (*program, *words))]
         with log.open("w") as errors:
             self.process = subprocess.Popen(command, stderr=errors, cwd=ROOT)
         try:
@@ -86,6 +99,16 @@ class Serving:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def settled_descriptors(server) -> int:
+    """The open ones once a connection that its client has left is closed, which takes a moment."""
+    counts = [-1]
+    until = time.monotonic() + 5
+    while (len(counts) < 10 or len(set(counts[-10:])) > 1) and time.monotonic() < until:
+        counts.append(open_descriptors(server.process.pid))
+        time.sleep(0.02)
+    return counts[-1]
 
 
 def samples_of(text: str) -> dict[tuple[str, frozenset], float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.machine import Serving, labels_of, open_descriptors, sample, success
+from tests.kernel.machine import Serving, labels_of, sample, settled_descriptors, success
 from tests.kernel.pinned import (
     HASH,
     NO_PREALLOC,
@@ -280,16 +280,6 @@ def test_two_hundred_scrapes_leave_no_descriptor_open(make_map, states, make_ser
     before = settled_descriptors(server)
     scrape_on_new_connections(server, 200)
     assert before == settled_descriptors(server)
-
-
-def settled_descriptors(server: Serving) -> int:
-    """The open ones once a connection that its client has left is closed, which takes a moment."""
-    counts = [-1]
-    until = time.monotonic() + 5
-    while (len(counts) < 10 or len(set(counts[-10:])) > 1) and time.monotonic() < until:
-        counts.append(open_descriptors(server.process.pid))
-        time.sleep(0.02)
-    return counts[-1]
 
 
 def scrape_on_new_connections(server: Serving, times: int) -> None:

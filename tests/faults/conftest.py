@@ -1,0 +1,53 @@
+"""A node of made maps and files whose every number is known, and `serve` on it in a process of its own."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from tests.faults.made import Made
+from tests.kernel.conftest import (  # noqa: F401  fixtures of the tests here too
+    bpf_fs,
+    bpf_mount,
+    counting,
+    machine,
+    make_map,
+    pins,
+)
+from tests.kernel.machine import Serving
+
+
+@pytest.fixture
+def made(bpf_fs, make_map, tmp_path):  # noqa: F811  the fixture above
+    """A node with one pod."""
+    return Made(bpf_fs, make_map, tmp_path / "calico")
+
+
+@pytest.fixture
+def control(tmp_path):
+    """The folder that says what is wrong with the kernel just now (`faulty.py`)."""
+    folder = tmp_path / "control"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(made, tmp_path):
+    """Starts `serve` on the made node."""
+    with ExitStack() as ends:
+
+        def start(**more) -> Serving:
+            server = Serving(made.bpf_fs, made.run_dir, tmp_path / "serve.log", **more)
+            ends.callback(server.end)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def faulty(start, control):
+    """Starts `serve` over the wrapped system call layer."""
+
+    def over(**more) -> Serving:
+        return start(program=("-m", "tests.faults.faulty", control), **more)
+
+    return over

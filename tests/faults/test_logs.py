@@ -1,0 +1,124 @@
+"""A log that cannot be written: the numbers are served as ever, and nothing of it is left when it can be again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from tests.faults.made import ALL_WELL
+from tests.kernel.machine import ROOT, run, samples_of, settled_descriptors, success
+
+pytestmark = pytest.mark.kernel
+
+# As a unit file starts it; the image sets this variable, and with it Python keeps nothing back.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+UNBUFFERED = BUFFERED | {"PYTHONUNBUFFERED": "1"}
+
+
+class Unheard:
+    """`serve` whose log is in `errors`, where nobody can read the port from."""
+
+    def __init__(self, made, errors, environment, *, close=()):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", made.run_dir]
+        words = [sys.executable, "-m", "exporter", "serve", *where, "--web.listen-address", f"127.0.0.1:{self.port}"]
+        more = {"stderr": errors, "cwd": ROOT, "env": environment}
+        self.process = subprocess.Popen([*close, *map(str, words)], **more)
+
+    def get(self, path="/metrics"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
+            return answer.read().decode()
+
+    def wait(self):
+        until = time.monotonic() + 20
+        while time.monotonic() < until and self.process.poll() is None:
+            with suppress(OSError):
+                return self.get("/healthz")
+            time.sleep(0.02)
+        raise AssertionError("the exporter does not listen")
+
+    def scrape(self):
+        return samples_of(self.get())
+
+
+@contextmanager
+def unheard(*arguments, **more):
+    server = Unheard(*arguments, **more)
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def flap(made, server):
+    """Makes a collector fail and work again, each of which is a line in the log."""
+    aside = made.rules.pin.with_name("aside")
+    made.rules.pin.rename(aside)
+    assert success(server.scrape())["rules"] == 0
+    aside.rename(made.rules.pin)
+    assert success(server.scrape()) == ALL_WELL
+
+
+def full_device():
+    return open("/dev/full", "wb"), ()  # noqa: PTH123  closed by who takes it
+
+
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "wb"), ()
+
+
+def nothing():
+    return open(os.devnull, "wb"), ("sh", "-c", 'exec "$@" 2>&-', "sh")  # noqa: PTH123  as above
+
+
+@pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("make", [full_device, closed_pipe, nothing])
+def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well(made, make, environment):
+    errors, close = make()
+    with errors, unheard(made, errors, environment, close=close) as server:
+        first = server.scrape()
+        before = settled_descriptors(server)
+        for _ in range(5):
+            flap(made, server)
+        assert ALL_WELL == success(first) == success(server.scrape())
+        assert before == settled_descriptors(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert 0 == server.process.wait(timeout=10)
+
+
+@pytest.fixture
+def small_disk(machine, tmp_path):
+    """A file system of two pages."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder)
+    yield folder
+    run("umount", folder)
+
+
+@pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
+def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging(made, small_disk, environment):
+    log, filling = small_disk / "log", small_disk / "filling"
+    filling.write_bytes(bytes(8192))
+    with log.open("wb") as errors, unheard(made, errors, environment) as server:
+        flap(made, server)
+        assert 0 == log.stat().st_size
+        filling.unlink()
+        flap(made, server)
+        server.process.send_signal(signal.SIGTERM)
+        assert 0 == server.process.wait(timeout=10)
+    said = [line.partition(" msg=")[2].strip('"\n') for line in log.read_text().splitlines()]
+    assert ["collector rules failed", "collector rules works again", "stopping"] == [
+        line.partition(":")[0] for line in said
+    ]
