@@ -1,0 +1,102 @@
+"""The exporter over a wrapped system call layer: `python -m tests.faults.faulty CONTROL serve ...`.
+
+CONTROL is a folder whose files say what is wrong just now; a file that is not there changes nothing:
+`faults` is JSON, a list of [call, pin, errno], each of which that call about that pin meets; `held` and `go` are FIFOs
+between which each batch of the counter map waits; `possible` is the kernel's list of CPUs; `clock` is by how many
+seconds the wall clock is wrong.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from exporter.bpf import cpus, libbpf
+from exporter.bpf.walk import Calls
+from exporter.cli import serve
+from exporter.cli.main import main
+
+# Bytes of one CPU's value, by the pin of a per-CPU map.
+STRIDES = {"cali_counters6": 216, "cali_rule_ctrs2": 8}
+
+
+class Kernel:
+    """The system calls of a reader, as they are but for what the files in `control` say."""
+
+    def __init__(self, calls: Calls, control: Path):
+        self._calls = calls
+        self._control = control
+        self._pins: dict[int, str] = {}
+        self._copies = cpus.possible_cpus()  # by the kernel's own list, whatever ours says later
+
+    def calls(self) -> Calls:
+        return Calls(**{one.name: self._call(one.name) for one in fields(Calls)})
+
+    def _call(self, name: str) -> Callable[..., int]:
+        real = getattr(self._calls, name)
+
+        def call(*arguments):
+            opening = name == "open_pin"
+            pin = Path(os.fsdecode(arguments[0])).name if opening else self._pins.get(arguments[0], "")
+            self._meet(name, pin)
+            try:
+                return self._opened(real(*arguments), pin) if opening else real(*arguments)
+            finally:
+                if name in ("lookup_batch", "lookup") and pin in STRIDES:
+                    self._spread(pin, *arguments)
+
+        return call
+
+    def _opened(self, descriptor: int, pin: str) -> int:
+        self._pins[descriptor] = pin
+        return descriptor
+
+    def _meet(self, name: str, pin: str) -> None:
+        faults = self._control / "faults"
+        for call, where, number in json.loads(faults.read_text()) if faults.exists() else ():
+            if call == name and where in (pin, "*"):
+                raise OSError(errno.__dict__[number], os.strerror(errno.__dict__[number]))
+        held, go = self._control / "held", self._control / "go"
+        if name == "lookup_batch" and pin == "cali_counters6" and held.exists():
+            held.write_bytes(b"")  # until somebody reads it
+            go.read_bytes()  # until somebody has written it
+
+    def _spread(self, pin: str, *arguments) -> None:
+        """Gives every possible CPU a value, where the kernel wrote those of its own: they repeat."""
+        copies = cpus.possible_cpus()
+        whole = len(arguments) > 3
+        start, count = (arguments[4], arguments[5]._obj.value) if whole else (arguments[2], 1)
+        entry = STRIDES[pin] * self._copies
+        for number in reversed(range(count if copies != self._copies else 0)):
+            written = ctypes.string_at(start + number * entry, entry)
+            ctypes.memmove(
+                start + number * STRIDES[pin] * copies, written * (copies // self._copies), STRIDES[pin] * copies
+            )
+
+
+def wrap(control: Path) -> None:
+    real_calls, real_time = libbpf._calls, time.time_ns
+
+    def wrong_time() -> int:
+        clock = control / "clock"
+        return real_time() + (int(clock.read_text()) * 10**9 if clock.exists() else 0)
+
+    def calls(library: ctypes.CDLL) -> Calls:
+        wrapped = Kernel(real_calls(library), control).calls()
+        if (control / "possible").exists():
+            cpus.POSSIBLE = control / "possible"
+        return wrapped
+
+    libbpf._calls = calls
+    serve._look_twice = lambda scrapes: scrapes.look()  # a second look could come between a test and its scrape
+    time.time_ns, time.time = wrong_time, lambda: wrong_time() / 1e9
+
+
+if __name__ == "__main__":
+    wrap(Path(sys.argv.pop(1)))
+    main()

@@ -1,0 +1,147 @@
+"""Limits of the process itself, set and lifted while it serves: descriptors, memory, threads and processes."""
+
+import http.client
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.made import ALL_WELL, FAR, told
+from tests.kernel.machine import ROOT, Serving, run, samples_of, settled_descriptors, success
+from tests.kernel.pinned import on_each_cpu, u32
+
+pytestmark = pytest.mark.kernel
+
+NOTHING = dict.fromkeys(ALL_WELL, 0)
+
+
+@contextmanager
+def limited(server, what, most):
+    """The soft limit of a running process, until the end of this."""
+    old = resource.prlimit(server.process.pid, what)
+    resource.prlimit(server.process.pid, what, (most, old[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, what, old)
+
+
+def scrape_on(client):
+    """A scrape on a connection that is open already."""
+    client.request("GET", "/metrics")
+    answer = client.getresponse()
+    assert 200 == answer.status
+    return samples_of(answer.read().decode())
+
+
+def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all_is_as_before(start):
+    server = start()
+    whole = server.scrape()
+    before = settled_descriptors(server)
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as client:
+        scrape_on(client)
+        highest = max(int(one.name) for one in Path(f"/proc/{server.process.pid}/fd").iterdir())
+        assert settled_descriptors(server) == highest + 1  # no gap below the limit
+        with limited(server, resource.RLIMIT_NOFILE, highest + 1):
+            for _ in range(20):
+                samples = scrape_on(client)
+                assert NOTHING == success(samples)
+                assert told(samples).items() < told(whole).items()
+            # Newcomers wait in the kernel's queue.
+            waiting = subprocess.Popen(["curl", "-sS", f"http://127.0.0.1:{server.port}/metrics"], stdout=-1)
+            scrape_on(client)
+        assert told(whole) == told(samples_of(waiting.communicate(timeout=20)[0].decode()))
+        assert told(whole) == told(scrape_on(client))
+    assert before == settled_descriptors(server)
+    said = server.log.read_text()
+    for collector in ALL_WELL:
+        assert 1 == said.count(f"collector {collector} failed: ")
+        assert 1 == said.count(f"collector {collector} works again")
+    assert "Too many open files" in said
+    assert "Traceback" not in said
+
+
+def test_without_memory_for_a_look_it_says_so_once_and_afterwards_all_is_as_before(made, start):
+    # Batches of some MiB are what a look needs at once.
+    for number in range(1, 5000):
+        made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: 5}))
+    server = start()
+    whole = server.scrape()
+    used = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    with limited(server, resource.RLIMIT_AS, used):
+        for _ in range(5):
+            samples = server.scrape()
+            assert 0 == success(samples)["counters"]
+            assert [] == [name for name, _ in samples if name == "calico_bpf_program_packets_total"]
+    assert told(whole) == told(server.scrape())
+    said = server.log.read_text()
+    assert 1 == said.count("collector counters failed: the process was refused memory: raise its limit")
+    assert 1 == said.count("collector counters works again")
+    assert "Traceback" not in said
+
+
+# Root is above the limit of processes; this user, who owns nothing else, has what reading maps takes.
+_RIGHTS = "+bpf,+dac_read_search,+dac_override"
+_USER = (
+    "setpriv",
+    "--reuid=54321",
+    "--regid=54321",
+    "--clear-groups",
+    "--inh-caps",
+    _RIGHTS,
+    "--ambient-caps",
+    _RIGHTS,
+)
+
+
+def allowed(threads):
+    """What a program is started with that may have so many threads and processes."""
+    return (*_USER, "prlimit", f"--nproc={threads}:100")
+
+
+@pytest.fixture
+def serve(made, tmp_path):
+    """Starts `serve` as a user whom the limit of processes binds."""
+    started = []
+
+    def start(threads, **more):
+        started.append(Serving(made.bpf_fs, Path("/nonexistent"), tmp_path / "log", prefix=allowed(threads), **more))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence(made, threads):
+    where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", "/nonexistent", "--web.listen-address", "127.0.0.1:0"]
+    words = [*allowed(threads), sys.executable, "-m", "exporter", "serve", *map(str, where)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    sentence = (
+        "Error: a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
+    )
+    assert (1, sentence) == (done.returncode, done.stderr.strip())
+
+
+def test_three_threads_are_enough_for_everything(serve):
+    server = serve(3)
+    for _ in range(5):
+        assert ALL_WELL == success(server.scrape())
+    assert 3 == len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+
+
+def test_where_bpftool_may_not_be_started_it_is_said_and_when_it_may_all_is_read(made, serve):
+    server = serve(3, more=["--bpf.reader", "bpftool"])
+    for _ in range(3):
+        assert NOTHING == success(server.scrape())
+    run(*_USER, "prlimit", "--pid", server.process.pid, "--nproc=100:100")  # root may not, without CAP_SYS_RESOURCE
+    assert ALL_WELL == success(server.scrape())
+    said = server.log.read_text()
+    assert f"{shutil.which('bpftool')} could not be started: Resource temporarily unavailable" in said
+    assert 1 == said.count("collector counters failed: ")
+    assert "Traceback" not in said

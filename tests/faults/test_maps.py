@@ -1,0 +1,189 @@
+"""Maps that change under a scrape: replaced while read, unmounted and mounted again, upgraded and downgraded."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Condition, Thread
+
+import pytest
+
+from tests.faults.held import holding
+from tests.faults.made import ALL_WELL, COUNTERS, FAR, INTERFACE, told
+from tests.kernel.machine import load_programs, run, sample, settled_descriptors, success
+from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, call, on_each_cpu, put_program, u32
+
+pytestmark = pytest.mark.kernel
+
+TOTAL = "calico_bpf_program_packets_total"
+LABELS = {"interface": INTERFACE, "hook": "tc_ingress", "direction": "outbound", "namespace": "ns-a", "pod": "client"}
+
+
+def total_of(samples):
+    return samples.get(sample(TOTAL, **LABELS))
+
+
+def count(counters, packets):
+    """What the pod has sent by now, in a counter map of any version."""
+    counters.put(u32(FAR, 0), *on_each_cpu(counters.value_size // 8, {0: packets}))
+
+
+def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then_as_it_is(
+    made, faulty, control, make_map
+):
+    for number in range(1, 6000):  # several batches
+        made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: number}))
+    server = faulty()
+    whole = server.scrape()
+    before = settled_descriptors(server)
+    with holding(control) as held, ThreadPoolExecutor(1) as thread:
+        scrape = thread.submit(server.scrape)
+        held.wait()
+        held.go_on()
+        held.wait()  # the first batch is read
+        made.counters.unpin()
+        newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 25, max_entries=100)
+        count(newer, 77)
+        held.hold_no_more()
+        held.go_on()
+        during = scrape.result()
+    assert told(whole) == told(during)
+    after = server.scrape()
+    assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters")])
+    assert before == settled_descriptors(server)
+
+
+@contextmanager
+def mounted(folder, maps):
+    """A BPF file system with these maps pinned in it, as calico-node does it at its start."""
+    run("mount", "-t", "bpf", "bpf", folder)
+    try:
+        (folder / "tc/globals").mkdir(parents=True)
+        for one in maps:
+            call("bpf_obj_pin", one.descriptor, os.fsencode(folder / "tc/globals" / one.pin.name))
+        yield
+    finally:
+        run("umount", folder)
+
+
+def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_same_numbers(made, start, tmp_path):
+    made.bpf_fs = tmp_path / "bpf"
+    made.bpf_fs.mkdir()
+    with mounted(made.bpf_fs, made.maps):
+        server = start()
+        whole = server.scrape()
+        before = settled_descriptors(server)
+    for _ in range(3):
+        samples = server.scrape()
+        assert dict.fromkeys(ALL_WELL, 0) == success(samples)
+        assert [] == [name for name, _ in told(samples) if not name.startswith("calico_bpf_exporter_")]
+    made.count(2**40 + 9)  # the programs count on in maps that nobody sees
+    with mounted(made.bpf_fs, made.maps):
+        assert 2**40 + 9 == total_of(server.scrape())
+        made.count(2**40 + 5)
+        assert told(whole) == told(server.scrape())
+        assert before == settled_descriptors(server)
+    said = server.log.read_text()
+    for collector in ALL_WELL:
+        assert 1 == said.count(f"collector {collector} failed: {made.bpf_fs}/tc/globals does not exist: is the BPF")
+        assert 1 == said.count(f"collector {collector} works again")
+
+
+class Scraper:
+    """Scrapes one after the other in a thread of its own, and keeps the total of each."""
+
+    def __init__(self, server):
+        self._server = server
+        self._ended = False
+        self._done = Condition()
+        self.totals = []
+        self.without = []
+        self._thread = Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._ended:
+            samples = self._server.scrape()
+            with self._done:
+                self.totals.append(total_of(samples))
+                self.without.append({name for name, well in success(samples).items() if not well})
+                self._done.notify_all()
+
+    def look(self, times):
+        """Waits for scrapes that begin after now."""
+        with self._done:
+            wanted = len(self.totals) + times + 1
+            assert self._done.wait_for(lambda: len(self.totals) >= wanted, timeout=30)
+
+    def end(self):
+        self._ended = True
+        self._thread.join()
+
+
+@contextmanager
+def scraping(server):
+    one = Scraper(server)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+@pytest.fixture
+def older(made, make_map):
+    """The map of an older release, alone, with what it has counted so far."""
+    made.counters.unpin()
+    one = make_map("cali_counters5", PERCPU_HASH, 8, 8 * 25, max_entries=20000)
+    count(one, 1000)
+    return one
+
+
+def test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_own_numbers_in_order(older, start, make_map):
+    server = start()
+    phases = [list(range(1001, 1006)), list(range(1, 6)), list(range(1006, 1011))]
+    with scraping(server) as scraper:
+        for packets in phases[0]:
+            count(older, packets)
+            scraper.look(1)
+        newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 27, max_entries=20000)
+        count(newer, 0)
+        scraper.look(2)
+        for one, phase in ((newer, phases[1]), (older, phases[2])):
+            for packets in phase:
+                count(one, packets)
+                scraper.look(2)
+            # The last is not lost, and the other map's is not shown beside it or after it.
+            assert phase[-1] == scraper.totals[-1]
+    shown = list(dict.fromkeys(total for total in scraper.totals if total is not None))
+    assert shown == sorted(shown, key=[1000, *phases[0], *phases[1], *phases[2]].index)
+    assert {1005, 5, 1010} <= set(shown)
+    assert 0 not in shown  # the new map's, before anything counted in it
+    # Where it is not sure it says so, and only of the counters.
+    assert {frozenset(), frozenset({"counters"})} >= set(map(frozenset, scraper.without))
+    assert [total is None for total in scraper.totals] == ["counters" in without for without in scraper.without]
+
+
+@pytest.mark.parametrize("number", ["EPERM", "EMFILE", "ENOMEM"])
+def test_programs_that_cannot_be_asked_in_the_middle_of_an_upgrade_change_no_number(
+    made,
+    older,
+    faulty,
+    control,
+    make_map,
+    counting,
+    number,
+):
+    load_programs(counting, made.bpf_fs / "older_release", older.pin)
+    arrays = [make_map(name, PROG_ARRAY, 4, 4, max_entries=500) for name in ("cali_progs_ing2", "cali_progs_ing3")]
+    put_program(arrays[0], 0, made.bpf_fs / "older_release/from_pod")
+    server = faulty()
+    assert 1000 == total_of(server.scrape())
+    newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 27, max_entries=20000)
+    count(newer, 3)
+    load_programs(counting, made.bpf_fs / "newer_release", newer.pin)
+    put_program(arrays[1], 0, made.bpf_fs / "newer_release/from_pod")
+    assert 3 == total_of(server.scrape())
+    (control / "faults").write_text(f'[["program_by_id", "*", "{number}"]]')
+    assert [3, 3, 3] == [total_of(server.scrape()) for _ in range(3)]
+    (control / "faults").unlink()
+    count(newer, 4)
+    assert 4 == total_of(server.scrape())
