@@ -8,9 +8,9 @@ from threading import Condition, Thread
 import pytest
 
 from tests.faults.held import holding
-from tests.faults.made import ALL_WELL, COUNTERS, FAR, INTERFACE, told
+from tests.faults.made import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, told
 from tests.kernel.machine import load_programs, run, sample, settled_descriptors, success
-from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, call, on_each_cpu, put_program, u32
+from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, PinnedMap, call, on_each_cpu, put_program, u32
 
 pytestmark = pytest.mark.kernel
 
@@ -25,6 +25,30 @@ def total_of(samples):
 def count(counters, packets):
     """What the pod has sent by now, in a counter map of any version."""
     counters.put(u32(FAR, 0), *on_each_cpu(counters.value_size // 8, {0: packets}))
+
+
+# What is left of a scrape without each map; the collector of maps leaves out what is not pinned.
+WITHOUT = {
+    COUNTERS: {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1},
+    IFACE: {"counters": 0, "endpoints": 0, "rules": 1, "maps": 1},
+    RULES: {"counters": 1, "endpoints": 1, "rules": 0, "maps": 1},
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(made, start, name):
+    server = start()
+    whole = server.scrape()
+    aside = (made.pins / name).rename(made.pins / "aside")
+    for _ in range(3):
+        samples = server.scrape()
+        assert WITHOUT[name] == success(samples)
+        assert told(samples).items() < told(whole).items()
+    aside.rename(made.pins / name)
+    assert told(whole) == told(server.scrape())
+    failed = [one for one, well in WITHOUT[name].items() if not well]
+    said = server.log.read_text()
+    assert len(failed) == said.count("Calico has pinned no") == said.count("works again")
 
 
 def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then_as_it_is(
@@ -83,9 +107,55 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
         assert told(whole) == told(server.scrape())
         assert before == settled_descriptors(server)
     said = server.log.read_text()
+    missing = f"{made.bpf_fs}/tc/globals does not exist: is the BPF file system mounted there?"
     for collector in ALL_WELL:
-        assert 1 == said.count(f"collector {collector} failed: {made.bpf_fs}/tc/globals does not exist: is the BPF")
+        assert 1 == said.count(f"collector {collector} failed: {missing}")
         assert 1 == said.count(f"collector {collector} works again")
+
+
+@contextmanager
+def shared(folder):
+    """A folder below which mounts reach those who have it mounted, as on a node that systemd started."""
+    folder.mkdir()
+    run("mount", "--bind", folder, folder)
+    try:
+        run("mount", "--make-shared", folder)
+        (folder / "bpf").mkdir()
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+@pytest.mark.parametrize("what", ["itself", "its parent"])
+def test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_its_parent_is_mounted(
+    made, start, tmp_path, what
+):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with shared(tmp_path / "host") as host:
+        source, made.bpf_fs = (host / "bpf", inside) if what == "itself" else (host, inside / "bpf")
+        mount = f'mount --rbind "{source}" "{inside}" && mount --make-rslave "{inside}" && exec "$@"'
+        prefix = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", mount, "sh")
+        with mounted(host / "bpf", made.maps):
+            server = start(prefix=prefix)
+            whole = server.scrape()
+        between = server.scrape()
+        # Calico starts anew: another map, with another count.
+        newer = PinnedMap(made.pins / "newer", PERCPU_HASH, 8, 8 * 27)
+        count(newer, 3)
+        newer.pin = made.counters.pin
+        with mounted(host / "bpf", (made.states, made.rules, newer)):
+            after = server.scrape()
+            server.end()
+            restarted = start(prefix=prefix)
+            assert 3 == total_of(restarted.scrape())
+            restarted.end()
+        newer.close()
+    if what == "itself":
+        assert told(whole) == told(between) == told(after)
+    else:
+        assert (None, 3) == (total_of(between), total_of(after))
+        assert dict.fromkeys(ALL_WELL, 0) == success(between)
 
 
 class Scraper:

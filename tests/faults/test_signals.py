@@ -132,6 +132,7 @@ def test_killed_in_the_middle_of_an_upgrade_it_shows_no_number_until_it_knows_wh
     samples = again.scrape()
     assert {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert [] == [name for name, _ in samples if name == "calico_bpf_program_packets_total"]
+    assert "collector counters failed: undecided which of" in again.log.read_text()
     newer.put(u32(FAR, 0), *on_each_cpu(27, {0: 4}))
     totals = [value for (name, _), value in again.scrape().items() if name == "calico_bpf_program_packets_total"]
     assert 4 in totals
