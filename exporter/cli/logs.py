@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import stat
 import sys
 from datetime import UTC, datetime
 from typing import TextIO
@@ -21,10 +23,23 @@ def set_up_logging(level: str, style: str) -> None:
 def _unbuffered_errors() -> TextIO:
     # What a full disk or a closed pipe left in a buffer would fail once more at the end, and make the exit code 120.
     try:
-        raw = io.FileIO(sys.stderr.fileno(), "wb", closefd=False)
+        raw = io.FileIO(_never_waiting(sys.stderr.fileno()), "wb", closefd=False)
     except (AttributeError, OSError):
         return sys.stderr  # closed from the start, or a test's
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+
+def _never_waiting(descriptor: int) -> int:
+    """One for the same file that is not waited for where it is a pipe: who reads it may have stopped.
+
+    Of its own, so that the others who write to that pipe find it as they left it.
+    """
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return descriptor  # nobody reads it: writing fails at once
 
 
 class _Formatter(logging.Formatter):

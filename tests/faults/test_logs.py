@@ -1,5 +1,6 @@
 """A log that cannot be written: the numbers are served as ever, and nothing of it is left when it can be again."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -33,7 +34,7 @@ class Unheard:
         self.process = subprocess.Popen([*close, *map(str, words)], **more)
 
     def get(self, path="/metrics"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             return answer.read().decode()
 
     def wait(self):
@@ -97,6 +98,15 @@ def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_w
         assert 0 == server.process.wait(timeout=10)
 
 
+# What there is to say once it can be said.
+AFTER = ["collector rules failed", "collector rules works again", "stopping"]
+
+
+def events(log):
+    """What each line says, up to its first colon."""
+    return [line.partition(" msg=")[2].strip('"').partition(":")[0] for line in log.decode().splitlines()]
+
+
 @pytest.fixture
 def small_disk(machine, tmp_path):
     """A file system of two pages."""
@@ -118,7 +128,20 @@ def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_l
         flap(made, server)
         server.process.send_signal(signal.SIGTERM)
         assert 0 == server.process.wait(timeout=10)
-    said = [line.partition(" msg=")[2].strip('"\n') for line in log.read_text().splitlines()]
-    assert ["collector rules failed", "collector rules works again", "stopping"] == [
-        line.partition(":")[0] for line in said
-    ]
+    assert AFTER == events(log.read_bytes())
+
+
+@pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
+def test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does(made, environment):
+    descriptors = os.pipe()
+    with os.fdopen(descriptors[0], "rb", 0) as reader, os.fdopen(descriptors[1], "wb", 0) as errors:
+        room = fcntl.fcntl(errors, fcntl.F_SETPIPE_SZ, 4096)
+        errors.write(bytes(room))
+        with unheard(made, errors, environment) as server:
+            flap(made, server)
+            assert bytes(room) == reader.read(room)
+            flap(made, server)
+            server.process.send_signal(signal.SIGTERM)
+            assert 0 == server.process.wait(timeout=10)
+        errors.close()
+        assert AFTER == events(reader.read())

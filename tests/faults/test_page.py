@@ -50,6 +50,7 @@ HELD_BY = {
         "test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well",
         "test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging",
     ],
+    "nobody reads": ["test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does"],
     "SIGTERM": [
         "test_a_scrape_in_the_middle_of_its_read_is_ended_whole_when_the_kernel_answers_in_time",
         "test_of_many_scrapes_at_the_end_each_is_whole_or_told_to_be_cut",
