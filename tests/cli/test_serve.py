@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -150,6 +151,13 @@ def test_authorization_without_a_cluster_ends_the_start_with_a_sentence(start, a
     ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--kubernetes.authorization", *arguments)
     assert 1 == ended.returncode
     assert re.search(rf"^Error: {said}$", ended.stderr.decode(), re.MULTILINE)
+
+
+def test_the_image_names_the_port_that_it_serves():
+    command = program.get_command(click.Context(program), "serve")
+    (listen,) = (one for one in command.params if "--web.listen-address" in one.opts)
+    steps = (Path(__file__).parents[2] / "Dockerfile").read_text(encoding="utf-8")
+    assert f"\nEXPOSE {listen.default[0].removeprefix(':')}\n" in steps
 
 
 @pytest.fixture(scope="module")
