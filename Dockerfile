@@ -3,21 +3,24 @@
 # The same file builds for amd64 and arm64. `make image` builds it with docker or buildah; BASE is any Debian 13 root.
 ARG BASE=docker.io/library/debian:trixie-slim
 
-# --- The exporter in a virtual environment: every dependency from uv.lock, by its hash.
+# --- The exporter in a virtual environment. All that is fetched from PyPI is asked for by its hash: uv in .ci/uv.txt, what
+# builds the wheel and what it depends on in uv.lock.
 FROM ${BASE} AS venv
-ARG UV_VERSION=0.13.9
+COPY .ci/uv.txt /uv.txt
 RUN export DEBIAN_FRONTEND=noninteractive && apt-get -qq update \
     && apt-get -qq install -y --no-install-recommends python3.13-venv >/dev/null \
     && python3.13 -m venv /uv \
-    && /uv/bin/pip -q --disable-pip-version-check install uv==${UV_VERSION}
+    && /uv/bin/pip -q --disable-pip-version-check install --require-hashes -r /uv.txt
 ENV UV_PROJECT_ENVIRONMENT=/opt/calico-bpf-exporter UV_PYTHON=/usr/bin/python3.13 UV_PYTHON_DOWNLOADS=never \
     UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1
 WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 # Dependencies first: they change seldom, so their layer is made anew seldom.
 RUN /uv/bin/uv sync -q --locked --no-dev --extra node --no-install-project
+COPY .ci/build-dist .ci/build-dist
 COPY exporter exporter
-RUN /uv/bin/uv sync -q --locked --no-dev --extra node --no-editable \
+RUN .ci/build-dist /uv/bin/uv /dist \
+    && /uv/bin/uv pip install -q --no-deps --python /opt/calico-bpf-exporter/bin/python /dist/*.whl \
     # Tests and headers of the dependencies, and what only activates an environment in a shell.
     && cd /opt/calico-bpf-exporter \
     && find lib -type d \( -name tests -o -name include \) -prune -exec rm -r {} + \

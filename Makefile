@@ -6,13 +6,14 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs bench clean
+.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist bench clean
 
 setup: .venv/.done
 
-.venv/.done: pyproject.toml uv.lock .ci/install-packages .ci/install-kubectl .ci/install-definitions
+.venv/.done: pyproject.toml uv.lock .ci/uv.txt .ci/install-packages .ci/install-kubectl .ci/install-definitions
 	.ci/install-packages $(TOOLS)
-	test -x $(UV) || { $(PYTHON) -m venv $(TOOLS)/uv && $(TOOLS)/uv/bin/pip -q install uv; }
+	test -x $(TOOLS)/uv/bin/pip || $(PYTHON) -m venv $(TOOLS)/uv
+	$(TOOLS)/uv/bin/pip -q --disable-pip-version-check install --require-hashes -r .ci/uv.txt
 	$(PYTHON) .ci/install-kubectl $(TOOLS)
 	$(PYTHON) .ci/install-definitions $(TOOLS)/definitions
 	$(UV) sync -q --locked --all-extras --python $(PYTHON)
@@ -62,6 +63,10 @@ docs: setup
 
 chart-docs: setup
 	$(BIN)/python .ci/chart-docs
+
+dist: setup
+	.ci/build-dist $(UV) dist
+	sha256sum dist/*.whl dist/*.tar.gz
 
 bench: setup
 	$(BIN)/python bench/scrape.py
