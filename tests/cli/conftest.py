@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli.main import PROGRAM, program
+from tests import installed
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = ROOT / "tests" / "recordings"
@@ -50,8 +50,8 @@ def start():
     """Runs the program in a process of its own, to its end."""
 
     def begin(*arguments, env=None, **more):
-        command = [sys.executable, "-m", "exporter", *map(str, arguments)]
-        environment = {**os.environ, **WIDE, "PYTHONPATH": str(ROOT), **(env or {})}
+        command = [installed.program(), *map(str, arguments)]
+        environment = {**os.environ, **WIDE, **(env or {})}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
         return subprocess.run(command, env=environment, timeout=30, check=False, **streams)
 

@@ -16,6 +16,7 @@ from exporter.cli.main import COMMANDS, PROGRAM
 from exporter.node import NodeError
 from exporter.snapshot.bundle import BundleError
 from exporter.web.server import ListenError
+from tests import installed
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 
@@ -57,8 +58,7 @@ def test_wrong_usage_exits_2_with_a_sentence(run, arguments):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_is_printed_for_a_shell(shell):
     environment = {**os.environ, "_CALICO_BPF_EXPORTER_COMPLETE": f"{shell}_source"}
-    code = "import sys; from exporter.cli.main import main; sys.argv = ['calico-bpf-exporter']; main()"
-    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    printed = subprocess.run([installed.program()], env=environment, capture_output=True, check=False)
     assert (0, b"") == (printed.returncode, printed.stderr)
     assert b"_CALICO_BPF_EXPORTER_COMPLETE" in printed.stdout
     assert b"calico-bpf-exporter" in printed.stdout
@@ -72,8 +72,7 @@ def test_completion_offers_the_commands_and_their_options():
             "COMP_WORDS": words,
             "COMP_CWORD": str(words.count(" ")),
         }
-        code = "import sys; from exporter.cli.main import main; sys.argv = ['calico-bpf-exporter']; main()"
-        printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+        printed = subprocess.run([installed.program()], env=environment, capture_output=True, check=False)
         return {line.partition(",")[2] for line in printed.stdout.decode().splitlines()}
 
     assert set(COMMANDS) <= offered("calico-bpf-exporter ")
@@ -125,7 +124,7 @@ def test_a_command_is_imported_only_when_it_is_used(start, recording):
 
 @pytest.mark.parametrize("command", [["counters"], ["counters", "-o", "json"], ["scrape"], ["check"]])
 def test_a_reader_that_leaves_early_gets_no_traceback(recording, command):
-    arguments = [sys.executable, "-m", "exporter", *command, "--bundle", str(recording(HERE))]
+    arguments = [installed.program(), *command, "--bundle", str(recording(HERE))]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         said = process.stderr.read()

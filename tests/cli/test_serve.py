@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from exporter.cli.main import program
 from exporter.cli.serve import enabled_collectors
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
+from tests import installed
 from tests.web.api_server import Answer, FakeApiServer, Raw
 from tests.web.authority import Authority
 
@@ -166,7 +166,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("empty")
     arguments = ["--bpf.fs", folder, "--calico.run-dir", folder, "--web.listen-address", "127.0.0.1:0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALICO_BPF_EXPORTER")}
-    command = [sys.executable, "-m", "exporter", "serve", *map(str, arguments)]
+    command = [installed.program(), "serve", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
         for line in process.stderr:
             if found := re.search(rb"listening on 127.0.0.1 port (\d+)", line):

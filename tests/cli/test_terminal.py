@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import installed
 from tests.cli.edits import added, edits, hit, removed, renumbered, rewritten
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +34,8 @@ def begin(words, columns, lines, env):
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | env
-    process = subprocess.Popen([sys.executable, "-m", *words], stdin=end, stdout=end, stderr=end, env=environment)
+    environment |= {"TERM": "xterm-256color"} | env
+    process = subprocess.Popen(words, stdin=end, stdout=end, stderr=end, env=environment)
     os.close(end)
     return process, other
 
@@ -56,7 +57,7 @@ def terminal():
     """What a command prints in a terminal, and that it ends well."""
 
     def run(*words, columns=80, lines=24, code=0, **env):
-        process, other = begin(["exporter", *map(str, words)], columns, lines, env)
+        process, other = begin([installed.program(), *map(str, words)], columns, lines, env)
         with process:
             text = read(process, other)
         os.close(other)
@@ -72,7 +73,7 @@ def watch(changed):
 
     def run(*arguments, until, frames, columns=80, lines=24, seconds=30, **env):
         film = ",".join(str(changed(f"{HERE}.before", edits(*one))) for one in frames)
-        words = ["tests.cli.film", film, "counters", "--watch", "0.5", *arguments]
+        words = [sys.executable, "-m", "tests.cli.film", film, "counters", "--watch", "0.5", *arguments]
         process, other = begin(words, columns, lines, env)
         with process:
             text = read(process, other, until, seconds)

@@ -1,5 +1,6 @@
 """A node of made maps and files whose every number is known, and `serve` on it in a process of its own."""
 
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -48,6 +49,6 @@ def faulty(start, control):
     """Starts `serve` over the wrapped system call layer."""
 
     def over(**more) -> Serving:
-        return start(program=("-m", "tests.faults.faulty", control), **more)
+        return start(program=(sys.executable, "-m", "tests.faults.faulty", control), **more)
 
     return over

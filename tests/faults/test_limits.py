@@ -4,12 +4,12 @@ import http.client
 import resource
 import shutil
 import subprocess
-import sys
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import installed
 from tests.faults.made import ALL_WELL, FAR, told
 from tests.kernel.machine import ROOT, Serving, run, samples_of, settled_descriptors, success
 from tests.kernel.pinned import on_each_cpu, u32
@@ -120,7 +120,7 @@ def serve(made, tmp_path):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence(made, threads):
     where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", "/nonexistent", "--web.listen-address", "127.0.0.1:0"]
-    words = [*allowed(threads), sys.executable, "-m", "exporter", "serve", *map(str, where)]
+    words = [*allowed(threads), installed.program(), "serve", *map(str, where)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     sentence = (
         "Error: a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"

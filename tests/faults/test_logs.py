@@ -5,13 +5,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests import installed
 from tests.faults.made import ALL_WELL
 from tests.kernel.machine import ROOT, run, samples_of, settled_descriptors, success
 
@@ -29,7 +29,7 @@ class Unheard:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", made.run_dir]
-        words = [sys.executable, "-m", "exporter", "serve", *where, "--web.listen-address", f"127.0.0.1:{self.port}"]
+        words = [installed.program(), "serve", *where, "--web.listen-address", f"127.0.0.1:{self.port}"]
         more = {"stderr": errors, "cwd": ROOT, "env": environment}
         self.process = subprocess.Popen([*close, *map(str, words)], **more)
 

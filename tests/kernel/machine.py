@@ -3,11 +3,12 @@
 import json
 import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests import installed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -39,7 +40,7 @@ def load_programs(obj: Path, folder: Path, counters: Path) -> None:
 
 def exporter(*words, prefix=(), **more) -> subprocess.CompletedProcess:
     """Runs a command of the exporter to its end."""
-    return run(*prefix, sys.executable, "-m", "exporter", *words, check=False, cwd=ROOT, **more)
+    return run(*prefix, installed.program(), *words, check=False, cwd=ROOT, **more)
 
 
 def open_descriptors(process: int | str = "self") -> int:
@@ -49,7 +50,7 @@ def open_descriptors(process: int | str = "self") -> int:
 class Serving:
     """`serve` in a process of its own, with `more` flags, started with `prefix` (a namespace's `ip netns exec`).
 
-    `program` is what Python runs.
+    `program` are other words than those of the installed program.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class Serving:
         prefix=(),
         address="127.0.0.1:0",
         more=(),
-        program=("-m", "exporter"),
+        program=(),
     ):
         self.prefix, self.log = prefix, log
         words = ["serve", "--bpf.fs", bpf_fs, "--calico.run-dir", run_dir, "--web.listen-address", address, *more]
-        command = [*prefix, sys.executable, *map(str, (*program, *words))]
+        command = [*prefix, *map(str, (*(program or [installed.program()]), *words))]
         with log.open("w") as errors:
             self.process = subprocess.Popen(command, stderr=errors, cwd=ROOT)
         try:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
+from tests import installed
 from tests.kernel.machine import ROOT
 
 _SLEEPS = {"35", "101", "115", "230"}  # nanosleep and clock_nanosleep on x86_64 and aarch64
@@ -26,7 +26,7 @@ class Commands:
 
     def _words(self, words):
         where = ["--bpf.fs", self.node.bpf.path, "--calico.run-dir", self.node.run_dir]
-        inside = ["ip", "netns", "exec", self.node.namespace, sys.executable, "-m", "exporter"]
+        inside = ["ip", "netns", "exec", self.node.namespace, installed.program()]
         return [str(one) for one in (*inside, *words, *where)]
 
     def run(self, *words):

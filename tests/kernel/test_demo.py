@@ -20,6 +20,7 @@ from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
 from exporter.demo.prometheus import start_prometheus
 from exporter.node.netlink import HostRoute, Link
+from tests import installed
 from tests.kernel.machine import ROOT
 
 RULES = str(ROOT / "chart" / "files" / "rules")
@@ -45,7 +46,7 @@ class Demo:
     def run(self, *words):
         """What a command of the exporter prints inside the node."""
         where = ["--bpf.fs", self.node.bpf.path, "--calico.run-dir", self.node.run_dir]
-        inside = ["ip", "netns", "exec", self.node.namespace, sys.executable, "-m", "exporter"]
+        inside = ["ip", "netns", "exec", self.node.namespace, installed.program()]
         done = subprocess.run([*inside, *words, *where], capture_output=True, text=True, cwd=ROOT, check=False)
         assert (0, "") == (done.returncode, done.stderr)
         return done.stdout
@@ -191,7 +192,7 @@ def test_pods_that_come_and_go_leave_no_wrong_name_and_no_duplicate_while_scrape
     serving = ["--web.listen-address", "127.0.0.1:10991", "--log.level", "error"]
     where = ["--bpf.fs", demo.node.bpf.path, "--calico.run-dir", demo.node.run_dir]
     inside = ["ip", "netns", "exec", demo.node.namespace]
-    server = subprocess.Popen([*inside, sys.executable, "-m", "exporter", "serve", *serving, *where], cwd=ROOT)
+    server = subprocess.Popen([*inside, installed.program(), "serve", *serving, *where], cwd=ROOT)
     ask = [*inside, "curl", "-s", "--max-time", "5", "http://127.0.0.1:10991/metrics"]
     try:
         deadline = time.monotonic() + 10
@@ -253,7 +254,7 @@ def test_without_its_mount_nothing_is_pinned_at_all(tmp_path, machine):
 
 def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_earlier_one_left(machine):
     before = state_of_the_machine()
-    words = [sys.executable, "-m", "exporter", "demo", "--web.listen-address", "127.0.0.1:10992", "--rules", RULES]
+    words = [installed.program(), "demo", "--web.listen-address", "127.0.0.1:10992", "--rules", RULES]
     path = f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}"
 
     def started():

@@ -1,6 +1,5 @@
 """Loaded programs and the maps they use: the best evidence for which of several pinned maps is alive."""
 
-import sys
 import time
 
 import pytest
@@ -9,6 +8,7 @@ from exporter.bpf.maps import MapError
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS
 from exporter.snapshot.source import LiveNode
 from exporter.snapshot.take import Memory, Settings, Snapshot
+from tests import installed
 from tests.kernel.machine import ROOT, bpftool, load_programs, run
 from tests.kernel.pinned import HASH, PERCPU_HASH, PROG_ARRAY, on_each_cpu, put_program, u32
 
@@ -122,7 +122,7 @@ _LESS = "--drop=cap_sys_admin,cap_bpf,cap_perfmon"
 
 
 def test_without_the_right_to_ask_for_programs_the_live_map_is_undecided_and_not_guessed(downgraded, bpf_fs, tmp_path):
-    words = [sys.executable, "-m", "exporter", "scrape", "--bpf.fs", bpf_fs, "--calico.run-dir", tmp_path]
+    words = [installed.program(), "scrape", "--bpf.fs", bpf_fs, "--calico.run-dir", tmp_path]
     asked = run(*words, cwd=ROOT, check=False).stdout
     assert 'pin="cali_counters5"' in asked
     assert 'chosen_by="programs"' in asked

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import installed
 from tests.kernel.conftest import give_up, machine  # noqa: F401  a fixture for the one file that has a real node
 from tests.kubectl.cluster import Cluster, exporter, pod
 from tests.web.api_server import FakeApiServer
@@ -15,7 +15,6 @@ from tests.web.authority import Authority
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "bin"
 RECORDINGS = ROOT / "tests" / "recordings" / "v3.32.1"
-SCRIPTS = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +42,7 @@ def environment(api, tmp_path):
         give_up("kubectl is not here: `make setup` brings it")
     config = api.kubeconfig(tmp_path / "kubeconfig")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CALICO", "KUBE"))}
-    path = f"{SCRIPTS}:{TOOLS}:{os.environ['PATH']}"
+    path = f"{installed.scripts()}:{TOOLS}:{os.environ['PATH']}"
     return {
         **kept,
         "PATH": path,
@@ -75,7 +74,7 @@ def recorded(cluster):
         there = exporter(node)
         cluster.pods += [there, pod("plain", node, "ns-c"), pod("server", node, "ns-b")]
         bundle = RECORDINGS / f"{name}.tar.xz"
-        cluster.runs(there, [sys.executable, "-m", "exporter"], CALICO_BPF_EXPORTER_BUNDLE=str(bundle))
+        cluster.runs(there, [installed.program()], CALICO_BPF_EXPORTER_BUNDLE=str(bundle))
         return cluster
 
     return make

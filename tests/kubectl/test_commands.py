@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import installed
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS, ROOT, TOOLS
 from tests.web.api_server import Answer, refusal
@@ -26,7 +27,7 @@ HERE = RECORDINGS / "02-ingress-deny.after.tar.xz"
 
 
 def on_the_node(*words):
-    command = [sys.executable, "-m", "exporter", *words, "--bundle", str(HERE)]
+    command = [installed.program(), *words, "--bundle", str(HERE)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
@@ -217,7 +218,7 @@ def test_an_api_server_that_is_away_is_one_sentence(recorded, kubectl, api):
 
 
 def test_without_kubectl_the_plugin_says_so(environment):
-    command = [sys.executable, "-c", "from exporter.kubectl.main import main; main()", "counters", "one"]
+    command = [installed.program("kubectl-calico_bpf"), "counters", "one"]
     nowhere = {**environment, "PATH": "/nowhere"}
     done = subprocess.run(command, env=nowhere, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (1, "Error: there is no kubectl in PATH\n") == (done.returncode, done.stderr)

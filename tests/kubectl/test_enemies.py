@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
+from tests import installed
 from tests.kubectl.cluster import exporter, pod
 
 UNREADABLE = "its answer is none that this plugin can read"
@@ -118,7 +119,7 @@ def test_without_kubectl_it_is_a_sentence(environment, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "kubectl").write_text("")
     for path, said in ((tmp_path, "there is no kubectl in PATH"), (tmp_path / "bin", "no kubectl in PATH")):
-        plugin = Path(sys.executable).parent / "kubectl-calico_bpf"
+        plugin = installed.program("kubectl-calico_bpf")
         env = {**environment, "PATH": str(path)}
         done = subprocess.run([plugin, "top"], env=env, capture_output=True, text=True, check=False)
         assert (1, True) == (done.returncode, said in done.stderr or "could not be started" in done.stderr)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests import installed
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS, ROOT
 
@@ -40,7 +41,7 @@ def test_the_file_is_the_node_s_bundle(sending, kubectl, tmp_path, words):
     assert "not in the bundle: something" in done.stderr.splitlines()
     assert [["bundle", "-"]] == [ran[1:] for _, ran in cluster.ran]
     shown = subprocess.run(
-        [sys.executable, "-m", "exporter", "counters", "--bundle", file], cwd=ROOT, capture_output=True, check=True
+        [installed.program(), "counters", "--bundle", file], cwd=ROOT, capture_output=True, check=True
     )
     assert b"ns-b/server" in shown.stdout
 

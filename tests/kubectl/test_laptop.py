@@ -5,28 +5,18 @@ import sys
 
 import pytest
 
-from tests.kernel.conftest import give_up
-from tests.kubectl.conftest import ROOT, TOOLS
-
-UV = TOOLS.parent / "uv" / "bin" / "uv"
+from tests import installed
 
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory):
     """A virtual environment with the wheel, as `pip install calico-bpf-exporter` makes it."""
-    if not UV.exists():
-        give_up("uv is not here: `make setup` brings it")
     folder = tmp_path_factory.mktemp("laptop")
-
-    def uv(*words):
-        return subprocess.run([UV, "-q", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-
-    uv("build", "--wheel", "--out-dir", folder / "dist")
-    uv("venv", "--python", sys.executable, folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    uv("pip", "install", "--python", python, *folder.glob("dist/*.whl"))
-    installed = uv("pip", "list", "--python", python, "--format", "freeze").split()
-    return folder / "venv" / "bin", [one.partition("==")[0] for one in installed]
+    installed.uv("venv", "--python", sys.executable, folder / "venv")
+    installed.uv("pip", "install", "--python", python, installed.wheel())
+    listed = installed.uv("pip", "list", "--python", python, "--format", "freeze").split()
+    return folder / "venv" / "bin", [one.partition("==")[0] for one in listed]
 
 
 def test_it_brings_click_alone(laptop):

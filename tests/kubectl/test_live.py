@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import sys
 import threading
 import time
 
@@ -13,8 +12,9 @@ import pytest
 
 from exporter.demo.node import Node
 from exporter.demo.plan import DATABASE, FRONTEND, PROBE
+from tests import installed
 from tests.kubectl.cluster import exporter, pod
-from tests.kubectl.conftest import ROOT, TOOLS
+from tests.kubectl.conftest import TOOLS
 
 pytestmark = pytest.mark.kernel
 
@@ -37,9 +37,8 @@ def live(cluster, demo):
     where = {
         "CALICO_BPF_EXPORTER_BPF_FS": str(demo.bpf.path),
         "CALICO_BPF_EXPORTER_CALICO_RUN_DIR": str(demo.run_dir),
-        "PYTHONPATH": str(ROOT),
     }
-    cluster.runs(there, ["ip", "netns", "exec", demo.namespace, sys.executable, "-m", "exporter"], **where)
+    cluster.runs(there, ["ip", "netns", "exec", demo.namespace, installed.program()], **where)
     return cluster
 
 

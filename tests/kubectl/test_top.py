@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from exporter.kubectl.top import Dropper, worst
+from tests import installed
 from tests.kubectl.cluster import exporter
 from tests.kubectl.conftest import RECORDINGS
 
@@ -19,7 +20,7 @@ def nodes(cluster):
             there = exporter(node)
             cluster.pods.append(there)
             window = ":".join(str(RECORDINGS / f"{name}.{when}.tar.xz") for when in ("before", "after"))
-            cluster.runs(there, [sys.executable, "-m", "exporter"], CALICO_BPF_EXPORTER_BUNDLE=window)
+            cluster.runs(there, [installed.program()], CALICO_BPF_EXPORTER_BUNDLE=window)
         return cluster
 
     return make

@@ -98,3 +98,9 @@ def test_the_module_is_the_program_too():
     command = [installed.scripts() / "python", "-P", "-m", "exporter", "--version"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert f"calico-bpf-exporter, version {__version__}\n" == printed
+
+
+def test_no_test_runs_the_tree_where_it_means_the_program():
+    this = (ROOT / "tests/supply").iterdir()
+    paths = set((ROOT / "tests").rglob("*.py")) - set(this)
+    assert [] == [path.name for path in paths if '"-m", "exporter"' in path.read_text(encoding="utf-8")]

@@ -3,12 +3,12 @@
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 
 import pytest
 
+from tests import installed
 from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 from tests.web.authority import Authority
 from tests.web.conftest import Running
@@ -305,7 +305,7 @@ def test_the_program_itself_asks_the_server_of_its_flag_and_starts_without_it(ow
     flags = ["--bpf.fs", folder, "--calico.run-dir", folder, "--web.listen-address", "127.0.0.1:0"]
     flags += ["--kubernetes.authorization", "--kubernetes.kubeconfig", own.kubeconfig(tmp_path / "config")]
     with log.open("wb") as errors:
-        process = subprocess.Popen([sys.executable, "-m", "exporter", "serve", *map(str, flags)], stderr=errors)
+        process = subprocess.Popen([installed.program(), "serve", *map(str, flags)], stderr=errors)
     try:
         found = until(lambda: re.search(r"on 127.0.0.1 port (\d+)", log.read_text()), 20)
         running = Running(process, [int(found[1])], log)
