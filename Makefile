@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist bench clean
+.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit bench clean
 
 setup: .venv/.done
 
@@ -68,10 +68,18 @@ dist: setup
 	.ci/build-dist $(UV) dist
 	sha256sum dist/*.whl dist/*.tar.gz
 
+sbom: setup
+	.ci/sbom $(UV) build/calico-bpf-exporter.cdx.json
+
+# Asks api.osv.dev, so it runs only where that is reached, and fails anywhere else.
+audit: setup
+	$(UV) audit --locked --no-dev --preview-features audit-command
+
 bench: setup
 	$(BIN)/python bench/scrape.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/door.py
+	$(BIN)/python bench/dependencies.py
 
 clean:
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
