@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -52,39 +53,43 @@ class BpftoolReader:
         answer = self._ask(pin, "map", "show", "pinned", pin)
         if not isinstance(answer, dict) or "bytes_key" not in answer:
             raise NotAMap(f"{pin} is not a pinned BPF map")
-        return MapInfo(
-            pin=pin,
-            id=answer["id"],
-            name=answer.get("name", ""),
-            type=answer["type"],
-            key_size=answer["bytes_key"],
-            value_size=answer["bytes_value"],
-            max_entries=answer["max_entries"],
-            flags=answer.get("flags", 0),
-        )
+        with _unfamiliar(pin):
+            return MapInfo(
+                pin=pin,
+                id=_natural(answer["id"]),
+                name=str(answer.get("name", "")),
+                type=str(answer["type"]),
+                key_size=_natural(answer["bytes_key"]),
+                value_size=_natural(answer["bytes_value"]),
+                max_entries=_natural(answer["max_entries"]),
+                flags=_natural(answer.get("flags", 0)),
+            )
 
     def read(self, pin: str) -> MapDump:
         """See `maps.Reader`."""
         info = self.info(pin)
         entries = self._ask(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
-        try:
+        with _unfamiliar(pin):
             return _columns(info, entries, copies)
-        except (KeyError, TypeError, ValueError) as error:
-            # The map was replaced between the two questions, or this bpftool prints another JSON than is known.
-            raise ReadAborted(f"bpftool's answer about {pin} does not fit the map's shape: {error}") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
         wanted = set(ids)
         if not wanted:
             return []
-        answer = self._ask("the loaded programs", "prog", "show")
-        return [
-            ProgramInfo(entry["id"], entry.get("loaded_at", 0) * 10**9, tuple(entry.get("map_ids", ())))
-            for entry in answer
-            if entry["id"] in wanted
-        ]
+        subject = "the loaded programs"
+        answer = self._ask(subject, "prog", "show")
+        with _unfamiliar(subject):
+            return [
+                ProgramInfo(
+                    entry["id"],
+                    _natural(entry.get("loaded_at", 0)) * 10**9,
+                    tuple(map(_natural, entry.get("map_ids", ()))),
+                )
+                for entry in answer
+                if _natural(entry["id"]) in wanted
+            ]
 
     def _ask(self, subject: str, *arguments: str) -> Any:  # JSON
         try:
@@ -97,7 +102,7 @@ class BpftoolReader:
             raise MapError(f"{self._path} could not be started: {error.strerror}") from error
         try:
             answer = json.loads(done.stdout)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         first = answer[0] if isinstance(answer, list) and answer else answer
         if isinstance(first, dict) and first.keys() == {"error"}:
@@ -106,6 +111,21 @@ class BpftoolReader:
             text = done.stderr.decode("utf-8", "replace").strip() or f"exit status {done.returncode}"
             raise _complaint(subject, text)
         return answer
+
+
+@contextmanager
+def _unfamiliar(subject: str) -> Iterator[None]:
+    """The map was replaced between two questions, or this bpftool prints another JSON than is known."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ReadAborted(f"bpftool's answer about {subject} does not have the shape it should: {error}") from error
+
+
+def _natural(value: Any) -> int:  # JSON
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r:.40} is no number of the kernel's")
+    return value
 
 
 def bpftool_reader() -> BpftoolReader:
