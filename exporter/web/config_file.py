@@ -154,6 +154,8 @@ def _pem(fields: "Fields", name: str, folder: Path) -> str | Path | None:
     inline, path = fields.text(name), fields.text(f"{name}_file")
     if inline and path:
         fields.refuse(name, f"and {name}_file are both there; one must go")
+    if path and not path.isprintable():
+        fields.refuse(f"{name}_file", f"is {path!a}; it must be the path of a file")
     return folder / path if path else inline or None
 
 

@@ -26,7 +26,7 @@ class Fields:
         if not isinstance(node, yaml.MappingNode):
             raise FieldError(f"line {_line(node)}: {name or 'the file'} must be a mapping of names to values")
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not _is_text(key):
                 raise FieldError(f"line {_line(key)}: a name must be plain text")
             if key.value in self._nodes:
                 raise FieldError(f"line {_line(key)}: {self._path(key.value)} is there twice")
@@ -52,7 +52,7 @@ class Fields:
         node = self._take(name)
         if node is None:
             return None
-        if not isinstance(node, yaml.ScalarNode):
+        if not _is_text(node):
             self.refuse(name, "must be text")
         return str(node.value)
 
@@ -70,7 +70,7 @@ class Fields:
         node = self._take(name)
         if node is None:
             return None
-        if not isinstance(node, yaml.SequenceNode) or not all(isinstance(one, yaml.ScalarNode) for one in node.value):
+        if not isinstance(node, yaml.SequenceNode) or not all(map(_is_text, node.value)):
             self.refuse(name, "must be a list of texts")
         return [str(one.value) for one in node.value]
 
@@ -92,6 +92,11 @@ class Fields:
     def _path(self, name: str) -> str:
         shown = name if name.isprintable() else ascii(name)
         return f"{self._name}.{shown}" if self._name else shown
+
+
+def _is_text(node: yaml.Node) -> bool:
+    # YAML's escapes can spell halves of characters, which no file, password or header can hold.
+    return isinstance(node, yaml.ScalarNode) and not any("\ud800" <= one <= "\udfff" for one in node.value)
 
 
 def _is_null(node: yaml.Node) -> bool:

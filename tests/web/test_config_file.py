@@ -222,6 +222,31 @@ def test_what_is_no_rate_limit_is_refused(fields, sentence):
         parsed(f"rate_limit: {{{fields}}}")
 
 
+# Once: YAML spells halves of characters, and the first look at the file or the first password was a traceback.
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            r'tls_server_config: {cert_file: "\ud800", key_file: k}',
+            r"^line 1: tls_server_config.cert_file must be text$",
+        ),
+        (r'tls_server_config: {cert: "\udc00", key: k}', r"^line 1: tls_server_config.cert must be text$"),
+        (
+            r'tls_server_config: {cert_file: "a\nb", key_file: k}',
+            r"cert_file is 'a\\nb'; it must be the path of a file$",
+        ),
+        (
+            r'tls_server_config: {cert_file: "a\0b", key_file: k}',
+            r"cert_file is 'a\\x00b'; it must be the path of a file$",
+        ),
+        (rf'basic_auth_users: {{"\ud800": {HASH}}}', r"^line 1: a name must be plain text$"),
+    ],
+)
+def test_what_no_file_and_no_name_can_be_is_one_sentence(text, sentence):
+    with pytest.raises(WebConfigError, match=sentence):
+        parsed(text)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
