@@ -1,6 +1,6 @@
 """A Prometheus beside the demo, where one is installed: it scrapes the exporter and evaluates the alerts.
 
-It ends with the process that started it, whatever becomes of that one.
+It ends with the process that started it, whatever becomes of that one, and at once: a next demo removes its folder.
 """
 
 import shutil
@@ -61,7 +61,7 @@ def start_prometheus(folder: Path, target: str, rules: Path) -> Prometheus:
     config.write_text(_CONFIG.format(rules=rules.resolve(), target=target), encoding="utf-8")
     address = f"127.0.0.1:{port}"
     where = (f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}")
-    one = Prometheus(f"http://{address}", start("setpriv", "--pdeathsig", "TERM", "prometheus", *where, log=log))
+    one = Prometheus(f"http://{address}", start("setpriv", "--pdeathsig", "KILL", "prometheus", *where, log=log))
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until and one.process.poll() is None:
         with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"http://{address}/-/ready", timeout=1):
