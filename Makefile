@@ -6,7 +6,7 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit bench clean
+.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit fuzz bench clean
 
 setup: .venv/.done
 
@@ -74,6 +74,10 @@ sbom: setup
 # Asks api.osv.dev, so it runs only where that is reached, and fails anywhere else.
 audit: setup
 	$(UV) audit --locked --no-dev --preview-features audit-command
+
+# The laws of tests/fuzz with 20,000 examples each instead of 100; it takes some half an hour.
+fuzz: setup
+	$(BIN)/pytest --hypothesis-profile=long --timeout=0 tests/fuzz
 
 bench: setup
 	$(BIN)/python bench/scrape.py

@@ -1,6 +1,6 @@
 """A Prometheus beside the demo, where one is installed: it scrapes the exporter and evaluates the alerts.
 
-It ends with the process that started it, whatever becomes of that one, and at once: a next demo removes its folder.
+It ends with the process that started it, whatever becomes of that one, and at once: the next demo takes its folder.
 """
 
 import shutil
@@ -56,6 +56,7 @@ def start_prometheus(folder: Path, target: str, rules: Path) -> Prometheus:
     """
     if not any(rules.glob("*.yaml")):
         raise DemoError(f"there are no rules (*.yaml) in {rules}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a demo that was killed
     folder.mkdir()
     config, log, port = folder / "prometheus.yml", folder / "log", _free_port()
     config.write_text(_CONFIG.format(rules=rules.resolve(), target=target), encoding="utf-8")

@@ -149,6 +149,14 @@ def test_promtool_reads_every_character(promtool):
     assert (0, b"", b"") == (checked.returncode, checked.stdout, checked.stderr)
 
 
+@settings(deadline=None, max_examples=20)
+@given(values=st.lists(st.tuples(st.text(), st.text()), unique=True, min_size=20, max_size=100))
+def test_promtool_reads_any_label_value(promtool, values):
+    text = body([Samples(PACKETS, [(pair, number) for number, pair in enumerate(values)])], TEXT)
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (0, b"", b"") == (checked.returncode, checked.stdout, checked.stderr)
+
+
 def test_what_utf8_cannot_carry_does_not_break_the_text_for_the_other_samples(promtool):
     text = body([Samples(PACKETS, [(("\udc80", "a"), 1), (("eth0", "\ud800"), 2)])], TEXT)
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
