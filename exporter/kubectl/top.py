@@ -73,7 +73,9 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
     for endpoint in answer.found["endpoints"]:
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
-                rate = one["per_second"]
+                rate, packets = one["per_second"], int(one["count"])
+                if packets >> 64:
+                    raise ValueError("a counter has 64 bits")
                 yield Dropper(
                     answer.place.node,
                     str(endpoint["namespace"]),
@@ -81,7 +83,7 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
                     str(endpoint["interface"]),
                     str(one["direction"] or one["hook"]),
                     str(one["reason"]),
-                    int(one["count"]),
+                    packets,
                     None if rate is None else float(rate),
                 )
 

@@ -21,7 +21,24 @@ WORDS = [
     b"Expect: 100-continue", b"Upgrade: h2c", b"Authorization: Basic ", b"5\r\nhello\r\n", b"0\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01", b"\0", b"\xff", b"x" * 600,
 ]  # fmt: skip
-PIECES = st.lists(st.sampled_from(WORDS) | st.binary(max_size=20), max_size=30)
+ANY = st.lists(st.sampled_from(WORDS) | st.binary(max_size=20), max_size=30)
+# Nearly requests: what stands in each place of one is sometimes something else.
+LINES = st.lists(st.sampled_from([word for word in WORDS if b":" in word]), max_size=3)
+TARGETS = st.sampled_from(
+    [b"/", b"/metrics?a", b"*", b"//", b"http://[", b"http://node/x", b"http://[v]/", b"/\xff", b""]
+)
+REQUESTS = st.builds(
+    lambda method, target, version, lines: b"\r\n".join(
+        [b" ".join([method, target, version]), b"Host: node", *lines, b"", b""]
+    ),
+    st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"G\0"]),
+    TARGETS,
+    st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"]),
+    LINES,
+)
+PIECES = st.lists(REQUESTS, max_size=3) | st.tuples(st.lists(REQUESTS, max_size=2), ANY).map(
+    lambda two: two[0] + two[1]
+)
 
 
 class Pieces:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import click
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName, Ran
@@ -37,7 +37,7 @@ COUNTED = {
     "count": 10,
     "per_second": 1.5,
 }
-TOP = {"endpoints": [{"namespace": "ns", "pod": "one", "interface": "cali1", "counted": [COUNTED]}]}
+TOP = {"endpoints": [{"namespace": "ns", "pod": "one", "interface": "cali1", "counted": [COUNTED, COUNTED]}]}
 WHY = {"loses_packets": False, "counted": [COUNTED, COUNTED | {"category": "total"}], "text": ["one", "two"]}
 PLACE = Place("n1", PodName("system", "exporter-n1"), PodName("ns", "one"))
 
@@ -65,16 +65,25 @@ def with_answers(answers, ask):
 
 
 RAN = st.builds(Ran, st.integers(0, 255), said(TOP) | said(WHY), st.text())
+RIGHT = json.dumps({"items": [EXPORTER | {"status": {"phase": "Running"}}]}).encode()
 PODS = st.builds(Ran, st.just(0), said({"items": [EXPORTER, EXPORTER]}), st.text())
 
 
-@given(PODS, st.builds(Ran, st.integers(0, 255), said(TOP), st.text()), st.sampled_from(["json", "table"]))
+@example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "1e999").encode(), ""), "table")
+@example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "9" * 4300).encode(), ""), "table")
+@given(
+    PODS | st.just(Ran(0, RIGHT, "")),
+    st.builds(Ran, st.integers(0, 255), said(TOP), st.text()),
+    st.sampled_from(["json", "table"]),
+)
 def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
     code, printed = with_answers([pods, ran], lambda kubectl: show_top(kubectl, Exporters(), "10s", 10, None, output))
     assert code in (0, 1)
     assert output == "table" or not printed or json.loads(printed)["droppers"] is not None
 
 
+@example(Ran(0, json.dumps(WHY).replace("10", "1e999").encode(), ""), None)
+@example(Ran(0, json.dumps(WHY).replace("10", "9" * 4300).encode(), ""), None)
 @given(st.builds(Ran, st.integers(0, 255), said(WHY), st.text()), st.sampled_from(["json", None]))
 def test_whatever_two_exporters_say_why_ends_well(ran, output):
     def ask(kubectl):
