@@ -1,6 +1,8 @@
 """Scrapes that come together share one look, later ones take a new one, and none waits longer than it said."""
 
 import gzip
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -208,3 +210,16 @@ def test_a_look_that_fails_is_not_served_again(server):
     time.sleep(0.8)
     answer = running.ask()
     assert {2} == {number(answer, "hang"), number(answer, "quick")}
+
+
+@pytest.mark.parametrize(("absent", "library"), [("none", "isal.isal_zlib"), ("isal", "zlib")])
+def test_a_body_is_packed_by_isal_or_where_it_is_not_installed_by_zlib(absent, library):
+    code = (
+        f"import sys; sys.modules[{absent!r}] = None\n"
+        "from exporter.web.scrapes import compressed_body, deflate\n"
+        "sys.stdout.buffer.write(deflate.__module__.encode() + b'\\n' + compressed_body(b'a line\\n' * 100_000))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    who, _, body = done.stdout.partition(b"\n")
+    assert library == who.decode()
+    assert b"a line\n" * 100_000 == gzip.decompress(body)
