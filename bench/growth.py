@@ -1,0 +1,176 @@
+"""How a look grows, printed as Markdown tables: part of `make bench`; needs no rights.
+
+With the possible CPUs, for which a node has a value each, whether they are there or not: a counter map is read from a
+kernel that is made up, batch by batch, in a process of its own for each row. With the slots of a layout: counters as
+text with all zeros. And with the kinds of packing: CPU and size of a body of 1000 interfaces.
+"""
+
+import ctypes
+import errno
+import gzip
+import importlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from types import SimpleNamespace
+
+import numpy as np
+
+from exporter.allocator import keep_memory_small
+from exporter.bpf.maps import MapDump, MapInfo
+from exporter.bpf.walk import Calls, read_columns
+from exporter.calico.counters import RELEASED_COUNTS, CounterTable, decode_counters, layout_of
+from exporter.calico.hooks import TC_HOOKS
+from exporter.calico.ifstate import InterfaceState
+from exporter.calico.names import workload_interface
+from exporter.metrics.counters import CountersCollector
+from exporter.metrics.exposition import TEXT, encode, render
+from exporter.metrics.family import Samples
+from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
+from exporter.snapshot.live_map import fingerprint
+
+RUNS = 9
+SLOTS = 27
+CPUS = (2, 32, 128, 256)
+INTERFACES = (250, 1000)
+PACKERS = ("gzip", "isal.igzip", "zlib_ng.gzip_ng")
+
+
+def main() -> None:
+    """Prints the tables, or as a process of its own the row of one number of CPUs and interfaces."""
+    keep_memory_small()
+    if len(sys.argv) > 1:
+        row(*of_cpus(*map(int, sys.argv[1:])))
+        return
+    row("possible CPUs", "interfaces", "map MiB", "read ms", "decode ms", "fingerprint ms", "peak MiB more")
+    row(*["---"] * 7)
+    for cpus in CPUS:
+        for count in INTERFACES:
+            subprocess.run([sys.executable, __file__, str(cpus), str(count)], check=True)
+    print()
+    row("interfaces", "slots", "samples", "collect ms", "render and encode ms", "kB")
+    row(*["---"] * 6)
+    for count in INTERFACES:
+        for slots in RELEASED_COUNTS:
+            row(*of_slots(count, slots))
+    print()
+    row("packed by", "level", "ms", "kB")
+    row(*["---"] * 4)
+    body = encode(render(collected(1000, SLOTS), TEXT), TEXT)
+    for name in PACKERS:
+        of_packer(name, body)
+
+
+def of_cpus(cpus: int, count: int) -> list[object]:
+    """A row of the first table."""
+    made, info = MadeKernel(2 * count, cpus), map_info(2 * count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    read = cpu(lambda: read_columns(made.calls(), 0, info, cpus))
+    keys, values = read_columns(made.calls(), 0, info, cpus)
+    decode = cpu(lambda: decode_counters(keys, values, layout_of(SLOTS)))
+    mark = cpu(lambda: fingerprint(MapDump(info, keys, values)))
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return [cpus, count, f"{values.nbytes / 2**20:.1f}", *(f"{one:.2f}" for one in (read, decode, mark)), f"{peak:.0f}"]
+
+
+class MadeKernel:
+    """A per-CPU map whose entries a batched lookup copies from one row."""
+
+    def __init__(self, entries: int, cpus: int) -> None:
+        self._entries = entries
+        self._value = np.arange(cpus * SLOTS, dtype="<u8")
+        self._given = 0
+
+    def calls(self) -> Calls:
+        """The calls of which reading needs one."""
+        nothing = SimpleNamespace(open_pin=None, object_info=None, next_key=None, lookup=None, program_by_id=None)
+        self._given = 0
+        return Calls(lookup_batch=self._lookup_batch, **vars(nothing))
+
+    def _lookup_batch(self, _: int, __: int | None, ___: int, keys: int, values: int, count: object) -> int:
+        wanted = count._obj  # type: ignore[attr-defined]  # noqa: SLF001  what ctypes.byref holds
+        wanted.value = min(wanted.value, self._entries - self._given)
+        indexes = np.arange(self._given, self._given + wanted.value, dtype="<u4")
+        pairs = np.stack([indexes // 2 + 2, indexes % 2], axis=1)
+        ctypes.memmove(keys, np.ascontiguousarray(pairs).ctypes.data, pairs.nbytes)
+        for number in range(wanted.value):
+            ctypes.memmove(values + number * self._value.nbytes, self._value.ctypes.data, self._value.nbytes)
+        self._given += wanted.value
+        if self._given == self._entries:
+            raise OSError(errno.ENOENT, "the end")
+        return 0
+
+
+def map_info(entries: int) -> MapInfo:
+    """The shape of the counter map."""
+    return MapInfo("made", 1, "cali_counters6", "percpu_hash", 8, 8 * SLOTS, max(entries, 20000), 0)
+
+
+def of_slots(count: int, slots: int) -> list[object]:
+    """A row of the second table."""
+    collector, look = CountersCollector("all"), made_look(count, slots)
+    collect = cpu(lambda: collector.collect(look))
+    samples = collector.collect(look)
+    text = cpu(lambda: encode(render(samples, TEXT), TEXT))
+    size = len(encode(render(samples, TEXT), TEXT))
+    lines = sum(len(one.values) for one in samples)
+    return [count, slots, lines, f"{collect:.2f}", f"{text:.2f}", f"{size / 1000:.0f}"]
+
+
+def collected(count: int, slots: int) -> list[Samples]:
+    """The samples of all counters of that many interfaces."""
+    return CountersCollector("all").collect(made_look(count, slots))
+
+
+def made_look(count: int, slots: int) -> SimpleNamespace:
+    """What the collector asks of a look."""
+    known = {}
+    for index in range(2, count + 2):
+        pod = f"deployment-{index // 5}-5d4f8c7b9-x{index}"
+        name = workload_interface("cali", f"namespace-{index % 20}", pod)
+        state = InterfaceState(index, name, 0x7)
+        known[index] = Endpoint(index, name, WORKLOAD, f"namespace-{index % 20}", pod, (), state)
+    sums = np.zeros((2 * count, slots), np.uint64)
+    sums[:, 0], sums[:, 2], sums[::10, 4] = np.arange(2 * count) + 10**6, np.arange(2 * count) + 10**4, 3
+    ifindex = np.repeat(np.arange(2, count + 2, dtype=np.uint32), len(TC_HOOKS))
+    table = CounterTable(layout_of(slots), ifindex, np.tile(np.array(TC_HOOKS, np.uint32), count), sums)
+    return SimpleNamespace(counters=table, ifstate=(), endpoints=Endpoints(known))
+
+
+def of_packer(name: str, body: bytes) -> None:
+    """Rows of the third table, for the levels of one library."""
+    try:
+        library = importlib.import_module(name)
+    except ImportError:
+        print(f"{name} is left out: it is not installed")
+        return
+    for level in range(4 if name == "isal.igzip" else 7):
+        if level or name == "isal.igzip":
+            packed = library.compress(body, level)
+            if gzip.decompress(packed) != body:
+                sys.exit(f"{name} level {level} does not come back whole")
+            took = cpu(lambda level=level: library.compress(body, level))
+            row(name, level, f"{took:.1f}", f"{len(packed) / 1000:.0f}")
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """Median CPU milliseconds."""
+    work()
+    took = []
+    for _ in range(RUNS):
+        start = time.process_time()
+        work()
+        took.append(time.process_time() - start)
+    return median(took) * 1000
+
+
+def row(*cells: object) -> None:
+    """A row of a Markdown table."""
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
