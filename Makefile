@@ -79,11 +79,17 @@ audit: setup
 fuzz: setup
 	$(BIN)/pytest --hypothesis-profile=long --timeout=0 tests/fuzz
 
+# Compiled as in the image: memory and start are those of a node.
 bench: setup
+	$(UV) sync -q --locked --all-extras --compile-bytecode --python $(PYTHON)
+	$(BIN)/python -m compileall -q exporter
 	$(BIN)/python bench/scrape.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/door.py
 	$(BIN)/python bench/dependencies.py
+	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/peer.py
 
 clean:
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
