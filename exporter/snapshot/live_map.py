@@ -34,13 +34,15 @@ class Choice:
 
 @dataclass(slots=True)
 class LiveMapMemory:
-    """What earlier looks saw of one datum's maps: the fingerprints of the last look, and the one proven alive.
+    """What earlier looks saw of one datum's maps: the fingerprints of the last look, the one proven alive, and those
+    that lay beside the live one.
 
     Keyed by kernel map id, so a map re-created under the same name starts afresh.
     """
 
     fingerprints: dict[int, int] = field(default_factory=dict)
     proven: int | None = None
+    passed_over: frozenset[int] = frozenset()
 
 
 def fingerprint(dump: MapDump) -> int:

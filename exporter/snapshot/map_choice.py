@@ -79,7 +79,16 @@ def _versions(look: "Snapshot", datum: str, choose: "Callable[[Snapshot, Sequenc
 
 def _choose_counters(look: "Snapshot", candidates: Sequence[Candidate]) -> Choice:
     memory = look.memory.counters
-    if len(candidates) == 1:
+    choice = _choose_by_evidence(look, candidates)
+    if choice.live:
+        memory.passed_over = frozenset(one.info.id for one in candidates) - {choice.live.info.id}
+    return choice
+
+
+def _choose_by_evidence(look: "Snapshot", candidates: Sequence[Candidate]) -> Choice:
+    memory = look.memory.counters
+    # Calico deletes the pin of its map to make it anew: what lay dead beside it is not alive for being alone then.
+    if len(candidates) == 1 and candidates[0].info.id not in memory.passed_over:
         # Remembered, so that the look at which a second version appears can already compare.
         memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(look.dump(candidates[0]))}
         memory.proven = candidates[0].info.id
@@ -93,7 +102,9 @@ def _choose_counters(look: "Snapshot", candidates: Sequence[Candidate]) -> Choic
         return Choice(by_movement, live_map.MOVEMENT)
     existing = [link.ifindex for link in _links(look)]
     by_keys = live_map.choose_by_keys(candidates, lambda one: _indexes(look.dump(one)), existing)
-    return Choice(by_keys, live_map.KEYS if by_keys else live_map.UNDECIDED)
+    if by_keys is None or by_keys.info.id in memory.passed_over:
+        return Choice(None, live_map.UNDECIDED)
+    return Choice(by_keys, live_map.KEYS)
 
 
 def _choose_newest(look: "Snapshot", candidates: Sequence[Candidate]) -> Choice:

@@ -153,3 +153,25 @@ def test_what_moved_before_programs_were_last_asked_is_no_evidence(make, looks_a
     assert ("cali_counters6", "programs") == choice_of(make.look(moved, memory))
     moved.facts["programs"] = []
     assert "cali_counters6" == choice_of(make.look(moved, memory))[0]
+
+
+@pytest.mark.parametrize("stage", ["2-v3.30.7", "3-v3.31.6", "4-v3.32.1"])
+def test_a_map_that_lay_dead_beside_the_live_one_is_not_chosen_while_that_is_away(make, looks_at, stage):
+    memory = Memory()
+    before, after = looks_at(stage)
+    live, _ = STAGES[stage]
+    away = make.node([dump for name, dump in after.maps.items() if name != live], links=after.links())
+    back = make.node(after.maps.values())
+    later = make.node(after.maps.values())
+    later.maps[live] = make.moved(later.maps[live])
+    choices = [choice_of(make.look(source, memory))[0] for source in (before, after, away, away, back, later)]
+    assert [None, live, None, None, None, live] == choices
+
+
+def test_a_map_that_lay_dead_and_is_left_alone_is_chosen_again_when_it_moves(make, looks_at):
+    memory = Memory()
+    before, after = looks_at("2-v3.30.7")
+    alone = make.node([after.maps["cali_counters2"]])
+    moved = make.node([make.moved(after.maps["cali_counters2"])])
+    choices = [choice_of(make.look(source, memory)) for source in (before, after, alone, moved, moved)]
+    assert [(None, "undecided"), ("cali_counters2", "movement"), ("cali_counters2", "only")] == choices[2:]
