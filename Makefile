@@ -1,12 +1,13 @@
 # One target per verb; CI runs the same ones. `make test` on a fresh machine does all the set-up it needs.
 
 PYTHON ?= python3
+DURATION ?= 10m
 TOOLS := .tools
 UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit fuzz bench clean
+.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
 
 setup: .venv/.done
 
@@ -90,6 +91,10 @@ bench: setup
 	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/peer.py
+
+# Ten minutes, or as long as you say: make soak DURATION=8h
+soak: setup
+	$(BIN)/python -m tests.soak $(DURATION)
 
 clean:
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
