@@ -24,6 +24,7 @@ IMPORTS = {
     "cachetools": "import cachetools",
     "click": "import click",
     "h11": "import h11",
+    "isal": "import isal.isal_zlib",
     "httpx2": "import httpx2",
     "jinja2": "import jinja2",
     "lightkube": "import lightkube.config.kubeconfig, lightkube.config.client_adapter, lightkube.core.exceptions",

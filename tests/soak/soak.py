@@ -6,7 +6,6 @@ every pod equals what was sent (`life.py`). One server is plain, the other has T
 
 import math
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +28,6 @@ from tests.soak.scrapers import Faults, Scraper, Server
 from tests.soak.web_config import WebConfig
 from tests.web.authority import Authority
 
-INSTALLED = (Path(sys.executable).with_name("calico-bpf-exporter"),)
 _INTERVALS = (1.0, 0.3)
 _SAMPLES = 160
 
@@ -61,10 +59,10 @@ class Sampler(threading.Thread):
         self.join()
 
 
-def soak(seconds: float, *, warm_up: float, seed: int = 1, program: Sequence[object] = INSTALLED) -> Report:
+def soak(seconds: float, *, warm_up: float, seed: int = 1, program: Sequence[object] = ()) -> Report:
     """Does everything once, goes on for `warm_up` seconds, and then for `seconds` in which the processes are watched.
 
-    Needs root.
+    Needs root. `program` are other words than those of the installed program.
     """
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))

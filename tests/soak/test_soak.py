@@ -1,6 +1,7 @@
 """A short soak, its law on made-up processes, and the faults that it must find."""
 
 import random
+import sys
 
 import pytest
 
@@ -11,7 +12,7 @@ FLAT = Sample(resident=70 << 20, descriptors=12, threads=5, children=0)
 
 
 def faulty(fault):
-    return ("-m", "tests.soak.faulty", fault)
+    return (sys.executable, "-m", "tests.soak.faulty", fault)
 
 
 @pytest.mark.kernel
