@@ -1,4 +1,4 @@
-# The exporter's image: Python, the two readers and the exporter, without a shell, a package manager or build tools.
+# The exporter's image: Python, the two readers, libseccomp and the exporter; no shell, package manager or build tools.
 #
 # The same file builds for amd64 and arm64. `make image` builds it with docker or buildah; BASE is any Debian 13 root.
 ARG BASE=docker.io/library/debian:trixie-slim
@@ -37,7 +37,8 @@ WORKDIR /packages
 RUN export DEBIAN_FRONTEND=noninteractive && apt-get -qq update \
     && apt-get -qq install -y --no-install-recommends python3.13-minimal >/dev/null \
     && apt-get -qq install -y --no-install-recommends --download-only -o Dir::State::status=/dev/null \
-        -o Dir::Cache::archives=/packages -o APT::Sandbox::User=root base-files python3.13 libstdc++6 libbpf1 bpftool ${BCC} \
+        -o Dir::Cache::archives=/packages -o APT::Sandbox::User=root base-files python3.13 libstdc++6 libbpf1 bpftool \
+        libseccomp2 ${BCC} \
     # Depended on for a machine's administration, and by modules of Python that nothing imports.
     && rm -f debconf_* mawk_* tzdata_* libdb5* readline-common_* dpkg_* tar_*
 RUN mkdir -p /root-fs/etc /root-fs/tmp /root-fs/var/lib/dpkg/status.d \

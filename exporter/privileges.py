@@ -6,23 +6,25 @@ Reads /proc/self/status. Knows capabilities by number (include/uapi/linux/capabi
 import os
 from pathlib import Path
 
-_SYS_ADMIN, _BPF = 21, 39
+DAC_READ_SEARCH, SYS_ADMIN, BPF = 2, 21, 39
 _CAPABILITIES = {
     1: "DAC_OVERRIDE",
-    2: "DAC_READ_SEARCH",
+    DAC_READ_SEARCH: "DAC_READ_SEARCH",
     12: "NET_ADMIN",
-    _SYS_ADMIN: "SYS_ADMIN",
+    SYS_ADMIN: "SYS_ADMIN",
     38: "PERFMON",
-    _BPF: "BPF",
+    BPF: "BPF",
 }
 _SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
+
+# Filters of system calls that this process put on itself: they refuse nothing that it needs.
+own_filters = 0
 
 
 def describe_privileges() -> str:
     """One line: kernel release, user, the capabilities that matter for BPF, and the seccomp mode."""
     status = _status()
-    effective = int(status.get("CapEff", "0"), 16)
-    held = [name for number, name in _CAPABILITIES.items() if effective >> number & 1]
+    held = [name for number, name in _CAPABILITIES.items() if _holds(number)]
     seccomp = _SECCOMP.get(status.get("Seccomp", ""), "unknown")
     return (
         f"kernel {os.uname().release}, user {os.geteuid()}, "
@@ -30,16 +32,21 @@ def describe_privileges() -> str:
     )
 
 
+def permitted() -> int:
+    """The capabilities that this thread may have, as the kernel's bits."""
+    return int(_status().get("CapPrm", "0"), 16)
+
+
 def may_read_maps() -> bool:
     """Whether this process has CAP_BPF or CAP_SYS_ADMIN, one of which every kernel that Calico runs on accepts."""
-    return _holds(_BPF) or _holds(_SYS_ADMIN)
+    return _holds(BPF) or _holds(SYS_ADMIN)
 
 
 def remedy_of_refusal() -> str:
     """What gives this process the right to read maps, when it was just refused."""
-    if not may_read_maps() or os.geteuid():
+    if not may_read_maps() or (os.geteuid() and not _holds(DAC_READ_SEARCH)):
         return "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, with the chart's securityProfile privileged"
-    if not _holds(_SYS_ADMIN) and _status().get("Seccomp") == "2":
+    if not _holds(SYS_ADMIN) and _is_filtered_by_others():
         # Default filters of runtimes before containerd 1.7 and moby 23 may know bpf(2) as CAP_SYS_ADMIN's alone.
         return "the container runtime's seccomp filter does not know CAP_BPF; take securityProfile sysadmin"
     return "the rights are there, so SELinux, AppArmor or seccomp refused it; take securityProfile privileged"
@@ -48,6 +55,12 @@ def remedy_of_refusal() -> str:
 def remedy_of_modes() -> str:
     """What lets root read what a file's or folder's mode keeps from it, as Calico's folder of policies does."""
     return "run as root with CAP_DAC_READ_SEARCH, which each securityProfile of the chart has"
+
+
+def _is_filtered_by_others() -> bool:
+    status = _status()
+    # Kernels before 5.9 do not say how many there are; they do not know CAP_BPF either.
+    return status.get("Seccomp") == "2" and int(status.get("Seccomp_filters", 1)) > own_filters
 
 
 def _holds(capability: int) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from exporter import privileges
 
-BPF, ADMIN = 1 << 39, 1 << 21
+BPF, ADMIN, READ_ALL = 1 << 39, 1 << 21, 1 << 2
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ BPF, ADMIN = 1 << 39, 1 << 21
         (BPF, "0", 0, "the rights are there"),
         (ADMIN, "2", 0, "the rights are there"),
         (BPF | ADMIN, "2", 0, "the rights are there"),
+        (BPF | READ_ALL, "0", 10042, "the rights are there"),
+        (BPF | READ_ALL, "2", 10042, "seccomp filter does not know CAP_BPF"),
     ],
 )
 def test_a_refusal_is_explained_by_what_the_process_may_do(monkeypatch, capabilities, seccomp, user, said):
@@ -24,3 +26,15 @@ def test_a_refusal_is_explained_by_what_the_process_may_do(monkeypatch, capabili
     monkeypatch.setattr(privileges.os, "geteuid", lambda: user)
     assert said in privileges.remedy_of_refusal()
     assert "securityProfile " in privileges.remedy_of_refusal()
+
+
+@pytest.mark.parametrize(
+    ("filters", "own", "said"),
+    [("1", 0, "filter does not know"), ("1", 1, "the rights are there"), ("2", 1, "filter does not know")],
+)
+def test_a_filter_of_its_own_is_no_reason(monkeypatch, filters, own, said):
+    status = {"CapEff": f"{BPF:x}", "Seccomp": "2", "Seccomp_filters": filters}
+    monkeypatch.setattr(privileges, "_status", lambda: status)
+    monkeypatch.setattr(privileges.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(privileges, "own_filters", own)
+    assert said in privileges.remedy_of_refusal()

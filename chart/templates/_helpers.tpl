@@ -76,9 +76,10 @@ imagePullSecrets:
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
 {{- /* SYS_ADMIN: every bpf command, on kernels before 5.8 too. BPF: opening maps that are pinned. DAC_READ_SEARCH: Calico
-makes its folder of policies with mode 0600, which not even its owner may enter. */}}
+makes its folder of policies with mode 0600, which not even its owner may enter. SETUID: to stop being root before
+serving; it is given up too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
-{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH")) }}
+{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- /* On nodes with SELinux, container_t may not look into bpffs. Elsewhere this is without effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}

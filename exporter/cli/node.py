@@ -5,6 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from exporter.bpf.maps import Reader
 from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
@@ -16,8 +17,10 @@ from exporter.snapshot.take import Memory, Settings, Snapshot
 _BETWEEN_LOOKS = 1.0
 
 
-def open_source(options: NodeOptions, *, follow: bool = False) -> tuple[NodeSource, Memory]:
-    """The node's facts and the memory to start from; `follow` keeps links and routes current in a thread.
+def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[NodeSource, Memory]:
+    """The node's facts and the memory to start from.
+
+    With a reader to `follow` the node by, threads keep its links, routes and pods current.
 
     Raises `ReaderMissing` or `BundleError`.
     """
@@ -32,8 +35,8 @@ def open_source(options: NodeOptions, *, follow: bool = False) -> tuple[NodeSour
     from exporter.node.live_links import LiveLinks
     from exporter.snapshot.source import LiveNode
 
-    reader = open_reader(options.reader)
-    pods = _pod_source(options, follow=follow)
+    reader = follow or open_reader(options.reader)
+    pods = _pod_source(options, follow=follow is not None)
     return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None, pods), memory
 
 

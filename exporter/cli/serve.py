@@ -45,6 +45,7 @@ class ServeOptions:
     web_config: Path | None = None
     authorization: bool = False
     workloads: bool = False
+    confined: bool = False
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
@@ -105,6 +106,13 @@ class ServeOptions:
     command="serve",
     is_flag=True,
 )
+@flag(
+    "security.drop-capabilities",
+    "Give up root, capabilities and the commands of bpf(2) that write, before serving.",
+    command="serve",
+    switch=True,
+    default=True,
+)
 @node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
@@ -128,10 +136,12 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         workloads=given["kubernetes_workload_labels"],
+        confined=given["security_drop_capabilities"],
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")
-    serve(node, [open_listener(address) for address in web_listen_address], options)
+    listeners = [open_listener(address) for address in web_listen_address]
+    serve(node, listeners, options)
 
 
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
@@ -144,7 +154,10 @@ def enabled_collectors(given: dict[str, Any]) -> list[str]:
 def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeOptions) -> None:
     """Serves on open listeners until SIGTERM or SIGINT."""
     from exporter.allocator import keep_memory_small
+    from exporter.bpf.readers import open_reader
+    from exporter.confine import confine
     from exporter.metrics.scrape import make_collectors
+    from exporter.privileges import describe_privileges
     from exporter.snapshot.take import Snapshot
     from exporter.web.own import make_registry
     from exporter.web.page import Page
@@ -152,8 +165,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.web.scrapes import Scrapes
 
     keep_memory_small()
+    reader = open_reader(node.reader)
+    # Before the first thread and before the first file that only root may read.
+    for error in confine(bpftool=reader.name == "bpftool") if options.confined else ():
+        log.warning("%s", error)
     live = _live_config(options)
-    source, memory = open_source(node, follow=True)
+    source, memory = open_source(node, follow=reader)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics, live=live)
     collectors = make_collectors(
@@ -163,6 +180,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     door = _door(routes, rejected, live, node, options)
+    log.info("serving with what this process may do: %s", describe_privileges())
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         scheme = "https" if live and live.tls else "http"

@@ -80,6 +80,7 @@ def test_every_flag_that_a_value_stands_for_is_passed():
     left = {
         *("--kubernetes.node", "--kubernetes.kubeconfig", "--bpf.fs", "--calico.run-dir"),
         *("--collector.disable-defaults", "--web.timeout-offset", "--web.disable-exporter-metrics"),
+        *("--security.drop-capabilities", "--no-security.drop-capabilities"),
         *("--no-collector.counters", "--no-collector.endpoints", "--no-collector.maps"),
     }
     assert {name for name, variable in flags.items() if variable not in variables} - left <= passed
@@ -143,8 +144,8 @@ def test_pull_secrets_are_strings_or_objects():
 
 PROFILES = {
     "privileged": {"privileged": True},
-    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH"]}},
-    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH"]}},
+    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH", "SETUID"]}},
+    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH", "SETUID"]}},
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.confine import USER
 from tests import installed
 from tests.faults.made import ALL_WELL, FAR, told
 from tests.kernel.machine import ROOT, Serving, run, samples_of, settled_descriptors, success
@@ -19,15 +20,20 @@ pytestmark = pytest.mark.kernel
 NOTHING = dict.fromkeys(ALL_WELL, 0)
 
 
+# prlimit(1), as the server's own user: without CAP_SYS_RESOURCE not even root may do it to another's process.
+_PRLIMIT = ("setpriv", f"--reuid={USER}", "prlimit")
+
+
 @contextmanager
 def limited(server, what, most):
     """The soft limit of a running process, until the end of this."""
-    old = resource.prlimit(server.process.pid, what)
-    resource.prlimit(server.process.pid, what, (most, old[1]))
+    pid = f"--pid={server.process.pid}"
+    old = run(*_PRLIMIT, pid, f"--{what}", "--output=SOFT", "--noheadings").stdout.strip()
+    run(*_PRLIMIT, pid, f"--{what}={most}:")
     try:
         yield
     finally:
-        resource.prlimit(server.process.pid, what, old)
+        run(*_PRLIMIT, pid, f"--{what}={old}:")
 
 
 def scrape_on(client):
@@ -46,7 +52,7 @@ def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all
         scrape_on(client)
         highest = max(int(one.name) for one in Path(f"/proc/{server.process.pid}/fd").iterdir())
         assert settled_descriptors(server) == highest + 1  # no gap below the limit
-        with limited(server, resource.RLIMIT_NOFILE, highest + 1):
+        with limited(server, "nofile", highest + 1):
             for _ in range(20):
                 samples = scrape_on(client)
                 assert NOTHING == success(samples)
@@ -72,7 +78,7 @@ def test_without_memory_for_a_look_it_says_so_once_and_afterwards_all_is_as_befo
     server = start()
     whole = server.scrape()
     used = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    with limited(server, resource.RLIMIT_AS, used):
+    with limited(server, "as", used):
         for _ in range(5):
             samples = server.scrape()
             assert 0 == success(samples)["counters"]
@@ -136,7 +142,7 @@ def test_three_threads_are_enough_for_everything(serve):
 
 
 def test_where_bpftool_may_not_be_started_it_is_said_and_when_it_may_all_is_read(made, serve):
-    server = serve(3, more=["--bpf.reader", "bpftool"])
+    server = serve(3, more=["--bpf.reader", "bpftool", "--no-security.drop-capabilities"])
     for _ in range(3):
         assert NOTHING == success(server.scrape())
     run(*_USER, "prlimit", "--pid", server.process.pid, "--nproc=100:100")  # root may not, without CAP_SYS_RESOURCE

@@ -5,9 +5,11 @@ The rights are taken from what the chart renders, so this is what the cluster wo
 
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from exporter.confine import KEPT, USER
 from tests.image.conftest import Container, built
 from tests.kernel.machine import exporter, run, samples_of, success
 
@@ -61,6 +63,8 @@ def test_every_collector_reads_everything(inside, demo):
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True) as server:
         try:
             samples = samples_of(scraped(demo))
+            inner = run("podman", "inspect", "--format={{.State.Pid}}", name).stdout.strip()
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{inner}/status").read_text().splitlines())
         finally:
             run("podman", "stop", "--time=5", name)
             log = server.stderr.read()
@@ -69,6 +73,9 @@ def test_every_collector_reads_everything(inside, demo):
     totals = {key: value for key, value in samples.items() if key[0] == "calico_bpf_program_packets_total"}
     assert 12 == len(totals)
     assert 0 == server.returncode
+    held = int(status["CapEff"], 16)
+    assert ([str(USER)] * 4, 0) == (status["Uid"].split(), held & ~sum(1 << number for number in KEPT))
+    assert ("1", "2") == (status["NoNewPrivs"], status["Seccomp"])
 
 
 def scraped(demo):
