@@ -4,15 +4,19 @@ The problem gauges are sparse: a series exists only while its problem does, and 
 them always, so that "no series" and "nothing was looked at" can be told apart.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
 from exporter.calico.hooks import TC_HOOKS, hook_name
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
-from exporter.node.endpoints import Endpoint
+from exporter.node.endpoints import Endpoint, Endpoints
+from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.take import Snapshot
 
 IP_FAMILIES = (4, 6)
@@ -57,50 +61,86 @@ WORKLOAD_INFO = Family(
 FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Facts:
+    """All that the samples of this file are made from.
+
+    `keys` are the indexes and hooks of the counter map's entries, row by row, None where it was not read; `needed` is
+    whether an interface without its entry loses packets; `families` are the IP families in use.
+    """
+
+    known: Endpoints
+    keys: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None
+    needed: bool
+    families: Sequence[int]
+
+    def same_as(self, other: "_Facts") -> bool:
+        """Whether the same samples would be made from `other`."""
+        if self.known is not other.known or (self.needed, self.families) != (other.needed, other.families):
+            return False
+        if self.keys is None or other.keys is None:
+            return self.keys is other.keys
+        return all(map(np.array_equal, self.keys, other.keys))
+
+
 class EndpointsCollector:
     """Needs links, routes, pods, interface state and the names of policy files; does without the counter map.
 
-    With `workloads` it writes the owners of pods too, of those that have an interface here.
+    With `workloads` it writes the owners of pods too, of those that have an interface here. Samples are kept while what
+    they are made from stays the same, as it nearly always does between two scrapes.
     """
 
-    workloads: bool = False
-    name: str = "endpoints"
+    name = "endpoints"
+
+    def __init__(self, *, workloads: bool = False) -> None:
+        self._workloads = workloads
+        self._made: tuple[_Facts, list[Samples]] | None = None
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         # Asked for here although the join can do without them: half a list of endpoints would be a false one.
         _ = (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate)
-        keys = _counter_keys(snapshot)
-        counted = {ifindex for ifindex, _ in keys or ()}
-        known = snapshot.endpoints
-        shown = [one for one in known.by_index.values() if _is_calicos(one) or one.ifindex in counted]
-        unknown = sorted(counted - known.by_index.keys())
-        shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
-        not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, _families_in_use(snapshot))))
-        problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
-        missing = Samples(COUNTERS_MISSING)
-        if keys is not None:
-            missing = Samples(COUNTERS_MISSING, ((labels, 1) for labels in _missing(shown, keys, snapshot)))
-            problems.add(("counters_missing",), len(missing.values))
-        info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
-        addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
-        made = [info, addresses, not_ready, missing, problems]
-        if self.workloads:
-            made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, snapshot))))
-        return made
+        facts = _facts(snapshot)
+        if self._made is None or not facts.same_as(self._made[0]):
+            # The pods of the API server are among what the endpoints are known by.
+            self._made = facts, _samples(facts, snapshot.cluster_pods if self._workloads else None)
+        return self._made[1]
+
+
+def _facts(snapshot: Snapshot) -> _Facts:
+    known, families = snapshot.endpoints, _families_in_use(snapshot)
+    try:
+        table, layout = snapshot.counters, snapshot.counter_layout
+    except (MapError, LayoutError):
+        return _Facts(known, None, needed=False, families=families)
+    return _Facts(known, (table.ifindex, table.hook), layout.entries_made_by_felix, families)
+
+
+def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
+    known, keys = facts.known, None
+    if facts.keys is not None:  # else nothing is known to be missing from a map that was not read
+        keys = set(zip(*(column.tolist() for column in facts.keys), strict=True))
+    counted = {ifindex for ifindex, _ in keys or ()}
+    shown = [one for one in known.by_index.values() if _is_calicos(one) or one.ifindex in counted]
+    unknown = sorted(counted - known.by_index.keys())
+    shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
+    not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, facts.families)))
+    problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
+    missing = Samples(COUNTERS_MISSING)
+    if keys is not None:
+        if facts.needed:
+            missing = Samples(COUNTERS_MISSING, ((labels, 1) for labels in _missing(shown, keys)))
+        problems.add(("counters_missing",), len(missing.values))
+    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
+    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
+    made = [info, addresses, not_ready, missing, problems]
+    if owners:
+        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
+    return made
 
 
 def _is_calicos(endpoint: Endpoint) -> bool:
     return endpoint.state is not None or endpoint.kind == endpoints.WORKLOAD
-
-
-def _counter_keys(snapshot: Snapshot) -> set[tuple[int, int]] | None:
-    try:
-        table = snapshot.counters
-    except (MapError, LayoutError):
-        return None  # nothing is known to be missing from a map that was not read
-    return set(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
 
 
 def _info(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
@@ -114,9 +154,8 @@ def _addresses(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
             yield one.interface, one.namespace, one.pod, address, "6" if ":" in address else "4"
 
 
-def _owners(shown: Iterable[Endpoint], snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+def _owners(shown: Iterable[Endpoint], pods: Iterable[ClusterPod]) -> Iterator[tuple[str, ...]]:
     here = {(one.namespace, one.pod) for one in shown}
-    pods = snapshot.cluster_pods.pods if snapshot.cluster_pods else ()
     # A pod made anew under its old name can be there twice for a moment; one of them says who owns it.
     owners = {(pod.namespace, pod.pod): (pod.owner_kind, pod.owner) for pod in pods if pod.owner}
     for name, owner in owners.items():
@@ -137,9 +176,7 @@ def _not_ready(shown: Iterable[Endpoint], families: Iterable[int]) -> Iterator[t
                 yield one.interface, one.namespace, one.pod, str(family)
 
 
-def _missing(shown: Iterable[Endpoint], keys: set[tuple[int, int]], snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
-    if not snapshot.counter_layout.entries_made_by_felix:
-        return
+def _missing(shown: Iterable[Endpoint], keys: set[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
     for one in shown:
         for hook in TC_HOOKS:
             if _counts_at_tc(one) and (one.ifindex, hook) not in keys:
