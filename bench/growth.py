@@ -27,7 +27,7 @@ from exporter.calico.hooks import TC_HOOKS
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import workload_interface
 from exporter.metrics.counters import CountersCollector
-from exporter.metrics.exposition import TEXT, encode, render
+from exporter.metrics.exposition import TEXT, render
 from exporter.metrics.family import Samples
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.snapshot.live_map import fingerprint
@@ -59,7 +59,7 @@ def main() -> None:
     print()
     row("packed by", "level", "ms", "kB")
     row(*["---"] * 4)
-    body = encode(render(collected(1000, SLOTS), TEXT), TEXT)
+    body = render(collected(1000, SLOTS), TEXT)
     for name in PACKERS:
         of_packer(name, body)
 
@@ -114,8 +114,8 @@ def of_slots(count: int, slots: int) -> list[object]:
     collector, look = CountersCollector("all"), made_look(count, slots)
     collect = cpu(lambda: collector.collect(look))
     samples = collector.collect(look)
-    text = cpu(lambda: encode(render(samples, TEXT), TEXT))
-    size = len(encode(render(samples, TEXT), TEXT))
+    text = cpu(lambda: render(samples, TEXT))
+    size = len(render(samples, TEXT))
     lines = sum(len(one.values) for one in samples)
     return [count, slots, lines, f"{collect:.2f}", f"{text:.2f}", f"{size / 1000:.0f}"]
 

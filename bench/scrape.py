@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.bpf.readers import open_reader
 from exporter.calico.counters import decode_counters, layout_of
 from exporter.calico.names import workload_interface
-from exporter.metrics.exposition import TEXT, encode, render
+from exporter.metrics.exposition import TEXT, render
 from exporter.metrics.scrape import ON_BY_DEFAULT, Collector, collected_samples, make_collectors, run_collector
 from exporter.node.netlink import HostRoute, Link
 from exporter.snapshot.source import LiveNode
@@ -155,7 +155,7 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
     join = cpu(lambda: Snapshot(node, Settings(), memory).endpoints)
     counters = cpu(lambda: collectors[0].collect(snapshot))
-    rendered = cpu(lambda: encode(render(collected_samples(results), TEXT), TEXT))
+    rendered = cpu(lambda: render(collected_samples(results), TEXT))
     scraped = cpu(lambda: scrape(node, memory, collectors))
     peer = cpu(renderer_of(whole))
     bpftool = cpu(
@@ -181,7 +181,7 @@ def scrape(node: LiveNode, memory: Memory, collectors: list[Collector]) -> bytes
     failures = [result.failure for result in results if result.failure]
     if failures:
         sys.exit(f"the benchmark's own node is broken: {failures}")
-    return encode(render(collected_samples(results), TEXT), TEXT)
+    return render(collected_samples(results), TEXT)
 
 
 def renderer_of(text: bytes) -> Callable[[], bytes]:

@@ -9,7 +9,7 @@ import click
 
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, render
+from exporter.metrics.exposition import OPENMETRICS, TEXT, render
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
     collected_samples,
@@ -39,8 +39,7 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     """
     snapshot = take_settled(node)
     results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
-    text = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
-    body = encode(text, _FORMATS[format])
+    body = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
     if output is None:
         sys.stdout.buffer.write(body)
     else:

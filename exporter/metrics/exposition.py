@@ -13,6 +13,7 @@ from exporter.metrics.family import COUNTER, Family, Samples
 _TEXT_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 _OPENMETRICS_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _OPENMETRICS_VERSIONS = ("", "0.0.1", "1.0.0")
+OPENMETRICS_END = b"# EOF\n"
 _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.ASCII)
 
 
@@ -41,19 +42,15 @@ def negotiate(accept: str) -> TextFormat:
     return OPENMETRICS if liked[OPENMETRICS] > 0 and liked[OPENMETRICS] >= liked[TEXT] else TEXT
 
 
-def render(samples: Iterable[Samples], text_format: TextFormat) -> str:
-    """The families with samples, without the end mark that OpenMetrics needs after the last family of all."""
-    parts: list[str] = []
+def render(samples: Iterable[Samples], text_format: TextFormat, others: bytes = b"") -> bytes:
+    """The body of a response in UTF-8: the families with samples, families that are text already, and OpenMetrics' end
+    mark.
+    """
+    parts: list[bytes] = []
     for one in samples:
         if one.values:
             parts += [_head(one.family, openmetrics=text_format is OPENMETRICS), one.text()]
-    return "".join(parts)
-
-
-def encode(text: str, text_format: TextFormat) -> bytes:
-    """The body of a response: UTF-8, with OpenMetrics' end mark."""
-    end = "# EOF\n" if text_format is OPENMETRICS else ""
-    return (text + end).encode()
+    return b"".join([*parts, others, OPENMETRICS_END if text_format is OPENMETRICS else b""])
 
 
 def _quality(parameters: list[str]) -> float:
@@ -64,8 +61,8 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def _head(family: Family, *, openmetrics: bool) -> str:
+def _head(family: Family, *, openmetrics: bool) -> bytes:
     # OpenMetrics names a counter's family without the suffix that its samples carry, and escapes quotes in help too.
     title = family.name.removesuffix("_total") if openmetrics and family.kind == COUNTER else family.name
     text = family.help.translate(_OPENMETRICS_ESCAPES if openmetrics else _TEXT_ESCAPES)
-    return f"# HELP {title} {text}\n# TYPE {title} {family.kind}\n"
+    return f"# HELP {title} {text}\n# TYPE {title} {family.kind}\n".encode()

@@ -1,7 +1,8 @@
 """What a metric family and its samples are, between the collectors and the text.
 
 Values stay the integers they were read as. Everything else of a sample's line is a template made once: rendering is
-what a scrape costs, and only values change from one scrape to the next.
+what a scrape costs, and only values change from one scrape to the next. Templates are bytes, because Python writes
+integers into bytes in half the time that it takes to write them into text and encode that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,11 @@ class Family:
     help: str
     labels: tuple[str, ...] = ()
 
-    def line(self, labels: Sequence[str]) -> str:
-        """The line of the series with these label values, in the family's order, with `%s` where its value goes."""
+    def line(self, labels: Sequence[str]) -> bytes:
+        """The line of the series with these label values, in the family's order, with `%d` where its integer goes."""
         pairs = zip(self.labels, labels, strict=True)
         text = ",".join([f'{name}="{_escape(value)}"' for name, value in pairs])
-        return f"{self.name}{{{text}}} %s\n" if text else f"{self.name} %s\n"
+        return (f"{self.name}{{{text}}} %d\n" if text else f"{self.name} %d\n").encode()
 
 
 def _escape(value: str) -> str:
@@ -45,7 +46,7 @@ class Samples:
     """The samples of one family: pieces of template, one or more lines each, and the values that go into them."""
 
     family: Family
-    pieces: list[str]
+    pieces: list[bytes]
     values: list[float]
 
     def __init__(self, family: Family, rows: Iterable[tuple[Sequence[str], float]] = ()) -> None:
@@ -57,7 +58,9 @@ class Samples:
 
     def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
-        self.pieces.append(self.family.line(labels))
+        line = self.family.line(labels)
+        # `%d` would cut a fraction off; `%a` writes what Python calls the number.
+        self.pieces.append(line if isinstance(value, int) else line.removesuffix(b"%d\n") + b"%a\n")
         self.values.append(value)
 
     def with_those_of(self, other: "Samples") -> "Samples":
@@ -66,6 +69,6 @@ class Samples:
         both.pieces, both.values = [*self.pieces, *other.pieces], [*self.values, *other.values]
         return both
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         """All lines with their values."""
-        return "".join(self.pieces) % tuple(self.values)
+        return b"".join(self.pieces) % tuple(self.values)

@@ -79,18 +79,18 @@ class RulesCollector:
     def __init__(self, *, unattributed: bool = False) -> None:
         self._unattributed = unattributed
         self._table: RuleTable | None = None
-        self._lines: list[str] = []
+        self._lines = b""
         self._interfaces = Samples(POLICY_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file, from the live rule counter map and the policy files."""
         found, table, files = snapshot.rule_hits, snapshot.rules.table, snapshot.policies
         if self._table is not table:
-            self._table, self._lines = table, [HITS.line(_rule_labels(name)) for name in table.names]
+            self._table, self._lines = table, b"".join([HITS.line(_rule_labels(name)) for name in table.names])
             rows = ((_policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
             self._interfaces = Samples(POLICY_INTERFACES, rows)
         hits = Samples(HITS)
-        hits.pieces, hits.values = self._lines, table.hits(found.of(table.ids)).tolist()
+        hits.pieces, hits.values = [self._lines], table.hits(found.of(table.ids)).tolist()
         problems = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(snapshot))))
         read = sum(one is not None for one in files.files.values())
         return [

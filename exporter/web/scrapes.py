@@ -14,7 +14,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 
-from exporter.metrics.exposition import OPENMETRICS, TextFormat, encode, render
+from exporter.metrics.exposition import OPENMETRICS, OPENMETRICS_END, TextFormat, render
 from exporter.metrics.scrape import Collected, Collector, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.take import Snapshot
 from exporter.web.hush import Hush
@@ -68,13 +68,12 @@ class Look:
         waiting = "did not finish within the scrape's time-out"
         done = dict(self.results)
         results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
-        text = render(collected_samples(results), text_format)
-        return encode(text + own_text(self._own, text_format), text_format)
+        return render(collected_samples(results), text_format, own_text(self._own, text_format))
 
     def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
         results = [result for name, result in self.results.items() if name in names]
-        text = render(collected_samples(results) + exporter_samples(self._snapshot), text_format)
-        return encode(text + own_text(self._own, text_format), text_format)
+        samples = collected_samples(results) + exporter_samples(self._snapshot)
+        return render(samples, text_format, own_text(self._own, text_format))
 
 
 class Scrapes:
@@ -151,9 +150,9 @@ def compressed_body(body: bytes) -> bytes:
     return deflate(body, _LEVEL, _GZIP_FORMAT)
 
 
-def own_text(own: CollectorRegistry, text_format: TextFormat) -> str:
+def own_text(own: CollectorRegistry, text_format: TextFormat) -> bytes:
     """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
     if text_format is OPENMETRICS:
         body: bytes = openmetrics_exposition.generate_latest(own)  # type: ignore[no-untyped-call]
-        return body.decode().removesuffix("# EOF\n")
-    return generate_latest(own).decode()
+        return body.removesuffix(OPENMETRICS_END)
+    return generate_latest(own)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.bpf.maps import MapDump, MapInfo, MapMissing
-from exporter.metrics.exposition import TEXT, encode, render
+from exporter.metrics.exposition import TEXT, render
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
@@ -165,7 +165,7 @@ def rows():
     """What samples say as text: (family, label values, value) of each, in their order."""
 
     def of(samples):
-        families = parse_text(encode(render(samples, TEXT), TEXT).decode())
+        families = parse_text(render(samples, TEXT).decode())
         return [(one.name, tuple(one.labels.values()), one.value) for family in families for one in family.samples]
 
     return of

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.metrics.exposition import OPENMETRICS, TEXT, encode, negotiate, render
+from exporter.metrics.exposition import OPENMETRICS, TEXT, negotiate, render
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
 
 PACKETS = Family("test_packets_total", COUNTER, "Packets.", ("interface", "pod"))
@@ -38,7 +38,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
 
 
 def body(samples, text_format):
-    return encode(render(samples, text_format), text_format)
+    return render(samples, text_format)
 
 
 def parsed(samples, text_format, parse):
