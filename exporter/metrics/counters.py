@@ -110,7 +110,7 @@ class CountersCollector:
         self._rows: CounterRows | None = None
         # The slots that each row shows in each family, and their lines; and those of all rows, as last written.
         self._lines: dict[tuple[str, tuple[str, ...]], tuple[tuple[Slot, ...], bytes]] = {}
-        self._written: dict[tuple[Family, bool], tuple[bytes, bytes]] = {}
+        self._written: dict[tuple[Family, bool], tuple[bytes, list[bytes]]] = {}
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file from the live counter map."""
@@ -125,7 +125,7 @@ class CountersCollector:
             for family, slots in _slots_by_family(table.layout, at_tc=at_tc).items():
                 place = np.ix_(numbers, np.array([slot.number for slot in slots]))
                 chosen = shown[place]
-                samples[family].pieces.append(self._all_lines((family, at_tc), labels, chosen, slots))
+                samples[family].pieces.extend(self._all_lines((family, at_tc), labels, chosen, slots))
                 samples[family].values.extend(sums[place][chosen].tolist())
         samples[UNKNOWN_INTERFACES].add((), len(rows.unknown))
         return list(samples.values())
@@ -145,14 +145,13 @@ class CountersCollector:
         labels: Sequence[tuple[str, ...]],
         chosen: NDArray[np.bool_],
         slots: Sequence[Slot],
-    ) -> bytes:
+    ) -> list[bytes]:
         """The lines of all rows in one family: of those slots whose place in `chosen` is true."""
         mark = chosen.tobytes()
         written = self._written.get(what)
         if written is None or written[0] != mark:
             rows = zip(labels, map(bytes, chosen), strict=True)
-            lines = [self._row_lines(what[0], *row, slots) for row in rows]
-            written = self._written[what] = mark, b"".join(lines)
+            written = self._written[what] = mark, [self._row_lines(what[0], *row, slots) for row in rows]
         return written[1]
 
     def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: bytes, slots: Sequence[Slot]) -> bytes:
