@@ -1,7 +1,9 @@
 import socket
+import struct
 
 import pytest
 
+from exporter.node import NodeError, netlink
 from exporter.node.netlink import HostRoute, Link, parse_link, parse_route, read_host_routes, read_links
 
 
@@ -73,3 +75,65 @@ def test_any_other_route_is_left_out(other):
 )
 def test_a_routes_place_is_its_address_table_and_priority(one, other, same):
     assert same == (parse_route(one)[0] == parse_route(other)[0])
+
+
+def end(flags=0, number=0):
+    """NLMSG_DONE, which may say why there is no more."""
+    return struct.pack("=IHHIIi", 20, 3, flags, 0, 0, -number)
+
+
+def refusal(number):
+    """NLMSG_ERROR, with the request that it refuses."""
+    return struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -number) + struct.pack("=IHHII", 16, 18, 0, 0, 0)
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Answers each request with the next of these buffers."""
+    answers = []
+
+    class Socket:
+        def __init__(self, *_):
+            self._answer = answers.pop(0)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            """Nothing is open."""
+
+        def send(self, _):
+            """A request, which is not looked at."""
+
+        def recv(self, _):
+            return self._answer
+
+    monkeypatch.setattr(netlink.socket, "socket", Socket)
+    return answers
+
+
+def test_what_changed_while_it_was_read_is_read_again(kernel):
+    kernel += [end(0x10), end()]
+    assert () == read_links()
+    assert [] == kernel
+
+
+def test_what_changes_all_the_time_is_a_sentence(kernel):
+    kernel += [end(0x10)] * 10
+    with pytest.raises(
+        NodeError, match=r"^the node's links changed all the time while they were read through netlink$"
+    ):
+        read_links()
+
+
+def test_a_message_that_cannot_be_made_out_is_a_sentence(kernel):
+    kernel += [struct.pack("=IHHII", 20, 16, 0, 0, 0) + bytes(4)]  # cut short
+    with pytest.raises(NodeError, match=r"^the kernel's answer about the node's links cannot be made out$"):
+        read_links()
+
+
+@pytest.mark.parametrize("answer", [refusal(13), end(number=13)])
+def test_a_refusal_is_a_sentence(kernel, answer):
+    kernel += [answer]
+    with pytest.raises(NodeError, match=r"^the node's routes could not be read through netlink: Permission denied$"):
+        read_host_routes()
