@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 from exporter.node import NodeError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import httpx2
     from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
@@ -28,6 +31,8 @@ _LARGEST = 1 << 20
 _LONGEST_WAIT = 120.0
 _LONGEST_MESSAGE = 300
 _TOKEN = re.compile("[!-~]+", re.ASCII)
+# HTTP/2 and other event loops: the client below loads both where they are installed, 2 MiB that nothing here runs.
+_NOT_USED = ("h2", "anyio")
 _REASONS = {401: "unauthorized", 403: "forbidden", 410: "gone", 429: "throttled"}
 
 
@@ -229,6 +234,8 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
     for file in (config.cluster.certificate_auth, user and user.client_cert, user and user.client_key):
         if file:
             Path(config.abs_file(file)).open("rb").close()  # what TLS says of a file that is not there has no name
+    for name in _NOT_USED:
+        sys.modules.setdefault(name, cast("ModuleType", None))  # what Python takes for "not installed"
     client = Client(config, ConnectionParams())
     if user and user.token_file:
         client.auth = partial(_with_token, Path(config.abs_file(user.token_file)))

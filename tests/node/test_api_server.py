@@ -2,10 +2,13 @@
 
 import base64
 import gzip
+import json
 import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -94,6 +97,16 @@ def test_an_object_is_posted_and_the_one_that_comes_back_is_returned(fake, conne
     (request,) = fake.seen
     assert ("POST", TOKEN_REVIEWS, REVIEW) == (request.method, request.path, request.json)
     assert "Bearer own-token" == request.headers["authorization"]
+
+
+def test_what_it_never_runs_is_not_loaded(fake, tmp_path):
+    code = (
+        "import json, sys; from pathlib import Path; from exporter.node.api_server import ApiServer\n"
+        "ApiServer(Path(sys.argv[1])).create(sys.argv[2], json.loads(sys.argv[3]))\n"
+        "print([one for one in ('h2', 'hpack', 'anyio') if sys.modules.get(one)])"
+    )
+    words = [sys.executable, "-c", code, str(fake.kubeconfig(tmp_path / "config")), TOKEN_REVIEWS, json.dumps(REVIEW)]
+    assert "[]\n" == subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_server_with_a_path_of_its_own_is_asked_below_it(fake, connect):
