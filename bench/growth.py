@@ -45,7 +45,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         row(*of_cpus(*map(int, sys.argv[1:])))
         return
-    row("possible CPUs", "interfaces", "map MiB", "read ms", "decode ms", "fingerprint ms", "peak MiB more")
+    row("possible CPUs", "interfaces", "map MiB", "read and add ms", "decode ms", "fingerprint ms", "peak MiB more")
     row(*["---"] * 7)
     for cpus in CPUS:
         for count in INTERFACES:
@@ -68,12 +68,18 @@ def of_cpus(cpus: int, count: int) -> list[object]:
     """A row of the first table."""
     made, info = MadeKernel(2 * count, cpus), map_info(2 * count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read = cpu(lambda: read_columns(made.calls(), 0, info, cpus))
-    keys, values = read_columns(made.calls(), 0, info, cpus)
+    read = cpu(lambda: read_columns(made.calls(), 0, info, cpus, add_cpus=True))
+    keys, values = read_columns(made.calls(), 0, info, cpus, add_cpus=True)
     decode = cpu(lambda: decode_counters(keys, values, layout_of(SLOTS)))
     mark = cpu(lambda: fingerprint(MapDump(info, keys, values)))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return [cpus, count, f"{values.nbytes / 2**20:.1f}", *(f"{one:.2f}" for one in (read, decode, mark)), f"{peak:.0f}"]
+    return [
+        cpus,
+        count,
+        f"{values.nbytes * cpus / 2**20:.1f}",
+        *(f"{one:.2f}" for one in (read, decode, mark)),
+        f"{peak:.0f}",
+    ]
 
 
 class MadeKernel:

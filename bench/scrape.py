@@ -146,12 +146,12 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     node = LiveNode(reader, bpf_fs, run_dir, MadeLinks(count))  # type: ignore[arg-type]  the same two methods
     memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, zeros)
     pin = str(bpf_fs / "tc/globals/cali_counters6")
-    dump = reader.read(pin)
+    dump = reader.read(pin, add_cpus=True)
     whole = scrape(node, memory, collectors)
     snapshot = Snapshot(node, Settings(), memory)
     results = [run_collector(collector, snapshot) for collector in collectors]
 
-    read = cpu(lambda: reader.read(pin))
+    read = cpu(lambda: reader.read(pin, add_cpus=True))
     decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
     join = cpu(lambda: Snapshot(node, Settings(), memory).endpoints)
     counters = cpu(lambda: collectors[0].collect(snapshot))

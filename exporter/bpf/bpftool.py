@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.bpf.cpus import possible_cpus
 from exporter.bpf.maps import (
@@ -27,6 +28,7 @@ from exporter.bpf.maps import (
     ProgramInfo,
     ReadAborted,
     ReaderMissing,
+    added_up,
 )
 from exporter.privileges import remedy_of_refusal
 
@@ -65,13 +67,14 @@ class BpftoolReader:
                 flags=_natural(answer.get("flags", 0)),
             )
 
-    def read(self, pin: str) -> MapDump:
+    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         info = self.info(pin)
         entries = self._ask(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _unfamiliar(pin):
-            return _columns(info, entries, copies)
+            keys, values = _columns(info, entries, copies)
+        return MapDump(info, keys, added_up(info, values) if add_cpus else values)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
@@ -147,7 +150,7 @@ def _complaint(subject: str, text: str) -> MapError:
     return MapError(f"bpftool could not read {subject}: {text}")
 
 
-def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
+def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     # An entry deleted between bpftool's walk and its look-up carries an error in place of a value; one that could not
     # be read for another reason must not be mistaken for it.
     # When the key it stands on is deleted bpftool starts anew and prints again what it meets again: the last counts.
@@ -157,8 +160,7 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDu
         values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
     else:
         values = [[_bytes(entry["value"])] for entry in whole]
-    return MapDump(
-        info,
+    return (
         np.array(keys, np.uint8).reshape(len(whole), info.key_size),
         np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
     )

@@ -66,12 +66,12 @@ class LibraryReader:
         with self._opened(pin) as (_, info):
             return info
 
-    def read(self, pin: str) -> MapDump:
+    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
             copies = possible_cpus() if info.per_cpu else 1
             try:
-                keys, values = read_columns(self._calls, descriptor, info, copies)
+                keys, values = read_columns(self._calls, descriptor, info, copies, add_cpus=add_cpus)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
             return MapDump(info, keys, values)

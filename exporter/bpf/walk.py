@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.bpf.maps import MapInfo, ReadAborted
+from exporter.bpf.maps import MapInfo, ReadAborted, added_up
 
 Bytes = NDArray[np.uint8]
 Columns = tuple[Bytes, Bytes]
@@ -40,20 +40,29 @@ class Calls:
     program_by_id: Callable[[int], int]
 
 
-def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int) -> Columns:
-    """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`."""
+def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, add_cpus: bool = False) -> Columns:
+    """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`; with
+    `add_cpus` values as `added_up` has them, batch by batch.
+    """
     stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
     shape = (copies, stride)
+
+    def kept(values: Bytes) -> Bytes:
+        values = values[:, :, : info.value_size]
+        return added_up(info, values) if add_cpus else values
+
     try:
-        keys, values = _read_batches(calls, descriptor, info, shape)
+        return _read_batches(calls, descriptor, info, shape, kept)
     except OSError as error:
         if error.errno not in _NO_BATCHES:
             raise
         keys, values = _read_keys(calls, descriptor, info, shape)
-    return keys, values[:, :, : info.value_size]
+        return keys, kept(values)
 
 
-def _read_batches(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int]) -> Columns:
+def _read_batches(
+    calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int], kept: Callable[[Bytes], Bytes]
+) -> Columns:
     size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _SMALLEST_BATCH), max(info.max_entries, 1))
     # The kernel's cursor is a u32 for hash maps and a key for others: room for the larger of the two.
     cursor = np.zeros(max(info.key_size, 4), np.uint8)
@@ -77,7 +86,7 @@ def _read_batches(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int
                 raise
             at_end = True  # "no such entry" is the end of the map, with the last entries in hand
         started = True
-        chunks.append((keys[: count.value], values[: count.value]))
+        chunks.append((keys[: count.value], kept(values[: count.value])))
         total += count.value
         if at_end:
             return _join(chunks)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, added_up
 from exporter.calico import LayoutError
 from exporter.calico.pins import PROGRAMS
 from exporter.node import NodeError
@@ -138,14 +138,15 @@ class Bundle:
             flags=int(info["flags"]),
         )
 
-    def map_dump(self, name: str) -> MapDump:
+    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
             keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
             values = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
-            return MapDump(info, keys, values.reshape(len(keys), copies, info.value_size))
+            values = values.reshape(len(keys), copies, info.value_size)
+            return MapDump(info, keys, added_up(info, values) if add_cpus else values)
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is not whole") from error
 

@@ -9,8 +9,6 @@ between two looks (`movement`); it alone has `keys` of interfaces that exist. Wi
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo
 
 ONLY, PROGRAMS, MOVEMENT, KEYS, UNDECIDED = "only", "programs", "movement", "keys", "undecided"
@@ -47,7 +45,7 @@ class LiveMapMemory:
 
 def fingerprint(dump: MapDump) -> int:
     """A number that changes when any key comes or goes or any value changes."""
-    return hash((dump.keys.tobytes(), np.ascontiguousarray(dump.values).tobytes()))
+    return hash((dump.keys.tobytes(), dump.values.tobytes()))
 
 
 def newest_user(candidates: Sequence[Candidate], programs: Sequence[ProgramInfo]) -> Candidate | None:

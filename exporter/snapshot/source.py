@@ -35,8 +35,8 @@ class NodeSource(Protocol):
     def map_info(self, name: str) -> MapInfo:
         """The shape of the map pinned as `name`."""
 
-    def map_dump(self, name: str) -> MapDump:
-        """Shape and content of the map pinned as `name`."""
+    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
+        """Shape and content of the map pinned as `name`; with `add_cpus` without the values of single CPUs."""
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs of these ids."""
@@ -103,9 +103,9 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.info(str(self._globals / name))
 
-    def map_dump(self, name: str) -> MapDump:
+    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
-        return self._reader.read(str(self._globals / name))
+        return self._reader.read(str(self._globals / name), add_cpus=add_cpus)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""

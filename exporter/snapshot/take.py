@@ -240,13 +240,13 @@ class Snapshot:
         return versions is not None and versions.choice.live is None
 
     def dump(self, candidate: Candidate) -> MapDump:
-        """The content of a candidate, read once in this look."""
+        """The content of a candidate, read once in this look, its CPUs added up."""
         if candidate.name not in self._dumps:
-            self._dumps[candidate.name] = self.source.map_dump(candidate.name)
+            self._dumps[candidate.name] = self.source.map_dump(candidate.name, add_cpus=True)
         return self._dumps[candidate.name]
 
     def forget_dumps(self) -> None:
-        """Lets go of the raw content of the maps, of every CPU: what was made of it stays."""
+        """Lets go of the raw content of the maps: what was made of it stays."""
         self._dumps.clear()
 
     def info(self, name: str) -> MapInfo:

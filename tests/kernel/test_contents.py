@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from exporter.bpf import walk
 from tests.kernel.conftest import READERS
 from tests.kernel.machine import bpftool, load_programs
 from tests.kernel.pinned import (
@@ -115,6 +116,27 @@ def test_each_cpu_keeps_its_own_value(reader, make_map):
     made.put(u32(3, 1), *[u64(10 + cpu, 2**40 + cpu) for cpu in range(cpus())])
     expected = [[10 + cpu, 2**40 + cpu] for cpu in range(cpus())]
     assert expected == reader.read(str(made.pin)).values.view("<u8")[0].tolist()
+
+
+@pytest.mark.parametrize("batch", [1 << 20, 1])
+def test_cpus_are_added_up_word_by_word_and_wrap_as_counters_do(reader, make_map, monkeypatch, batch):
+    monkeypatch.setattr(walk, "_BATCH_BYTES", batch)
+    made = make_map("sums", PERCPU_HASH, 8, 16, max_entries=200)
+    for number in range(200):
+        made.put(u64(number), *[u64(2**63 + number, cpu) for cpu in range(cpus())])
+    dump = reader.read(str(made.pin), add_cpus=True)
+    sums = dict(zip(dump.keys.view("<u8").ravel().tolist(), dump.values.view("<u8").tolist(), strict=True))
+    first, second = (2**63 * cpus()) % 2**64, sum(range(cpus()))
+    assert {number: [[first + number * cpus(), second]] for number in range(200)} == sums
+
+
+@pytest.mark.parametrize(("kind", "size"), [(PERCPU_HASH, 12), (HASH, 16)])
+def test_values_that_are_no_counts_of_cpus_are_not_added_up(reader, make_map, kind, size):
+    made = make_map("odd", kind, 8, size)
+    made.put(u64(1), *[bytes([cpu + 1]) * size for cpu in range(made.copies)])
+    plain, added = (reader.read(str(made.pin), add_cpus=add) for add in (False, True))
+    assert (1, made.copies, size) == added.values.shape
+    assert plain.values.tolist() == added.values.tolist()
 
 
 @pytest.mark.parametrize(("kind", "copies"), [(HASH, 1), (PERCPU_HASH, None), (LPM_TRIE, 1)])

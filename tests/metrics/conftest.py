@@ -45,7 +45,7 @@ class Node:
     def map_info(self, name):
         return self.map_dump(name).info
 
-    def map_dump(self, name):
+    def map_dump(self, name, **_):
         if name not in self.maps:
             raise MapMissing(f"{name} does not exist")
         return _said(self.maps[name])

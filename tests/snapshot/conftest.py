@@ -61,7 +61,7 @@ class FakeNode:
         self.asked[f"info {name}"] += 1
         return self._map(name).info
 
-    def map_dump(self, name):
+    def map_dump(self, name, **_):
         self.asked[f"dump {name}"] += 1
         return self._map(name)
 

@@ -254,7 +254,7 @@ def test_a_live_map_that_was_known_but_could_not_be_read_is_no_failure_of_the_bu
     broken = make.node(node.maps.values(), **node.facts)
     info = node.maps["cali_counters6"].info
 
-    def map_dump(name):
+    def map_dump(name, **_):
         if name == "cali_counters6":
             raise ReadAborted("kept changing")
         return node.maps[name]

@@ -159,7 +159,7 @@ def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_pa
         def __getattr__(self, name):
             return getattr(self._bundle, name)
 
-        def map_dump(self, name):
+        def map_dump(self, name, **_):
             raise MapError(f"{name} cannot be read: Operation not permitted")
 
     def take():
