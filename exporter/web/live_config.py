@@ -71,7 +71,8 @@ class LiveConfig:
             raise WebConfigError(
                 "basic_auth_users and --kubernetes.authorization both want the Authorization header; choose one"
             )
-        self.tls = _tls(settings, *pem) if settings else None
+        if [settings, *pem] != [self.config.tls, *self._texts[1:]]:  # connections end with the TLS they began with
+            self.tls = _tls(settings, *pem) if settings else None
         self.config, self._texts = config, [text, *pem]
         log.info("the web configuration %s is served: %s", self._path, _summary(config))
 

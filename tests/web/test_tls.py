@@ -260,6 +260,16 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_old_connections_e
     assert 200 == curl(running, pki)
 
 
+def test_a_change_that_leaves_tls_as_it_was_ends_no_connection(secure, pki, until):
+    running = secure()
+    with opened(running, pki) as ask:
+        assert b"200 OK" in ask()
+        write(running.config, pki, more="rate_limit: {interval: 1ms, burst: 1000}")
+        assert until(lambda: b"200 OK" in ask() and running.log().count("is served: ") == 2)
+        write(running.config, pki, more="rate_limit: {interval: 2ms, burst: 1000}", pair="renewed")
+        assert until(lambda: b"" == ask())
+
+
 def test_a_key_that_comes_later_than_its_certificate_is_waited_for_and_nobody_is_turned_away(
     pki, tmp_path, server, until
 ):
