@@ -2,10 +2,9 @@
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
@@ -13,6 +12,7 @@ from exporter import __version__
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, node_options
 from exporter.printable import printable
+from exporter.replacing import replacing
 
 
 @click.command("bundle", short_help="Put this node's facts into one file to carry away.")
@@ -34,20 +34,12 @@ def command(node: NodeOptions, file: Path) -> None:
         "node": system.nodename,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with ExitStack() as stack:
-        try:
-            dash = str(file) == "-"
-            target = sys.stdout.buffer if dash else stack.enter_context(_private(file))
+    try:
+        with nullcontext(sys.stdout.buffer) if str(file) == "-" else replacing(file) as target:
             problems = write_bundle(snapshot, about, target)
-        except OSError as error:
-            raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
+    except OSError as error:
+        raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     for problem in problems:
         click.echo(f"not in the bundle: {printable(problem)}", err=True)
     if any(problem.startswith("pins:") for problem in problems):
         raise click.exceptions.Exit(1)
-
-
-def _private(file: Path) -> BinaryIO:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)  # one that was there keeps its mode otherwise
-    return os.fdopen(descriptor, "wb")

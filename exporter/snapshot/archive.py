@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 MOST_BYTES = 1 << 30
 _PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
@@ -35,7 +35,7 @@ class ArchiveError(Exception):
     """The file is no archive of ours. The message is one sentence."""
 
 
-def write_archive(members: Mapping[str, bytes], target: BinaryIO) -> None:
+def write_archive(members: Mapping[str, bytes], target: IO[bytes]) -> None:
     """Writes the members, packed, into `target`."""
     # xz: policy files of one node repeat each other so much that it halves what gzip makes of them.
     with tarfile.open(fileobj=target, mode="w|xz", format=tarfile.GNU_FORMAT) as archive:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class BundleError(Exception):
     """The file is not a bundle that this program can read. The message is one sentence."""
 
 
-def write_bundle(snapshot: Snapshot, about: dict[str, str], target: BinaryIO) -> list[str]:
+def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> list[str]:
     """Writes everything this program reads of a node into `target`; `about` names versions and the node.
 
     Returns one sentence for each part that could not be read; the rest is whole.

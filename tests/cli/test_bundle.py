@@ -1,10 +1,13 @@
 """`bundle`, and bundles that are none: written with what could be read, refused with a sentence."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import random
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +162,22 @@ def test_a_bundle_that_cannot_be_written_is_a_sentence(run, tmp_path, place):
 
 def test_a_bundle_needs_a_file(run):
     assert 2 == run("bundle").exit_code
+
+
+def test_a_bundle_that_could_not_be_finished_leaves_the_file_as_it_was(run, tmp_path, monkeypatch):
+    file = tmp_path / "node.tar.xz"
+    file.write_bytes(b"an earlier one")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("exporter.snapshot.bundle.write_archive", full)
+    result = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
+    assert f"Error: {file} could not be written: No space left on device\n" == result.stderr
+    assert {file: b"an earlier one"} == {one: one.read_bytes() for one in tmp_path.iterdir()}
+
+
+def test_a_device_is_not_replaced(run, tmp_path):
+    result = run("bundle", "/dev/null", "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
+    assert "could not be written: it is no file that could be replaced; - is standard output" in result.stderr
+    assert Path("/dev/null").is_char_device()
