@@ -17,7 +17,7 @@ from exporter.web.stream import Stream
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
-_FOREVER = float("inf")
+FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Limits:
 
     `head` bounds the opening of the stream, and the wait for a whole request from then or from its first byte, `idle`
     the wait for the next one, `write` the sending of a whole response. For `shelter` a response being sent is not cut
-    off to make room for others. A client that has hung up is worked for `gone` longer: it may only have closed its own
-    side.
+    off to make room for others, where others can be. A client that has hung up is worked for `gone` longer: it may only
+    have closed its own side.
     """
 
     head: float = 5.0
@@ -70,7 +70,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client. Until `sheltered_until`, on the event loop's clock, it must not be closed to make room.
+    """A client. Until `sheltered_until` it must not be closed to make room, as long as there are others to close.
+    `since` is when its last request was there, or the client itself. Both are on the event loop's clock.
 
     A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
     connection, as with one that was idle for too long. `sending` is entered with each body for as long as it is sent.
@@ -79,6 +80,7 @@ class Connection:
     stream: Stream
     limits: Limits
     client: str = ""
+    since: float = 0.0
     welcome: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
     sheltered_until: float = 0.0
@@ -114,7 +116,7 @@ class Connection:
             return False
         if request is None or (self.answered and not self.welcome()):
             return False
-        self.sheltered_until = _FOREVER
+        self.since, self.sheltered_until = asyncio.get_running_loop().time(), FOREVER
         try:
             response = await self._handled(handler, request)
             if response is None:

@@ -11,12 +11,13 @@ import re
 import resource
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
-from exporter.web.connection import Connection, Handler, Limits
+from exporter.web.connection import FOREVER, Connection, Handler, Limits
 from exporter.web.stream import ClearStream, Stream
 from exporter.web.tls import HandshakeError, Tls, TlsStream
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter.web")
 
 _MOST_CONNECTIONS = 512
+_LARGE_PART = 1 / 4
 _OWN_DESCRIPTORS = 64
 _MOST_UNSENT = 32 << 20
 _GRACE = 0.7
@@ -80,7 +82,6 @@ class Server:
         self._limits = limits or Limits()
         self._live = live
         self._failed_handshake = failed_handshake
-        # Insertion order is age: the first one without shelter is the one to give up for a newcomer.
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -140,7 +141,8 @@ class Server:
         if tls:
             stream = TlsStream(stream, tls)
         # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
-        connection = Connection(stream, self._limits, client, lambda: self._tls() is tls, self._sending)
+        now = asyncio.get_running_loop().time()
+        connection = Connection(stream, self._limits, client, now, lambda: self._tls() is tls, self._sending)
         self._connections[connection] = task = asyncio.create_task(self._serve(connection))
         task.add_done_callback(lambda _: self._leave(connection))  # comes too when it is cancelled before it began
 
@@ -185,11 +187,16 @@ class Server:
         self._connections.pop(connection, None)
 
     def _make_room(self) -> bool:
-        # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first.
-        for connection in self._unsheltered()[:1]:
-            self._connections.pop(connection).cancel()
-            return True
-        return False
+        # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first. Of
+        # an address with a large part of all places any may go, else many at work for one would keep all others out.
+        client, number = Counter(one.client for one in self._connections).most_common(1)[0]
+        crowd = [one for one in self._connections if one.client == client and number > self._most * _LARGE_PART]
+        unsheltered = self._unsheltered()
+        answered = [one for one in self._connections if one.sheltered_until < FOREVER]
+        may_go = [one for one in unsheltered if one in crowd] or crowd or unsheltered or answered
+        if may_go:
+            self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
+        return bool(may_go)
 
     def _unsheltered(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()

@@ -61,13 +61,15 @@ class Running:
     def pid(self):
         return self.process.pid
 
-    def open(self, data=b"", port=None, host="127.0.0.1", receive_buffer=None):
-        """A connection that has sent `data`."""
+    def open(self, data=b"", port=None, host="127.0.0.1", receive_buffer=None, source=None):
+        """A connection that has sent `data`, from the address `source`."""
         client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._clients.append(client)
         client.settimeout(10)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            client.bind((source, 0))
         client.connect((host, port or self.ports[0]))
         if self._tls:
             client = self._tls.wrap_socket(client, server_hostname="127.0.0.1", suppress_ragged_eofs=True)

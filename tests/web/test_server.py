@@ -170,15 +170,43 @@ def test_making_room_is_not_logged_as_an_error(unchecked_server):
     assert "Traceback" not in running.log()
 
 
+def addresses(number):
+    """So many clients' addresses, five of them in turn: none has a large part of the places."""
+    return [f"127.0.0.{11 + place % 5}" for place in range(number)]
+
+
 def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, until):
     running = server(descriptors=FEW, most=0, extra=[{"name": "slow", "seconds": 5}])
     assert 200 == running.ask("/healthz").status
     before = running.descriptors()
-    for _ in range(ROOM):
-        running.open(GET)
+    for address in addresses(ROOM):
+        running.open(GET, source=address)
     assert until(lambda: running.descriptors() == before + ROOM)
     with running.open(HEAD) as newcomer:
         assert closed(newcomer)
+
+
+def test_one_address_with_every_place_busy_keeps_nobody_else_out(server, until, read_to_end, answer):
+    running = server(descriptors=FEW, most=0, extra=[{"name": "slow", "seconds": 3}])
+    before = running.descriptors()
+    scraper = running.open(GET, source="127.0.0.2")
+    greedy = [running.open(GET) for _ in range(ROOM - 1)]
+    assert until(lambda: running.descriptors() == before + ROOM)
+    time.sleep(0.2)  # all are being worked on
+    assert 200 == running.ask("/healthz", source="127.0.0.3").status
+    assert [True, False] == [closed(client) for client in greedy[:2]]
+    assert 200 == answer(read_to_end(scraper)).status
+
+
+def test_with_every_place_taken_by_who_does_not_read_the_one_that_did_so_longest_makes_room(server, until):
+    slow_and_big = [{"name": "slow", "seconds": 0.5}, {"name": "big", "rows": 25_000}]  # so all share two bodies
+    running = server(descriptors=FEW, most=0, extra=slow_and_big)
+    before = running.descriptors()
+    clients = [running.open(GET, receive_buffer=4096, source=address) for address in addresses(ROOM)]
+    assert until(lambda: running.descriptors() == before + ROOM)
+    assert until(lambda: all(client.recv(1, socket.MSG_PEEK) for client in clients))
+    assert 200 == running.ask("/healthz").status
+    assert before + ROOM - 1 == running.descriptors()
 
 
 def test_a_burst_of_400_connections_waits_for_no_second_try(server):
