@@ -98,7 +98,7 @@ class Scrapes:
     ) -> tuple[bytes, bool]:
         """The body of a scrape and whether it is compressed, within `seconds`."""
         look = self._join()
-        work = self._worker.submit(lambda: self._finish(look, names, text_format, compress=compress))
+        work = self._worker.submit(lambda: self._finish(look, names, text_format, compress=compress), urgency=1)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
@@ -110,11 +110,11 @@ class Scrapes:
     async def look(self) -> dict[str, str | None]:
         """Runs every collector once and says what failed, by collector: for readiness and for the start."""
         look = self._join()
-        await asyncio.wrap_future(self._worker.submit(lambda: self._collect(look, self.names)))
+        await asyncio.wrap_future(self._worker.submit(lambda: self._collect(look, self.names), urgency=1))
         return {name: result.failure for name, result in look.results.items()}
 
     async def ask(self, question: Callable[[Snapshot], _T]) -> _T:
-        """What `question` makes of a look of its own, in the worker's thread."""
+        """What `question` makes of a look of its own, in the worker's thread, where scrapes go first."""
         return await asyncio.wrap_future(self._worker.submit(lambda: question(self._take())))
 
     def _join(self) -> Look:

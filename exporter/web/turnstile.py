@@ -28,7 +28,9 @@ class Crowded(Exception):
 
 
 class Turnstile:
-    """One thread for checks; after a wrong one the next waits. Credentials that were good before go first."""
+    """One thread for checks; after a wrong one the next waits. Credentials that were good before go first, and then
+    those of an address that nobody else waits from.
+    """
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
@@ -46,10 +48,12 @@ class Turnstile:
             raise Crowded(
                 "no thread could be started for checking credentials: raise the limit of processes"
             ) from error
-        if not known and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
+        # Somebody's first is not behind those who guess without end: a renewed token is a stranger too.
+        first = not self._waiting[client]
+        if not (known or first) and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
             raise Crowded("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
-        check = asyncio.wrap_future(worker.submit(lambda: self._unhurried(job), urgent=known))
+        check = asyncio.wrap_future(worker.submit(lambda: self._unhurried(job), urgency=2 if known else int(first)))
         check.add_done_callback(lambda done: self._leave(client, done))
         # Whoever hangs up keeps the place until the turn comes: else one could fill the queue by coming and leaving.
         return await asyncio.shield(check)

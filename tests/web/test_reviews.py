@@ -254,6 +254,24 @@ def test_who_goes_before_others_is_next_though_others_came_first():
     assert ["known"] * 9 + ["other"] * 3 == order
 
 
+def test_an_addresss_first_check_goes_before_those_of_addresses_that_fill_the_queue():
+    order, turnstile, held = [], Turnstile(), threading.Event()
+
+    async def crowd():
+        waiting = [turnstile.check("192.0.2.1", lambda: held.wait(10))]
+        for number in range(8):  # as many as may wait in all
+            client = f"198.51.100.{number}"
+            waiting += [turnstile.check(client, lambda: order.append("flood") or True) for _ in range(4)]
+        waiting.append(turnstile.check("192.0.2.2", lambda: order.append("first") or True))
+        waiting = [asyncio.ensure_future(one) for one in waiting]
+        await asyncio.sleep(0.1)
+        held.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert asyncio.run(crowd())[-1] is True
+    assert "first" in order[:9]  # after the eight that were each their address's first
+
+
 def test_where_no_thread_can_be_started_nobody_comes_in_and_no_place_is_taken_for_ever(monkeypatch):
     turnstile = Turnstile()
 
