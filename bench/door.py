@@ -84,6 +84,7 @@ def make_certificate(folder: Path) -> None:
         [
             *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
             *["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+            *["-addext", "keyUsage=critical,digitalSignature,keyCertSign"],  # which Python 3.13 asks for
             *["-keyout", str(folder / "k.pem"), "-out", str(folder / "c.pem")],
         ],
         check=True,

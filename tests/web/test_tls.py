@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.web.authority import Authority
 
@@ -23,14 +24,14 @@ def pki(tmp_path_factory):
     authority = Authority(folder)
     authority.issue("server", *LOCAL)
     authority.issue("renewed", *LOCAL)
-    authority.issue("rsa", *LOCAL, key="rsa")
+    authority.issue("rsa", *LOCAL, rsa_bits=2048)
     authority.issue("nameless")
     authority.issue("dns", "DNS:prometheus.monitoring.svc")
     authority.issue("email", "email:prometheus@example.org")
     authority.issue("uri", "URI:spiffe://cluster.local/ns/monitoring/sa/prometheus")
     authority.issue("four", "IP:10.0.0.1")
     authority.issue("six", "IP:2001:db8::1", "DNS:other")
-    authority.issue("serveronly", "DNS:prometheus.monitoring.svc", use="serverAuth")
+    authority.issue("serveronly", "DNS:prometheus.monitoring.svc", use=[ExtendedKeyUsageOID.SERVER_AUTH])
     Authority(folder, "stranger").issue("forged", "DNS:prometheus.monitoring.svc")
     return folder
 
@@ -193,6 +194,34 @@ def test_the_protocol_agreed_on_is_http_1_1_also_with_a_client_that_would_take_2
 )
 def test_client_certificates_are_verified_as_the_file_says(secure, pki, fields, name, status):
     assert status == curl(secure(fields), pki, *(certificate(pki, name) if name else ()))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"usage": ()},
+        {"identifiers": False},
+        {"critical": False},
+        {"version": 1},
+        {"parent": True},
+    ],
+    ids=lambda kind: next(iter(kind)),
+)
+def test_client_certificates_of_a_ca_that_go_accepts_are_accepted(secure, pki, tmp_path, kind):
+    kind = {**kind, "parent": Authority(tmp_path, "root")} if "parent" in kind else kind
+    Authority(tmp_path, "old", **kind).issue("client", "DNS:prometheus.monitoring.svc")
+    running = secure(f"client_auth_type: RequireAndVerifyClientCert, client_ca_file: {tmp_path}/old.pem")
+    assert 200 == curl(running, pki, *certificate(tmp_path, "client"))
+    assert 0 == curl(running, pki, *certificate(pki, "forged"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "days"), [({"ca": False}, (-1, 2)), ({"days": (-2, -1)}, (-1, 2)), ({}, (-2, -1)), ({}, (1, 2))]
+)
+def test_client_certificates_that_are_expired_or_of_no_ca_are_refused(secure, pki, tmp_path, kind, days):
+    Authority(tmp_path, "old", **kind).issue("client", "DNS:prometheus.monitoring.svc", days=days)
+    running = secure(f"client_auth_type: RequireAndVerifyClientCert, client_ca_file: {tmp_path}/old.pem")
+    assert 0 == curl(running, pki, *certificate(tmp_path, "client"))
 
 
 @pytest.mark.parametrize(
