@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from exporter.node import NodeError
+from exporter.node.cluster_ca import tls_error, verify_as_go, why_refused
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -117,8 +119,7 @@ class ApiServer:
             raise
         except Exception as error:  # libraries below have errors of many kinds for what a network can do
             self._forget(client)
-            sentence = f"the API server {_shown(client.base_url)} did not answer: {_words(error)}"
-            raise ApiServerError(sentence, "connection") from error
+            raise ApiServerError(_failed(f"the API server {_shown(client.base_url)}", error), "connection") from error
 
     def _forget(self, client: "httpx2.Client") -> None:
         # The next attempt reads addresses, certificates and credentials anew; a connection may be half open.
@@ -161,6 +162,15 @@ def one_line(text: str) -> str:
     """What a server said, fit for a log and a terminal."""
     printable = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_MESSAGE])
     return " ".join(printable.split())
+
+
+def _failed(server: str, error: Exception) -> str:
+    problem = tls_error(error)
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"the certificate of {server} was refused: {why_refused(problem)}"
+    if problem:
+        return f"TLS with {server} failed: {(problem.reason or _words(problem)).replace('_', ' ').lower()}"
+    return f"{server} did not answer: {_words(error)}"
 
 
 def _whole(response: "httpx2.Response", largest: int) -> bytes:
@@ -223,7 +233,8 @@ def _refuse_unserved(config: "KubeConfig", file: Path) -> None:
 
 
 def _client(config: "SingleConfig") -> "httpx2.Client":
-    from lightkube.config.client_adapter import Client, ConnectionParams
+    import httpx2
+    from lightkube.config.client_adapter import ConnectionParams
     from lightkube.core.exceptions import ConfigError
 
     user = config.user
@@ -236,7 +247,9 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
             Path(config.abs_file(file)).open("rb").close()  # what TLS says of a file that is not there has no name
     for name in _NOT_USED:
         sys.modules.setdefault(name, cast("ModuleType", None))  # what Python takes for "not installed"
-    client = Client(config, ConnectionParams())
+    parameters = ConnectionParams().httpx_params(config)
+    verify_as_go(parameters["verify"])
+    client = httpx2.Client(**parameters)
     if user and user.token_file:
         client.auth = partial(_with_token, Path(config.abs_file(user.token_file)))
     return client

@@ -1,0 +1,45 @@
+"""Which certificates of an API server are accepted: those that Go's crypto/x509 accepts, and so kubectl.
+
+Knows TLS contexts and their errors, and nothing of HTTP or of Kubernetes' files.
+"""
+
+import ssl
+
+# OpenSSL's `x509_vfy.h`; Python has no names for these.
+_EXPIRED, _NOT_YET_VALID = 10, 9
+# An issuer that cannot be found, whose signature is another one, or that is in the chain and not among the trusted.
+_UNKNOWN_AUTHORITY = frozenset({2, 7, 18, 19, 20, 21})
+_WRONG_NAME = frozenset({62, 63, 64})
+
+
+def verify_as_go(context: ssl.SSLContext) -> None:
+    """Verifies chain, dates and names as Go does, on every version of Python."""
+    # Since 3.13 Python asks for what RFC 5280 asks of CAs. Those of older EKS and MicroK8s clusters have no key usage.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # What is in the CA file is trusted, also an intermediate CA or the server's own certificate. Default since 3.13.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.hostname_checks_common_name = False
+
+
+def tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The error of TLS that `error` comes from, None when the connection failed or ended without one."""
+    found: BaseException | None = error
+    while found:
+        if isinstance(found, ssl.SSLError):
+            return None if isinstance(found, ssl.SSLEOFError | ssl.SSLZeroReturnError) else found
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def why_refused(error: ssl.SSLCertVerificationError) -> str:
+    """What is wrong with the certificate, as the end of a sentence about it."""
+    code, message = error.verify_code, error.verify_message.rstrip(".")
+    if code in _UNKNOWN_AUTHORITY:
+        return f"it is signed by an unknown authority ({message})"
+    if code in _WRONG_NAME:
+        return f"it is {message.partition('certificate is ')[2] or 'for another name'}"
+    if code == _EXPIRED:
+        return "it has expired, or a CA that signed it has"
+    if code == _NOT_YET_VALID:
+        return "it is not valid yet, or a CA that signed it is not"
+    return message
