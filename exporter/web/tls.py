@@ -21,7 +21,9 @@ from exporter.web.stream import Stream
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
 _MOST_SESSIONS = 100
-_RECORD = 16 << 10  # the most that one holds
+# Half of what one may hold. The buffers between stay as large as the largest record: 18 KiB less for each connection
+# that is idle after a response, for 0.4 ms more CPU for each MiB.
+_RECORD = 8 << 10
 # Key updates and other messages without a byte of data cost work; whoever sends this much of them is no scraper.
 _IDLE_TALK = 256 << 10
 _CLEAR_ANSWER = (
