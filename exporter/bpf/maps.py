@@ -126,7 +126,7 @@ def added_up(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The values of a per-CPU map of u64 words, which are counts, as one copy: their sums. Any others as they are."""
     if not info.per_cpu or info.value_size % 8 or not values.size:
         return values
-    sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, keepdims=True)
+    sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
     return sums.view(np.uint8)
 
 

@@ -144,8 +144,8 @@ class Bundle:
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
             keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
-            values = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
-            values = values.reshape(len(keys), copies, info.value_size)
+            flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
+            values = flat.reshape(len(keys), copies, info.value_size)
             return MapDump(info, keys, added_up(info, values) if add_cpus else values)
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is not whole") from error
