@@ -4,10 +4,11 @@ import os
 import shutil
 import sys
 import textwrap
+from typing import TextIO
 
 import click
 
-_LEAST_WIDTH = 40
+_MIN_WIDTH = 40
 
 
 def printable(text: str) -> str:
@@ -15,19 +16,47 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
-def say(line: str, style: str = "") -> None:
-    """Prints a line, made safe; in a terminal wrapped at its width and in `style`, a colour or `bold`."""
-    text = printable(line)
-    if sys.stdout.isatty():
-        width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
-        indent = " " * (len(text) - len(text.lstrip()) + 2)
-        kept = textwrap.wrap(
-            text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-        )
-        text = "\n".join(kept)
-    click.echo(
-        click.style(text, fg=style if style != "bold" else None, bold=style == "bold" or None) if style else text
-    )
+def say(line: str, style: str = "", *, err: bool = False) -> None:
+    """Prints a line, made safe, in this style (see `styled`); in a terminal wrapped at its width."""
+    text = "\n".join(wrapped(printable(line), width_of(sys.stderr if err else sys.stdout)))
+    click.echo(styled(text, style), err=err)
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that this is, at least 40; None for a pipe, where nothing is wrapped."""
+    return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if stream.isatty() else None
+
+
+def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:
+    """The line in pieces of this width, wrapped between words: a word that is longer, such as a URL, stays whole.
+
+    What follows the first piece is indented by `hang` more, or stands below the text of the line's last column.
+    """
+    if width is None or len(text) <= width:
+        return [text]
+    indent = len(text) - len(text.lstrip())
+    column = max(text.rstrip().rfind("  ") + 2, indent)
+    longest = max(map(len, text[column:].split()), default=0)
+    below = " " * (column if column > indent + 1 and column + longest <= width else indent + hang)
+    found = textwrap.wrap(text, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
+    return found or [""]
+
+
+def wrap_error(error: click.ClickException) -> None:
+    """Wraps the sentence of an error for the terminal that standard error is."""
+    width = width_of(sys.stderr)
+    if width is not None:
+        lines = [piece for line in f"Error: {error.message}".splitlines() for piece in wrapped(line, width)]
+        vars(error)["message"] = "\n".join(lines).removeprefix("Error: ")
+
+
+def styled(text: str, style: str) -> str:
+    """The text in these words of style: a colour, `bold`, `dim` or `underline`."""
+    marks = set(style.split())
+    colour = next(iter(marks - {"bold", "dim", "underline"}), None)
+    if not marks:
+        return text
+    return click.style(text, fg=colour, **{mark: True for mark in ("bold", "dim", "underline") if mark in marks})
 
 
 def colours() -> bool | None:

@@ -11,7 +11,7 @@ import click
 from exporter import __version__
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, node_options
-from exporter.printable import printable
+from exporter.printable import say
 from exporter.replacing import replacing
 
 
@@ -40,6 +40,6 @@ def command(node: NodeOptions, file: Path) -> None:
     except OSError as error:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     for problem in problems:
-        click.echo(f"not in the bundle: {printable(problem)}", err=True)
+        say(f"not in the bundle: {problem}", err=True)
     if any(problem.startswith("pins:") for problem in problems):
         raise click.exceptions.Exit(1)

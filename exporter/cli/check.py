@@ -9,7 +9,7 @@ import click
 from exporter.bpf.maps import ReaderMissing
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.printable import printable
+from exporter.columns import Cell, Column, Row, say_columns
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
 from exporter.snapshot.check import MISSING, NOTE, OK, Finding, findings
 
@@ -45,10 +45,17 @@ def _look(node: NodeOptions) -> list[Finding]:
 def _print(found: Sequence[Finding]) -> None:
     colours = {OK: "green", MISSING: "red"}
     said: set[str] = set()
+    rows: list[Row] = []
     for one in found:
-        state = click.style(f"{one.state:<8}", fg=colours.get(one.state, "yellow"))
         again = one.state != OK and one.found in said
-        click.echo(f"{state}{one.subject:<16} {'the same, see above' if again else printable(one.found)}")
+        rows.append(
+            [
+                Cell(one.state, colours.get(one.state, "yellow")),
+                Cell(one.subject),
+                Cell("the same, see above" if again else one.found),
+            ]
+        )
         if one.remedy and not again:
-            click.echo(f"{'':<25}-> {one.remedy}")
+            rows.append([Cell(""), Cell(""), Cell(f"-> {one.remedy}")])
         said.add(one.found)
+    say_columns((Column(""), Column(""), Column("")), rows)

@@ -39,7 +39,8 @@ from exporter.snapshot.take import Snapshot
 )
 @flag(
     "watch",
-    "Go on showing what was counted, again after each such time, 2s if none is given.",
+    "Go on showing what was counted since the start and how fast lately, again after each such time, 2s if none is "
+    "given; a pipe gets a line for each counter of each such time.",
     command="counters",
     type=Duration(),
     is_flag=False,

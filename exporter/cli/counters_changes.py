@@ -1,31 +1,23 @@
-"""What changed between two looks, as a table for a terminal, as lines for a pipe, or as JSON."""
+"""What changed between two looks, as a table, as lines that each say all of one counter, or as JSON."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
-from exporter.calico.hooks import TC_HOOKS, direction, hook_name
+from exporter.calico.counters import DROPPED, Layout, Slot
+from exporter.calico.hooks import hook_name
+from exporter.cli.counters_table import DROP_STYLE, in_order, what
+from exporter.columns import Cell, Column, Row, lines_of
 from exporter.durations import shown
 from exporter.node import endpoints
-from exporter.printable import printable
+from exporter.printable import printable, styled, width_of, wrapped
 from exporter.snapshot.by_endpoint import dropped_in_all
 from exporter.snapshot.changes import APPEARED, VANISHED, EndpointChange
-
-_WORDS = {
-    DROPPED: "dropped",
-    ACCEPTED: "accepted",
-    REDIRECTED: "redirected",
-    NAT_COLLISION: "NAT collision",
-    UNKNOWN: "unknown",
-    TOTAL: "entered",
-}
-_PER_FLOW = ("policy", "failsafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +31,9 @@ class Counted:
     per_second: float | None
 
     @property
-    def way(self) -> str:
-        """`inbound` or `outbound` as the endpoint sees it; the hook where nobody knows the endpoint."""
-        if self.endpoint.kind == endpoints.UNKNOWN:
-            return hook_name(self.hook)
-        return direction(self.hook, workload=self.endpoint.kind == endpoints.WORKLOAD) or hook_name(self.hook)
-
-    @property
-    def what(self) -> str:
-        """What it counts, in words: packets, or flows where it says so."""
-        flows = self.slot.category == ACCEPTED and self.slot.reason in _PER_FLOW and self.hook in TC_HOOKS
-        word = "accepted flows" if flows else _WORDS[self.slot.category]
-        return f"{word}: {self.slot.reason}" if self.slot.reason else word
+    def words(self) -> tuple[str, str, str]:
+        """What it counts, in which direction and at which hook; the direction is empty if it is not known."""
+        return what(self.slot, [self.hook]), self.endpoint.direction_at(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +46,9 @@ class Lately:
 
 def counted(changes: Sequence[EndpointChange], layout: Layout, lately: Lately) -> Iterator[Counted]:
     """The counters that moved, in the order of the endpoints, drops of each first, with the rates of `lately`."""
-    order = list(_WORDS)
-    slots = sorted(layout.slots, key=lambda slot: order.index(slot.category))
     rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in lately.changes}
     for change in changes:
-        for slot in slots:
+        for slot in in_order(layout):
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
                 rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
@@ -77,26 +58,19 @@ def counted(changes: Sequence[EndpointChange], layout: Layout, lately: Lately) -
 
 
 def print_changes(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> None:
-    """Prints them once: a table in a terminal, lines in a pipe."""
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(changes_view(changes, layout, seconds, top))
-    else:
-        click.echo("\n".join(changes_lines(changes, layout, seconds, top)))
+    """Prints them once."""
+    click.echo("\n".join(changes_view(changes, layout, seconds, top, width_of(sys.stdout))))
 
 
 def changes_lines(
-    changes: Sequence[EndpointChange],
-    layout: Layout,
-    seconds: float | None,
-    top: int | None,
-    now: datetime | None = None,
+    changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None, now: datetime
 ) -> Iterator[str]:
-    """Lines for a pipe: one for each counter that moved, and one for all; each begins with the time, where given."""
-    start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} " if now else ""
+    """Lines that each begin with the time: one for each counter that moved, and one for all."""
+    start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} "
     for one in counted(_top(changes, layout, top), layout, Lately(changes, seconds)):
-        words = (one.endpoint.title, one.endpoint.interface, one.way, one.what, str(one.count), _rate(one.per_second))
-        yield start + printable("  ".join(filter(None, words)))
+        count, direction_of, hook = one.words
+        words = (one.endpoint.title, one.endpoint.interface, direction_of, hook, count, str(one.count))
+        yield start + printable("  ".join(filter(None, (*words, _rate(one.per_second)))))
     yield from (f"{start}{note}" for note in notes(changes))
     yield start + total_line(changes, layout, seconds, top)
 
@@ -106,30 +80,45 @@ def changes_view(
     layout: Layout,
     seconds: float | None,
     top: int | None,
+    width: int | None,
     lately: Lately | None = None,
     most: int | None = None,
-) -> Group:
-    """A table for a terminal and what is to say below it; of rows and of notes at most `most` each, if given."""
+) -> list[str]:
+    """The lines of a table and what is to say below it; of counters and of notes at most `most` each, if given.
+
+    With `lately` the counts are since the start and the rates those of the last interval, and the headings say so.
+    """
     rows = list(counted(_top(changes, layout, top), layout, lately or Lately(changes, seconds)))
-    table = Table()
-    for name in ("ENDPOINT", "DIRECTION", "WHAT"):
-        table.add_column(name, overflow="fold")
-    longest = max((len(str(one.count)) for one in rows), default=0)
-    table.add_column("COUNT", justify="right", min_width=longest, no_wrap=True)
-    table.add_column("PER SECOND", justify="right", no_wrap=True)
-    previous = None
-    for one in rows[:most]:
-        title = "" if one.endpoint is previous else printable(one.endpoint.title)
-        style = "bold red" if one.slot.category == DROPPED else ""
-        table.add_row(Text(title), one.way, Text(one.what, style=style), Text(str(one.count)), _rate(one.per_second))
-        previous = one.endpoint
     said = list(notes(changes))
-    below = [Text(note) for note in said[:most]]
-    if most is not None:
-        hidden = max(len(rows) - most, 0) + max(len(said) - most, 0)
-        below += [Text(f"{hidden} more lines do not fit this terminal", style="dim")] if hidden else []
-    shown_table = [table] if rows[:most] else []
-    return Group(*shown_table, *below, Text(total_line(changes, layout, seconds, top)))
+    below = [(note, "") for note in said[:most]]
+    hidden = 0 if most is None else max(len(rows) - most, 0) + max(len(said) - most, 0)
+    if hidden:
+        below.append((f"{hidden} more lines do not fit this terminal", "dim"))
+    dropped = any(change.counters.dropped(layout) for change in changes)
+    below.append((total_line(changes, layout, seconds, top), DROP_STYLE if dropped else ""))
+    table = lines_of(_columns(seconds, lately), list(_rows(rows[:most])), width) if rows[:most] else ()
+    return [*table, *(styled(piece, style) for line, style in below for piece in wrapped(line, width))]
+
+
+def _columns(seconds: float | None, lately: Lately | None) -> list[Column]:
+    columns = [Column("  WHAT"), Column("DIRECTION"), Column("HOOK")]
+    if lately and seconds and lately.seconds:
+        since, last = f"SINCE START\n({shown(seconds)})", f"PER SECOND\n(last {shown(lately.seconds)})"
+        return [*columns, Column(since, right=True), Column(last, right=True)]
+    return [*columns, Column("COUNT", right=True), Column("PER SECOND" if seconds else "", right=True)]
+
+
+def _rows(rows: Sequence[Counted]) -> Iterator[Row]:
+    previous = None
+    for one in rows:
+        if one.endpoint is not previous:
+            names = f"{one.endpoint.title}  {one.endpoint.interface}" if one.endpoint.pod else one.endpoint.interface
+            yield [Cell(names, "bold")]
+        previous = one.endpoint
+        count, direction_of, hook = one.words
+        style = DROP_STYLE if one.slot.category == DROPPED else ""
+        cells = (f"  {count}", direction_of, hook, str(one.count), _rate(one.per_second))
+        yield [Cell(text, style) for text in cells]
 
 
 def fitting_view(
@@ -139,13 +128,13 @@ def fitting_view(
     seconds: float | None,
     top: int | None,
     lately: Lately,
-) -> Group:
+) -> Text:
     """A view that is no higher than the terminal, whose rows may be folded."""
     most = console.height
     while True:
-        view = changes_view(changes, layout, seconds, top, lately, most)
-        if most == 0 or len(console.render_lines(view)) < console.height:
-            return view
+        view = changes_view(changes, layout, seconds, top, console.width, lately, most)
+        if most == 0 or len(view) < console.height:
+            return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
         most = most * 3 // 4
 
 
@@ -158,10 +147,13 @@ def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
         elif change.fate == VANISHED:
             yield f"{name} vanished in between: what it counted last is not known"
         if change.reset:
-            hooks = " and ".join(map(hook_name, change.reset))
-            yield f"{name} began to count anew at {hooks}: what it counted is since then"
+            yield f"{name} began to count anew at {_places(change, change.reset)}: what it counted is since then"
         if change.lost:
-            yield f"{name} has no counters at {' and '.join(map(hook_name, change.lost))} any more"
+            yield f"{name} has no counters at {_places(change, change.lost)} any more"
+
+
+def _places(change: EndpointChange, hooks: Sequence[int]) -> str:
+    return " and ".join(change.endpoint.hook_title(hook) for hook in hooks)
 
 
 def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> str:
@@ -212,7 +204,7 @@ def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) 
     return [
         {
             "hook": hook_name(one.hook),
-            "direction": "" if change.endpoint.kind == endpoints.UNKNOWN else one.way,
+            "direction": "" if change.endpoint.kind == endpoints.UNKNOWN else one.words[1] or one.words[2],
             "slot": one.slot.number,
             "category": one.slot.category,
             "reason": one.slot.reason,

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from typing import Never
 
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
@@ -15,8 +17,9 @@ from exporter.cli.counters_changes import Lately, changes_json, changes_lines, f
 from exporter.cli.looks import NodeLooks, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
+from exporter.durations import shown
 from exporter.node import NodeError
-from exporter.printable import printable
+from exporter.printable import say
 from exporter.snapshot.by_endpoint import counters_by_endpoint
 from exporter.snapshot.changes import VANISHED, EndpointChange, compare_counters
 from exporter.snapshot.take import Snapshot
@@ -40,24 +43,34 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows it again and again until Ctrl-C: in a terminal all since the start, in a pipe each interval's."""
     console = Console(highlight=False)
     looks = NodeLooks(node)
-    first = previous = looks.now()
+    first = looks.now()
     _select(first.snapshot, wanted)  # wrong usage is said at once, not after the first interval
     in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
-    live = Live(console=console, auto_refresh=False) if in_place else None
-    with live or nullcontext():
-        while not looks.stopped:
-            try:
-                look = looks.after(seconds)
-                if live:
-                    _update(live, (first, previous, look), wanted)
-                else:
-                    _write(previous, look, wanted)
-            except (MapError, LayoutError, NodeError) as error:
-                # Calico may be restarting: what comes after is compared with the next look that is whole.
-                click.echo(printable(str(error)), err=True)
-                first = previous = _next_whole(looks, seconds)
+    live = Live(_waiting(seconds), console=console, auto_refresh=False) if in_place else None
+    # What is shown last is the last whole interval: a rate of the moments before Ctrl-C would mislead.
+    with suppress(KeyboardInterrupt), live or nullcontext():
+        _watch(looks, first, seconds, wanted, live)
+
+
+def _waiting(seconds: float) -> Text:
+    return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
+
+
+def _watch(looks: NodeLooks, first: TimedLook, seconds: float, wanted: Wanted, live: Live | None) -> Never:
+    previous = first
+    while True:
+        try:
+            look = looks.after(seconds)
+            if live:
+                _update(live, (first, previous, look), wanted)
             else:
-                previous = look
+                _write(previous, look, wanted)
+        except (MapError, LayoutError, NodeError) as error:
+            # Calico may be restarting: what comes after is compared with the next look that is whole.
+            say(str(error), err=True)
+            first = previous = _next_whole(looks, seconds)
+        else:
+            previous = look
 
 
 def _select(look: Snapshot, wanted: Wanted) -> set[int]:
@@ -66,11 +79,8 @@ def _select(look: Snapshot, wanted: Wanted) -> set[int]:
 
 def _next_whole(looks: NodeLooks, seconds: float) -> TimedLook:
     while True:
-        try:
+        with suppress(MapError, LayoutError, NodeError):
             return looks.after(seconds)
-        except (MapError, LayoutError, NodeError):
-            if looks.stopped:
-                raise
 
 
 def _update(live: Live, three: tuple[TimedLook, TimedLook, TimedLook], wanted: Wanted) -> None:
@@ -87,7 +97,8 @@ def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
     if wanted.output == "json":
         click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed, wanted.top)}))
     else:
-        click.echo("\n".join(changes_lines(changes, layout, passed, wanted.top, now)))
+        for line in changes_lines(changes, layout, passed, wanted.top, now):
+            say(line)
 
 
 def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:

@@ -1,30 +1,37 @@
-"""Prints counters as tables with rich: one per endpoint, a total line, and what was left out."""
+"""Prints counters as tables: one per endpoint, a total line, and what was left out."""
 
-from collections.abc import Iterator, Sequence
-
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
-from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
-from exporter.node.endpoints import WORKLOAD
-from exporter.printable import printable
+from exporter.calico.hooks import HOOKS, TC_HOOKS, hook_name
+from exporter.columns import Cell, Column, Row, say_columns
+from exporter.node import endpoints
+from exporter.printable import say
 from exporter.snapshot.by_endpoint import EndpointCounters, dropped_in_all
 
-# Calico's own words for the categories, in the order of its table.
-_CATEGORIES = {
-    ACCEPTED: "Accepted",
-    DROPPED: "Dropped",
-    NAT_COLLISION: "Other",
-    REDIRECTED: "Redirect",
-    TOTAL: "Total",
-    UNKNOWN: "Unknown",
+# The categories in the order in which they are shown.
+_WORDS = {
+    DROPPED: "dropped",
+    ACCEPTED: "accepted",
+    REDIRECTED: "redirected",
+    NAT_COLLISION: "NAT collision",
+    UNKNOWN: "unknown",
+    TOTAL: "entered",
 }
-_PIPED_WIDTH = 120
-_WORKLOAD_COLUMNS = {TC_INGRESS: "FROM POD (tc ingress)", TC_EGRESS: "TO POD (tc egress)", XDP: "XDP"}
-_HOST_COLUMNS = {TC_INGRESS: "IN (tc ingress)", TC_EGRESS: "OUT (tc egress)", XDP: "XDP"}
+_PER_FLOW = ("policy", "failsafe")
+DROP_STYLE = "red"
+
+
+def in_order(layout: Layout) -> list[Slot]:
+    """The slots in the order in which they are shown: drops first."""
+    return sorted(layout.slots, key=lambda slot: list(_WORDS).index(slot.category))
+
+
+def what(slot: Slot, hooks: Iterable[int]) -> str:
+    """What a slot counts at these hooks: packets, or flows where it says so, and the reason as in the label."""
+    flows = slot.category == ACCEPTED and slot.reason in _PER_FLOW and all(hook in TC_HOOKS for hook in hooks)
+    word = "accepted flows" if flows else _WORDS[slot.category]
+    return f"{word}: {slot.reason}" if slot.reason else word
 
 
 def print_counters(
@@ -33,30 +40,28 @@ def print_counters(
     """Prints these endpoints in their order. `nonzero` leaves out zero rows and endpoints that have nothing else;
     `left_out` is how many endpoints dropped too little to be among the shown.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
     hidden_endpoints = hidden_rows = 0
-    slots = sorted(layout.slots, key=_order)
+    slots = in_order(layout)
     for one in shown:
         rows = [slot for slot in slots if _is_shown(slot, one, nonzero=nonzero)]
         hidden_rows += sum(slot.category != UNKNOWN for slot in slots) - sum(slot.category != UNKNOWN for slot in rows)
         if not rows or (all_endpoints and not one.hooks):
             hidden_endpoints += 1
             continue
-        console.print(_title(one), style="bold", soft_wrap=True)
-        table = _table(one, rows)
-        # A number is never shortened: a table too wide for the terminal wraps there.
-        least = Measurement.get(console, console.options, table).minimum
-        console.print(table, width=max(console.width, least), crop=False)
-    console.print(_total_line(shown, layout), soft_wrap=True)
+        say(title(one.endpoint), "bold")
+        say_columns(*_table(one, rows))
+    dropped = dropped_in_all(shown, layout)
+    say(_total_line(len(shown), dropped), DROP_STYLE if dropped else "")
     hidden = _hidden_line(hidden_endpoints, hidden_rows if nonzero else 0, left_out)
     if hidden:
-        console.print(hidden, soft_wrap=True)
+        say(hidden, "dim")
 
 
-def _order(slot: Slot) -> tuple[int, str]:
-    return list(_CATEGORIES).index(slot.category), slot.caption
+def title(endpoint: endpoints.Endpoint) -> str:
+    """The names, the index and the addresses of an endpoint in one line."""
+    about = [f"ifindex {endpoint.ifindex}", endpoint.kind, *endpoint.addresses]
+    names = f"{endpoint.title}  {endpoint.interface}" if endpoint.pod else endpoint.interface
+    return f"{names}  ({', '.join(about)})"
 
 
 def _is_shown(slot: Slot, one: EndpointCounters, *, nonzero: bool) -> bool:
@@ -65,58 +70,47 @@ def _is_shown(slot: Slot, one: EndpointCounters, *, nonzero: bool) -> bool:
     return True
 
 
-def _table(one: EndpointCounters, slots: Sequence[Slot]) -> Table:
-    columns = dict(_WORKLOAD_COLUMNS if one.endpoint.kind == WORKLOAD else _HOST_COLUMNS)
-    columns |= {hook: hook_name(hook) for hook in one.hooks if hook not in columns}
-    table = Table()
-    table.add_column("CATEGORY")
-    table.add_column("TYPE")
-    for column in columns.values():
-        table.add_column(column, justify="right", overflow="fold", min_width=_longest_number(one))
-    previous = ""
+def _table(one: EndpointCounters, slots: Sequence[Slot]) -> tuple[list[Column], list[Row]]:
+    # A pod's interface has no XDP program.
+    usual = TC_HOOKS if one.endpoint.kind == endpoints.WORKLOAD else HOOKS
+    hooks = sorted({*usual, *one.hooks})
+    numbers = [Column(_heading(one.endpoint, hook), right=True) for hook in hooks]
+    columns = [Column("  WHAT"), *numbers, Column("CALICO'S CAPTION", optional=True)]
+    rows: list[Row] = []
     for slot in slots:
-        category = _CATEGORIES[slot.category]
-        cells = list(_cells(one, slot, columns))
-        table.add_row("" if category == previous else category, slot.caption, *cells)
-        previous = category
-    return table
+        cells = list(_cells(one, slot, hooks))
+        style = next((cell.style for cell in cells if cell.style == DROP_STYLE), "")
+        rows.append([Cell(f"  {what(slot, one.hooks)}", style), *cells, Cell(slot.caption, "dim")])
+    return columns, rows
 
 
-def _longest_number(one: EndpointCounters) -> int:
-    return max((len(str(value)) for row in one.hooks.values() for value in row), default=0)
+def _heading(endpoint: endpoints.Endpoint, hook: int) -> str:
+    return f"{endpoint.direction_at(hook).upper()}\n{hook_name(hook)}".strip()
 
 
-def _title(one: EndpointCounters) -> Text:
-    endpoint = one.endpoint
-    about = [f"ifindex {endpoint.ifindex}", endpoint.kind, *endpoint.addresses]
-    names = f"{endpoint.title}  {endpoint.interface}" if endpoint.pod else endpoint.interface
-    return Text(printable(f"{names}  ({', '.join(about)})"))
-
-
-def _cells(one: EndpointCounters, slot: Slot, columns: dict[int, str]) -> Iterator[Text]:
-    for hook in columns:
+def _cells(one: EndpointCounters, slot: Slot, hooks: Sequence[int]) -> Iterator[Cell]:
+    for hook in hooks:
         row = one.hooks.get(hook)
         if row is None:
-            yield Text("N/A", style="dim")
+            yield Cell("N/A", "dim")
         else:
             value = row[slot.number]
-            yield Text(str(value), style="bold red" if value and slot.category == DROPPED else "")
+            yield Cell(str(value), DROP_STYLE if value and slot.category == DROPPED else "")
 
 
-def _total_line(shown: Sequence[EndpointCounters], layout: Layout) -> Text:
-    dropped = dropped_in_all(shown, layout)
+def _total_line(shown: int, dropped: dict[str, int]) -> str:
     reasons = ", ".join(f"{reason} {packets}" for reason, packets in dropped.items())
-    line = f"{_count(len(shown), 'endpoint')}, {_count(sum(dropped.values()), 'packet')} dropped"
-    return Text(f"{line}: {reasons}" if reasons else line)
+    line = f"{_count(shown, 'endpoint')}, {_count(sum(dropped.values()), 'packet')} dropped"
+    return f"{line}: {reasons}" if reasons else line
 
 
-def _hidden_line(endpoints: int, rows: int, left_out: int) -> Text | None:
+def _hidden_line(endpoints_hidden: int, rows: int, left_out: int) -> str:
     parts = [f"{_count(left_out, 'endpoint')} that dropped less"] if left_out else []
-    if endpoints:
-        parts.append(f"{_count(endpoints, 'endpoint')} without a counter to show")
+    if endpoints_hidden:
+        parts.append(f"{_count(endpoints_hidden, 'endpoint')} without a counter to show")
     if rows:
         parts.append(_count(rows, "zero row"))
-    return Text(f"not shown: {', '.join(parts)}", style="dim") if parts else None
+    return f"not shown: {', '.join(parts)}" if parts else ""
 
 
 def _count(number: int, thing: str) -> str:

@@ -20,7 +20,6 @@ class NodeLooks:
     def __init__(self, options: NodeOptions) -> None:
         self._source, self._memory = open_source(options)
         self._settings = settings_of(options)
-        self.stopped = False
 
     def settled(self) -> Snapshot:
         """A look of which nothing has been read yet but what tells the live counter map."""
@@ -31,12 +30,9 @@ class NodeLooks:
         return read_now(self.settled())
 
     def after(self, seconds: float) -> TimedLook:
-        """A look after this time. Ctrl-C brings it at once, and `stopped` says so."""
-        try:
+        """A look after this time, 0 for one at once."""
+        if seconds:
             time.sleep(seconds)
-            return read_now(Snapshot(self._source, self._settings, self._memory))
-        except KeyboardInterrupt:
-            self.stopped = True
         return read_now(Snapshot(self._source, self._settings, self._memory))
 
 
@@ -52,7 +48,10 @@ def two_looks(
     looks = NodeLooks(options)
     first = looks.now()
     check(first.snapshot)
-    return first, looks.after(seconds)
+    try:
+        return first, looks.after(seconds)
+    except KeyboardInterrupt:  # it is over sooner
+        return first, looks.after(0)
 
 
 def _bundles(options: NodeOptions, path: Path) -> tuple[TimedLook | None, TimedLook]:

@@ -13,7 +13,7 @@ import click
 
 from exporter import __version__
 from exporter.cli.errors import sentence_of
-from exporter.printable import colours, printable
+from exporter.printable import colours, printable, wrap_error
 
 # Each is the function `command` of the module of the same name in this room.
 COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
@@ -47,11 +47,16 @@ class Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
+        except click.ClickException as error:
+            wrap_error(error)
+            raise
         except Exception as error:
             sentence = sentence_of(error)
             if sentence is None:
                 raise
-            raise click.ClickException(printable(sentence)) from error
+            said = click.ClickException(printable(sentence))
+            wrap_error(said)
+            raise said from error
         return result
 
 

@@ -15,7 +15,7 @@ from exporter.cli.looks import one_look
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.node import NodeError
-from exporter.printable import printable
+from exporter.printable import printable, say
 from exporter.snapshot.changes import compare_rules
 from exporter.snapshot.rules_by_endpoint import CountedProgram, CountedRule, merged, programs_of
 from exporter.snapshot.take import Snapshot
@@ -63,7 +63,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     before, after = one_look(node)
     wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
     for problem in after.policies.problems:
-        click.echo(printable(problem), err=True)
+        say(problem, err=True)
     if not any(after.policies.files.values()):
         raise click.ClickException("none of Calico's policy files could be read" if after.policies.unread else _OFF)
     hits = _hits(before, after)
@@ -105,7 +105,7 @@ def _hits(before: Snapshot | None, after: Snapshot) -> Mapping[int, int] | None:
     try:
         return after.rule_hits.by_id() if before is None else compare_rules(before.rule_hits, after.rule_hits)
     except (MapError, LayoutError) as error:
-        click.echo(printable(f"without hits: {error}"), err=True)
+        say(f"without hits: {error}", err=True)
         return None
 
 
@@ -115,7 +115,7 @@ def _members(look: Snapshot, programs: Sequence[CountedProgram]) -> Members:
         try:
             members[family] = look.ip_sets(family)
         except (MapError, LayoutError) as error:
-            click.echo(printable(f"without the members of IPv{family} sets: {error}"), err=True)
+            say(f"without the members of IPv{family} sets: {error}", err=True)
     return members
 
 
@@ -189,7 +189,7 @@ def _contents(look: Snapshot) -> Mapping[str, bytes]:
     try:
         return look.source.policy_files().files
     except NodeError as error:
-        click.echo(printable(f"without instructions: {error}"), err=True)
+        say(f"without instructions: {error}", err=True)
         return {}
 
 

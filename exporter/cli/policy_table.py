@@ -1,20 +1,17 @@
-"""Prints the policy of endpoints as tables with rich: a packet meets what stands there from top to bottom."""
+"""Prints the policy of endpoints as tables: a packet meets what stands there from top to bottom."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
-from exporter.node.endpoints import WORKLOAD
-from exporter.printable import printable
+from exporter.cli.counters_table import title
+from exporter.columns import Cell, Column, Row, say_columns
+from exporter.printable import say
 from exporter.snapshot.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
 
-_PIPED_WIDTH = 120
 _STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
 _MOST_MEMBERS = 20
+_COLUMNS = (Column(""), Column("ACTION"), Column("HITS", right=True), Column("MATCH"))
 
 Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 # A row: what it is, its action, its hits, what it matches.
@@ -23,9 +20,6 @@ _Row = tuple[str, str, str, str]
 
 def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzero: bool) -> None:
     """Prints these programs; `nonzero` leaves out what has no hit, and says how much that was."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
     hidden = 0
     previous = None
     for program in programs:
@@ -34,19 +28,20 @@ def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzer
         if nonzero and not shown and not program.error:
             continue
         if program.endpoint is not previous:
-            console.print(_title(program), style="bold", soft_wrap=True)
+            say(title(program.endpoint), "bold")
             previous = program.endpoint
-        console.print(_heading(program), soft_wrap=True)
+        say(_heading(program), "underline")
         if program.error:
-            console.print(Text(printable(f"  not in place: {program.error}"), style="bold red"), soft_wrap=True)
-        console.print(_table(shown))
-    console.print(
+            say(f"  not in place: {program.error}", "bold red")
+        if shown:
+            say_columns(_COLUMNS, list(map(_cells, shown)))
+    say(
         "Hits are the node's: one number for all who carry a rule. deny counts packets, allow new flows; - is not "
         "counted.",
-        style="dim",
+        "dim",
     )
     if hidden:
-        console.print(f"not shown: {hidden} without a hit", style="dim")
+        say(f"not shown: {hidden} without a hit", "dim")
 
 
 def _is_counter(row: _Row) -> bool:
@@ -57,33 +52,17 @@ def _has_hits(row: _Row) -> bool:
     return row[2] not in {"", "0", "-"}
 
 
-def _title(program: CountedProgram) -> Text:
-    endpoint = program.endpoint
-    names = f"{endpoint.title}  {endpoint.interface}" if endpoint.pod else endpoint.interface
-    about = ", ".join([f"ifindex {endpoint.ifindex}", endpoint.kind, *endpoint.addresses])
-    return Text(printable(f"{names}  ({about})"))
-
-
-def _heading(program: CountedProgram) -> Text:
-    way = "to the pod" if program.direction == "inbound" else "from the pod"
-    who = f", {way}" if program.endpoint.kind == WORKLOAD else ""
+def _heading(program: CountedProgram) -> str:
     families = " and ".join(f"IPv{family}" for family in program.families)
-    return Text(f"{program.direction}{who} ({program.hook.replace('_', ' ')}), {families}", style="underline")
+    return f"{program.direction} ({program.hook}), {families}"
 
 
-def _table(rows: Sequence[_Row]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=bool(rows))
-    table.add_column("", overflow="fold")
-    table.add_column("ACTION", no_wrap=True)
-    table.add_column("HITS", justify="right", no_wrap=True)
-    table.add_column("MATCH", overflow="fold")
-    for row in rows:
-        what, action, hits, match = map(printable, row)
-        style = f"bold {_STYLES.get(action, '')}" if _has_hits(row) else "dim"
-        table.add_row(
-            Text(what), Text(action, _STYLES.get(action, "")), Text(hits, style if action else ""), Text(match)
-        )
-    return table
+def _cells(row: _Row) -> Row:
+    what, action, hits, match = row
+    style = f"bold {_STYLES.get(action, '')}" if _has_hits(row) else "dim"
+    if not any((action, hits, match)):
+        return [Cell(what)]  # the title of what follows has the whole line
+    return [Cell(what), Cell(action, _STYLES.get(action, "")), Cell(hits, style), Cell(match)]
 
 
 def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterator[_Row]:
@@ -93,9 +72,9 @@ def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterat
     for tier in program.tiers:
         rows: list[_Row] = []
         for policy in tier.policies:
-            title = (f"    {_policy_title(policy)}", "", "", "")
+            heading = (f"    {_policy_title(policy)}", "", "", "")
             rules = wanted(_rule_row(rule, program, members) for rule in policy.rules)
-            rows += [title, *rules] if rules or not nonzero else []
+            rows += [heading, *rules] if rules or not nonzero else []
         if tier.name:
             end = f"    end of tier {tier.name}", tier.end_action, _hits(tier.end_hits), _end(tier, program)
             rows += wanted([end])

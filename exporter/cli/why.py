@@ -38,7 +38,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
     if selector == Selector():
         raise click.UsageError("say whose packets: --pod, --ip or --interface")
     if node.bundle is None:
-        click.echo(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
+        say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
     before, after = two_looks(node, seconds, lambda look: _one(look, selector))

@@ -4,11 +4,9 @@ import lzma
 import tarfile
 from pathlib import Path
 
-import click
-
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
-from exporter.printable import printable
+from exporter.printable import say
 from exporter.replacing import replacing
 
 
@@ -20,7 +18,7 @@ def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
         with replacing(Path(file)) as part:
             ran = kubectl.run_in(place.exporter, ["bundle", "-"], output=part)
             for line in ran.errors.splitlines():
-                click.echo(printable(line), err=True)
+                say(line, err=True)
             if not _whole(part.name):
                 raise KubectlError(f"{place.exporter} on node {place.node} sent no whole bundle")
     except OSError as error:

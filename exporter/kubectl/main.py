@@ -24,7 +24,7 @@ from exporter.kubectl.flags import (
 )
 from exporter.kubectl.kubectl import KubectlError
 from exporter.kubectl.places import NoPlace, Place, place_of_node, place_of_pod
-from exporter.printable import colours, printable
+from exporter.printable import colours, printable, say, wrap_error
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -37,8 +37,13 @@ class Sentences(click.Group):
         """Runs the command; the plugin's own errors become a sentence."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            wrap_error(error)
+            raise
         except (KubectlError, NoPlace) as error:
-            raise click.ClickException(printable(str(error))) from error
+            said = click.ClickException(printable(str(error)))
+            wrap_error(said)
+            raise said from error
 
 
 @click.group(PROGRAM, cls=Sentences, context_settings=_HELP)
@@ -171,7 +176,7 @@ def _place(context: click.Context, pods: Sequence[str], *, own_interface: bool) 
 
 def _say(place: Place) -> None:
     whose = f"pod {place.pod} is on node {place.node}" if place.pod else f"node {place.node}"
-    click.echo(printable(f"{whose}, asking {place.exporter} there"), err=True)
+    say(f"{whose}, asking {place.exporter} there", err=True)
 
 
 def main() -> None:

@@ -1,18 +1,23 @@
 """`top`: many nodes looked at in the same seconds, and the endpoints that dropped most among them."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import click
 
+from exporter.columns import Cell, Column, Row, lines_of
 from exporter.kubectl.answers import AT_ONCE, UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.places import Exporters, all_places
-from exporter.printable import printable
+from exporter.printable import say, width_of
 
-_COLUMNS = ("NODE", "ENDPOINT", "DIRECTION", "REASON", "DROPPED", "PER SECOND")
+_COLUMNS = (
+    *map(Column, ("NODE", "ENDPOINT", "DIRECTION", "REASON")),
+    *(Column(heading, right=True) for heading in ("DROPPED", "PER SECOND")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def show_top(
     """
     places, problems = all_places(kubectl, exporters)
     crowd = f", {AT_ONCE} at a time" if len(places) > AT_ONCE else ""
-    click.echo(f"looking at {_number(len(places), 'node')} for {seconds}{crowd}", err=True)
+    say(f"looking at {_number(len(places), 'node')} for {seconds}{crowd}", err=True)
     droppers: list[Dropper] = []
     silent = []
     for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places), seconds):
@@ -59,11 +64,11 @@ def show_top(
     if output == "json":
         click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
     else:
-        for line in _table(shown):
-            click.echo(printable(line).rstrip())
-        click.echo(_summary(droppers, shown, answered, seconds))
+        for line in _table(shown, width_of(sys.stdout)) if shown else ():
+            click.echo(line)
+        say(_summary(droppers, shown, answered, seconds))
     for problem in problems:
-        click.echo(printable(problem), err=True)
+        say(problem, err=True)
     if problems:
         raise click.exceptions.Exit(1)
 
@@ -99,14 +104,20 @@ def worst(droppers: Sequence[Dropper], most: int) -> list[Dropper]:
     return sorted(rows, key=lambda one: (order[one.node, one.interface], -one.packets, one.direction, one.reason))
 
 
-def _table(droppers: Sequence[Dropper]) -> Iterator[str]:
-    rows = [(one.node, one.title, one.direction, one.reason, str(one.packets), _rate(one)) for one in droppers]
-    rows = [_COLUMNS, *rows] if rows else []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        left = [f"{text:<{width}}" for text, width in zip(row[:4], widths, strict=False)]
-        right = [f"{text:>{width}}" for text, width in zip(row[4:], widths[4:], strict=True)]
-        yield "  ".join([*left, *right])
+def _table(droppers: Sequence[Dropper], width: int | None) -> list[str]:
+    """One line for each; where long names do not fit the terminal, they stand above what their endpoint dropped."""
+    rows = [[one.node, one.title, one.direction, one.reason, str(one.packets), _rate(one)] for one in droppers]
+    lines = list(lines_of(_COLUMNS, [list(map(Cell, row)) for row in rows], width))
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    below: list[Row] = []
+    previous: list[str] = []
+    for node, title, direction, *numbers in rows:
+        if [node, title] != previous:
+            below.append([Cell(f"{title}  {node}")])
+        below.append(list(map(Cell, (f"  {direction}", *numbers))))
+        previous = [node, title]
+    return list(lines_of((Column("  DIRECTION"), *_COLUMNS[3:]), below, width))
 
 
 def _rate(dropper: Dropper) -> str:

@@ -13,7 +13,7 @@ import click
 from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
-from exporter.printable import printable, say
+from exporter.printable import say
 
 LOSES_PACKETS = 3
 _WATCH = "30s"
@@ -46,8 +46,8 @@ def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str 
     """
     watch = watch or _WATCH
     for place in (sender, receiver):
-        click.echo(printable(f"pod {place.pod} is on node {place.node}, asking {place.exporter} there"), err=True)
-    click.echo(f"watching both for {watch}", err=True)
+        say(f"pod {place.pod} is on node {place.node}, asking {place.exporter} there", err=True)
+    say(f"watching both for {watch}", err=True)
     commands = [["why", "--pod", str(place.pod), f"--for={watch}"] for place in (sender, receiver)]
     answers = list(ask_all(kubectl, (sender, receiver), commands, watch))
     if problems := [answer.problem for answer in answers if answer.problem]:
@@ -112,8 +112,7 @@ def verdict(legs: tuple[Leg, Leg, Leg, Leg]) -> Iterator[str]:
     out, into, _, _ = legs
     for leg in legs:
         if leg.lost:
-            what = "of what it sent" if leg.direction == "outbound" else "of what came to it"
-            yield f"{leg.pod} dropped {_number(leg.lost, 'packet')} {what} ({_reasons(leg)})"
+            yield f"{leg.pod} dropped {_number(leg.lost, f'{leg.direction} packet')} ({_reasons(leg)})"
     if any(leg.lost for leg in legs):
         yield "The counters are of a pod: packets of and to others than these two are in them"
     elif not out.entered:
@@ -132,10 +131,9 @@ def _lines(answers: list[Answer], legs: tuple[Leg, Leg, Leg, Leg], watch: str) -
     yield f"From {out.pod} to {into.pod}, in {watch}:", "bold"
     width = max(len(out.pod), len(into.pod))
     for leg in legs:
-        verb = "leaves" if leg.direction == "outbound" else "enters"
         dropped = f"{_number(leg.lost, 'packet')} dropped ({_reasons(leg)})" if leg.lost else "nothing dropped"
         flows = _number(leg.flows, "new connection")
-        yield f"  {leg.way:<5} {verb} {leg.pod:<{width}}  {flows}, {dropped}", "red" if leg.lost else ""
+        yield f"  {leg.way:<5}  {leg.pod:<{width}}  {leg.direction:<8}  {flows}, {dropped}", "red" if leg.lost else ""
     yield from ((f"{sentence}.", "") for sentence in verdict(legs))
     for answer in answers:
         yield "", ""

@@ -8,6 +8,7 @@ its index while no source names another, so that no series loses its name by a p
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from exporter.calico.hooks import direction, hook_name
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import has_workload_prefix, workload_interface
 from exporter.node.endpoint_status import LocalPod
@@ -43,6 +44,15 @@ class Endpoint:
     def title(self) -> str:
         """How a person calls it: `namespace/pod`, or the interface where no pod is known."""
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
+
+    def direction_at(self, hook: int) -> str:
+        """`inbound` or `outbound` as it sees the packets at this hook; empty if that is not known."""
+        return "" if self.kind == UNKNOWN else direction(hook, workload=self.kind == WORKLOAD)
+
+    def hook_title(self, hook: int) -> str:
+        """How a sentence calls a hook of it: with the direction, if that is known."""
+        way = self.direction_at(hook)
+        return f"{hook_name(hook)} ({way})" if way else hook_name(hook)
 
 
 @dataclass(frozen=True, slots=True)

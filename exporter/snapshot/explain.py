@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from exporter.bpf.maps import MapError
 from exporter.calico import LayoutError
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
-from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS, XDP, direction, hook_name
+from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS, XDP, hook_name
 from exporter.calico.reasons import reason_of
 from exporter.node import NodeError
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
@@ -30,6 +30,11 @@ class Drop:
     packets: int
     meaning: str
     check: str
+
+    @property
+    def place(self) -> str:
+        """The hook, with the direction if that is known."""
+        return f"{self.hook} ({self.direction})" if self.direction else self.hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     own = next((one for one in changes if _same(one.endpoint, endpoint)), None)
     gone = not _same(after.endpoints.of(endpoint.ifindex), endpoint)
     drops = tuple(_drops(own, after)) if own else ()
-    black_hole = () if gone else tuple(map(hook_name, _missing_hooks(after, endpoint)))
+    missing = [] if gone else _missing_hooks(after, endpoint)
     counting = counting_rules(before, after, endpoint, changes)
     notes = [*_fate(own, gone=gone), *_cautions(drops, counting, own, after), *counting.notes]
     return Explanation(
@@ -82,10 +87,10 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
         change=own,
         drops=drops,
         rules=counting.rules,
-        problems=() if gone else tuple(_problems(after, endpoint, black_hole)),
+        problems=() if gone else tuple(_problems(after, endpoint, missing)),
         notes=tuple(dict.fromkeys(notes)),
         others=() if drops else tuple(_others(changes, endpoint, after)),
-        black_hole=black_hole,
+        black_hole=tuple(map(hook_name, missing)),
     )
 
 
@@ -107,13 +112,9 @@ def _drops(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
             if slot.category == DROPPED and row[slot.number]:
                 known = reason_of(slot.reason)
                 packets = row[slot.number]
-                way = _direction(endpoint, hook)
+                way = endpoint.direction_at(hook)
                 found.append(Drop(hook_name(hook), way, slot.reason, packets, known.meaning, known.check))
     yield from sorted(found, key=lambda drop: -drop.packets)
-
-
-def _direction(endpoint: Endpoint, hook: int) -> str:
-    return "" if endpoint.kind == UNKNOWN else direction(hook, workload=endpoint.kind == WORKLOAD)
 
 
 def _missing_hooks(after: Snapshot, endpoint: Endpoint) -> list[int]:
@@ -126,11 +127,11 @@ def _missing_hooks(after: Snapshot, endpoint: Endpoint) -> list[int]:
     return [hook for hook in TC_HOOKS if hook not in there]
 
 
-def _problems(after: Snapshot, endpoint: Endpoint, black_hole: tuple[str, ...]) -> Iterator[str]:
-    for hook in black_hole:
+def _problems(after: Snapshot, endpoint: Endpoint, missing: list[int]) -> Iterator[str]:
+    for hook in missing:
         yield (
-            f"Its counter entry at {hook} is missing: from Calico v3.31 on every packet there is dropped and not "
-            "counted; restart calico-node on this node"
+            f"Its counter entry at {endpoint.hook_title(hook)} is missing: from Calico v3.31 on every packet there is "
+            "dropped and not counted; restart calico-node on this node"
         )
     if endpoint.kind == UNMANAGED:
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
@@ -180,21 +181,20 @@ def _cautions(
             yield "Drops by untracked policy (XDP) are counted without their rule"
         elif left > 0 and counting.known and after.ends_have_ids is False:
             yield (
-                f"No deny rule with a number explains {left} of the drops at {drop.hook}: before Calico v3.30 ends of "
+                f"No deny rule with a number explains {left} of the drops at {drop.place}: before Calico v3.30 ends of "
                 "tiers and missing profile matches have none"
             )
         elif left > 0 and counting.known:
             yield (
-                f"No deny rule of this endpoint explains {left} of the drops at {drop.hook}: rule counts may be off, "
+                f"No deny rule of this endpoint explains {left} of the drops at {drop.place}: rule counts may be off, "
                 "full or just emptied, or the pod was not yet known to Calico"
             )
     if change and not drops:
         for silent in _silent_hooks(change, after):
-            way = _direction(change.endpoint, silent)
             yield (
-                f"At {hook_name(silent)} ({way}) packets were seen that count as nothing else: packets of established "
-                "connections and ARP do, and so do some that Calico drops without a reason (a spoofed source, a TCP "
-                "ACK without connection, a pod without workload endpoint)"
+                f"At {change.endpoint.hook_title(silent)} packets were seen that count as nothing else: packets "
+                "of established connections and ARP do, and so do some that Calico drops without a reason (a spoofed "
+                "source, a TCP ACK without connection, a pod without workload endpoint)"
             )
 
 

@@ -87,7 +87,7 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
         yield ""
         yield (
             "A packet that its receiver's policy denies counts as accepted here. These endpoints of this node dropped "
-            "packets in the same time; if this one talks to one of them, ask why of that one:"
+            "packets in the same time; if this one talks to one of them, run `why` on that endpoint:"
         )
     for other in explanation.others[:_MOST_OTHERS]:
         yield f"  {_other(other)}"

@@ -9,44 +9,40 @@ from exporter.calico.counters import SLOTS
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 XDP = "v3.32.1/57-hep-traffic.after"
-CATEGORY = {
-    "accepted": "Accepted",
-    "dropped": "Dropped",
-    "nat_collision": "Other",
-    "redirected": "Redirect",
-    "total": "Total",
-    "unknown": "Unknown",
-}
+WORDS = {"total": "entered", "nat_collision": "NAT collision"}
+PER_FLOW = {("accepted", "policy"), ("accepted", "failsafe")}
 HOOKS = ("tc_ingress", "tc_egress", "xdp")
 
 
 def tables(text):
-    """{title: {(category, caption): cells}} of what was printed, in its order."""
-    found, title, category = {}, "", ""
+    """{title: {(what, caption): numbers}} of what was printed, in its order."""
+    found, title = {}, ""
     for line in text.splitlines():
-        if line.startswith("│"):
-            first, caption, *cells = (cell.strip() for cell in line.strip("│").split("│"))
-            category = first or category
-            found[title][category, caption] = cells
-        elif not line.startswith(("┃", "┏", "┡", "└")):
-            title = line.strip()
+        if not line.startswith(" "):
+            title = line
             found[title] = {}
+        elif not line.startswith("  WHAT") and line.split()[0] not in HOOKS:
+            what, *numbers, caption = re.split(" {2,}", line.strip())
+            found[title][what, caption] = numbers
     return {title: rows for title, rows in found.items() if rows}
 
 
 def from_json(endpoint):
-    """The same rows from one endpoint of the JSON."""
+    """The same rows from one endpoint of the JSON; XDP is shown of a host, and where it counts."""
     captions = {slot.number: slot.caption for slot in SLOTS}
     counters = {
         hook: {one["slot"]: one for one in entry["counters"]} if entry else None
         for hook, entry in endpoint["hooks"].items()
+        if entry or hook != "xdp" or endpoint["kind"] != "workload"
     }
     slots = {number: one for entry in counters.values() if entry for number, one in entry.items()}
     rows = {}
     for number, one in slots.items():
-        cells = ["N/A" if counters[hook] is None else str(counters[hook][number]["value"]) for hook in HOOKS]
+        cells = ["N/A" if entry is None else str(entry[number]["value"]) for entry in counters.values()]
+        flows = (one["category"], one["reason"]) in PER_FLOW and not endpoint["hooks"]["xdp"]
+        word = "accepted flows" if flows else WORDS.get(one["category"], one["category"])
         if one["category"] != "unknown" or set(cells) - {"0", "N/A"}:
-            rows[CATEGORY[one["category"]], captions[number]] = cells
+            rows[f"{word}: {one['reason']}" if one["reason"] else word, captions[number]] = cells
     return rows
 
 
@@ -89,10 +85,16 @@ def test_the_table_of_a_pod_is_titled_with_its_name_and_addresses(show):
     assert "ns-a/client  calibf331a988cf  (ifindex 5, workload, 10.65.0.2, fd00:65::2)" == title
 
 
+def headings(text):
+    """The directions and the hooks above the numbers."""
+    _, directions, hooks, *_ = text.splitlines()
+    return [word for word in directions.split() if word.endswith("BOUND")], hooks.split()
+
+
 def test_columns_tell_the_direction_as_the_endpoint_sees_it(show):
     pod, host = show(HERE, "--pod", "client"), show(HERE, "--interface", "eth0")
-    assert re.search(r"FROM POD \(tc ingress\) .* TO POD \(tc egress\) .* XDP", pod)
-    assert re.search(r" IN \(tc ingress\) .* OUT \(tc egress\) .* XDP", host)
+    assert (["OUTBOUND", "INBOUND"], ["tc_ingress", "tc_egress"]) == headings(pod)
+    assert (["INBOUND", "OUTBOUND", "INBOUND"], ["tc_ingress", "tc_egress", "xdp"]) == headings(host)
 
 
 @pytest.mark.parametrize("name", ["v3.29.7/05-eot-egress-deny.after", "v3.31.6/65-qos.after", HERE, XDP])
@@ -100,8 +102,8 @@ def test_those_who_drop_most_come_first(show, name):
     dropped = [
         sum(
             int(cell)
-            for (category, _), cells in rows.items()
-            if category == "Dropped"
+            for (what, _), cells in rows.items()
+            if what.startswith("dropped: ")
             for cell in cells
             if cell != "N/A"
         )
@@ -113,21 +115,21 @@ def test_those_who_drop_most_come_first(show, name):
 
 def test_a_hook_without_an_entry_is_not_available_and_not_zero(show):
     (rows,) = tables(show("v3.29.7/05-eot-egress-deny.after", "--interface", "cali86e35d8c298")).values()
-    assert {("N/A", "N/A")} == {(cells[1], cells[2]) for cells in rows.values()}
-    assert ["2", "N/A", "N/A"] == rows["Total", "packets"]
+    assert {"N/A"} == {cells[1] for cells in rows.values()}
+    assert ["2", "N/A"] == rows["entered", "packets"]
 
 
 def test_xdp_is_shown_where_it_counts(show):
     (rows,) = tables(show(XDP, "--interface", "eth0")).values()
-    assert ["1", "0", "3"] == rows["Accepted", "by failsafe"]
-    assert ["5", "0", "6"] == rows["Dropped", "by policy"]
+    assert ["1", "0", "3"] == rows["accepted: failsafe", "by failsafe"]
+    assert ["5", "0", "6"] == rows["dropped: policy", "by policy"]
 
 
 @pytest.mark.parametrize("name", ["v3.29.7/05-eot-egress-deny.after", HERE, XDP])
 def test_the_last_lines_are_the_total_and_what_was_hidden(show, name):
     text = show(name)
     told = json.loads(show(name, "-o", "json"))
-    total = next(line for line in text.splitlines() if "dropped: " in line)
+    total = next(line for line in text.splitlines() if " packets dropped: " in line)
     assert f"{len(told['endpoints'])} endpoints, {sum(told['dropped'].values())} packets dropped: " in total
     assert ", ".join(f"{reason} {packets}" for reason, packets in told["dropped"].items()) in total
     assert list(told["dropped"].values()) == sorted(told["dropped"].values(), reverse=True)
@@ -182,7 +184,7 @@ def test_json_leaves_a_hook_without_an_entry_null(show):
 def test_a_number_is_never_shortened(run, changed, counted, columns, value):
     bundle = changed(HERE, counted(value))
     result = run("counters", "--bundle", bundle, "--pod", "client", env={"COLUMNS": columns})
-    assert 2 * 27 == len(re.findall(rf"(?<!\d){value}(?!\d)", result.stdout.partition("dropped: ")[0]))
+    assert 2 * 27 == len(re.findall(rf"(?<!\d){value}(?!\d)", result.stdout.rpartition("dropped: ")[0]))
 
 
 def test_json_numbers_are_whole_at_the_largest(run, changed, counted):
@@ -216,5 +218,5 @@ def test_a_layout_file_names_a_slot_in_the_table(run, changed, tmp_path):
     bundle = changed(HERE, fifteen)
     told = run("counters", "--bundle", bundle, "--interface", "eth0", "--calico.layout-file", layout)
     (rows,) = tables(told.stdout).values()
-    assert ("Accepted", "egress gateway") in rows
-    assert ("Unknown", "slot 13") in rows
+    assert ("accepted: egress_gateway", "egress gateway") in rows
+    assert ("unknown: 13", "slot 13") in rows

@@ -44,7 +44,7 @@ def read(process, other, until=None, seconds=30.0):
     """What it prints to its end, or until it has printed this."""
     found, last = b"", time.monotonic() + seconds
     try:
-        while not (until and re.search(until, found.decode("utf-8", "replace"))) and time.monotonic() < last:
+        while not (until and re.search(until, plain(found.decode("utf-8", "replace")))) and time.monotonic() < last:
             if select.select([other], [], [], 0.1)[0]:
                 found += os.read(other, 1 << 16)
     except OSError:  # its end is closed
@@ -160,6 +160,20 @@ def test_drops_are_red(terminal, recording, command):
     assert 31 in colours(text)
 
 
+def test_drops_that_counters_shows_are_red_as_those_of_why(terminal, recording):
+    text = terminal("counters", "--pod", "server", "--nonzero", *pair(recording, HERE, "after"))
+    assert {"\x1b[31m  dropped: policy\x1b[0m", "\x1b[31m10\x1b[0m"} <= set(re.findall(r"\x1b\[31m.*?\x1b\[0m", text))
+    assert re.search(r"\x1b\[31m1 endpoint, 10 packets dropped: policy 10\x1b\[0m", text)
+
+
+def test_watching_says_what_its_columns_mean_and_ends_with_a_whole_interval(watch):
+    text, rest = watch(until="5 packets dropped", frames=[[], GROWN, [added(SERVER, 1, 4, 7)]])
+    assert re.search(r"SINCE START +PER SECOND\n +\([\d.]+ s\) +\(last [\d.]+ s\)", plain(text))
+    # Ctrl-C comes 0.1 s after an interval of 0.5 s: what stands there at the end is of that interval.
+    assert "7 packets dropped" not in plain(rest)
+    assert re.search(r"dropped: policy +inbound +tc_egress +5 ", plain(rest))
+
+
 def test_an_empty_no_color_is_none(terminal, recording):
     assert colours(terminal("policy", *pair(recording, HERE, "after"), NO_COLOR=""))
 
@@ -240,8 +254,8 @@ def test_watching_paints_over_itself_and_gives_the_cursor_back(watch, columns):
     assert text.startswith("\x1b[?25l")
     assert "\x1b[?25h" in rest
     assert columns >= max(map(len, plain(text + rest).splitlines()))
-    assert re.search(r"ns-b/server +│ inbound +│ dropped: policy +│ +5 +│", plain(text))
-    assert re.search(r"ns-b/server +│ inbound +│ dropped: policy +│ +7 +│", plain(text))
+    assert re.search(r"ns-b/server  cali34769d6a557\s+dropped: policy +inbound +tc_egress +5 ", plain(text))
+    assert re.search(r"ns-b/server  cali34769d6a557\s+dropped: policy +inbound +tc_egress +7 ", plain(text))
     assert "1 endpoint of 7 counted, 7 packets dropped" in plain(text + rest)
     assert "Traceback" not in text + rest
     assert "Aborted" not in text + rest
@@ -270,8 +284,8 @@ def test_a_pod_made_again_while_it_is_watched_is_shown_still(watch):
 # Once its rate was 0.
 def test_the_rate_of_one_that_is_not_on_top_lately_is_its_own(watch):
     first, then = [added(CLIENT, 0, 4, 1000)], [added(CLIENT, 0, 4, 1001), added(SERVER, 1, 4, 50)]
-    text, _ = watch("--top", "1", until=r"1001 │ +[\d.]+/s", frames=[[], first, then, then])
-    row = re.search(r"1001 │ +([\d.]+)/s", plain(text))
+    text, _ = watch("--top", "1", until=r"1001 +[\d.]+/s", frames=[[], first, then, then])
+    row = re.search(r"1001 +([\d.]+)/s", plain(text))
     assert float(row[1]) > 0
 
 

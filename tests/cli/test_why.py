@@ -222,7 +222,7 @@ def test_a_missing_entry_is_a_black_hole_and_exit_code_3(run, changed, hooks):
     result = alone(run, changed, without(SERVER, *hooks))
     assert 3 == result.exit_code
     for hook in hooks:
-        name = ("tc_ingress", "tc_egress")[hook]
+        name = ("tc_ingress (outbound)", "tc_egress (inbound)")[hook]
         assert f"Problem: Its counter entry at {name} is missing: from Calico v3.31 on every packet" in words(result)
     answer = told(alone(run, changed, without(SERVER, *hooks), "-o", "json"))
     assert ([], [("tc_ingress", "tc_egress")[hook] for hook in hooks]) == (answer["drops"], answer["black_hole"])

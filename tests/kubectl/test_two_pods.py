@@ -43,11 +43,11 @@ def test_the_receiver_s_denial_is_seen_from_both_sides(both, kubectl):
     lines = done.stdout.splitlines()
     assert [
         "From ns-c/plain to ns-b/server, in 7s:",
-        "  there leaves ns-c/plain   1 new connection, nothing dropped",
-        "  there enters ns-b/server  0 new connections, 10 packets dropped (policy 10)",
-        "  back  leaves ns-b/server  0 new connections, nothing dropped",
-        "  back  enters ns-c/plain   0 new connections, nothing dropped",
-        "ns-b/server dropped 10 packets of what came to it (policy 10).",
+        "  there  ns-c/plain   outbound  1 new connection, nothing dropped",
+        "  there  ns-b/server  inbound   0 new connections, 10 packets dropped (policy 10)",
+        "  back   ns-b/server  outbound  0 new connections, nothing dropped",
+        "  back   ns-c/plain   inbound   0 new connections, nothing dropped",
+        "ns-b/server dropped 10 inbound packets (policy 10).",
     ] == lines[:6]
     assert "What ns-c/plain says, on node n1:" in lines
     assert "What ns-b/server says, on node n2:" in lines
@@ -65,7 +65,7 @@ def test_the_sender_s_denial_is_the_sender_s(both, kubectl):
     found = json.loads(done.stdout)
     assert (3, ["n1", "n2"]) == (done.returncode, [found[side]["node"] for side in ("sender", "receiver")])
     assert found["verdict"][0].startswith("ns-a/client dropped ")
-    assert "of what it sent (policy " in found["verdict"][0]
+    assert " outbound packets (policy " in found["verdict"][0]
     assert ["there", "there", "back", "back"] == [leg["way"] for leg in found["legs"]]
 
 
@@ -109,12 +109,12 @@ NOTHING = "Neither dropped a packet for a reason that Calico counts"
             [SENT, ("outbound", "dropped", "policy", 1)],
             [("outbound", "dropped", "policy", 3), ("outbound", "dropped", "unknown_route", 4)],
             [
-                "ns/a dropped 1 packet of what it sent (policy 1)",
-                "ns/b dropped 7 packets of what it sent (unknown_route 4, policy 3)",
+                "ns/a dropped 1 outbound packet (policy 1)",
+                "ns/b dropped 7 outbound packets (unknown_route 4, policy 3)",
                 ALL_PEERS,
             ],
         ),
-        ([("inbound", "dropped", "policy", 1)], [], ["ns/a dropped 1 packet of what came to it (policy 1)", ALL_PEERS]),
+        ([("inbound", "dropped", "policy", 1)], [], ["ns/a dropped 1 inbound packet (policy 1)", ALL_PEERS]),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_the_four_stretches_can(sender, receiver, expected):
