@@ -172,6 +172,7 @@ def test_watching_shows_every_packet_once_and_ends_well(demo):
         for _ in range(3):
             demo.node.send(PROBE, "udp", DATABASE.ipv4, 9999, 5)
             time.sleep(0.5)
+        time.sleep(1.0)  # only whole intervals are shown
 
     code, out, errors = demo.meanwhile(work, "counters", "--watch", "0.3", "-o", "json", "--pod", "db")
     assert (0, "") == (code, errors)
@@ -186,7 +187,7 @@ def test_watching_goes_on_when_a_pod_is_made_again(demo):
         time.sleep(0.6)
         demo.node.add_pod(FRONTEND)
         demo.node.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 4)
-        time.sleep(0.6)
+        time.sleep(1.5)  # only whole intervals are shown
 
     code, out, _ = demo.meanwhile(work, "counters", "--watch", "0.3", "-o", "json", "--pod", "frontend")
     answers = [json.loads(line) for line in out.splitlines()]
