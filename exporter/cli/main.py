@@ -18,6 +18,7 @@ from exporter.printable import colours, printable, wrap_error
 # Each is the function `command` of the module of the same name in this room.
 COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
+COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 
 
 class Commands(click.Group):
@@ -76,4 +77,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its escape
-    program(prog_name=PROGRAM, color=colours())
+    if COMPLETE in os.environ:
+        importlib.import_module("exporter.cli.shells").teach_click()
+    program(prog_name=PROGRAM, complete_var=COMPLETE, color=colours())

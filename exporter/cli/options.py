@@ -60,17 +60,7 @@ def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
             from exporter.cli.logs import set_up_logging
 
             set_up_logging(given.pop("log_level"), given.pop("log_format"))
-            node = NodeOptions(
-                bpf_fs=given.pop("bpf_fs"),
-                reader=given.pop("bpf_reader"),
-                run_dir=given.pop("calico_run_dir"),
-                prefixes=given.pop("calico_interface_prefix"),
-                layout_file=given.pop("calico_layout_file"),
-                kubernetes=given.pop("kubernetes"),
-                node=given.pop("kubernetes_node"),
-                kubeconfig=given.pop("kubernetes_kubeconfig"),
-                **_bundles(given.pop("bundle", ()), bundles),
-            )
+            node = taken_node_options(given, bundles=bundles)
             return command(node=node, **given)
 
         gathered.__doc__ = command.__doc__
@@ -81,6 +71,21 @@ def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
         return gathered  # type: ignore[return-value]
 
     return decorate
+
+
+def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
+    """Takes the shared options out of what a command was given. Raises `click.UsageError` for too many bundles."""
+    return NodeOptions(
+        bpf_fs=given.pop("bpf_fs"),
+        reader=given.pop("bpf_reader"),
+        run_dir=given.pop("calico_run_dir"),
+        prefixes=given.pop("calico_interface_prefix"),
+        layout_file=given.pop("calico_layout_file"),
+        kubernetes=given.pop("kubernetes"),
+        node=given.pop("kubernetes_node"),
+        kubeconfig=given.pop("kubernetes_kubeconfig"),
+        **_bundles(given.pop("bundle", ()), bundles),
+    )
 
 
 def _bundles(given: tuple[Path, ...], most: int) -> dict[str, Path | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from exporter.cli.complete import complete_addresses, complete_interfaces, complete_pods
 from exporter.cli.options import flag
 from exporter.node.endpoints import Endpoint
 from exporter.printable import printable
@@ -40,9 +41,13 @@ def selector_options(command: str) -> Callable[[Any], Any]:
 
         gathered.__doc__, gathered.__name__ = function.__doc__, function.__name__
         gathered.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        gathered = flag("ip", "The endpoint that has this address.", command=command, default=None)(gathered)
-        gathered = flag("pod", "This pod, [NAMESPACE/]NAME.", command=command, default=None)(gathered)
-        return flag("interface", "This interface; repeat it for several.", command=command, multiple=True)(gathered)
+        more: dict[str, Any] = {"command": command, "default": None}
+        gathered = flag("ip", "The endpoint that has this address.", shell_complete=complete_addresses, **more)(
+            gathered
+        )
+        gathered = flag("pod", "This pod, [NAMESPACE/]NAME.", shell_complete=complete_pods, **more)(gathered)
+        several: dict[str, Any] = {"command": command, "multiple": True, "shell_complete": complete_interfaces}
+        return flag("interface", "This interface; repeat it for several.", **several)(gathered)
 
     return decorate
 

@@ -64,21 +64,6 @@ def test_a_completion_script_is_printed_for_a_shell(shell):
     assert b"calico-bpf-exporter" in printed.stdout
 
 
-def test_completion_offers_the_commands_and_their_options():
-    def offered(words):
-        environment = {
-            **os.environ,
-            "_CALICO_BPF_EXPORTER_COMPLETE": "bash_complete",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(words.count(" ")),
-        }
-        printed = subprocess.run([installed.program()], env=environment, capture_output=True, check=False)
-        return {line.partition(",")[2] for line in printed.stdout.decode().splitlines()}
-
-    assert set(COMMANDS) <= offered("calico-bpf-exporter ")
-    assert {"--interface", "--bundle", "--log.level"} <= offered("calico-bpf-exporter counters --")
-
-
 def test_the_module_is_the_program(start):
     assert f"{PROGRAM}, version {__version__}\n" == start("--version").stdout.decode()
 

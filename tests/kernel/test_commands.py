@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from exporter.cli.main import COMPLETE, PROGRAM
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
 from tests import installed
@@ -244,3 +246,33 @@ def test_two_bundles_of_the_node_say_what_was_sent_between_them(demo, tmp_path):
     done = demo.run("why", "--pod", "frontend", *given)
     assert 3 == done.returncode
     assert "deny 17 GlobalNetworkPolicy security.gate" in words(done.stdout)
+
+
+_COMPLETE = """
+import encodings.idna, io, os, sys
+import exporter.cli.counters, exporter.cli.shells, exporter.bpf.libbpf, exporter.bpf.readers, exporter.node.live_links
+import exporter.node.netlink, exporter.snapshot.source, exporter.snapshot.take
+from exporter.cli.main import main
+os.setresuid(int(sys.argv[1]), int(sys.argv[1]), int(sys.argv[1]))
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "typed", "offered"),
+    [
+        (0, "--pod ", {f"{pod.namespace}/{pod.name}" for pod in (CART, DATABASE, FRONTEND, PROBE)}),
+        (0, "--pod fr", {FRONTEND.name}),
+        (0, f"--interface {CART.interface[:-1]}", {CART.interface}),
+        (0, "--ip fd", {pod.ipv6 for pod in (CART, DATABASE, FRONTEND, PROBE)}),
+        (65534, "--pod ", set()),
+        (65534, "--interface ", set()),
+    ],
+)
+def test_a_shell_is_offered_the_nodes_own_endpoints_and_nothing_without_root(demo, user, typed, offered):
+    where = f"--bpf.fs {demo.node.bpf.path} --calico.run-dir {demo.node.run_dir}"
+    asked = {"COMP_BEFORE": f"{PROGRAM} counters {where} {typed}", "COMP_AFTER": "", COMPLETE: "zsh_complete"}
+    # Imported before the user changes, who may not be allowed to read the program.
+    command = ["ip", "netns", "exec", demo.node.namespace, sys.executable, "-c", _COMPLETE, str(user)]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ("", offered) == (done.stderr, {line.split("\t")[1] for line in done.stdout.split("\n") if line})
