@@ -2,7 +2,6 @@ import base64
 import json
 import re
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -20,9 +19,8 @@ from exporter.calico.policy_debug import (
 )
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.calico.rules import decode_rule_hits
+from tests.recorded import NAMES, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
 # One of each release: host endpoints, staged policies, a tier that passes, a Log rule.
 EXAMPLES = [
     ("v3.29.7/57-hep-traffic.after", "eth0_ingress_v4.json"),
@@ -100,10 +98,10 @@ def test_any_name_is_put_together_again_or_is_another_files(name):
     assert about is None or name == f"{about.interface}_{about.direction}_v{about.family}.json"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_recorded_file_is_parsed(recorded, name):
-    folder = recorded(name).policies()
-    assert (recorded(name).policy_files().files.keys(), ()) == (folder.files.keys(), folder.problems)
+@law_of_recordings(NAMES)
+def every_recorded_file_is_parsed(recording):
+    folder = recording.bundle.policies()
+    assert (recording.bundle.policy_files().files.keys(), ()) == (folder.files.keys(), folder.problems)
     assert None not in folder.files.values()
 
 
@@ -163,13 +161,14 @@ def as_printed(program, hits, *, tiers):
         yield from [("end", tier.name, tier.end_action)] if tiers and tier.name else ()
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - WITHOUT_FILES))
-def test_what_calicos_own_tool_prints_is_what_was_parsed(recorded, policy_dumps, name):
-    source = recorded(name)
+@law_of_recordings(set(NAMES) - WITHOUT_FILES)
+def what_calicos_own_tool_prints_is_what_was_parsed(recording):
+    name, source = recording.name, recording.bundle
     dump = source.map_dump("cali_rule_ctrs2")
     hits = decode_rule_hits(dump.keys, dump.values).by_id() | MEANWHILE.get(name, {})
-    for member, text in policy_dumps(name).items():
-        of_member = member.split(".")[0], 6 if member.endswith(".v6.txt") else 4
+    dumps = {one: text for one, text in recording.oracle.items() if one.startswith("policy-dump.")}
+    for member, text in dumps.items():
+        of_member = member.split(".")[1], 6 if member.endswith(".v6.txt") else 4
         found = {
             (one.about.interface, one.hook): list(as_printed(one, hits, tiers="v3.29" not in name))
             for one in source.policies().files.values()

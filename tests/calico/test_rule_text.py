@@ -1,13 +1,9 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.rule_text import Match, RuleTextError, match_of, parse_rule_text, set_numbers
-
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
+from tests.recorded import NAMES, law_of_recordings
 
 # The fields of a rule as v3.30 and later write them; before, a message had angle brackets.
 PARTS = [
@@ -97,9 +93,9 @@ def test_the_ip_sets_of_a_rule_are_named_once_whatever_it_wants_of_them(text, ex
     assert expected == match_of(text).ip_sets
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_recorded_rule_can_be_taken_apart_and_said(recorded, name):
-    for program in recorded(name).policies().files.values():
+@law_of_recordings(NAMES)
+def every_recorded_rule_can_be_taken_apart_and_said(recording):
+    for program in recording.bundle.policies().files.values():
         for rule in (rule for tier in program.tiers for policy in tier.policies for rule in policy.rules):
             actions = [value for field, value in parse_rule_text(rule.text) if field == "action"]
             assert [rule.action] == [{"next-tier": "pass"}.get(action, action) for action in actions]

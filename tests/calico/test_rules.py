@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +7,9 @@ from hypothesis.extra import numpy as arrays
 from exporter.calico import LayoutError, rules
 from exporter.calico.names import workload_interface
 from exporter.calico.rules import EGRESS, INGRESS, RuleHits, decode_rule_hits, rule_ids, tier_end_id
+from tests.recorded import NAMES, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
+HASHED = [one for one in NAMES if "flowlogs" not in one]
 OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
 PODS = {"ns-a": "client", "ns-b": "server", "ns-c": "plain", "ns-d": "open"}
 NAMESPACES = {workload_interface("cali", namespace, pod): namespace for namespace, pod in PODS.items()}
@@ -85,16 +83,16 @@ def ids_of(direction, action, *others):
     return list(rule_ids(action, direction, *others))
 
 
-@pytest.mark.parametrize("name", [one for one in NAMES if "flowlogs" not in one])
-def test_every_recorded_id_is_that_of_its_rule_and_direction(recorded, name):
-    for expected, direction, about in rows_of(recorded(name)):
+@law_of_recordings(HASHED)
+def every_recorded_id_is_that_of_its_rule_and_direction(recording):
+    for expected, direction, about in rows_of(recording.bundle):
         assert expected in ids_of(direction, *about)
         assert expected not in ids_of(OTHER[direction], *about)
 
 
-@pytest.mark.parametrize("name", [one for one in NAMES if "flowlogs" not in one])
-def test_every_recorded_end_of_a_tier_has_the_id_of_its_direction(recorded, name):
-    for program in recorded(name).policies().files.values():
+@law_of_recordings(HASHED)
+def every_recorded_end_of_a_tier_has_the_id_of_its_direction(recording):
+    for program in recording.bundle.policies().files.values():
         for tier, direction in directed(program):
             assert tier.end_id in {0, tier.end_action and tier_end_id(tier.end_action, direction, tier.name)}
 

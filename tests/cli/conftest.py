@@ -32,17 +32,17 @@ def _own_environment(monkeypatch):
     root.handlers[:] = handlers
 
 
+def run_program(*arguments, env=None):
+    """Runs the program in this process. An exception that would be a traceback is raised here."""
+    result = CliRunner().invoke(program, [str(one) for one in arguments], env=WIDE | (env or {}), prog_name=PROGRAM)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
 @pytest.fixture(scope="session")
 def run():
-    """Runs the program in this process. An exception that would be a traceback is raised here."""
-
-    def invoke(*arguments, env=None):
-        result = CliRunner().invoke(program, [str(one) for one in arguments], env=WIDE | (env or {}), prog_name=PROGRAM)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
+    return run_program
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +13,12 @@ import pytest
 
 from exporter.bpf.maps import MapMissing
 from exporter.cli import looks
+from tests.cli.conftest import run_program
 from tests.cli.edits import added, edits, failing, made_at, removed, renamed, renumbered, without
 from tests.cli.film import Film
+from tests.recorded import PAIRS, law_of_pairs
 
 ROOT = Path(__file__).parents[2]
-RECORDINGS = ROOT / "tests" / "recordings"
-AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
-PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
 FELL = "v3.32.1/54-cli-32bit-truncation"
 HERE = "v3.32.1/02-ingress-deny.before"
 MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")
@@ -69,14 +67,12 @@ def counted(answer, what="count"):
 # Two bundles.
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair != FELL])
-def test_two_bundles_show_what_was_seen_to_move(run, recording, pair):
-    bundles = [word for when in ("before", "after") for word in ("--bundle", recording(f"{pair}.{when}"))]
-    answer = told(run("counters", "-o", "json", *bundles))
-    with tarfile.open(recording(f"{pair}.after")) as archive:
-        diff = archive.extractfile("oracle/diff.txt").read().decode()
+@law_of_pairs([pair for pair in PAIRS if pair != FELL])
+def two_bundles_show_the_counters_that_were_seen_to_move(pair):
+    bundles = [word for one in (pair.before, pair.after) for word in ("--bundle", one.path)]
+    answer = told(run_program("counters", "-o", "json", *bundles))
     seen = {}
-    for match in MOVED.finditer(diff):
+    for match in MOVED.finditer(pair.diff):
         for slot, by in re.findall(r"slot(\d+)\+(\d+)", match["slots"]):
             seen[int(match["ifindex"]), HOOKS[int(match["hook"])], int(slot)] = int(by)
     index = {one["interface"]: one["ifindex"] for one in answer["endpoints"]}

@@ -3,11 +3,11 @@
 import json
 import re
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from exporter.snapshot.bundle import Bundle
+from tests.cli.conftest import run_program
 from tests.cli.edits import (
     broken_policy_files,
     edits,
@@ -17,10 +17,8 @@ from tests.cli.edits import (
     with_ip_sets,
     without_policy_files,
 )
+from tests.recorded import NAMES, PAIRS, law_of_pairs, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
-PAIRS = [name.removesuffix(".after") for name in NAMES if name.endswith(".after") and not name.startswith("upgrade")]
 # Of the downgraded node no policy files were recorded, and before 46 they were switched off.
 WITHOUT_FILES = [name for name in NAMES if "downgraded" in name or name == "v3.30.7/46-flowlogs-enabled.before"]
 DUMPED = [name for name in NAMES if name not in WITHOUT_FILES]
@@ -31,16 +29,22 @@ HEP, OLD = "v3.32.1/57-hep-traffic.after", "v3.29.7/57-hep-traffic.after"
 CLIENT, SERVER = "calibf331a988cf", "cali34769d6a557"
 
 
+def shown_of(path, *arguments):
+    """What `policy` prints about a bundle, in which nothing is wrong."""
+    result = run_program("policy", "--bundle", path, *arguments)
+    assert (0, "") == (result.exit_code, result.stderr)
+    return result.stdout
+
+
+def programs_of(path, *arguments):
+    """The programs of its JSON."""
+    return json.loads(shown_of(path, "-o", "json", *arguments))["programs"]
+
+
 @pytest.fixture
-def show(run, recording):
+def show(recording):
     """What `policy` prints about a recording, in which nothing is wrong."""
-
-    def ask(name, *arguments):
-        result = run("policy", "--bundle", recording(name), *arguments)
-        assert (0, "") == (result.exit_code, result.stderr)
-        return result.stdout
-
-    return ask
+    return lambda name, *arguments: shown_of(recording(name), *arguments)
 
 
 @pytest.fixture
@@ -87,26 +91,25 @@ def printed(text):
     return hooks
 
 
-def dumps(path):
+def dumps(oracle):
     """(interface, IP family, what Calico printed) of each policy dump in a recording."""
-    with tarfile.open(path) as archive:
-        for member in archive:
-            match = re.fullmatch(r"oracle/policy-dump\.(.*?)(\.v6)?\.txt", member.name)
-            if match:
-                yield match[1], 6 if match[2] else 4, archive.extractfile(member).read().decode()
+    for name, text in oracle.items():
+        match = re.fullmatch(r"policy-dump\.(.*?)(\.v6)?\.txt", name)
+        if match:
+            yield match[1], 6 if match[2] else 4, text
 
 
-@pytest.mark.parametrize("name", DUMPED)
-def test_every_rule_that_calico_prints_is_there_in_its_order_with_its_hits(programs, recording, name):
-    found = of(programs(name))
-    for interface, family, text in dumps(recording(name)):
+@law_of_recordings(DUMPED)
+def every_rule_that_calico_prints_is_there_in_its_order_with_its_hits(recording):
+    found = of(programs_of(recording.path))
+    for interface, family, text in dumps(recording.oracle):
         ours = {}
         for (whose, version, hook), program in found.items():
             if (whose, version) == (interface, family):
                 rows = ours.setdefault(hook, [])
                 for policy, rule in rules(program):
                     title = "/".join(filter(None, (policy["namespace"], policy["name"])))
-                    hits = (rule["hits"] or 0) + MEANWHILE.get((name, rule["id"]), 0)
+                    hits = (rule["hits"] or 0) + MEANWHILE.get((recording.name, rule["id"]), 0)
                     rows.append((rule["text"] if "// Start of" in text else title, rule["action"], hits))
                     assert (rule["hits"] is None) == (rule["action"] == "log" or hook == "xdp")
         assert printed(text) == ours
@@ -119,12 +122,9 @@ def fnv(text):
     return number
 
 
-@pytest.mark.parametrize("name", [name for name in DUMPED if "v3.29.7" not in name and "flowlogs" not in name])
-def test_ends_of_tiers_have_the_hits_that_calico_counts_under_their_id(programs, recording, name):
-    with tarfile.open(recording(name)) as archive:
-        info, keys, values = (
-            archive.extractfile(f"maps/cali_rule_ctrs2/{one}").read() for one in ("info.json", "keys", "values")
-        )
+@law_of_recordings([name for name in DUMPED if "v3.29.7" not in name and "flowlogs" not in name])
+def ends_of_tiers_have_the_hits_that_calico_counts_under_their_id(recording):
+    info, keys, values = (recording.members[f"maps/cali_rule_ctrs2/{one}"] for one in ("info.json", "keys", "values"))
     copies = json.loads(info)["copies"] * 8
     ids = [int.from_bytes(keys[place : place + 8], "little") for place in range(0, len(keys), 8)]
     slices = [values[place : place + copies] for place in range(0, len(values), copies)]
@@ -132,7 +132,7 @@ def test_ends_of_tiers_have_the_hits_that_calico_counts_under_their_id(programs,
         number: sum(int.from_bytes(one[cpu : cpu + 8], "little") for cpu in range(0, copies, 8))
         for number, one in zip(ids, slices, strict=True)
     }
-    for program in programs(name):
+    for program in programs_of(recording.path):
         for tier in program["tiers"]:
             if tier["end_id"]:
                 word = {"inbound": "I", "outbound": "E"}[tier["direction"]]
@@ -153,13 +153,11 @@ def test_known_ends_of_tiers_and_missing_profiles_are_there(programs):
     assert {None} == {one["no_profile_match_hits"] for one in programs("v3.29.7/06-no-profile-match.after")}
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_two_bundles_show_the_hits_between_them(programs, recording, pair):
-    with tarfile.open(recording(f"{pair}.after")) as archive:
-        diff = archive.extractfile("oracle/diff.txt").read().decode()
-    seen = {number: int(by) for number, by in re.findall(r"rule 0x\w+ (\d+): \+(\d+)", diff)}
+@law_of_pairs(PAIRS)
+def two_bundles_show_the_hits_between_them(pair):
+    seen = {number: int(by) for number, by in re.findall(r"rule 0x\w+ (\d+): \+(\d+)", pair.diff)}
     found = {}
-    for program in programs(f"{pair}.before", "--bundle", recording(f"{pair}.after")):
+    for program in programs_of(pair.before.path, "--bundle", pair.after.path):
         found |= {rule["id"]: rule["hits"] for _, rule in rules(program) if rule["hits"] is not None}
         found |= {tier["end_id"]: tier["end_hits"] for tier in program["tiers"] if tier["end_hits"] is not None}
     assert {number: hits for number, hits in seen.items() if number in found} == {

@@ -160,28 +160,28 @@ def recorded(look):
     return take
 
 
+def said_of(samples):
+    """What samples say as text: (family, label values, value) of each, in their order."""
+    families = parse_text(render(samples, TEXT).decode())
+    return [(one.name, tuple(one.labels.values()), one.value) for family in families for one in family.samples]
+
+
+def series_of(samples, family):
+    """The samples of one family as text says them, {label values: value}; two with equal labels are an error."""
+    found = [row[1:] for row in said_of([one for one in samples if one.family == family])]
+    table = dict(found)
+    assert len(table) == len(found)
+    return table
+
+
 @pytest.fixture(scope="session")
 def rows():
-    """What samples say as text: (family, label values, value) of each, in their order."""
-
-    def of(samples):
-        families = parse_text(render(samples, TEXT).decode())
-        return [(one.name, tuple(one.labels.values()), one.value) for family in families for one in family.samples]
-
-    return of
+    return said_of
 
 
 @pytest.fixture(scope="session")
-def series(rows):
-    """The samples of one family as text says them, {label values: value}; two with equal labels are an error."""
-
-    def of(samples, family):
-        found = [row[1:] for row in rows([one for one in samples if one.family == family])]
-        table = dict(found)
-        assert len(table) == len(found)
-        return table
-
-    return of
+def series():
+    return series_of
 
 
 @pytest.fixture(scope="session")

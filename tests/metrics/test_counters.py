@@ -3,7 +3,6 @@
 import gc
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -16,9 +15,10 @@ from exporter.calico.counters import SLOTS
 from exporter.calico.layout_file import parse_layout_file
 from exporter.metrics import counters
 from exporter.metrics.counters import ZEROS, CountersCollector
+from tests.metrics.conftest import said_of
+from tests.recorded import NAMES, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-DECIDED = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.glob("v*/*.tar.xz"))
+DECIDED = [name for name in NAMES if name.startswith("v")]
 
 INGRESS, EGRESS, XDP = 0, 1, 2
 WORKLOAD, READY, HOST, UNMANAGED = 0x1, 0x6, 0x8, 0x400
@@ -60,14 +60,14 @@ def shown(rows):
     return of
 
 
-@pytest.fixture(scope="session")
-def numbers(rows):
+def numbers_of(samples):
     """The values of all samples that belong to an endpoint."""
+    return [value for name, _, value in said_of(samples) if name != counters.UNKNOWN_INTERFACES.name]
 
-    def of(samples):
-        return [value for name, _, value in rows(samples) if name != counters.UNKNOWN_INTERFACES.name]
 
-    return of
+@pytest.fixture(scope="session")
+def numbers():
+    return numbers_of
 
 
 @pytest.mark.parametrize("slot", [slot for slot in SLOTS if slot.category == "dropped"], ids=lambda one: one.reason)
@@ -385,9 +385,9 @@ AT_XDP_HOOK = AT_TC | {
 }
 
 
-@pytest.mark.parametrize("name", DECIDED)
-def test_every_number_of_a_recording_is_written_once_under_its_name(recorded, rows, name):
-    snapshot = recorded(name)
+@law_of_recordings(DECIDED)
+def every_number_of_a_recording_is_written_once_under_its_name(recording):
+    snapshot = recording.proven
     known = {state.ifindex: snapshot.endpoints.of(state.ifindex) for state in snapshot.ifstate}
     table = snapshot.counters
     expected = set()
@@ -399,18 +399,18 @@ def test_every_number_of_a_recording_is_written_once_under_its_name(recorded, ro
             family, *further = (AT_XDP_HOOK if hook == XDP else AT_TC).get(slot, ("", ""))
             if value:
                 expected.add((family, (*labels, one.namespace, one.pod, *further), value))
-    written = rows(CountersCollector("none").collect(snapshot))
+    written = said_of(CountersCollector("none").collect(snapshot))
     assert expected | {(counters.UNKNOWN_INTERFACES.name, (), 0)} == set(written)
     assert len(written) == len(set(written))
 
 
-@pytest.mark.parametrize("name", DECIDED)
-def test_a_recordings_series_are_its_entries_by_the_rules_for_zeros(recorded, name, numbers):
-    snapshot = recorded(name)
+@law_of_recordings(DECIDED)
+def a_recordings_series_are_its_entries_by_the_rules_for_zeros(recording):
+    snapshot = recording.proven
     table, known = snapshot.counters, snapshot.endpoints
     entries = dict(zip(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True), table.sums.tolist(), strict=True))
     nonzero = sum(1 for row in entries.values() for value in row if value)
-    assert nonzero == len(numbers(CountersCollector("none").collect(snapshot)))
+    assert nonzero == len(numbers_of(CountersCollector("none").collect(snapshot)))
     if len(table.layout.slots) < 25:
         managed = [state.ifindex for state in snapshot.ifstate if state.managed]
         idle = {(index, hook): [0] * len(table.layout.slots) for index in managed for hook in (INGRESS, EGRESS)}
@@ -424,8 +424,8 @@ def test_a_recordings_series_are_its_entries_by_the_rules_for_zeros(recorded, na
 
     cells = [(key, slot, value) for key, row in entries.items() for slot, value in enumerate(row)]
     every = sum(1 for _, slot, value in cells if value or slot not in unnamed)
-    assert every == len(numbers(CountersCollector("all").collect(snapshot)))
-    assert sum(1 for cell in cells if in_core(*cell)) == len(numbers(CountersCollector("core").collect(snapshot)))
+    assert every == len(numbers_of(CountersCollector("all").collect(snapshot)))
+    assert sum(1 for cell in cells if in_core(*cell)) == len(numbers_of(CountersCollector("core").collect(snapshot)))
 
 
 def test_a_layout_that_changes_while_it_serves_gives_no_slot_anothers_name(node, look, shown):

@@ -1,5 +1,6 @@
 """Every recording of a real node, as text: parsed back, looked at as a whole, and compared line by line."""
 
+import functools
 import os
 import re
 import subprocess
@@ -13,11 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
 from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, exporter_samples, make_collectors, run_collector
+from tests.recorded import NAMES, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
 GOLDEN = Path(__file__).parent / "golden"
 RELEASES = ("v3.29.7", "v3.30.7", "v3.31.6", "v3.32.1")
-EVERY = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
 UNDECIDED = ("upgrade/",)  # several pinned versions, whose live one a single look cannot tell
 
 # What differs between two runs of the same program on the same facts, or between two machines.
@@ -39,23 +39,29 @@ def text_of(snapshot, text_format=TEXT):
     return render(samples_of(snapshot), text_format).decode()
 
 
+@functools.lru_cache(maxsize=1)
+def written(recording):
+    """The text of a recording's scrape, made once for all laws that look at it."""
+    return text_of(recording.proven)
+
+
 def parsed(families):
     return [(one.name, tuple(one.labels.items()), one.value) for family in families for one in family.samples]
 
 
 def test_there_are_recordings_of_every_release():
-    assert set(RELEASES) <= {name.partition("/")[0] for name in EVERY}
+    assert set(RELEASES) <= {name.partition("/")[0] for name in NAMES}
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_collector_works_on_a_recording(recorded, name):
-    failed = [one.name for one in results_of(recorded(name)) if one.failure]
-    assert failed in ([], ["counters"] if name.startswith(UNDECIDED) else [])
+@law_of_recordings(NAMES)
+def every_collector_works_on_a_recording(recording):
+    failed = [one.name for one in results_of(recording.proven) if one.failure]
+    assert failed in ([], ["counters"] if recording.name.startswith(UNDECIDED) else [])
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_both_formats_parse_and_say_the_same(recorded, name):
-    samples = samples_of(recorded(name))
+@law_of_recordings(NAMES)
+def both_formats_parse_and_say_the_same(recording):
+    samples = samples_of(recording.proven)
     text, openmetrics = (render(samples, one).decode() for one in (TEXT, OPENMETRICS))
     said = parsed(parse_text(text))
     assert said == parsed(parse_openmetrics(openmetrics))
@@ -64,15 +70,16 @@ def test_both_formats_parse_and_say_the_same(recorded, name):
     assert all(labels[family] == tuple(label for label, _ in pairs) for family, pairs, _ in said)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_no_two_samples_have_equal_name_and_labels(recorded, name):
-    seen = Counter((family, frozenset(labels)) for family, labels, _ in parsed(parse_text(text_of(recorded(name)))))
+@law_of_recordings(NAMES)
+def no_two_samples_have_equal_name_and_labels(recording):
+    samples = parsed(parse_text(written(recording)))
+    seen = Counter((family, frozenset(labels)) for family, labels, _ in samples)
     assert [] == [key for key, times in seen.items() if times > 1]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_a_family_stands_in_one_place_after_its_help_and_type(recorded, name):
-    lines = text_of(recorded(name)).splitlines()
+@law_of_recordings(NAMES)
+def a_family_stands_in_one_place_after_its_help_and_type(recording):
+    lines = written(recording).splitlines()
     owners = [line.split(" ")[2] if line.startswith("#") else re.split(r"[{ ]", line)[0] for line in lines]
     blocks = [
         (owner, [line for _, line in block])
@@ -86,11 +93,9 @@ def test_a_family_stands_in_one_place_after_its_help_and_type(recorded, name):
         assert not any(line.startswith("#") for line in series)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_value_is_a_whole_number_except_seconds(recorded, name):
-    lines = [
-        line for line in text_of(recorded(name)).splitlines() if not line.startswith("#") and "_seconds" not in line
-    ]
+@law_of_recordings(NAMES)
+def every_value_is_a_whole_number_except_seconds(recording):
+    lines = [line for line in written(recording).splitlines() if not line.startswith("#") and "_seconds" not in line]
     assert [] == [line for line in lines if not re.search(r" \d+$", line)]
 
 

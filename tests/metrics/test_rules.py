@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +15,9 @@ from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_colle
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.policies import policies_of
+from tests.metrics.conftest import series_of
+from tests.recorded import NAMES, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-EVERY = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
 RULE_MAP = "cali_rule_ctrs2"
 WORKLOAD, HOST, READY = 0x1, 0x8, 0x2
 STATES = {3: ("eth0", HOST | READY), 5: ("cali1", WORKLOAD | READY), 7: ("cali2", WORKLOAD | READY)}
@@ -101,10 +100,10 @@ def test_recorded_denials_are_under_the_names_of_their_rules(recorded, series):
     assert 29 == len(found)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_on_a_recorded_node_each_rule_stands_once_and_no_log_rule_at_all(recorded, series, name):
-    snapshot = recorded(name)
-    found = series(RulesCollector().collect(snapshot), rules.HITS)
+@law_of_recordings(NAMES)
+def on_a_recorded_node_each_rule_stands_once_and_no_log_rule_at_all(recording):
+    snapshot = recording.proven
+    found = series_of(RulesCollector().collect(snapshot), rules.HITS)
     assert len(snapshot.rules.table.names) == len(found)
     assert {action for *_, action in found} <= {"allow", "deny", "pass"}
 

@@ -1,17 +1,15 @@
 """What each endpoint counted in each direction: nothing is lost or made up, and who drops now comes first."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from exporter.page.traffic import added_up, for_reason, traffic
 from exporter.snapshot.by_endpoint import counters_by_endpoint, dropped_in_all
 from exporter.snapshot.changes import compare_counters
+from exporter.snapshot.timed import TimedLook
+from tests.recorded import PAIRS, law_of_pairs
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
-PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
 WORKLOAD, HOST = 0x7, 0xE
 SECONDS = 4
 
@@ -38,9 +36,9 @@ def rows_of(node, looked):
     return of
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_the_rows_of_a_recording_add_up_to_what_counters_shows(recorded, looked, pair):
-    before, now = (looked(recorded(f"{pair}.{when}"), at) for when, at in (("before", 0), ("after", SECONDS)))
+@law_of_pairs(PAIRS)
+def the_rows_of_a_recording_add_up_to_what_counters_shows(pair):
+    before, now = TimedLook(pair.before.snapshot, 0.0), TimedLook(pair.after.snapshot, float(SECONDS))
     rows, layout = traffic(before, now), now.snapshot.counter_layout
     assert dropped_in_all(counters_by_endpoint(now.snapshot), layout) == added_up(row.ever for row in rows).dropped
     changes = [change.counters for change in compare_counters(before.snapshot, now.snapshot)]

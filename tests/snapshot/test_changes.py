@@ -1,6 +1,5 @@
 # What was counted between two looks: never negative, and what came, went or began anew is told.
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,8 @@ from hypothesis import strategies as st
 from exporter.bpf.maps import MapError
 from exporter.calico.rules import RuleHits
 from exporter.snapshot.changes import APPEARED, VANISHED, compare_counters, compare_rules
+from tests.recorded import PAIRS, law_of_pairs
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
-PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
 MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")
 RULE = re.compile(r"rule 0x\w+ (?P<id>\d+): (?P<by>[+-]\d+)")
 WORKLOAD, HOST = 0x7, 0xE
@@ -162,13 +159,12 @@ def test_hits_of_a_rule_are_the_difference_or_where_it_fell_those_since(before, 
 # What a recorded node counted between two looks.
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_what_was_counted_is_what_was_seen_to_move(make, recorded, oracle, pair):
-    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
-    changes = compare_counters(before, after)
+@law_of_pairs(PAIRS)
+def what_was_counted_is_what_was_seen_to_move(pair):
+    changes = compare_counters(pair.before.snapshot, pair.after.snapshot)
     rows = {(one.endpoint.ifindex, hook): row for one in changes for hook, row in one.counters.hooks.items()}
     seen, fell = {}, set()
-    for match in MOVED.finditer(oracle(f"{pair}.after")["diff.txt"]):
+    for match in MOVED.finditer(pair.diff):
         key = int(match["ifindex"]), int(match["hook"])
         slots = {int(slot): int(by) for slot, by in re.findall(r"slot(\d+)([+-]\d+)", match["slots"])}
         fell |= {key} if min(slots.values()) < 0 else set()
@@ -181,9 +177,9 @@ def test_what_was_counted_is_what_was_seen_to_move(make, recorded, oracle, pair)
     assert all(min(row) >= 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_the_hits_of_rules_are_what_was_seen_to_move(make, recorded, oracle, pair):
-    before, after = (make.look(recorded(f"{pair}.{when}")).rule_hits for when in ("before", "after"))
-    seen = {int(one["id"]): int(one["by"]) for one in RULE.finditer(oracle(f"{pair}.after")["diff.txt"])}
+@law_of_pairs(PAIRS)
+def the_hits_of_rules_are_what_was_seen_to_move(pair):
+    before, after = pair.before.snapshot.rule_hits, pair.after.snapshot.rule_hits
+    seen = {int(one["id"]): int(one["by"]) for one in RULE.finditer(pair.diff)}
     since = {number: by if by > 0 else after.by_id()[number] for number, by in seen.items()}
     assert since == compare_rules(before, after)

@@ -1,6 +1,5 @@
 # Why an endpoint loses packets: what recorded nodes answer is known, and no answer says more than the numbers do.
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,10 +11,8 @@ from exporter.calico.reasons import reason_of
 from exporter.node import NodeError
 from exporter.snapshot.explain import explain
 from tests.policy_files import policy, ruled, tier, written
+from tests.recorded import PAIRS, law_of_pairs
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-AFTER = sorted(str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.after.tar.xz"))
-PAIRS = [name.removesuffix(".after.tar.xz") for name in AFTER if not name.startswith("upgrade")]
 MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")
 HOOKS = ("tc_ingress", "tc_egress", "xdp")
 CLIENT, SERVER, PLAIN, OPEN = "calibf331a988cf", "cali34769d6a557", "cali14a81566bd7", "cali86e35d8c298"
@@ -88,11 +85,11 @@ def test_what_was_done_to_a_recorded_node_is_what_is_said_of_it(explained, pair,
     assert (bool(dropped), True) == (explanation.loses_packets, explanation.window)
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(make, recorded, oracle, pair):
-    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+@law_of_pairs(PAIRS)
+def drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(pair):
+    before, after = pair.before.snapshot, pair.after.snapshot
     seen = {}
-    for match in MOVED.finditer(oracle(f"{pair}.after")["diff.txt"]):
+    for match in MOVED.finditer(pair.diff):
         for slot, by in re.findall(r"slot(\d+)\+(\d+)", match["slots"]):
             if SLOTS[int(slot)].category == DROPPED:
                 seen.setdefault(int(match["ifindex"]), {})[HOOKS[int(match["hook"])], SLOTS[int(slot)].reason] = int(by)
@@ -110,9 +107,9 @@ def test_drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(make, 
 
 
 # Hits of id 0 are of both directions, hence all hooks together.
-@pytest.mark.parametrize("pair", PAIRS)
-def test_no_rule_is_said_to_have_denied_more_than_was_dropped(make, recorded, pair):
-    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+@law_of_pairs(PAIRS)
+def no_rule_is_said_to_have_denied_more_than_was_dropped(pair):
+    before, after = pair.before.snapshot, pair.after.snapshot
     for endpoint in after.endpoints.by_index.values():
         explanation = explain(before, after, endpoint)
         packets = sum(one.packets for one in explanation.drops if one.reason == "policy")
@@ -195,9 +192,9 @@ def test_a_policy_that_could_not_be_loaded_is_a_problem(explained):
     assert () == explained("v3.29.7/57-hep-traffic", CLIENT).problems
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_one_look_tells_everything_since_the_counters_began(make, recorded, pair):
-    after = make.look(recorded(f"{pair}.after"))
+@law_of_pairs(PAIRS)
+def one_look_tells_everything_since_the_counters_began(pair):
+    after = pair.after.snapshot
     table = after.counters
     for endpoint in after.endpoints.by_index.values():
         explanation = explain(None, after, endpoint)

@@ -1,15 +1,10 @@
 # Recordings of real nodes, with Calico's own printed tables of the same moment as oracle.
 import re
 from itertools import groupby
-from pathlib import Path
-
-import pytest
 
 from exporter.snapshot.take import Memory
+from tests.recorded import NAMES, PAIRS, RECORDINGS, Recording, law_of_pairs, law_of_recordings
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
-PAIRS = sorted(name.removesuffix(".after") for name in NAMES if name.endswith(".after"))
 COUNTS = {"v3.29.7": 20, "v3.30.7": 14, "v3.31.6": 18, "v3.32.1": 58, "upgrade": 6}
 SLOTS = {"v3.29.7": 14, "v3.30.7": 17, "v3.31.6": 25, "v3.32.1": 27}
 # Calico's own tool keeps the low 32 bits of each CPU's value; here that shows.
@@ -65,12 +60,13 @@ def tables_of(text):
     return tables
 
 
-def look_at(make, recorded, name):
+def look_at(recording):
     """A look at a recording; where several counter maps are pinned, with the knowledge of which is alive."""
-    source, memory = recorded(name), Memory()
-    if name in LIVE:
-        memory.counters.proven = source.map_info(LIVE[name]).id
-    return make.look(source, memory)
+    if recording.name not in LIVE:
+        return recording.snapshot
+    memory = Memory()
+    memory.counters.proven = recording.bundle.map_info(LIVE[recording.name]).id
+    return recording.fresh(memory)
 
 
 def ours_of(snapshot):
@@ -101,37 +97,38 @@ def test_no_recording_has_vanished():
     releases = {release: len(list(names)) for release, names in groupby(NAMES, lambda name: name.split("/")[0])}
     assert COUNTS == releases
     assert 116 == len(NAMES)
-    assert 55 == sum((RECORDINGS / f"{pair}.before.tar.xz").exists() and "upgrade" not in pair for pair in PAIRS)
+    assert 55 == sum((RECORDINGS / f"{pair}.before.tar.xz").exists() for pair in PAIRS)
 
 
 def test_the_recordings_stay_small():
     assert sum(path.stat().st_size for path in RECORDINGS.rglob("*.tar.xz")) < 3 << 20
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_number_of_calicos_own_table_is_ours(make, recorded, oracle, name):
-    theirs = tables_of(oracle(name)["counters-dump.all.txt"])
-    ours = ours_of(look_at(make, recorded, name))
-    if name == TRUNCATED:
+@law_of_recordings(NAMES)
+def every_number_of_calicos_own_table_is_ours(recording):
+    theirs = tables_of(recording.oracle["counters-dump.all.txt"])
+    ours = ours_of(look_at(recording))
+    if recording.name == TRUNCATED:
         ours, theirs = ({key: one[key] for key in one if key != "cali86e35d8c298"} for one in (ours, theirs))
     for (where, interface), packets in MEANWHILE.items():
-        if where == name:
+        if where == recording.name:
             ingress, egress, xdp = theirs[interface]["Total", "packets"]
             theirs[interface]["Total", "packets"] = (ingress, egress - packets, xdp)
     assert theirs == ours
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_recorded_entry_is_of_an_interface_that_is_there(make, recorded, name):
-    snapshot = look_at(make, recorded, name)
+@law_of_recordings(NAMES)
+def every_recorded_entry_is_of_an_interface_that_is_there(recording):
+    snapshot = look_at(recording)
     assert {ifindex for ifindex, _ in sums_of(snapshot)} <= {link.ifindex for link in snapshot.links}
 
 
-def test_where_calicos_tool_cuts_to_32_bits_ours_is_whole(make, recorded, oracle):
-    snapshot = look_at(make, recorded, TRUNCATED)
-    cut = tables_of(oracle(TRUNCATED)["counters-dump.all.txt"])["cali86e35d8c298"]
+def test_where_calicos_tool_cuts_to_32_bits_ours_is_whole():
+    recording = Recording(TRUNCATED)
+    snapshot = look_at(recording)
+    cut = tables_of(recording.oracle["counters-dump.all.txt"])["cali86e35d8c298"]
     whole = ours_of(snapshot)["cali86e35d8c298"]
-    values = recorded(TRUNCATED).map_dump("cali_counters6").values.view("<u8")
+    values = recording.bundle.map_dump("cali_counters6").values.view("<u8")
     keys = [(ifindex, hook) for ifindex, hook in sums_of(snapshot)]
     for slot in snapshot.counter_layout.slots:
         for hook in range(2):
@@ -144,27 +141,26 @@ def test_where_calicos_tool_cuts_to_32_bits_ours_is_whole(make, recorded, oracle
     assert 14 == cut["Total", "packets"][1]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_interface_state_is_what_calicos_own_tool_says(make, recorded, oracle, name):
-    lines = oracle(name)["ifstate-dump.txt"].splitlines()
+@law_of_recordings(NAMES)
+def interface_state_is_what_calicos_own_tool_says(recording):
+    lines = recording.oracle["ifstate-dump.txt"].splitlines()
     theirs = {
         int(match["ifindex"]): (match["name"], sum(FLAGS[flag] for flag in match["flags"].split(",")))
         for match in map(STATE.fullmatch, filter(None, lines))
     }
-    ours = {one.ifindex: (one.name, one.flags) for one in make.look(recorded(name)).ifstate}
+    ours = {one.ifindex: (one.name, one.flags) for one in recording.snapshot.ifstate}
     assert theirs
     assert theirs == ours
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if not pair.startswith("upgrade")])
-def test_two_looks_differ_by_what_was_seen_to_move(make, recorded, oracle, pair):
-    before, after = (sums_of(make.look(recorded(f"{pair}.{when}"))) for when in ("before", "after"))
-    text = oracle(f"{pair}.after")["diff.txt"]
+@law_of_pairs(PAIRS)
+def two_looks_differ_by_what_was_seen_to_move(pair):
+    before, after = (sums_of(one.snapshot) for one in (pair.before, pair.after))
     seen = {
         (int(match["ifindex"]), int(match["hook"])): {
             int(slot): int(change) for slot, change in re.findall(r"slot(\d+)([+-]\d+)", match["slots"])
         }
-        for match in MOVED.finditer(text)
+        for match in MOVED.finditer(pair.diff)
     }
     moved = {}
     for key, row in after.items():
@@ -173,16 +169,15 @@ def test_two_looks_differ_by_what_was_seen_to_move(make, recorded, oracle, pair)
         if changes:
             moved[key] = changes
     assert seen == moved
-    assert {(int(ifindex), int(hook)) for ifindex, hook in NEW.findall(text)} == after.keys() - before.keys()
+    assert {(int(ifindex), int(hook)) for ifindex, hook in NEW.findall(pair.diff)} == after.keys() - before.keys()
     assert not before.keys() - after.keys()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("upgrade")])
-def test_a_recorded_release_has_its_layout_and_its_only_maps(make, recorded, name):
-    snapshot = make.look(recorded(name))
-    release = name.split("/")[0]
-    assert release == recorded(name).about["calico"]
-    assert (SLOTS[release], "builtin") == (len(snapshot.counter_layout.slots), snapshot.counter_layout.source)
+@law_of_recordings([name for name in NAMES if not name.startswith("upgrade")])
+def a_recorded_release_has_its_layout_and_its_only_maps(recording):
+    snapshot = recording.snapshot
+    assert recording.release == recording.bundle.about["calico"]
+    assert (SLOTS[recording.release], "builtin") == (len(snapshot.counter_layout.slots), snapshot.counter_layout.source)
     versions = (snapshot.counter_versions, snapshot.ifstate_versions, snapshot.rule_versions)
     assert ["only"] * 3 == [one.choice.chosen_by for one in versions]
     assert [()] * 3 == [one.stale for one in versions]
@@ -196,9 +191,9 @@ PODS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_recorded_workload_is_its_pod_where_calico_says_so(make, recorded, name):
-    snapshot = make.look(recorded(name))
+@law_of_recordings(NAMES)
+def every_recorded_workload_is_its_pod_where_calico_says_so(recording):
+    name, snapshot = recording.name, recording.snapshot
     workloads = [one for one in snapshot.endpoints.by_index.values() if one.kind == "workload"]
     interfaces = PODS.keys() - ({"cali86e35d8c298"} if name.endswith("42-pod-readd.before") else set())
     # v3.29 writes no endpoint status unless told to; of the downgraded node none was recorded.
@@ -210,9 +205,9 @@ def test_every_recorded_workload_is_its_pod_where_calico_says_so(make, recorded,
     assert 0 == snapshot.endpoints.mismatches
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_other_recorded_interface_is_a_host_interface(make, recorded, name):
-    by_index = make.look(recorded(name)).endpoints.by_index
+@law_of_recordings(NAMES)
+def every_other_recorded_interface_is_a_host_interface(recording):
+    by_index = recording.snapshot.endpoints.by_index
     assert {"workload", "host"} == {one.kind for one in by_index.values()}
     hosts = {one.interface for one in by_index.values() if one.kind == "host"}
     assert {"lo", "eth0", "bpfin.cali", "bpfout.cali"} == hosts

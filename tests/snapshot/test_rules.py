@@ -17,10 +17,9 @@ from exporter.node import NodeError
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.rules import PolicyName, RuleName
 from exporter.snapshot.take import Memory
+from tests.recorded import NAMES, PAIRS, law_of_pairs, law_of_recordings
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
-NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
-PAIRS = [name.removesuffix(".after") for name in NAMES if name.endswith(".after") and not name.startswith("upgrade")]
 # Of the downgraded node no policy files were recorded.
 DUMPED = [name for name in NAMES if "downgraded" not in name]
 # One flow of ns-d/open, allowed by its profile, between the recording of the map and Calico's print of it.
@@ -96,21 +95,20 @@ def dumps_of(texts):
             yield match["interface"], 6 if match["v6"] else 4, "table" if "Info:" not in text else style, printed(text)
 
 
-@pytest.mark.parametrize("name", DUMPED)
-def test_every_rule_that_calico_prints_is_ours_in_its_place_with_its_hits(make, recorded, oracle, name):
-    snapshot = make.look(recorded(name))
+@law_of_recordings(DUMPED)
+def every_rule_that_calico_prints_is_ours_in_its_place_with_its_hits(recording):
+    name, snapshot = recording.name, recording.snapshot
     hits = snapshot.rule_hits.by_id()
     hits |= {number: hits.get(number, 0) + more for (where, number), more in MEANWHILE.items() if where == name}
-    for interface, family, style, theirs in dumps_of(oracle(name)):
+    for interface, family, style, theirs in dumps_of(recording.oracle):
         programs = programs_of(snapshot, interface, family)
         assert theirs == {one.hook: list(said_of(one, hits, style)) for one in programs}
 
 
-@pytest.mark.parametrize("name", DUMPED)
-def test_every_rule_that_calico_prints_is_counted_under_its_name(make, recorded, oracle, name):
-    snapshot = make.look(recorded(name))
-    theirs = {}
-    for interface, family, _, hooks in dumps_of(oracle(name)):
+@law_of_recordings(DUMPED)
+def every_rule_that_calico_prints_is_counted_under_its_name(recording):
+    snapshot, theirs = recording.snapshot, {}
+    for interface, family, _, hooks in dumps_of(recording.oracle):
         for program in programs_of(snapshot, interface, family):
             numbers = iter([int(text) for what, text in hooks[program.hook] if what == "hits"])
             for tier in program.tiers if program.about.direction != "xdp" else ():
@@ -119,14 +117,14 @@ def test_every_rule_that_calico_prints_is_counted_under_its_name(make, recorded,
                         owner = snapshot.rules.whose.policy_name(program, tier, policy, rule)
                         if rule.action in COUNTED and owner.name:
                             by_id = theirs.setdefault(RuleName(owner, str(rule.position), rule.action), {})
-                            by_id[rule.id] = hits - MEANWHILE.get((name, rule.id), 0)
+                            by_id[rule.id] = hits - MEANWHILE.get((recording.name, rule.id), 0)
     ours = {name: hits for name, hits in hits_of(snapshot).items() if name.policy.kind != "Tier"}
     assert {name: sum(by_id.values()) for name, by_id in theirs.items()} == ours
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_recorded_id_is_counted_under_two_names(make, recorded, name):
-    ids = make.look(recorded(name)).rules.table.ids.tolist()
+@law_of_recordings(NAMES)
+def no_recorded_id_is_counted_under_two_names(recording):
+    ids = recording.snapshot.rules.table.ids.tolist()
     assert sorted(set(ids)) == sorted(ids)
 
 
@@ -195,15 +193,15 @@ def name_of(text, release):
     return RuleName(PolicyName(kind, namespace, name, TIERS.get(name, "default"), direction), match["rule"], action)
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_what_moved_between_two_looks_is_what_was_seen_to_move(make, recorded, oracle, pair):
-    before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
+@law_of_pairs(PAIRS)
+def hits_under_names_moved_as_they_were_seen_to_move(pair):
+    before, after = pair.before.snapshot, pair.after.snapshot
     owners = {number: name for name, ids in ids_of(before).items() for number in ids}
     seen = Counter()
-    for change in map(CHANGE.fullmatch, oracle(f"{pair}.after")["diff.txt"].splitlines()):
+    for change in map(CHANGE.fullmatch, pair.diff.splitlines()):
         if change and int(change["id"]) and change["by"]:
             text = UNTOLD.get(int(change["id"])) or change["text"]
-            seen[name_of(text, pair.split("/")[0])] += int(change["by"])
+            seen[name_of(text, pair.release)] += int(change["by"])
         elif change and int(change["id"]) in owners:  # the map was wiped
             seen[owners[int(change["id"])]] -= int(change["was"])
     seen.pop(None, None)
