@@ -7,7 +7,10 @@ UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test test-image test-browser test-all image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
+# Tests wait as much as they work, so there is one process more than CPUs.
+PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast test-image test-browser test-all coverage image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
 
 setup: .venv/.done
 
@@ -24,7 +27,19 @@ demo: setup
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/calico-bpf-exporter demo --rules chart/files/rules
 
 test: lint type
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+# In under a minute and without root; CONTRIBUTING.md says what it leaves out.
+test-fast: setup
+	$(BIN)/pytest $(PARALLEL) -m "not kernel" -k "not promtool" $(addprefix tests/,bpf calico metrics node page snapshot) tests/test_*.py
+
+# All tests, with each process of the installed program that they start; it takes longer than make test.
+coverage: setup
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 test-image: setup
 	.ci/install-image-tools

@@ -1,8 +1,71 @@
-"""Laws are not timed: a busy machine is no counter-example."""
+"""What all tests share: laws are not timed, and the processes of one run divide the files among them.
 
+A busy machine is no counter-example, so Hypothesis has no deadline.
+"""
+
+import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+
+from tests import installed
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 # For `make fuzz`.
 settings.register_profile("long", deadline=None, max_examples=20_000)
+
+# The order of folders, so that what takes long does not begin last. With its first file each process gets a second one
+# that waits for it: quick ones come first.
+ORDER = ("bpf", "calico", "kubectl", "cli", "node")
+
+# What changes the machine's links, namespaces and mounts: one process runs it, one after the other. The demo must leave
+# the machine as it found it, which could not be seen while another test builds something.
+MACHINE = (
+    "tests/browser/",
+    "tests/image/",
+    "tests/kernel/",
+    "tests/soak/",
+    "tests/faults/",
+    "tests/chart/test_dashboards.py",
+    "tests/kubectl/test_live.py",
+)
+
+# Clients and servers that time each other out: beside each other they would take each other's CPU.
+TIMED = ("tests/web/", "tests/cli/test_serve.py", "tests/node/test_api_server.py")
+
+
+def pytest_configure(config):
+    """Before it starts others, the first process makes the folder in which all share the installed program."""
+    installed.folder_of_this_run()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "machine" in item.fixturenames and not _machine(item.nodeid):
+            message = f"{item.nodeid} uses the machine: its file belongs to MACHINE in {__file__}"
+            raise pytest.UsageError(message)
+    items.sort(key=_place)
+
+
+def _machine(nodeid):
+    return nodeid.startswith(MACHINE)
+
+
+def _place(item):
+    if _machine(item.nodeid) or item.nodeid.startswith(TIMED):
+        return -1
+    folder = item.path.parent.name
+    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+class ByFile(LoadScopeScheduling):
+    """Tests of one file stay together; those of the machine are as one file, and so are those that are timed."""
+
+    def _split_scope(self, nodeid):
+        if nodeid.startswith(TIMED):
+            return "timed"
+        return "machine" if _machine(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)

@@ -97,9 +97,7 @@ class Serving:
         return samples_of(body)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        installed.end(self.process)
 
 
 def settled_descriptors(server) -> int:

@@ -204,14 +204,6 @@ def _recorded(name):
     return read_bundle(RECORDINGS / f"{name}.tar.xz")
 
 
-@functools.cache
-def _oracle(name):
-    """What Calico's own tools said at the moment of a recording, by file name."""
-    with tarfile.open(RECORDINGS / f"{name}.tar.xz") as archive:
-        oracles = [member for member in archive if member.name.startswith("oracle/")]
-        return {one.name.removeprefix("oracle/"): archive.extractfile(one).read().decode() for one in oracles}
-
-
 class Make(SimpleNamespace):
     def __repr__(self):
         return "make"  # it is an argument of every law, and a failing law prints its arguments
@@ -246,9 +238,3 @@ def make():
 def recorded():
     """Opens the recording of this name, below tests/recordings and without its suffix, as a `Bundle`."""
     return _recorded
-
-
-@pytest.fixture(scope="session")
-def oracle():
-    """Reads what Calico's own tools said at the moment of the recording of this name."""
-    return _oracle

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import installed
+
 TESTS = Path(__file__).parents[1]
 RECORDING = TESTS / "recordings" / "v3.32.1" / "05-eot-egress-deny.after.tar.xz"
 
@@ -196,8 +198,7 @@ def starting(folder):
     finally:
         for one in started:
             one.leave()
-            one.process.kill()
-            one.process.wait()
+            installed.end(one.process)
             one.process.stdout.close()
 
 
