@@ -4,6 +4,8 @@ PYTHON ?= python3
 DURATION ?= 10m
 TOOLS := .tools
 UV := $(TOOLS)/uv/bin/uv
+# uv leaves its lock in the folder for temporary files.
+SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
@@ -14,16 +16,22 @@ PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorde
 
 setup: .venv/.done
 
-.venv/.done: pyproject.toml uv.lock .ci/uv.txt .ci/install-packages .ci/install-kubectl .ci/install-definitions
-	.ci/install-packages $(TOOLS)
+# What the demo needs, and then what the tests need beside it.
+.venv/.demo: pyproject.toml uv.lock .ci/uv.txt .ci/install-packages
+	.ci/install-packages $(TOOLS) demo
 	test -x $(TOOLS)/uv/bin/pip || $(PYTHON) -m venv $(TOOLS)/uv
 	$(TOOLS)/uv/bin/pip -q --disable-pip-version-check install --require-hashes -r .ci/uv.txt
-	$(PYTHON) .ci/install-kubectl $(TOOLS)
-	$(PYTHON) .ci/install-definitions $(TOOLS)/definitions
-	$(UV) sync -q --locked --all-extras --python $(PYTHON)
+	$(SYNC) --inexact --no-dev --extra node
 	touch $@
 
-demo: setup
+.venv/.done: .venv/.demo .ci/install-kubectl .ci/install-definitions
+	.ci/install-packages $(TOOLS)
+	$(PYTHON) .ci/install-kubectl $(TOOLS)
+	$(PYTHON) .ci/install-definitions $(TOOLS)/definitions
+	$(SYNC) --all-extras
+	touch $@
+
+demo: .venv/.demo
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/calico-bpf-exporter demo --rules chart/files/rules
 
 test: lint type
@@ -47,7 +55,7 @@ test-image: setup
 
 test-browser: setup
 	.ci/install-browser
-	@$(UV) sync -q --locked --all-extras --group browser --python $(PYTHON)
+	@$(SYNC) --all-extras --group browser
 	$(BIN)/pytest -m browser
 
 # The whole suite near the end, so that its closing line is the last one; docs says nothing when all is well.
@@ -73,7 +81,7 @@ chart: setup
 	$(TOOLS)/bin/helm package -d build chart
 
 docs: setup
-	@$(UV) sync -q --locked --all-extras --group docs --python $(PYTHON)
+	@$(SYNC) --all-extras --group docs
 	@$(BIN)/python .ci/command-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
 
@@ -97,7 +105,7 @@ fuzz: setup
 
 # Compiled as in the image: memory and start are those of a node.
 bench: setup
-	$(UV) sync -q --locked --all-extras --compile-bytecode --python $(PYTHON)
+	$(SYNC) --all-extras --compile-bytecode
 	$(BIN)/python -m compileall -q exporter
 	$(BIN)/python bench/scrape.py
 	$(BIN)/python bench/rules.py
