@@ -17,6 +17,8 @@ from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
 from tests import installed
 from tests.kernel.machine import ROOT
 
+pytestmark = pytest.mark.kernel
+
 _SLEEPS = {"35", "101", "115", "230"}  # nanosleep and clock_nanosleep on x86_64 and aarch64
 
 

@@ -23,6 +23,8 @@ from exporter.node.netlink import HostRoute, Link
 from tests import installed
 from tests.kernel.machine import ROOT
 
+pytestmark = pytest.mark.kernel
+
 RULES = str(ROOT / "chart" / "files" / "rules")
 DROPPED, ACCEPTED = "calico_bpf_dropped_packets_total", "calico_bpf_accepted_flows_total"
 REDIRECTED, TOTAL = "calico_bpf_redirected_packets_total", "calico_bpf_program_packets_total"

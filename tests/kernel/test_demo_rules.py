@@ -12,6 +12,8 @@ from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE
 from exporter.demo.policies import DIRECTIONS
 from exporter.demo.policy_files import policy_files
 
+pytestmark = pytest.mark.kernel
+
 PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.way(way).steps()}
 FROM_FRONTEND = {"PPE1|gnp/security.gate": 1, "ARE0|kns.shop": 1}
 

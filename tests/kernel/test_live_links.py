@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.kernel.machine import ROOT
+
+pytestmark = pytest.mark.kernel
 
 # Each runs in a namespace of its own, where it can do to links what it likes.
 AGREE = """
