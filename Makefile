@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests wait as much as they work, so there is one process more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast test-image test-browser test-all coverage image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
+.PHONY: setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
 
 setup: .venv/.done
 
@@ -49,6 +49,9 @@ coverage: setup
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
+test-no-bpf: lint type
+	$(BIN)/pytest $(PARALLEL) -m "not kernel and not image and not browser"
+
 test-image: setup
 	.ci/install-image-tools
 	$(BIN)/pytest -m image
@@ -58,8 +61,12 @@ test-browser: setup
 	@$(SYNC) --all-extras --group browser
 	$(BIN)/pytest -m browser
 
-# The whole suite near the end, so that its closing line is the last one; docs says nothing when all is well.
-test-all: test-image test-browser test docs
+# The README's commands and then all tests, on minimal Debians 12 and 13; needs root, and an hour.
+test-fresh:
+	.ci/test-fresh --then 'make test' bookworm trixie
+
+test-all:
+	.ci/run
 
 image:
 	.ci/build-image
