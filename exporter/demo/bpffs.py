@@ -4,6 +4,7 @@ On a real Calico node `/sys/fs/bpf/tc/globals` holds the maps that packets depen
 one that would lie outside our mount is refused.
 """
 
+import platform
 import struct
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class BpfFs:
     def load(self, work: Path) -> None:
         """Compiles the program, makes its maps, loads and pins both."""
         compiled = work / "node.o"
-        machine = run("uname", "-m").strip()
+        machine = platform.machine()
         include = f"-I/usr/include/{machine}-linux-gnu"
         run("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", include, "-c", _SOURCE, "-o", compiled)
         shared: list[object] = []

@@ -9,7 +9,14 @@ from pathlib import Path
 from exporter.demo import DemoError
 
 # Program and the Debian package that has it.
-PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "clang": "clang", "bpftool": "bpftool", "mount": "mount"}
+PROGRAMS = {
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "clang": "clang",
+    "bpftool": "bpftool",
+    "mount": "mount",
+    "umount": "mount",
+}
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -22,6 +22,7 @@ from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS
 from exporter.demo import DemoError
 from exporter.demo.bpffs import POLICY_SIZE, BpfFs
 from exporter.demo.commands import require, run, start
+from exporter.demo.namespace import write_settings
 from exporter.demo.plan import BLACKHOLE, PODS, Pod
 from exporter.demo.policies import EGRESS, INGRESS, ip_set_id
 from exporter.demo.policy_files import policy_files
@@ -60,7 +61,7 @@ class Node:
         (self.run_dir / "bpf").mkdir()
         self._policy_folder.mkdir(mode=0o600)  # as Felix makes it
         self._add_namespace(self.namespace)
-        self._sysctl("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+        write_settings(self.namespace, {"net/ipv4/ip_forward": 1, "net/ipv6/conf/all/forwarding": 1})
         self._manage("lo", _READY_4 | _READY_6 | _HOST)
         self._add_world()
         self._write_home(BLACKHOLE, 0, "00:00:00:00:00:00")
@@ -171,13 +172,9 @@ class Node:
     def _add_namespace(self, name: str) -> None:
         run("ip", "netns", "add", name)
         # No duplicate-address detection, router solicitation or waiting: counts would have noise in them.
-        for setting in ("accept_dad=0", "accept_ra=0", "router_solicitations=0"):
-            key, _, value = setting.partition("=")
-            run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv6.conf.default.{key}={value}")
+        quiet = ("accept_dad", "accept_ra", "router_solicitations")
+        write_settings(name, {f"net/ipv6/conf/default/{key}": 0 for key in quiet})
         run("ip", "-n", name, "link", "set", "lo", "up")
-
-    def _sysctl(self, *keys: str) -> None:
-        run("ip", "netns", "exec", self.namespace, "sysctl", "-qw", *(f"{key}=1" for key in keys))
 
     def _add_world(self) -> None:
         world = f"{self.name}-world"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.calico.names import workload_interface
+from exporter.demo.namespace import write_settings
 from tests.kernel.conftest import give_up
 from tests.kernel.machine import Serving, exporter, load_programs, run, sample, samples_of, success
 from tests.kernel.pinned import (
@@ -82,8 +83,7 @@ def node(module_fs, counting, tmp_path_factory):
                 give_up(f"needs root with the right to make network namespaces: {added.stderr.strip()}")
             ends.callback(run, "ip", "netns", "delete", name)
             # Nobody but the test sends anything.
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+            write_settings(name, {f"net/ipv6/conf/{which}/disable_ipv6": 1 for which in ("all", "default")})
             run("ip", "-n", name, "link", "set", "lo", "up")
         ifindex = connect(*names)
         pins = module_fs / "tc/globals"
