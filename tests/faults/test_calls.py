@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.faults.made import ALL_WELL, COUNTERS, IFACE, RULES, told
-from tests.kernel.machine import settled_descriptors, success
+from tests.kernel.machine import steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
 
@@ -43,7 +43,7 @@ def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves
     server = faulty()
     whole = server.scrape()
     assert ALL_WELL == success(whole)
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     for doing, call in CALLS.items():
         for number, said in SAID.items():
             broken([call, pin, number])
@@ -52,7 +52,7 @@ def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves
     broken()
     assert ALL_WELL == success(server.scrape())
     assert told(whole) == told(server.scrape())
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
 
 
 def assert_less(server, expected, whole):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.faults.made import ALL_WELL, POLICY_FILE, RULE, told
-from tests.kernel.machine import labels_of, settled_descriptors, success
+from tests.kernel.machine import labels_of, steady_descriptors, success
 from tests.policy_files import policy, tier, written
 
 pytestmark = pytest.mark.kernel
@@ -28,13 +28,13 @@ def clock(control):
 def test_a_clock_that_jumps_changes_no_number_and_returns_without_a_trace(faulty, clock, seconds):
     server = faulty()
     whole = server.scrape()
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     for wrong in (seconds, 0, -seconds, 0):
         clock(wrong)
         samples = server.scrape()
         assert ALL_WELL == success(samples)
         assert told(whole) == told(samples)
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
     assert "level=warning" not in server.log.read_text()
 
 

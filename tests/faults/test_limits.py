@@ -12,7 +12,7 @@ import pytest
 from exporter.confine import USER
 from tests import installed
 from tests.faults.made import ALL_WELL, FAR, told
-from tests.kernel.machine import ROOT, Serving, run, samples_of, settled_descriptors, success
+from tests.kernel.machine import ROOT, Serving, run, samples_of, steady_descriptors, success
 from tests.kernel.pinned import on_each_cpu, u32
 
 pytestmark = pytest.mark.kernel
@@ -52,7 +52,7 @@ def connected_without_a_gap(server):
             client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
             scrape_on(clients.enter_context(closing(client)))
             highest = max(int(one.name) for one in Path(f"/proc/{server.process.pid}/fd").iterdir())
-            if settled_descriptors(server) == highest + 1:
+            if steady_descriptors(server.process.pid) == highest + 1:
                 yield client
                 return
         raise AssertionError("each connection left a gap below it")
@@ -61,9 +61,9 @@ def connected_without_a_gap(server):
 def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all_is_as_before(start):
     server = start()
     whole = server.scrape()
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     with connected_without_a_gap(server) as client:
-        with limited(server, "nofile", settled_descriptors(server)):
+        with limited(server, "nofile", steady_descriptors(server.process.pid)):
             for _ in range(20):
                 samples = scrape_on(client)
                 assert NOTHING == success(samples)
@@ -73,7 +73,7 @@ def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all
             scrape_on(client)
         assert told(whole) == told(samples_of(waiting.communicate(timeout=20)[0].decode()))
         assert told(whole) == told(scrape_on(client))
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
     for collector in ALL_WELL:
         assert 1 == said.count(f"collector {collector} failed: ")

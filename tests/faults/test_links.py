@@ -11,7 +11,7 @@ from exporter.demo.plan import DATABASE, FRONTEND, PODS
 from exporter.node import NodeError, live_links
 from exporter.node.live_links import LiveLinks
 from tests.faults.made import ALL_WELL
-from tests.kernel.machine import Serving, labels_of, run, settled_descriptors, success
+from tests.kernel.machine import Serving, labels_of, run, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
 
@@ -65,7 +65,7 @@ def test_after_an_overrun_every_pod_has_its_own_name_and_its_own_counts(node, in
     expected = {(one.interface, one.name) for one in PODS}
     node.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 5)
     agreed(server, expected)
-    descriptors = settled_descriptors(server)
+    descriptors = steady_descriptors(server.process.pid)
     index = node.ifindex(FRONTEND.interface)
     heir = replace(FRONTEND, name="heir", number=99)
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -87,7 +87,7 @@ def test_after_an_overrun_every_pod_has_its_own_name_and_its_own_counts(node, in
     }
     assert 2 == dropped["heir", "outbound"]
     assert "frontend" not in {pod for pod, _ in dropped}
-    assert descriptors == settled_descriptors(server)
+    assert descriptors == steady_descriptors(server.process.pid)
     assert "Traceback" not in server.log.read_text()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests import installed
 from tests.faults.made import ALL_WELL
-from tests.kernel.machine import ROOT, run, samples_of, settled_descriptors, success
+from tests.kernel.machine import ROOT, run, samples_of, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
 
@@ -89,11 +89,11 @@ def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_w
     errors, close = make()
     with errors, unheard(made, errors, environment, close=close) as server:
         first = server.scrape()
-        before = settled_descriptors(server)
+        before = steady_descriptors(server.process.pid)
         for _ in range(5):
             flap(made, server)
         assert ALL_WELL == success(first) == success(server.scrape())
-        assert before == settled_descriptors(server)
+        assert before == steady_descriptors(server.process.pid)
         server.process.send_signal(signal.SIGTERM)
         assert 0 == server.process.wait(timeout=10)
 

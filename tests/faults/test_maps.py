@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.held import holding
 from tests.faults.made import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, told
-from tests.kernel.machine import load_programs, run, sample, settled_descriptors, success
+from tests.kernel.machine import load_programs, run, sample, steady_descriptors, success
 from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, PinnedMap, call, on_each_cpu, put_program, u32
 
 pytestmark = pytest.mark.kernel
@@ -58,7 +58,7 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
         made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: number}))
     server = faulty()
     whole = server.scrape()
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     with holding(control) as held, ThreadPoolExecutor(1) as thread:
         scrape = thread.submit(server.scrape)
         held.wait()
@@ -73,7 +73,7 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
     assert told(whole) == told(during)
     after = server.scrape()
     assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters")])
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
     with mounted(made.bpf_fs, made.maps):
         server = start()
         whole = server.scrape()
-        before = settled_descriptors(server)
+        before = steady_descriptors(server.process.pid)
     for _ in range(3):
         samples = server.scrape()
         assert dict.fromkeys(ALL_WELL, 0) == success(samples)
@@ -105,7 +105,7 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
         assert 2**40 + 9 == total_of(server.scrape())
         made.count(2**40 + 5)
         assert told(whole) == told(server.scrape())
-        assert before == settled_descriptors(server)
+        assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
     missing = f"{made.bpf_fs}/tc/globals does not exist: is the BPF file system mounted there?"
     for collector in ALL_WELL:

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.faults.made import ALL_WELL, INTERFACE, told
-from tests.kernel.machine import labels_of, sample, settled_descriptors, success
+from tests.kernel.machine import labels_of, sample, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
 
@@ -25,7 +25,7 @@ def counted(samples):
 def test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes_back_with_it(made, start):
     server = start()
     whole = server.scrape()
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     shutil.rmtree(made.run_dir)
     for _ in range(3):
         samples = server.scrape()
@@ -38,7 +38,7 @@ def test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes
         assert sample("calico_bpf_no_profile_match_hits_total") not in samples
     made.write_files()
     assert told(whole) == told(server.scrape())
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
     assert "level=warning" not in server.log.read_text()
 
 

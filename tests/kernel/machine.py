@@ -100,12 +100,12 @@ class Serving:
         installed.end(self.process)
 
 
-def settled_descriptors(server) -> int:
+def steady_descriptors(pid: int) -> int:
     """The open ones once a connection that its client has left is closed, which takes a moment."""
     counts = [-1]
     until = time.monotonic() + 5
     while (len(counts) < 10 or len(set(counts[-10:])) > 1) and time.monotonic() < until:
-        counts.append(open_descriptors(server.process.pid))
+        counts.append(open_descriptors(pid))
         time.sleep(0.02)
     return counts[-1]
 

@@ -21,7 +21,7 @@ from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, PROBE
 from exporter.demo.prometheus import start_prometheus
 from exporter.node.netlink import HostRoute, Link
 from tests import installed
-from tests.kernel.machine import ROOT
+from tests.kernel.machine import ROOT, steady_descriptors
 
 pytestmark = pytest.mark.kernel
 
@@ -210,7 +210,7 @@ def test_pods_that_come_and_go_leave_no_wrong_name_and_no_duplicate_while_scrape
         deadline = time.monotonic() + 10
         while subprocess.run(ask, capture_output=True, check=False).returncode and time.monotonic() < deadline:
             time.sleep(0.1)
-        descriptors = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+        descriptors = steady_descriptors(server.pid)
         for number in range(50):
             pod = replace(FRONTEND, name=f"guest-{number % 3}", number=100 + number)
             demo.node.add_pod(pod)
@@ -224,7 +224,7 @@ def test_pods_that_come_and_go_leave_no_wrong_name_and_no_duplicate_while_scrape
                     assert f'pod="{pod.name}"' in line
         after = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
         assert "guest-" not in after
-        assert descriptors >= len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+        assert descriptors >= steady_descriptors(server.pid)
     finally:
         server.send_signal(signal.SIGTERM)
         assert 0 == server.wait(5)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.machine import Serving, labels_of, sample, settled_descriptors, success
+from tests.kernel.machine import Serving, labels_of, sample, steady_descriptors, success
 from tests.kernel.pinned import (
     HASH,
     NO_PREALLOC,
@@ -277,9 +277,9 @@ def test_two_hundred_scrapes_leave_no_descriptor_open(make_map, states, make_ser
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 1}))
     server = make_server()
     time.sleep(1.2)  # it looks for itself at the start, and again a second later
-    before = settled_descriptors(server)
+    before = steady_descriptors(server.process.pid)
     scrape_on_new_connections(server, 200)
-    assert before == settled_descriptors(server)
+    assert before == steady_descriptors(server.process.pid)
 
 
 def scrape_on_new_connections(server: Serving, times: int) -> None:

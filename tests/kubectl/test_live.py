@@ -85,9 +85,9 @@ def test_what_the_sender_denies_never_enters_the_receiver(live, demo, kubectl):
         done = kubectl("why", named(FRONTEND), "--to", named(DATABASE), "--for", "2s")
     assert 3 == done.returncode
     assert re.search(
-        rf"there leaves {named(FRONTEND)} +0 new connections, [0-9]+ packets dropped \(policy ", done.stdout
+        rf"there +{named(FRONTEND)} +outbound +0 new connections, [0-9]+ packets dropped \(policy ", done.stdout
     )
-    assert re.search(rf"there enters {named(DATABASE)} +0 new connections, nothing dropped", done.stdout)
+    assert re.search(rf"there +{named(DATABASE)} +inbound +0 new connections, nothing dropped", done.stdout)
 
 
 def test_top_sees_what_drops_now(live, demo, kubectl):
