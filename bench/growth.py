@@ -1,4 +1,4 @@
-"""How a look grows, printed as Markdown tables: part of `make bench`; needs no rights.
+"""How a snapshot grows, printed as Markdown tables: part of `make bench`; needs no rights.
 
 With the possible CPUs, for which a node has a value each, whether they are there or not: a counter map is read from a
 kernel that is made up, batch by batch, in a process of its own for each row. With the slots of a layout: counters as
@@ -26,11 +26,13 @@ from exporter.calico.counters import RELEASED_COUNTS, CounterTable, decode_count
 from exporter.calico.hooks import TC_HOOKS
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import workload_interface
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.exposition import TEXT, render
 from exporter.metrics.family import Samples
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.snapshot.live_map import fingerprint
+from exporter.snapshot.snapshot import Part
 
 RUNS = 9
 SLOTS = 27
@@ -117,9 +119,9 @@ def map_info(entries: int) -> MapInfo:
 
 def of_slots(count: int, slots: int) -> list[object]:
     """A row of the second table."""
-    collector, look = CountersCollector("all"), made_look(count, slots)
-    collect = cpu(lambda: collector.collect(look))
-    samples = collector.collect(look)
+    collector, snapshot = CountersCollector(CollectorOptions(zeros="all")), made_snapshot(count, slots)
+    collect = cpu(lambda: collector.collect(snapshot))
+    samples = collector.collect(snapshot)
     text = cpu(lambda: render(samples, TEXT))
     size = len(render(samples, TEXT))
     lines = sum(len(one.values) for one in samples)
@@ -128,22 +130,23 @@ def of_slots(count: int, slots: int) -> list[object]:
 
 def collected(count: int, slots: int) -> list[Samples]:
     """The samples of all counters of that many interfaces."""
-    return CountersCollector("all").collect(made_look(count, slots))
+    return CountersCollector(CollectorOptions(zeros="all")).collect(made_snapshot(count, slots))
 
 
-def made_look(count: int, slots: int) -> SimpleNamespace:
-    """What the collector asks of a look."""
+def made_snapshot(count: int, slots: int) -> SimpleNamespace:
+    """What the collector asks of a snapshot."""
     known = {}
     for index in range(2, count + 2):
         pod = f"deployment-{index // 5}-5d4f8c7b9-x{index}"
         name = workload_interface("cali", f"namespace-{index % 20}", pod)
         state = InterfaceState(index, name, 0x7)
         known[index] = Endpoint(index, name, WORKLOAD, f"namespace-{index % 20}", pod, (), state)
-    sums = np.zeros((2 * count, slots), np.uint64)
-    sums[:, 0], sums[:, 2], sums[::10, 4] = np.arange(2 * count) + 10**6, np.arange(2 * count) + 10**4, 3
-    ifindex = np.repeat(np.arange(2, count + 2, dtype=np.uint32), len(TC_HOOKS))
-    table = CounterTable(layout_of(slots), ifindex, np.tile(np.array(TC_HOOKS, np.uint32), count), sums)
-    return SimpleNamespace(counters=table, ifstate=(), endpoints=Endpoints(known))
+    rows = {}
+    for number, key in enumerate((index, hook) for index in known for hook in TC_HOOKS):
+        dropped = 3 if number % 10 == 0 else 0
+        rows[key] = (10**6 + number, 0, 10**4 + number, 0, dropped, *[0] * (slots - 5))
+    table = CounterTable(layout_of(slots), rows)
+    return SimpleNamespace(counters=Part(table), ifstate=Part(()), endpoints=Part(Endpoints(known)))
 
 
 def of_packer(name: str, body: bytes) -> None:

@@ -2,8 +2,8 @@
 
 Writes 500 policy debug files of Calico's shape (250 pods, two directions) with some 2000 rules in all, a real pinned
 rule counter map with a count for each of them, and measures CPU time of parsing all files cold and after a change of
-one, of a look when nothing changed, and of the collector `rules` then; and the memory that is kept. Beside it in the
-same run: `json.loads` of the same files, which takes nothing apart. Needs root.
+one, of a snapshot when nothing changed, and of the collector `rules` then; and the memory that is kept. Beside it in
+the same run: `json.loads` of the same files, which takes nothing apart. Needs root.
 """
 
 import gc
@@ -29,8 +29,9 @@ from exporter.demo.policy_files import policy_files
 from exporter.metrics.rules import RulesCollector
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import read_policies
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import LiveNode
-from exporter.snapshot.take import Memory, Settings, Snapshot
 
 PODS, NAMESPACES, RULES = 250, 50, 19
 _SECURITY, _DEFAULT = Tier("security"), Tier("default")
@@ -96,26 +97,26 @@ def measure(bpf_fs: Path, run_dir: Path, folder: Path) -> None:
 
     node = LiveNode(open_reader("libbpf"), bpf_fs, run_dir, _MadeLinks(first))  # type: ignore[arg-type]
     memory, collector = Memory(), RulesCollector()
-    look = Snapshot(node, Settings(), memory)
-    fill(bpf_fs / "tc/globals/cali_rule_ctrs2", look.rules.table.ids.tolist())
-    collector.collect(look)
+    table = take_snapshot(node, Settings(), memory, {"rules"}).rules.get().table
+    fill(bpf_fs / "tc/globals/cali_rule_ctrs2", [one for ids in table.ids for one in ids])
+    collector.collect(take_snapshot(node, Settings(), memory, collector.parts))
     cold, plain = cpu(lambda: read_policies(folder)), cpu(lambda: [json.loads(text) for text in contents])
     warm = cpu(lambda: read_policies(folder, first))
 
-    def again() -> object:
-        now = Snapshot(node, Settings(), memory)
-        _ = (now.endpoints, now.policies)  # shared with other collectors, and measured above
-        return now
+    def again(parts: frozenset[str]) -> Snapshot:
+        return take_snapshot(node, Settings(), memory, parts)
 
-    looked, collected = cpu(again), cpu(lambda: collector.collect(again()))  # type: ignore[arg-type]
+    # Shared with other collectors, and measured above.
+    shared = cpu(lambda: again(frozenset({"endpoints", "policies"})))
+    collected = cpu(lambda: collector.collect(again(collector.parts)))
     print(
         f"{len(contents)} policy files of {sum(map(len, contents)) / len(contents) / 1000:.1f} kB, "
-        f"{len(look.rules.table.names)} rules; CPU milliseconds:"
+        f"{len(table.names)} rules; CPU milliseconds:"
     )
     print(f"{'read all, cold':<40}{cold:10.2f}   json.loads of the same {plain:.2f}: {cold / plain:.2f} times it")
     print(f"{'one file changed':<40}{cpu(changed):10.2f}")
     print(f"{'nothing changed':<40}{warm:10.2f}")
-    print(f"{'collector rules, nothing changed':<40}{collected - looked:10.2f}   beside the files and endpoints")
+    print(f"{'collector rules, nothing changed':<40}{collected - shared:10.2f}   beside the files and endpoints")
     print(f"memory kept of the files: {kept / 2**20:.2f} MiB")
 
 

@@ -29,11 +29,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.bpf.readers import open_reader
 from exporter.calico.counters import decode_counters, layout_of
 from exporter.calico.names import workload_interface
+from exporter.metrics.collector import Collector, CollectorOptions
 from exporter.metrics.exposition import TEXT, render
-from exporter.metrics.scrape import ON_BY_DEFAULT, Collector, collected_samples, make_collectors, run_collector
+from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_collectors, run_collector
 from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
 from exporter.snapshot.source import LiveNode
-from exporter.snapshot.take import Memory, Settings, Snapshot
 
 INTERFACES = (30, 110, 250, 1000)
 RUNS = 15
@@ -144,16 +145,16 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     """One row of the table."""
     reader = open_reader("libbpf")
     node = LiveNode(reader, bpf_fs, run_dir, MadeLinks(count))  # type: ignore[arg-type]  the same two methods
-    memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, zeros)
+    memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, CollectorOptions(zeros=zeros))
     pin = str(bpf_fs / "tc/globals/cali_counters6")
     dump = reader.read(pin, add_cpus=True)
     whole = scrape(node, memory, collectors)
-    snapshot = Snapshot(node, Settings(), memory)
-    results = [run_collector(collector, snapshot) for collector in collectors]
+    snapshot = take_snapshot(node, Settings(), memory)
+    results = [run_collector(collector, lambda _: snapshot) for collector in collectors]
 
     read = cpu(lambda: reader.read(pin, add_cpus=True))
     decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
-    join = cpu(lambda: Snapshot(node, Settings(), memory).endpoints)
+    join = cpu(lambda: take_snapshot(node, Settings(), memory, {"endpoints"}))
     counters = cpu(lambda: collectors[0].collect(snapshot))
     rendered = cpu(lambda: render(collected_samples(results), TEXT))
     scraped = cpu(lambda: scrape(node, memory, collectors))
@@ -176,8 +177,8 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
 
 def scrape(node: LiveNode, memory: Memory, collectors: list[Collector]) -> bytes:
     """One whole scrape."""
-    snapshot = Snapshot(node, Settings(), memory)
-    results = [run_collector(collector, snapshot) for collector in collectors]
+    read = Reading(node, Settings(), memory).read
+    results = [run_collector(collector, read) for collector in collectors]
     failures = [result.failure for result in results if result.failure]
     if failures:
         sys.exit(f"the benchmark's own node is broken: {failures}")

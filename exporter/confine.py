@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from exporter import privileges
+from exporter.errors import ExporterError
 
 # A number that no other program of a node is likely to run as: processes of one user may signal each other.
 USER = 10042
@@ -30,7 +31,7 @@ _TSYNC = 4  # SCMP_FLTATR_CTL_TSYNC: all threads of the process
 _EQUAL, _GREATER = 4, 6
 
 
-class ConfinementError(Exception):
+class ConfinementError(ExporterError):
     """A right could not be given up. One sentence."""
 
 

@@ -7,11 +7,13 @@ names every one that is broken. So a recording is read and decoded once, however
 
 import functools
 import tarfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.snapshot.bundle import Bundle, read_bundle
-from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 RECORDINGS = Path(__file__).parent / "recordings"
 NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
@@ -46,17 +48,21 @@ class Recording:
     @functools.cached_property
     def snapshot(self) -> Snapshot:
         """A snapshot of it that knows of no other: where several counter maps are pinned, the live one is unknown."""
-        return self.fresh(Memory())
+        return self.with_parts(EVERY_PART)
 
     @functools.cached_property
     def proven(self) -> Snapshot:
         """A snapshot that knows what the exporter had proven when the bundle was written."""
-        memory = Memory()
-        memory.counters.proven = self.bundle.proven_live()
-        return self.fresh(memory)
+        return self.with_parts(EVERY_PART, proven=True)
 
-    def fresh(self, memory: Memory) -> Snapshot:
-        return Snapshot(self.bundle, Settings(), memory)
+    def with_parts(self, parts: Collection[str], *, proven: bool = False) -> Snapshot:
+        """A snapshot with these parts only, which knows as much as `snapshot`, or as `proven`."""
+        memory = Memory()
+        memory.counters.proven = self.bundle.proven_live() if proven else None
+        return self.fresh(memory, parts)
+
+    def fresh(self, memory: Memory, parts: Collection[str] = EVERY_PART) -> Snapshot:
+        return take_snapshot(self.bundle, Settings(), memory, parts)
 
 
 class Pair:

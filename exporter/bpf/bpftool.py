@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.bpf.cpus import possible_cpus
 from exporter.bpf.maps import (
     MapDenied,
     MapDump,
@@ -30,6 +29,7 @@ from exporter.bpf.maps import (
     ReaderMissing,
     added_up,
 )
+from exporter.bpf.walk import possible_cpus
 from exporter.privileges import remedy_of_refusal
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -145,8 +145,7 @@ def _complaint(subject: str, text: str) -> MapError:
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _COMPLAINTS:
         if pattern.search(text):
-            remedy = f": {remedy_of_refusal()}" if kind is MapDenied else ""
-            return kind(f"{subject} {meaning}{remedy}")
+            return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
     return MapError(f"bpftool could not read {subject}: {text}")
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.bpf.cpus import possible_cpus
 from exporter.bpf.maps import MAP_TYPES, MapDump, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
-from exporter.bpf.walk import Calls, read_columns
+from exporter.bpf.walk import Calls, possible_cpus, read_columns
 
 _BPF_F_RDONLY = 1 << 3
 # type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.

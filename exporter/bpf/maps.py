@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.errors import ExporterError
 from exporter.privileges import remedy_of_refusal
 
 # Names of enum bpf_map_type (include/uapi/linux/bpf.h), by number; as bpftool prints them.
@@ -33,7 +34,7 @@ MAP_TYPES = (
 _PER_CPU = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash"})
 
 
-class MapError(Exception):
+class MapError(ExporterError):
     """A pinned map could not be read. The message is one sentence for an operator."""
 
 
@@ -139,5 +140,5 @@ def map_error(pin: str, number: int, doing: str) -> MapError:
         # The kernel answers EACCES both for a file mode that forbids and for a file that is no BPF object at all.
         return NotAMap(f"{pin} is not a pinned BPF map")
     if number in (errno.EPERM, errno.EACCES):
-        return MapDenied(f"{doing} {pin} was refused ({reason}): {remedy_of_refusal()}")
+        return MapDenied(f"{doing} {pin} was refused ({reason})", remedy_of_refusal())
     return MapError(f"{doing} {pin} failed: {reason}")

@@ -26,6 +26,6 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MapMissing(f"{directory} does not exist: is the BPF file system mounted there?") from error
     except PermissionError as error:
-        raise MapDenied(f"{directory} may not be listed: run as root") from error
+        raise MapDenied(f"{directory} may not be listed", "run as root") from error
     except OSError as error:
         raise MapError(f"{directory} could not be listed: {error.strerror}") from error

@@ -9,15 +9,19 @@ import ctypes
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.bpf.maps import MapInfo, ReadAborted, added_up
+from exporter.bpf.maps import MapError, MapInfo, ReadAborted, added_up
 
 Bytes = NDArray[np.uint8]
 Columns = tuple[Bytes, Bytes]
 
+# The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number comes
+# from here and never from `os.cpu_count()`.
+POSSIBLE = Path("/sys/devices/system/cpu/possible")
 _BATCH_BYTES = 1 << 20
 _SMALLEST_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches answer it. EINVAL is what
@@ -130,3 +134,23 @@ def _found(call: Callable[..., int], *arguments: int | None) -> bool:
             raise
         return False
     return True
+
+
+def parse_cpu_list(text: str) -> int:
+    """The number of CPUs in a kernel CPU list such as `0-3,8-11`. Raises ValueError for any other text."""
+    count = 0
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        span = int(last if dash else first) - int(first) + 1
+        if span < 1:
+            raise ValueError(part)
+        count += span
+    return count
+
+
+def possible_cpus() -> int:
+    """The number of CPUs that this kernel could ever bring up."""
+    try:
+        return parse_cpu_list(POSSIBLE.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise MapError(f"the number of possible CPUs could not be read from {POSSIBLE}: {error}") from error

@@ -4,6 +4,8 @@ Pure: bytes and text in, tables out. Knows no files, sockets, processes, clocks,
 Facts come from Calico's source at release tags (names cited, never line numbers) and from recordings of real nodes.
 """
 
+from exporter.errors import ExporterError
 
-class LayoutError(Exception):
+
+class LayoutError(ExporterError):
     """A map's key or value has a size that no known release of Calico uses. The message is one sentence."""

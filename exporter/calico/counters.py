@@ -5,6 +5,7 @@ append-only: an index has the same meaning in every open-source release. The num
 version in the pinned name does not. Calico's own reader takes the low 32 bits of each CPU's value; this one takes 64.
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.calico import LayoutError
+from exporter.calico.hooks import TC_HOOKS
 
 KEY_SIZE = 8
 
@@ -33,6 +35,10 @@ class Slot:
     category: str
     reason: str
     caption: str
+
+    def counts_flows(self, hook: int) -> bool:
+        """Whether it counts new flows at `hook` and not packets: by policy and failsafe, and not in XDP."""
+        return self.category == ACCEPTED and self.reason in ("policy", "failsafe") and hook in TC_HOOKS
 
 
 # felix/bpf-gpl/reasons.h and felix/bpf/counters/counters.go at v3.32.1. Slot 24 is reserved there.
@@ -95,14 +101,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class CounterTable:
-    """Decoded counters, row i of each array being one entry: `ifindex` and `hook` uint32 of shape (n,), `sums` uint64
-    of shape (n, slots), each summed over the CPUs.
-    """
+    """Decoded counters: the values of an entry's slots, each summed over the CPUs, by interface index and hook."""
 
     layout: Layout
-    ifindex: NDArray[np.uint32]
-    hook: NDArray[np.uint32]
-    sums: NDArray[np.uint64]
+    rows: Mapping[tuple[int, int], tuple[int, ...]]
 
 
 def layout_of(count: int, named: Mapping[int, Slot] | None = None) -> Layout:
@@ -131,9 +133,9 @@ def decode_counters(keys: NDArray[np.uint8], values: NDArray[np.uint8], layout: 
         raise LayoutError(f"the counter map has {count} slots where {len(layout.slots)} were expected")
     if values.shape[1] == 0:
         raise LayoutError("the counter map has no value of any CPU")
-    words = np.ascontiguousarray(keys).view("<u4")
-    sums = np.ascontiguousarray(values).view("<u8").sum(axis=1, dtype=np.uint64)
-    return CounterTable(layout, words[:, 0], words[:, 1], sums)
+    words = np.ascontiguousarray(keys).view("<u4").tolist()
+    sums = np.ascontiguousarray(values).view("<u8").sum(axis=1, dtype=np.uint64).tobytes()
+    return CounterTable(layout, dict(zip(map(tuple, words), struct.iter_unpack(f"={count}Q", sums), strict=True)))
 
 
 def _unknown(number: int) -> Slot:

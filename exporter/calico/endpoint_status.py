@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from exporter.errors import ExporterError
+
 FOLDER = "endpoint-status"
 # A recorded one has 122 bytes; a pod with a dozen addresses would not reach a thousand.
 LARGEST = 1 << 16
 
 
-class EndpointStatusError(Exception):
+class EndpointStatusError(ExporterError):
     """A status file that does not say whose interface it is. The message is one sentence."""
 
 

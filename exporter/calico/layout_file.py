@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, UNKNOWN, Slot, layout_of
+from exporter.errors import ExporterError
 
 CATEGORIES = (ACCEPTED, DROPPED, REDIRECTED)
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 
-class LayoutFileError(Exception):
+class LayoutFileError(ExporterError):
     """The layout file does not say what it must. The message is one sentence."""
 
 

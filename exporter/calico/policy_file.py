@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.errors import ExporterError
+
 # A recorded file has 2 kB for each rule: this is room for 7000 rules on one interface.
 LARGEST = 16 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-class PolicyDebugError(Exception):
+class PolicyDebugError(ExporterError):
     """A file that is cut off, still being written, or no policy debug file. The message is one sentence."""
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from exporter.errors import ExporterError
+
 # A field's value: a text, or the fields of a message.
 Value = "str | Fields"
 Fields = list[tuple[str, "str | Fields"]]
@@ -24,7 +26,7 @@ _SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^<>]*)>")
 _LEGS_OF_MATCH = re.compile(r"(!)?(src|dst)=\{([^{}]*)\}")
 
 
-class RuleTextError(Exception):
+class RuleTextError(ExporterError):
     """A text that is no protobuf text. The message is one sentence."""
 
 

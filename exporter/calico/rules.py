@@ -8,8 +8,7 @@ while flow logs are off: with them the ids are not computable and change when Fe
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +24,15 @@ _HASHED_LENGTH = 41
 _KEPT_LENGTH = 10
 
 
-@dataclass(frozen=True, slots=True)
-class RuleHits:
-    """Decoded rule counters by id: `ids` and `hits`, uint64 of shape (n,), ids ascending, hits summed over the CPUs."""
-
-    ids: NDArray[np.uint64]
-    hits: NDArray[np.uint64]
-
-    def of(self, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """The hits of these ids, 0 for those without an entry: an entry is made by the first hit."""
-        if not len(self.ids):
-            return np.zeros(len(ids), np.uint64)
-        places = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        return np.where(self.ids[places] == ids, self.hits[places], np.uint64(0))
-
-    def by_id(self) -> dict[int, int]:
-        """The hits by id."""
-        return dict(zip(self.ids.tolist(), self.hits.tolist(), strict=True))
+# The hits of each rule by its id; one without an entry has none yet, for an entry is made by the first hit.
+RuleHits = Mapping[int, int]
 
 
 def decode_rule_hits(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> RuleHits:
-    """Keys of shape (n, 8) and values of shape (n, cpus, 8), both uint8. Raises `LayoutError`."""
+    """The hits by rule id, summed over the CPUs, of keys of shape (n, 8) and values of shape (n, cpus, 8), both uint8.
+
+    Raises `LayoutError`.
+    """
     if keys.shape[1] != KEY_SIZE or values.shape[2] != VALUE_SIZE:
         raise LayoutError(
             f"the rule counter map has keys of {keys.shape[1]} and values of {values.shape[2]} bytes, "
@@ -53,10 +40,9 @@ def decode_rule_hits(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> Rule
         )
     if values.shape[1] == 0:
         raise LayoutError("the rule counter map has no value of any CPU")
-    ids = np.ascontiguousarray(keys).view("<u8")[:, 0]
-    hits = np.ascontiguousarray(values).view("<u8")[:, :, 0].sum(axis=1, dtype=np.uint64)
-    order = np.argsort(ids)
-    return RuleHits(ids[order], hits[order])
+    ids = np.ascontiguousarray(keys).view("<u8")[:, 0].tolist()
+    hits = np.ascontiguousarray(values).view("<u8")[:, :, 0].sum(axis=1, dtype=np.uint64).tolist()
+    return dict(sorted(zip(ids, hits, strict=True)))
 
 
 def rule_ids(action: str, direction: str, position: int, owner: str, kind: str, name: str) -> Iterator[int]:

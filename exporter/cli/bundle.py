@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.cli.node import take_settled
+from exporter.cli.node import decided, open_source, settings_of
 from exporter.cli.options import NodeOptions, node_options
 from exporter.printable import say
 from exporter.replacing import replacing
@@ -24,9 +24,10 @@ def command(node: NodeOptions, file: Path) -> None:
     FILE is replaced, and readable by its owner only: it names pods and policies, though it holds no packets and no
     secrets. Look at it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
     """
-    from exporter.snapshot.bundle import write_bundle
+    from exporter.snapshot.bundle import PARTS, write_bundle
 
-    snapshot = take_settled(node)
+    source, memory = open_source(node)
+    snapshot = decided(source, settings_of(node), memory, PARTS)
     system = os.uname()
     about = {
         "exporter": __version__,
@@ -36,7 +37,7 @@ def command(node: NodeOptions, file: Path) -> None:
     }
     try:
         with nullcontext(sys.stdout.buffer) if str(file) == "-" else replacing(file) as target:
-            problems = write_bundle(snapshot, about, target)
+            problems = write_bundle(source, snapshot, about, target)
     except OSError as error:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
     for problem in problems:

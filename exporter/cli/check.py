@@ -7,11 +7,11 @@ from dataclasses import asdict
 import click
 
 from exporter.bpf.maps import ReaderMissing
-from exporter.cli.node import take_settled
+from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.columns import Cell, Column, Row, say_columns
+from exporter.diagnosis.check import MISSING, NOTE, OK, PARTS, Finding, findings
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
-from exporter.snapshot.check import MISSING, NOTE, OK, Finding, findings
 
 
 @click.command("check", short_help="Say what is missing on this node, and the remedy.")
@@ -37,7 +37,7 @@ def _process() -> Finding:
 
 def _look(node: NodeOptions) -> list[Finding]:
     try:
-        return list(findings(take_settled(node)))
+        return list(findings(take_decided(node, PARTS)))
     except ReaderMissing as error:
         return [Finding("reader", MISSING, str(error))]
 

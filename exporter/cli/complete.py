@@ -44,14 +44,14 @@ def _fitting(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
 
 def _endpoints(context: click.Context) -> Iterable[Endpoint]:
     from exporter.cli.node import open_source, settings_of
-    from exporter.snapshot.take import Snapshot
+    from exporter.snapshot.reading import take_snapshot
 
     options = _options(context)
     source, memory = open_source(options)
-    snapshot = Snapshot(source, settings_of(options), memory)
+    snapshot = take_snapshot(source, settings_of(options), memory, {"endpoints"})
     if options.bundle is None:
-        _ = snapshot.ifstate  # raises for whoever may not read Calico's maps: the command would refuse them too
-    return snapshot.endpoints.by_index.values()
+        snapshot.ifstate.get()  # raises for whoever may not read Calico's maps: the command would refuse them too
+    return snapshot.endpoints.get().by_index.values()
 
 
 def _options(context: click.Context) -> NodeOptions:

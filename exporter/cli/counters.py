@@ -7,14 +7,13 @@ from typing import Any
 import click
 
 from exporter.calico.counters import Layout
-from exporter.calico.hooks import direction, hook_name
-from exporter.cli.node import take_settled
+from exporter.calico.hooks import hook_name
+from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
-from exporter.durations import Duration
-from exporter.node.endpoints import UNKNOWN, WORKLOAD
-from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint, dropped_in_all
-from exporter.snapshot.take import Snapshot
+from exporter.diagnosis.by_endpoint import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
+from exporter.quantities import Duration
+from exporter.snapshot.snapshot import Snapshot
 
 
 @click.command("counters", short_help="Show who drops and accepts what, droppers first.")
@@ -73,13 +72,13 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 
 
 def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
-    snapshot = take_settled(node)
+    snapshot = take_decided(node, PARTS)
     every = counters_by_endpoint(snapshot)
     chosen = select((one.endpoint for one in every), wanted.selector)
     shown = [one for one in every if one.endpoint.ifindex in chosen]
     selected = len(shown)
     if wanted.top is not None:
-        shown = [one for one in shown if one.dropped(snapshot.counter_layout)][: wanted.top]
+        shown = [one for one in shown if one.dropped(snapshot.counters.get().layout)][: wanted.top]
     if wanted.output == "json":
         click.echo(json.dumps(as_json(snapshot, shown, nonzero=nonzero), indent=2))
         return
@@ -87,12 +86,12 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
 
     everyone = wanted.selector == Selector()
     left_out = selected - len(shown)
-    print_counters(shown, snapshot.counter_layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)
+    print_counters(shown, snapshot.counters.get().layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)
 
 
 def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
     """The same facts for a program: numbers as they were read, hooks without an entry as null."""
-    layout, choice = snapshot.counter_layout, snapshot.counter_versions.choice
+    layout, choice = snapshot.counters.get().layout, snapshot.counter_map.get().choice
     listed = [one for one in shown if not nonzero or any(map(any, one.hooks.values()))]
     return {
         "map": choice.live.name if choice.live else None,
@@ -105,12 +104,11 @@ def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: b
 
 def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> dict[str, object]:
     endpoint = one.endpoint
-    workload = endpoint.kind == WORKLOAD
     hooks = {}
     for hook in sorted({0, 1, 2} | one.hooks.keys()):
         row = one.hooks.get(hook)
         hooks[hook_name(hook)] = row and {
-            "direction": "" if endpoint.kind == UNKNOWN else direction(hook, workload=workload),
+            "direction": endpoint.direction(hook),
             "counters": [
                 {"slot": slot.number, "category": slot.category, "reason": slot.reason, "value": value}
                 for slot, value in zip(layout.slots, row, strict=True)

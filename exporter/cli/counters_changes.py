@@ -13,11 +13,11 @@ from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
 from exporter.cli.counters_table import DROP_STYLE, in_order, what
 from exporter.columns import Cell, Column, Row, lines_of
-from exporter.durations import shown
+from exporter.diagnosis.by_endpoint import dropped_in_all
+from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.node import endpoints
 from exporter.printable import printable, styled, width_of, wrapped
-from exporter.snapshot.by_endpoint import dropped_in_all
-from exporter.snapshot.changes import APPEARED, VANISHED, EndpointChange
+from exporter.quantities import plural, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Counted:
     @property
     def words(self) -> tuple[str, str, str]:
         """What it counts, in which direction and at which hook; the direction is empty if it is not known."""
-        return what(self.slot, [self.hook]), self.endpoint.direction_at(self.hook), hook_name(self.hook)
+        return what(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +162,10 @@ def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float
     dropped = dropped_in_all((change.counters for change in changes), layout)
     packets = sum(dropped.values())
     over = f" in {shown(seconds)}" if seconds else ""
-    line = f"{_number(len(moved), 'endpoint')} of {len(changes)} counted, {_number(packets, 'packet')} dropped{over}"
+    line = f"{plural(len(moved), 'endpoint')} of {len(changes)} counted, {plural(packets, 'packet')} dropped{over}"
     line += f": {', '.join(f'{reason} {count}' for reason, count in dropped.items())}" if dropped else ""
     hidden = len(moved) - sum(one.counted for one in _top(changes, layout, top))
-    return f"{line}; not shown: {_number(hidden, 'endpoint')} that dropped less" if hidden else line
+    return f"{line}; not shown: {plural(hidden, 'endpoint')} that dropped less" if hidden else line
 
 
 def _top(changes: Sequence[EndpointChange], layout: Layout, top: int | None) -> Sequence[EndpointChange]:
@@ -217,7 +217,3 @@ def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) 
 
 def _rate(per_second: float | None) -> str:
     return "" if per_second is None else f"{per_second:.3g}/s" if per_second < 1000 else f"{per_second:.0f}/s"
-
-
-def _number(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -11,28 +11,25 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.cli.counters_changes import Lately, changes_json, changes_lines, fitting_view, print_changes
 from exporter.cli.looks import NodeLooks, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
-from exporter.durations import shown
-from exporter.node import NodeError
+from exporter.diagnosis.by_endpoint import PARTS, counters_by_endpoint
+from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counters
+from exporter.errors import ExporterError
 from exporter.printable import say
-from exporter.snapshot.by_endpoint import counters_by_endpoint
-from exporter.snapshot.changes import VANISHED, EndpointChange, compare_counters
-from exporter.snapshot.take import Snapshot
-from exporter.snapshot.timed import TimedLook
+from exporter.quantities import shown
+from exporter.snapshot.snapshot import Snapshot
 
 
 def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows what was counted within `seconds`, or between two bundles."""
-    before, after = two_looks(node, seconds, lambda look: _select(look, wanted))
+    before, after = two_looks(node, seconds, PARTS, lambda look: _select(look, wanted))
     if before is None:
         raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
     changes = _changes(before, after, wanted)
-    layout, passed = after.snapshot.counter_layout, after.seconds_since(before)
+    layout, passed = after.counters.get().layout, after.seconds_since(before)
     if wanted.output == "json":
         click.echo(json.dumps(changes_json(changes, layout, passed, wanted.top), indent=2))
     else:
@@ -42,9 +39,9 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows it again and again until Ctrl-C: in a terminal all since the start, in a pipe each interval's."""
     console = Console(highlight=False)
-    looks = NodeLooks(node)
+    looks = NodeLooks(node, PARTS)
     first = looks.now()
-    _select(first.snapshot, wanted)  # wrong usage is said at once, not after the first interval
+    _select(first, wanted)  # wrong usage is said at once, not after the first interval
     in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
     live = Live(_waiting(seconds), console=console, auto_refresh=False) if in_place else None
     # What is shown last is the last whole interval: a rate of the moments before Ctrl-C would mislead.
@@ -56,7 +53,7 @@ def _waiting(seconds: float) -> Text:
     return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
 
 
-def _watch(looks: NodeLooks, first: TimedLook, seconds: float, wanted: Wanted, live: Live | None) -> Never:
+def _watch(looks: NodeLooks, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:
     previous = first
     while True:
         try:
@@ -65,7 +62,7 @@ def _watch(looks: NodeLooks, first: TimedLook, seconds: float, wanted: Wanted, l
                 _update(live, (first, previous, look), wanted)
             else:
                 _write(previous, look, wanted)
-        except (MapError, LayoutError, NodeError) as error:
+        except ExporterError as error:
             # Calico may be restarting: what comes after is compared with the next look that is whole.
             say(str(error), err=True)
             first = previous = _next_whole(looks, seconds)
@@ -77,23 +74,23 @@ def _select(look: Snapshot, wanted: Wanted) -> set[int]:
     return select((one.endpoint for one in counters_by_endpoint(look)), wanted.selector)
 
 
-def _next_whole(looks: NodeLooks, seconds: float) -> TimedLook:
+def _next_whole(looks: NodeLooks, seconds: float) -> Snapshot:
     while True:
-        with suppress(MapError, LayoutError, NodeError):
+        with suppress(ExporterError):
             return looks.after(seconds)
 
 
-def _update(live: Live, three: tuple[TimedLook, TimedLook, TimedLook], wanted: Wanted) -> None:
+def _update(live: Live, three: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
     first, previous, look = three
     changes, recent = _changes(first, look, wanted, known=True), _changes(previous, look, wanted, known=True)
-    layout, top = look.snapshot.counter_layout, wanted.top
+    layout, top = look.counters.get().layout, wanted.top
     lately = Lately(recent, look.seconds_since(previous))
     live.update(fitting_view(live.console, changes, layout, look.seconds_since(first), top, lately), refresh=True)
 
 
-def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
+def _write(previous: Snapshot, look: Snapshot, wanted: Wanted) -> None:
     changes = _changes(previous, look, wanted, known=True)
-    layout, passed, now = look.snapshot.counter_layout, look.seconds_since(previous), datetime.now(UTC)
+    layout, passed, now = look.counters.get().layout, look.seconds_since(previous), datetime.now(UTC)
     if wanted.output == "json":
         click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed, wanted.top)}))
     else:
@@ -101,9 +98,9 @@ def _write(previous: TimedLook, look: TimedLook, wanted: Wanted) -> None:
             say(line)
 
 
-def _changes(before: TimedLook, after: TimedLook, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
+def _changes(before: Snapshot, after: Snapshot, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
     """The wanted of all changes. One that was `known` before may be gone by now, which is no failure."""
-    every = compare_counters(before.snapshot, after.snapshot)
+    every = compare_counters(before, after)
     if wanted.selector == Selector():
         return every
     present = [one for one in every if one.fate != VANISHED]

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
 from exporter.calico.hooks import HOOKS, TC_HOOKS, hook_name
 from exporter.columns import Cell, Column, Row, say_columns
+from exporter.diagnosis.by_endpoint import EndpointCounters, dropped_in_all
 from exporter.node import endpoints
 from exporter.printable import say
-from exporter.snapshot.by_endpoint import EndpointCounters, dropped_in_all
+from exporter.quantities import plural
 
 # The categories in the order in which they are shown.
 _WORDS = {
@@ -85,7 +86,7 @@ def _table(one: EndpointCounters, slots: Sequence[Slot]) -> tuple[list[Column], 
 
 
 def _heading(endpoint: endpoints.Endpoint, hook: int) -> str:
-    return f"{endpoint.direction_at(hook).upper()}\n{hook_name(hook)}".strip()
+    return f"{endpoint.direction(hook).upper()}\n{hook_name(hook)}".strip()
 
 
 def _cells(one: EndpointCounters, slot: Slot, hooks: Sequence[int]) -> Iterator[Cell]:
@@ -100,18 +101,14 @@ def _cells(one: EndpointCounters, slot: Slot, hooks: Sequence[int]) -> Iterator[
 
 def _total_line(shown: int, dropped: dict[str, int]) -> str:
     reasons = ", ".join(f"{reason} {packets}" for reason, packets in dropped.items())
-    line = f"{_count(shown, 'endpoint')}, {_count(sum(dropped.values()), 'packet')} dropped"
+    line = f"{plural(shown, 'endpoint')}, {plural(sum(dropped.values()), 'packet')} dropped"
     return f"{line}: {reasons}" if reasons else line
 
 
 def _hidden_line(endpoints_hidden: int, rows: int, left_out: int) -> str:
-    parts = [f"{_count(left_out, 'endpoint')} that dropped less"] if left_out else []
+    parts = [f"{plural(left_out, 'endpoint')} that dropped less"] if left_out else []
     if endpoints_hidden:
-        parts.append(f"{_count(endpoints_hidden, 'endpoint')} without a counter to show")
+        parts.append(f"{plural(endpoints_hidden, 'endpoint')} without a counter to show")
     if rows:
-        parts.append(_count(rows, "zero row"))
+        parts.append(plural(rows, "zero row"))
     return f"not shown: {', '.join(parts)}" if parts else ""
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

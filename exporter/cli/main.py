@@ -3,6 +3,7 @@
 An error is one sentence on standard error and exit code 1; wrong usage is exit code 2; a traceback is always a bug.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from exporter import __version__
-from exporter.cli.errors import sentence_of
+from exporter.errors import ExporterError
 from exporter.printable import colours, printable, wrap_error
 
 # Each is the function `command` of the module of the same name in this room.
@@ -68,6 +69,19 @@ def program() -> None:
 
     Every option can also come from the environment; its variable is shown beside it.
     """
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """The sentence that this exception says to a person, or None when it is a bug and deserves its traceback."""
+    if isinstance(error, ExporterError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        # What else can be full is written through files of their own, whose errors say which.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again at its end
+        return "standard output could not be written: no space left"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # it has no class of its own
+        return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
+    return None
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layou
 from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
 from exporter.node.pods import PodSource
+from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
-from exporter.snapshot.take import Memory, Settings, Snapshot
 
 # A node's own interfaces move the live map within this time.
-_BETWEEN_LOOKS = 1.0
+_BETWEEN_SNAPSHOTS = 1.0
 
 
 def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[NodeSource, Memory]:
@@ -45,19 +47,20 @@ def settings_of(options: NodeOptions) -> Settings:
     return Settings(options.prefixes, _layout_file(options.layout_file))
 
 
-def take_settled(options: NodeOptions) -> Snapshot:
-    """One look; two, a second apart, where the live counter map can only be told by what moves."""
+def take_decided(options: NodeOptions, parts: Collection[str] = EVERY_PART) -> Snapshot:
+    """One snapshot; of two, a second apart, the second where the live counter map can only be told by what moves."""
     source, memory = open_source(options)
-    settings = settings_of(options)
-    return Snapshot(source, settings, memory) if options.bundle else settled(source, settings, memory)
+    take = take_snapshot if options.bundle else decided
+    return take(source, settings_of(options), memory, parts)
 
 
-def settled(source: NodeSource, settings: Settings, memory: Memory) -> Snapshot:
-    """A look at a running node that knows the live counter map, if anything can tell."""
-    snapshot = Snapshot(source, settings, memory)
-    if snapshot.is_undecided():
-        time.sleep(_BETWEEN_LOOKS)
-        return Snapshot(source, settings, memory)
+def decided(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str] = EVERY_PART) -> Snapshot:
+    """A snapshot of a running node that knows the live counter map, if anything can tell."""
+    snapshot = take_snapshot(source, settings, memory, parts)
+    versions = snapshot.counter_map.or_else(None)
+    if versions and versions.choice.live is None:
+        time.sleep(_BETWEEN_SNAPSHOTS)
+        return take_snapshot(source, settings, memory, parts)
     return snapshot
 
 

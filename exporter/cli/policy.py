@@ -8,22 +8,21 @@ from typing import Any
 
 import click
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.looks import one_look
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
-from exporter.node import NodeError
+from exporter.diagnosis.changes import compare_rules
+from exporter.diagnosis.rules_by_endpoint import PARTS, CountedProgram, CountedRule, merged, programs_of
+from exporter.errors import ExporterError
 from exporter.printable import printable, say
-from exporter.snapshot.changes import compare_rules
-from exporter.snapshot.rules_by_endpoint import CountedProgram, CountedRule, merged, programs_of
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 _OFF = (
     "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
     "(its default), and look whether --calico.run-dir is right"
 )
+_IP_SETS = ("ip_sets_4", "ip_sets_6")
 # The members of IP sets by IP family and set number.
 Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 
@@ -60,12 +59,14 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     Hits count the whole node: a rule that several endpoints carry has one number. Deny hits are packets, allow hits are
     new flows. Of two bundles it shows the hits between them.
     """
-    before, after = one_look(node)
     wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
-    for problem in after.policies.problems:
+    parts = {*PARTS, *(_IP_SETS if wanted.ip_sets else ()), *(("policy_files",) if wanted.instructions else ())}
+    before, after = one_look(node, parts)
+    policies = after.policies.get()
+    for problem in policies.problems:
         say(problem, err=True)
-    if not any(after.policies.files.values()):
-        raise click.ClickException("none of Calico's policy files could be read" if after.policies.unread else _OFF)
+    if not any(policies.files.values()):
+        raise click.ClickException("none of Calico's policy files could be read" if policies.unread else _OFF)
     hits = _hits(before, after)
     if hits is None:
         wanted = replace(wanted, nonzero=False)  # what is not known may have been hit
@@ -87,8 +88,8 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 def _programs(
     look: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: Shown
 ) -> list[CountedProgram]:
-    carriers = {program.about.interface for program in look.policies.files.values() if program}
-    known = sorted(look.endpoints.by_index.values(), key=lambda one: one.title)
+    carriers = {program.about.interface for program in look.policies.get().files.values() if program}
+    known = sorted(look.endpoints.get().by_index.values(), key=lambda one: one.title)
     chosen = select(known, selector)
     endpoints = [one for one in known if one.ifindex in chosen and one.interface in carriers]
     if not endpoints and selector != Selector():
@@ -103,8 +104,8 @@ def _programs(
 
 def _hits(before: Snapshot | None, after: Snapshot) -> Mapping[int, int] | None:
     try:
-        return after.rule_hits.by_id() if before is None else compare_rules(before.rule_hits, after.rule_hits)
-    except (MapError, LayoutError) as error:
+        return after.rule_hits.get() if before is None else compare_rules(before.rule_hits.get(), after.rule_hits.get())
+    except ExporterError as error:
         say(f"without hits: {error}", err=True)
         return None
 
@@ -112,10 +113,11 @@ def _hits(before: Snapshot | None, after: Snapshot) -> Mapping[int, int] | None:
 def _members(look: Snapshot, programs: Sequence[CountedProgram]) -> Members:
     members = {}
     for family in sorted({one.families[0] for one in programs if any(_set_names(one))}):
-        try:
-            members[family] = look.ip_sets(family)
-        except (MapError, LayoutError) as error:
-            say(f"without the members of IPv{family} sets: {error}", err=True)
+        sets = look.ip_sets(family)
+        if sets.error:
+            say(f"without the members of IPv{family} sets: {sets.error}", err=True)
+        else:
+            members[family] = sets.get()
     return members
 
 
@@ -186,11 +188,10 @@ def _known_members(members: Mapping[int, tuple[str, ...]] | None, number: int | 
 
 
 def _contents(look: Snapshot) -> Mapping[str, bytes]:
-    try:
-        return look.source.policy_files().files
-    except NodeError as error:
-        say(f"without instructions: {error}", err=True)
+    if look.policy_files.error:
+        say(f"without instructions: {look.policy_files.error}", err=True)
         return {}
+    return look.policy_files.get().files
 
 
 def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[dict[str, object]]:

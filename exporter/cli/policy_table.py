@@ -6,8 +6,8 @@ from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
 from exporter.cli.counters_table import title
 from exporter.columns import Cell, Column, Row, say_columns
+from exporter.diagnosis.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
 from exporter.printable import say
-from exporter.snapshot.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
 
 _STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
 _MOST_MEMBERS = 20

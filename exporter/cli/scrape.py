@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.node import take_settled
+from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
+from exporter.metrics.itself import ExporterCollector
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
     collected_samples,
@@ -37,9 +38,10 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
 
     Exits 1 when a collector failed; what the others found is written all the same.
     """
-    snapshot = take_settled(node)
-    results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
-    body = render(collected_samples(results) + exporter_samples(snapshot), _FORMATS[format])
+    collectors = make_collectors(ON_BY_DEFAULT)
+    snapshot = take_decided(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
+    results = [run_collector(one, lambda _: snapshot) for one in collectors]
+    body = render(collected_samples(results) + exporter_samples(lambda _: snapshot), _FORMATS[format])
     if output is None:
         sys.stdout.buffer.write(body)
     else:

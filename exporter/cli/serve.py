@@ -6,7 +6,7 @@ import math
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import click
 
 from exporter.cli.node import node_name, open_source, settings_of
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
-from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
+from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.door import Door
@@ -40,12 +41,16 @@ class ServeOptions:
     page: bool = True
     exporter_metrics: bool = True
     collectors: Sequence[str] = ON_BY_DEFAULT
-    zeros: str = "core"
-    unattributed: bool = False
+    collector_options: CollectorOptions = field(default_factory=CollectorOptions)
     web_config: Path | None = None
     authorization: bool = False
-    workloads: bool = False
     confined: bool = False
+
+
+def _collector_flags(command: Any) -> Any:
+    for one in reversed(COLLECTORS):
+        command = flag(f"collector.{one.name}", one.about, command="serve", switch=True, default=None)(command)
+    return command
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
@@ -89,11 +94,7 @@ class ServeOptions:
     is_flag=True,
 )
 @flag("collector.disable-defaults", "Only collectors that are switched on by name.", command="serve", is_flag=True)
-@flag("collector.counters", "Packets and flows by reason.", command="serve", switch=True, default=None)
-@flag("collector.endpoints", "Endpoints and what is wrong with them.", command="serve", switch=True, default=None)
-@flag("collector.rules", "Hits of policy rules and tier ends.", command="serve", switch=True, default=None)
-@flag("collector.maps", "Fill and shape of Calico's maps.", command="serve", switch=True, default=None)
-@flag("collector.nic", "The kernel's interface counters (off).", command="serve", switch=True, default=None)
+@_collector_flags
 @flag(
     "kubernetes.authorization",
     "Let in bearer tokens whose user may get the path, as the API server says.",
@@ -131,11 +132,13 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         page=given["web_page"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
-        zeros=given["collector_counters_zeros"],
-        unattributed=given["collector_rules_unattributed"],
+        collector_options=CollectorOptions(
+            zeros=given["collector_counters_zeros"],
+            unattributed=given["collector_rules_unattributed"],
+            workloads=given["kubernetes_workload_labels"],
+        ),
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
-        workloads=given["kubernetes_workload_labels"],
         confined=given["security_drop_capabilities"],
     )
     if not options.collectors:
@@ -147,7 +150,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The collectors that the flags leave on: a collector's own flag decides, else the default."""
     default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
-    chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
+    chosen = {name: given[f"collector_{name}"] for name in (one.name for one in COLLECTORS)}
     return [name for name, said in chosen.items() if (name in default if said is None else said)]
 
 
@@ -158,7 +161,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.confine import confine
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
-    from exporter.snapshot.take import Snapshot
+    from exporter.snapshot.reading import Reading
     from exporter.web.own import make_registry
     from exporter.web.page import Page
     from exporter.web.routes import Routes
@@ -173,10 +176,8 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     source, memory = open_source(node, follow=reader)
     settings = settings_of(node)
     registry, rejected = make_registry(process=options.exporter_metrics, live=live)
-    collectors = make_collectors(
-        options.collectors, options.zeros, unattributed=options.unattributed, workloads=options.workloads
-    )
-    scrapes = Scrapes(lambda: Snapshot(source, settings, memory), collectors, registry)
+    collectors = make_collectors(options.collectors, options.collector_options)
+    scrapes = Scrapes(lambda: Reading(source, settings, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     door = _door(routes, rejected, live, node, options)
@@ -226,13 +227,13 @@ async def _run(
 ) -> None:
     from exporter.web.server import Server
 
-    looks = asyncio.create_task(_look_twice(scrapes))
+    looks = asyncio.create_task(_collect_twice(scrapes))
     await Server(listeners, door.handle, live=live, failed_handshake=partial(rejected.count, "tls_handshake")).run()
     looks.cancel()
 
 
-async def _look_twice(scrapes: "Scrapes") -> None:
+async def _collect_twice(scrapes: "Scrapes") -> None:
     # Of several pinned versions the one that moves between two looks is alive; the first scrape should know it.
-    await scrapes.look()
+    await scrapes.collect()
     await asyncio.sleep(1)
-    await scrapes.look()
+    await scrapes.collect()

@@ -12,15 +12,15 @@ from click.core import ParameterSource
 from exporter.cli.looks import two_looks
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
-from exporter.durations import Duration, shown
+from exporter.diagnosis.explain import PARTS, Explanation, explain
+from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
 from exporter.printable import say
-from exporter.snapshot.explain import Explanation, explain
-from exporter.snapshot.sentences import sentences
-from exporter.snapshot.take import Snapshot
-from exporter.snapshot.timed import TimedLook
+from exporter.quantities import Duration, shown
+from exporter.snapshot.snapshot import Snapshot
 
 LOSES_PACKETS = 3
+_STYLES = {HEADLINE: "bold", DROP: "red", PROBLEM: "red", "deny": "red", "allow": "green", "pass": "yellow"}
 
 
 @click.command("why", short_help="Say why an endpoint loses packets.")
@@ -41,32 +41,32 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
         say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_looks(node, seconds, lambda look: _one(look, selector))
-    explanation = explain(before.snapshot if before else None, after.snapshot, _endpoint(before, after, selector))
+    before, after = two_looks(node, seconds, PARTS, lambda look: _one(look, selector))
+    explanation = explain(before, after, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":
-        click.echo(json.dumps(_json(explanation, passed, after.snapshot), indent=2))
+        click.echo(json.dumps(_json(explanation, passed, after), indent=2))
     else:
-        for line, style in sentences(explanation, passed):
-            say(line, style)
+        for line, about in sentences(explanation, passed):
+            say(line, _STYLES.get(about, ""))
     if explanation.loses_packets:
         raise click.exceptions.Exit(LOSES_PACKETS)
 
 
-def _endpoint(before: TimedLook | None, after: TimedLook, selector: Selector) -> Endpoint:
+def _endpoint(before: Snapshot | None, after: Snapshot, selector: Selector) -> Endpoint:
     try:
-        return _one(after.snapshot, selector)
+        return _one(after, selector)
     except click.ClickException:
         if before is None:
             raise
-        return _one(before.snapshot, selector)  # it may be gone by now
+        return _one(before, selector)  # it may be gone by now
 
 
 def _one(look: Snapshot, selector: Selector) -> Endpoint:
-    chosen = select(look.endpoints.by_index.values(), selector)
+    chosen = select(look.endpoints.get().by_index.values(), selector)
     if len(chosen) > 1:
         raise click.UsageError(f"why explains one endpoint, and {len(chosen)} fit: name one with --interface")
-    return look.endpoints.of(chosen.pop())
+    return look.endpoints.get().of(chosen.pop())
 
 
 def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> dict[str, object]:
@@ -82,7 +82,7 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
         "window": explanation.window,
         "seconds": seconds,
         "loses_packets": explanation.loses_packets,
-        "counted": counted_json(change, after.counter_layout, seconds) if change else [],
+        "counted": counted_json(change, after.counters.get().layout, seconds) if change else [],
         "drops": [asdict(drop) for drop in explanation.drops],
         "rules": [asdict(rule) for rule in explanation.rules],
         "problems": list(explanation.problems),

@@ -4,6 +4,8 @@ For trying the exporter, for tests and for screenshots. Nothing imports this roo
 it makes carries its own name, lies in namespaces, a folder and a BPF file system of its own, and goes when it goes.
 """
 
+from exporter.errors import ExporterError
 
-class DemoError(Exception):
+
+class DemoError(ExporterError):
     """The demo node cannot be built here. The message is one sentence that says what to do."""

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.durations import Duration
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
+from exporter.quantities import Duration
 
 UNREADABLE = "its answer is none that this plugin can read: is that exporter of another version?"
 # A kubectl each: so many do not bring a laptop down.

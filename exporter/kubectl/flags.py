@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from exporter.durations import Duration
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import DEFAULT_SELECTOR, Exporters
+from exporter.quantities import Duration
 
 VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 

@@ -13,6 +13,7 @@ from exporter.kubectl.answers import AT_ONCE, UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.places import Exporters, all_places
 from exporter.printable import say, width_of
+from exporter.quantities import plural
 
 _COLUMNS = (
     *map(Column, ("NODE", "ENDPOINT", "DIRECTION", "REASON")),
@@ -48,7 +49,7 @@ def show_top(
     """
     places, problems = all_places(kubectl, exporters)
     crowd = f", {AT_ONCE} at a time" if len(places) > AT_ONCE else ""
-    say(f"looking at {_number(len(places), 'node')} for {seconds}{crowd}", err=True)
+    say(f"looking at {plural(len(places), 'node')} for {seconds}{crowd}", err=True)
     droppers: list[Dropper] = []
     silent = []
     for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places), seconds):
@@ -128,9 +129,5 @@ def _summary(droppers: Sequence[Dropper], shown: Sequence[Dropper], nodes: int, 
     everyone = {(one.node, one.interface) for one in droppers}
     hidden = len(everyone) - len({(one.node, one.interface) for one in shown})
     more = f"; {hidden} that dropped less are not shown" if hidden else ""
-    packets = _number(sum(one.packets for one in droppers), "packet")
-    return f"{packets} dropped by {_number(len(everyone), 'endpoint')} of {_number(nodes, 'node')} in {seconds}{more}"
-
-
-def _number(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    packets = plural(sum(one.packets for one in droppers), "packet")
+    return f"{packets} dropped by {plural(len(everyone), 'endpoint')} of {plural(nodes, 'node')} in {seconds}{more}"

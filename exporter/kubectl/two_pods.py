@@ -14,6 +14,7 @@ from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
 from exporter.printable import say
+from exporter.quantities import plural
 
 LOSES_PACKETS = 3
 _WATCH = "30s"
@@ -112,14 +113,14 @@ def verdict(legs: tuple[Leg, Leg, Leg, Leg]) -> Iterator[str]:
     out, into, _, _ = legs
     for leg in legs:
         if leg.lost:
-            yield f"{leg.pod} dropped {_number(leg.lost, f'{leg.direction} packet')} ({_reasons(leg)})"
+            yield f"{leg.pod} dropped {plural(leg.lost, f'{leg.direction} packet')} ({_reasons(leg)})"
     if any(leg.lost for leg in legs):
         yield "The counters are of a pod: packets of and to others than these two are in them"
     elif not out.entered:
         yield f"{out.pod} sent nothing in this time: let it send, and watch again"
     elif out.flows and not into.entered:
         yield (
-            f"Neither dropped a packet, but {out.pod} opened {_number(out.flows, 'connection')} and nothing reached "
+            f"Neither dropped a packet, but {out.pod} opened {plural(out.flows, 'connection')} and nothing reached "
             f"{into.pod}: it was sent elsewhere, or lost between the two nodes"
         )
     else:
@@ -131,8 +132,8 @@ def _lines(answers: list[Answer], legs: tuple[Leg, Leg, Leg, Leg], watch: str) -
     yield f"From {out.pod} to {into.pod}, in {watch}:", "bold"
     width = max(len(out.pod), len(into.pod))
     for leg in legs:
-        dropped = f"{_number(leg.lost, 'packet')} dropped ({_reasons(leg)})" if leg.lost else "nothing dropped"
-        flows = _number(leg.flows, "new connection")
+        dropped = f"{plural(leg.lost, 'packet')} dropped ({_reasons(leg)})" if leg.lost else "nothing dropped"
+        flows = plural(leg.flows, "new connection")
         yield f"  {leg.way:<5}  {leg.pod:<{width}}  {leg.direction:<8}  {flows}, {dropped}", "red" if leg.lost else ""
     yield from ((f"{sentence}.", "") for sentence in verdict(legs))
     for answer in answers:
@@ -143,7 +144,3 @@ def _lines(answers: list[Answer], legs: tuple[Leg, Leg, Leg, Leg], watch: str) -
 
 def _reasons(leg: Leg) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in sorted(leg.dropped.items(), key=lambda one: -one[1]))
-
-
-def _number(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

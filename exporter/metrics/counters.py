@@ -1,32 +1,36 @@
 """Collector `counters`: packets and flows that Calico's programs counted, per endpoint, hook and reason.
 
 Turns the decoded counter table into families. An index that nobody knows keeps its number as its name and shows only
-what is not zero, so that nothing read is lost and nothing is invented. What stands before the values of a row is made
-once and used while the row shows the same slots.
+what is not zero, so that nothing read is lost and nothing is invented. Which samples there are is decided once and
+kept while the same slots have something to show: between two scrapes only values change.
 """
 
-from collections.abc import Sequence
-from itertools import compress
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, compress, count
+from operator import itemgetter
+from typing import ClassVar
 
 from exporter.calico.counters import (
     ACCEPTED,
+    ACCEPTED_BY_POLICY,
     DROPPED,
+    DROPPED_BY_POLICY,
     NAT_COLLISION,
     REDIRECTED,
     TOTAL,
+    TOTAL_PACKETS,
     UNKNOWN,
     CounterTable,
     Layout,
     Slot,
 )
-from exporter.metrics.counter_rows import CounterRows
+from exporter.calico.hooks import TC_HOOKS, TC_INGRESS, XDP, hook_name
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, Samples
 from exporter.node import endpoints
-from exporter.node.endpoints import Endpoints
-from exporter.snapshot.take import Snapshot
+from exporter.node.endpoints import Endpoint, Endpoints
+from exporter.snapshot.snapshot import Snapshot
 
 ZEROS = ("core", "all", "none")
 
@@ -100,68 +104,147 @@ _FAMILY_OF = {
 }
 
 
+_CORE_SLOTS = frozenset({TOTAL_PACKETS, ACCEPTED_BY_POLICY, DROPPED_BY_POLICY})
+
+_Key = tuple[int, int]
+_Taker = Callable[[Sequence[int]], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry of the counter map, or one that is a true zero until its first packet: whose it is and at which hook."""
+
+    endpoint: Endpoint
+    hook: int
+    labels: tuple[str, ...]
+
+
 class CountersCollector:
-    """`zeros` says which zero samples are written: `core`, `all` or `none`."""
+    """Packets and flows by reason."""
 
-    name = "counters"
+    name: ClassVar[str] = "counters"
+    about: ClassVar[str] = "Packets and flows by reason."
+    on_by_default: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = frozenset({"counters", "ifstate", "endpoints"})
 
-    def __init__(self, zeros: str = "core") -> None:
-        self._zeros = zeros
-        self._rows: CounterRows | None = None
-        # The slots that each row shows in each family, and their lines; and those of all rows, as last written.
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        self._zeros = (options or CollectorOptions()).zeros
+        self._made_from: tuple[Sequence[_Key], Endpoints, Layout] | None = None
+        self._rows: dict[_Key, _Row] = {}
+        # Which zeros are shown, a byte for every slot of every row; and where values were not zero when last seen.
+        self._shown_zeros = b""
+        self._zero_counts: list[int] = []
+        self._take_nonzero: _Taker = tuple
+        # The lines of each family, and what takes their values out of those of all rows.
+        self._templates: list[tuple[Family, bytes, _Taker]] = []
+        # The slots that a row shows in a family, and their lines.
         self._lines: dict[tuple[str, tuple[str, ...]], tuple[tuple[Slot, ...], bytes]] = {}
-        self._written: dict[tuple[Family, bool], tuple[bytes, list[bytes]]] = {}
+        self._unknown = Samples(UNKNOWN_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file from the live counter map."""
         # Without interface state most zeros would be missing, and a missing zero is as false as a made-up one.
-        table, _, known = snapshot.counters, snapshot.ifstate, snapshot.endpoints
-        rows = self._current_rows(table, known)
-        sums = rows.sums_of(table)
-        shown = rows.shown(sums)
-        samples = {family: Samples(family) for family in FAMILIES}
-        for at_tc, numbers in rows.groups.items():
-            labels = [rows.labels[number] for number in numbers.tolist()]
-            for family, slots in _slots_by_family(table.layout, at_tc=at_tc).items():
-                place = np.ix_(numbers, np.array([slot.number for slot in slots]))
-                chosen = shown[place]
-                samples[family].pieces.extend(self._all_lines((family, at_tc), labels, chosen, slots))
-                samples[family].values.extend(sums[place][chosen].tolist())
-        samples[UNKNOWN_INTERFACES].add((), len(rows.unknown))
-        return list(samples.values())
+        table, _, known = snapshot.counters.get(), snapshot.ifstate.get(), snapshot.endpoints.get()
+        keys = list(table.rows)
+        if self._made_from is None or (keys, table.layout) != self._made_from[::2] or known is not self._made_from[1]:
+            self._made_from = keys, known, table.layout
+            self._make_rows(table, known)
+        idle = (0,) * len(table.layout.slots)
+        rows = [table.rows.get(key, idle) for key in self._rows]
+        values = list(chain.from_iterable(rows))
+        # As many zeros in each row, and none where there was none: then they are where they were.
+        zero_counts = [row.count(0) for row in rows]
+        if zero_counts != self._zero_counts or not all(self._take_nonzero(values)):
+            nonzero = bytes(map(bool, values))
+            self._zero_counts, self._take_nonzero = zero_counts, _taker(list(compress(count(), nonzero)))
+            shown = (int.from_bytes(nonzero) | int.from_bytes(self._shown_zeros)).to_bytes(len(values))
+            self._templates = list(self._make_templates(table.layout, shown, values))
+        samples = [Samples.of(family, lines, take(values)) for family, lines, take in self._templates]
+        return [*samples, self._unknown]
 
-    def _current_rows(self, table: CounterTable, known: Endpoints) -> CounterRows:
-        if self._rows is None or not self._rows.fit(table, known):
-            self._rows = CounterRows(table, known, self._zeros)
-            # An interface's lines go with the interface.
-            now = set(self._rows.labels)
-            self._lines = {key: line for key, line in self._lines.items() if key[1] in now}
-            self._written = {}
-        return self._rows
+    def _make_rows(self, table: CounterTable, known: Endpoints) -> None:
+        keys = set(table.rows)
+        # Before v3.31 the program made its entry at the first packet of a hook: until then the count is 0, and
+        # increase() must see the first denial.
+        if self._zeros != "none" and not table.layout.entries_made_by_felix:
+            keys |= set(_tc_hooks_of_calicos(known))
+        self._rows = {key: _row(known.of(key[0]), key[1]) for key in sorted(keys)}
+        rows = self._rows.values()
+        self._shown_zeros = bytes(chain.from_iterable(_shown_zeros(row, table.layout, self._zeros) for row in rows))
+        self._zero_counts, self._take_nonzero, self._templates = [], tuple, []
+        unknown = {row.endpoint.ifindex for row in self._rows.values() if row.endpoint.kind == endpoints.UNKNOWN}
+        self._unknown = Samples(UNKNOWN_INTERFACES, [((), len(unknown))])
+        # An interface's lines go with the interface.
+        labels = {row.labels for row in self._rows.values()}
+        self._lines = {key: line for key, line in self._lines.items() if key[1] in labels}
 
-    def _all_lines(
-        self,
-        what: tuple[Family, bool],
-        labels: Sequence[tuple[str, ...]],
-        chosen: NDArray[np.bool_],
-        slots: Sequence[Slot],
-    ) -> list[bytes]:
-        """The lines of all rows in one family: of those slots whose place in `chosen` is true."""
-        mark = chosen.tobytes()
-        written = self._written.get(what)
-        if written is None or written[0] != mark:
-            rows = zip(labels, map(bytes, chosen), strict=True)
-            written = self._written[what] = mark, [self._row_lines(what[0], *row, slots) for row in rows]
-        return written[1]
+    def _make_templates(
+        self, layout: Layout, shown: bytes, values: Sequence[int]
+    ) -> Iterator[tuple[Family, bytes, "_Taker"]]:
+        width = len(layout.slots)
+        rows = [(place * width, row) for place, row in enumerate(self._rows.values())]
+        hidden = _hidden(rows, width, values)
+        rows = [(start, row) for start, row in rows if row.endpoint.ifindex not in hidden]
+        lines: dict[Family, list[bytes]] = {family: [] for family in FAMILIES}
+        places: dict[Family, list[int]] = {family: [] for family in FAMILIES}
+        for at_tc in (True, False):
+            group = [(start, row) for start, row in rows if (row.hook in TC_HOOKS) == at_tc]
+            for family, slots in _slots_by_family(layout, at_tc=at_tc).items():
+                for start, row in group:
+                    chosen = tuple(compress(slots, [shown[start + slot.number] for slot in slots]))
+                    if chosen:
+                        lines[family].append(self._row_lines(family, row.labels, chosen))
+                        places[family] += [start + slot.number for slot in chosen]
+        for family in FAMILIES:
+            if places[family]:
+                yield family, b"".join(lines[family]), _taker(places[family])
 
-    def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: bytes, slots: Sequence[Slot]) -> bytes:
-        shown = tuple(compress(slots, chosen))
+    def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: tuple[Slot, ...]) -> bytes:
         kept = self._lines.get((family.name, labels))
-        if kept is None or kept[0] != shown:
-            extras = [(slot.reason,) if slot.reason else () for slot in shown]
-            kept = shown, b"".join([family.line(labels + extra) for extra in extras])
+        if kept is None or kept[0] != chosen:
+            extras = [(slot.reason,) if slot.reason else () for slot in chosen]
+            kept = chosen, b"".join([family.line(labels + extra) for extra in extras])
             self._lines[family.name, labels] = kept
         return kept[1]
+
+
+def _taker(places: Sequence[int]) -> _Taker:
+    if len(places) < 2:  # of one place itemgetter would give the bare value
+        return lambda values: tuple([values[place] for place in places])
+    return itemgetter(*places)
+
+
+def _hidden(rows: Sequence[tuple[int, _Row]], width: int, values: Sequence[int]) -> set[int]:
+    """The unknown interfaces past the most that get a name, of those that count."""
+    counting = {
+        row.endpoint.ifindex
+        for start, row in rows
+        if row.endpoint.kind == endpoints.UNKNOWN and any(values[start : start + width])
+    }
+    return set(sorted(counting)[endpoints.MOST_UNKNOWN :])
+
+
+def _row(endpoint: Endpoint, hook: int) -> _Row:
+    labels = (endpoint.interface, hook_name(hook), endpoint.direction(hook), endpoint.namespace, endpoint.pod)
+    return _Row(endpoint, hook, labels)
+
+
+def _tc_hooks_of_calicos(known: Endpoints) -> Iterator[_Key]:
+    for endpoint in known.by_index.values():
+        if endpoint.state is not None and endpoint.kind != endpoints.UNMANAGED:
+            yield from ((endpoint.ifindex, hook) for hook in TC_HOOKS)
+
+
+def _shown_zeros(row: _Row, layout: Layout, zeros: str) -> list[bool]:
+    """Which slots of this row are shown even when they are zero, by slot number."""
+    endpoint, slots = row.endpoint, layout.slots
+    if zeros == "none" or endpoint.kind == endpoints.UNKNOWN or row.hook > XDP:
+        return [False] * len(slots)
+    # A host's interfaces are few, and where a node's own traffic is lost.
+    if zeros == "all" or (endpoint.kind == endpoints.HOST and endpoint.state is not None):
+        return [slot.category != UNKNOWN for slot in slots]
+    core = endpoint.state is not None and row.hook in TC_HOOKS
+    return [core and slot.number in _CORE_SLOTS for slot in slots]
 
 
 def _slots_by_family(layout: Layout, *, at_tc: bool) -> dict[Family, list[Slot]]:
@@ -174,6 +257,5 @@ def _slots_by_family(layout: Layout, *, at_tc: bool) -> dict[Family, list[Slot]]
 def family_of(slot: Slot, *, at_tc: bool) -> Family:
     """The family that shows this slot: policy and failsafe count flows at tc hooks and packets at XDP."""
     if slot.category == ACCEPTED:
-        per_flow = slot.reason in ("policy", "failsafe") and at_tc
-        return ACCEPTED_FLOWS if per_flow else ACCEPTED_PACKETS
+        return ACCEPTED_FLOWS if slot.counts_flows(TC_INGRESS if at_tc else XDP) else ACCEPTED_PACKETS
     return _FAMILY_OF[slot.category]

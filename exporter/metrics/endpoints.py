@@ -4,22 +4,16 @@ The problem gauges are sparse: a series exists only while its problem does, and 
 them always, so that "no series" and "nothing was looked at" can be told apart.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
-from exporter.calico.hooks import TC_HOOKS, hook_name
+from exporter.calico.hooks import hook_name
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.node.pods import ClusterPod, ClusterPods
-from exporter.snapshot.take import Snapshot
-
-IP_FAMILIES = (4, 6)
+from exporter.snapshot.snapshot import Snapshot
 
 INFO = Family(
     "calico_bpf_endpoint_info",
@@ -61,26 +55,9 @@ WORKLOAD_INFO = Family(
 FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Facts:
-    """All that the samples of this file are made from.
-
-    `keys` are the indexes and hooks of the counter map's entries, row by row, None where it was not read; `needed` is
-    whether an interface without its entry loses packets; `families` are the IP families in use.
-    """
-
-    known: Endpoints
-    keys: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None
-    needed: bool
-    families: Sequence[int]
-
-    def same_as(self, other: "_Facts") -> bool:
-        """Whether the same samples would be made from `other`."""
-        if self.known is not other.known or (self.needed, self.families) != (other.needed, other.families):
-            return False
-        if self.keys is None or other.keys is None:
-            return self.keys is other.keys
-        return all(map(np.array_equal, self.keys, other.keys))
+# All that the samples are made from: the endpoints, the keys of the counter map (None where it was not read), the
+# endpoints that lose packets for want of their entry by hook, and the IP families in use.
+_Facts = tuple[Endpoints, frozenset[tuple[int, int]] | None, tuple[tuple[Endpoint, int], ...], tuple[int, ...]]
 
 
 class EndpointsCollector:
@@ -90,46 +67,46 @@ class EndpointsCollector:
     they are made from stays the same, as it nearly always does between two scrapes.
     """
 
-    name = "endpoints"
+    name: ClassVar[str] = "endpoints"
+    about: ClassVar[str] = "Endpoints and what is wrong with them."
+    on_by_default: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "policy_file_names"})
 
-    def __init__(self, *, workloads: bool = False) -> None:
-        self._workloads = workloads
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        self._workloads = (options or CollectorOptions()).workloads
         self._made: tuple[_Facts, list[Samples]] | None = None
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         # Asked for here although the join can do without them: half a list of endpoints would be a false one.
-        _ = (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate)
-        facts = _facts(snapshot)
-        if self._made is None or not facts.same_as(self._made[0]):
+        for part in (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate, snapshot.policy_file_names):
+            part.get()
+        known, counters = snapshot.endpoints.get(), snapshot.counters.or_else(None)
+        keys = frozenset(counters.rows) if counters else None  # else nothing is known to be missing
+        missing = tuple(
+            (one, hook)
+            for one in known.by_index.values()
+            for hook in (one.hooks_without_entry(counters) if counters else ())
+        )
+        facts = (known, keys, missing, snapshot.ip_families())
+        if self._made is None or facts[1:] != self._made[0][1:] or known is not self._made[0][0]:
             # The pods of the API server are among what the endpoints are known by.
-            self._made = facts, _samples(facts, snapshot.cluster_pods if self._workloads else None)
+            self._made = facts, _samples(facts, snapshot.cluster_pods.get() if self._workloads else None)
         return self._made[1]
 
 
-def _facts(snapshot: Snapshot) -> _Facts:
-    known, families = snapshot.endpoints, _families_in_use(snapshot)
-    try:
-        table, layout = snapshot.counters, snapshot.counter_layout
-    except (MapError, LayoutError):
-        return _Facts(known, None, needed=False, families=families)
-    return _Facts(known, (table.ifindex, table.hook), layout.entries_made_by_felix, families)
-
-
 def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
-    known, keys = facts.known, None
-    if facts.keys is not None:  # else nothing is known to be missing from a map that was not read
-        keys = set(zip(*(column.tolist() for column in facts.keys), strict=True))
+    known, keys, losing, families = facts
     counted = {ifindex for ifindex, _ in keys or ()}
-    shown = [one for one in known.by_index.values() if _is_calicos(one) or one.ifindex in counted]
+    shown = [one for one in known.by_index.values() if one.is_calicos or one.ifindex in counted]
     unknown = sorted(counted - known.by_index.keys())
     shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
-    not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, facts.families)))
+    not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
+    missing = Samples(
+        COUNTERS_MISSING, (((one.interface, hook_name(hook), one.namespace, one.pod), 1) for one, hook in losing)
+    )
     problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
-    missing = Samples(COUNTERS_MISSING)
     if keys is not None:
-        if facts.needed:
-            missing = Samples(COUNTERS_MISSING, ((labels, 1) for labels in _missing(shown, keys)))
         problems.add(("counters_missing",), len(missing.values))
     info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
     addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
@@ -137,10 +114,6 @@ def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
     if owners:
         made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
     return made
-
-
-def _is_calicos(endpoint: Endpoint) -> bool:
-    return endpoint.state is not None or endpoint.kind == endpoints.WORKLOAD
 
 
 def _info(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
@@ -163,29 +136,8 @@ def _owners(shown: Iterable[Endpoint], pods: Iterable[ClusterPod]) -> Iterator[t
             yield *name, *owner
 
 
-def _families_in_use(snapshot: Snapshot) -> list[int]:
-    ready = {family for state in snapshot.ifstate for family in IP_FAMILIES if state.ready(family)}
-    names = snapshot.source.policy_file_names()
-    return [one for one in IP_FAMILIES if one in ready or any(name.endswith(f"_v{one}.json") for name in names)]
-
-
 def _not_ready(shown: Iterable[Endpoint], families: Iterable[int]) -> Iterator[tuple[str, ...]]:
     for one in shown:
         for family in families:
             if one.state and one.state.managed and not one.state.ready(family):
                 yield one.interface, one.namespace, one.pod, str(family)
-
-
-def _missing(shown: Iterable[Endpoint], keys: set[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
-    for one in shown:
-        for hook in TC_HOOKS:
-            if _counts_at_tc(one) and (one.ifindex, hook) not in keys:
-                yield one.interface, hook_name(hook), one.namespace, one.pod
-
-
-def _counts_at_tc(endpoint: Endpoint) -> bool:
-    # Felix makes the entry before it attaches a program and calls the interface ready after; a bond's parts have
-    # their tc programs on the bond.
-    state = endpoint.state
-    attached = state is not None and (state.ready(4) or state.ready(6))
-    return attached and state is not None and state.managed and not state.bond_slave

@@ -56,6 +56,13 @@ class Samples:
         for labels, value in rows:
             self.add(labels, value)
 
+    @classmethod
+    def of(cls, family: Family, lines: bytes, values: Iterable[int]) -> "Samples":
+        """Samples whose lines were made before, with the integers that go into them."""
+        samples = cls(family)
+        samples.pieces, samples.values = [lines], list(values)
+        return samples
+
     def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
         line = self.family.line(labels)

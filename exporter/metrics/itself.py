@@ -6,15 +6,14 @@ The families about its own process (`process_*`, `python_*`) are prometheus-clie
 import os
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from typing import ClassVar
 
 from exporter import __version__
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
-from exporter.node import NodeError
-from exporter.snapshot.take import Snapshot
+from exporter.node.endpoint_status import LocalPods
+from exporter.node.pods import ClusterPods
+from exporter.snapshot.snapshot import Snapshot
 
 BUILD_INFO = Family(
     "calico_bpf_exporter_build_info",
@@ -57,27 +56,30 @@ FAMILIES = (BUILD_INFO, PODS, PODS_SYNCED, WATCH_ERRORS, ENDPOINT_MISMATCHES, CO
 REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
 
 
-@dataclass(frozen=True, slots=True)
 class ExporterCollector:
     """Makes what depends on no other collector; it is always on and not among those that `success` tells of."""
 
-    name: str = "exporter"
+    name: ClassVar[str] = "exporter"
+    about: ClassVar[str] = "The exporter itself."
+    on_by_default: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = frozenset({"pods", "cluster_pods", "endpoints"})
+
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file that are not about collectors; unknown numbers are left out."""
-        reader = snapshot.source.reader_name
-        labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), reader)
+        """The families of this file that are not about collectors; what is not known is left out."""
+        labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), snapshot.reader)
         samples = [Samples(BUILD_INFO, [(labels, 1)])]
-        with suppress(NodeError):
-            samples += _pods(snapshot)
-        with suppress(NodeError, MapError, LayoutError):
-            samples.append(Samples(ENDPOINT_MISMATCHES, [((), snapshot.endpoints.mismatches)]))
+        if not (snapshot.cluster_pods.error or snapshot.pods.error):
+            samples += _pods(snapshot.pods.get(), snapshot.cluster_pods.get())
+        if snapshot.endpoints.error is None:
+            samples.append(Samples(ENDPOINT_MISMATCHES, [((), snapshot.endpoints.get().mismatches)]))
         return samples
 
 
-def _pods(snapshot: Snapshot) -> Iterator[Samples]:
-    cluster = snapshot.cluster_pods
-    known = {(pod.namespace, pod.pod) for pod in snapshot.pods.pods if pod.pod}
+def _pods(local: LocalPods, cluster: ClusterPods | None) -> Iterator[Samples]:
+    known = {(pod.namespace, pod.pod) for pod in local.pods if pod.pod}
     if cluster:
         known |= {(pod.namespace, pod.pod) for pod in cluster.pods}
     yield Samples(PODS, [((), len(known))])

@@ -3,15 +3,13 @@
 A map that is not pinned has no series; one whose live version is undecided shows every candidate and no fill.
 """
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 from exporter.bpf.maps import MapMissing
-from exporter.calico import LayoutError
-from exporter.calico.pins import COUNTERS, IFACE, RULES
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
-from exporter.snapshot.map_choice import MapVersions
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import MapVersions, Snapshot
 
 ENTRIES = Family(
     "calico_bpf_map_entries", GAUGE, "Entries in the live map; new ones are refused at its maximum.", ("map",)
@@ -33,58 +31,46 @@ STALE_PINS = Family(
 FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS)
 
 
-@dataclass(frozen=True, slots=True)
 class MapsCollector:
     """Fails only when a map cannot be read, or none is pinned at all."""
 
-    name: str = "maps"
+    name: ClassVar[str] = "maps"
+    about: ClassVar[str] = "Fill and shape of Calico's maps."
+    on_by_default: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map"})
+
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         samples = [Samples(family) for family in FAMILIES]
-        missing: list[MapMissing] = []
-        for datum in (COUNTERS, RULES, IFACE):
-            try:
-                versions = _versions(snapshot, datum)
-            except MapMissing as error:
-                missing.append(MapMissing(str(error)))  # without the traceback, which would keep the look alive
-                continue
-            _add(samples, snapshot, datum, versions)
-        if len(missing) == 3:
-            raise missing[0]
+        missing = 0
+        for datum, part in snapshot.maps.items():
+            if isinstance(part.error, MapMissing):
+                missing += 1
+            else:
+                _add(samples, datum, part.get())
+        if missing == len(snapshot.maps):
+            snapshot.counter_map.get()
         return samples
 
 
-def _versions(snapshot: Snapshot, datum: str) -> MapVersions:
-    if datum == COUNTERS:
-        return snapshot.counter_versions
-    return snapshot.ifstate_versions if datum == IFACE else snapshot.rule_versions
-
-
-def _add(samples: list[Samples], snapshot: Snapshot, datum: str, versions: MapVersions) -> None:
+def _add(samples: list[Samples], datum: str, versions: MapVersions) -> None:
     entries, max_entries, info, stale = samples
     live = versions.choice.live
-    if live is None:
+    if live is None or versions.info is None or versions.entries is None:
         for candidate in versions.candidates:
-            info.add(_info(snapshot, datum, candidate, versions.choice.chosen_by), 1)
+            info.add(_info(datum, versions, candidate), 1)
         return
-    dump = snapshot.dump(live)
-    entries.add((datum,), len(dump.keys))
-    max_entries.add((datum,), dump.info.max_entries)
-    # The dump's shape, not the candidate's: the map may have been replaced between the two.
-    info.add(_info(snapshot, datum, Candidate(live.name, dump.info), versions.choice.chosen_by), 1)
+    entries.add((datum,), versions.entries)
+    max_entries.add((datum,), versions.info.max_entries)
+    info.add(_info(datum, versions, live), 1)
     stale.add((datum,), len(versions.stale))
 
 
-def _info(snapshot: Snapshot, datum: str, candidate: Candidate, chosen_by: str) -> tuple[str, ...]:
-    shape = candidate.info
-    slots, layout = _layout(snapshot, candidate) if datum == COUNTERS else ("", "")
-    return (datum, candidate.name, shape.type, str(shape.key_size), str(shape.value_size), slots, layout, chosen_by)
-
-
-def _layout(snapshot: Snapshot, candidate: Candidate) -> tuple[str, str]:
-    try:
-        layout = snapshot.layout_of(candidate.info)
-    except LayoutError:
-        return "", ""  # no counter map of any release; the sizes beside it say how it differs
-    return str(len(layout.slots)), layout.source
+def _info(datum: str, versions: MapVersions, candidate: Candidate) -> tuple[str, ...]:
+    shape, layout = candidate.info, versions.layouts.get(candidate.name)
+    slots = (str(len(layout.slots)), layout.source) if layout else ("", "")
+    sizes = (shape.type, str(shape.key_size), str(shape.value_size))
+    return (datum, candidate.name, *sizes, *slots, versions.choice.chosen_by)

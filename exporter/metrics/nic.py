@@ -6,12 +6,13 @@ redirects straight into the pod's namespace, counts nowhere here. Drops of Calic
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import ClassVar
 
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, Family, Samples
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.node.nic import Nic, NicCounters
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 _LABELS = ("interface", "direction", "namespace", "pod")
 _LEFT_OUT = (
@@ -41,20 +42,24 @@ ERRORS = Family(
 FAMILIES = (PACKETS, BYTES, DROPS, ERRORS)
 
 
-@dataclass(frozen=True, slots=True)
 class NicCollector:
     """Calico's endpoints only: a node's other interfaces are node_exporter's."""
 
-    name: str = "nic"
+    name: ClassVar[str] = "nic"
+    about: ClassVar[str] = "The kernel's interface counters (off)."
+    on_by_default: ClassVar[bool] = False
+    parts: ClassVar[frozenset[str]] = frozenset({"nics", "ifstate", "endpoints"})
+
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         samples = [Samples(family) for family in FAMILIES]
-        nics, _ = snapshot.nics, snapshot.ifstate  # which tells whose interfaces are Calico's
-        for endpoint in snapshot.endpoints.by_index.values():
+        nics, _ = snapshot.nics.get(), snapshot.ifstate.get()  # which tells whose interfaces are Calico's
+        for endpoint in snapshot.endpoints.get().by_index.values():
             nic = nics.get(endpoint.interface)
-            calicos = endpoint.state is not None or endpoint.kind == WORKLOAD
-            if nic is None or not calicos:
+            if nic is None or not endpoint.is_calicos:
                 continue
             for direction, counted in _directions(endpoint, nic):
                 labels = (endpoint.interface, direction, endpoint.namespace, endpoint.pod)

@@ -5,14 +5,14 @@ allow hits are new flows, and a packet adds one to every rule it passes on its w
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
-import numpy as np
-
-from exporter.calico.rules import NO_PROFILE_MATCH
+from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.endpoints import PROBLEMS
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
-from exporter.snapshot.rules import PolicyName, RuleName, RuleTable
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.rules import PolicyName, RuleName, Rules, RuleTable
+from exporter.snapshot.snapshot import Snapshot
 
 _POLICY_LABELS = ("kind", "policy_namespace", "policy", "tier", "direction")
 HITS = Family(
@@ -74,49 +74,50 @@ class RulesCollector:
     rules are the same.
     """
 
-    name = "rules"
+    name: ClassVar[str] = "rules"
+    about: ClassVar[str] = "Hits of policy rules and tier ends."
+    on_by_default: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters"})
 
-    def __init__(self, *, unattributed: bool = False) -> None:
-        self._unattributed = unattributed
+    def __init__(self, options: CollectorOptions | None = None) -> None:
+        self._unattributed = (options or CollectorOptions()).unattributed
         self._table: RuleTable | None = None
         self._lines = b""
         self._interfaces = Samples(POLICY_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file, from the live rule counter map and the policy files."""
-        found, table, files = snapshot.rule_hits, snapshot.rules.table, snapshot.policies
+        found, rules, files = snapshot.rule_hits.get(), snapshot.rules.get(), snapshot.policies.get()
+        table = rules.table
         if self._table is not table:
             self._table, self._lines = table, b"".join([HITS.line(_rule_labels(name)) for name in table.names])
             rows = ((_policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
             self._interfaces = Samples(POLICY_INTERFACES, rows)
-        hits = Samples(HITS)
-        hits.pieces, hits.values = [self._lines], table.hits(found.of(table.ids)).tolist()
-        problems = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(snapshot))))
+        hits = Samples.of(HITS, self._lines, table.hits(found))
+        problems = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
         read = sum(one is not None for one in files.files.values())
         return [
             hits,
-            *self._of_no_name(snapshot, has_files=read > 0),
+            *self._of_no_name(found, table, snapshot.ends_have_ids() if read else None),
             self._interfaces,
             Samples(DEBUG_FILES, [((), read)]),
             problems,
             Samples(PROBLEMS, [(("policy_error",), len(problems.values))]),
         ]
 
-    def _of_no_name(self, snapshot: Snapshot, *, has_files: bool) -> Iterator[Samples]:
-        found, ends_have_ids = snapshot.rule_hits, snapshot.ends_have_ids if has_files else None
-        of_zero = int(found.of(np.array([NO_PROFILE_MATCH], np.uint64))[0])
-        strange = ~np.isin(found.ids, snapshot.rules.table.explained)
+    def _of_no_name(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact
+        of_zero = found.get(NO_PROFILE_MATCH, 0)
+        unexplained = found.keys() - table.explained
         if ends_have_ids:
             yield Samples(NO_PROFILE_MATCH_HITS, [((), of_zero)])
-            strange &= found.ids != NO_PROFILE_MATCH
-        yield Samples(UNATTRIBUTED_IDS, [((), int(strange.sum()))])
+            unexplained -= {NO_PROFILE_MATCH}
+        yield Samples(UNATTRIBUTED_IDS, [((), len(unexplained))])
         unattributed = Samples(UNATTRIBUTED_HITS)
         if ends_have_ids is False:
             unattributed.add((str(NO_PROFILE_MATCH),), of_zero)
-            strange &= found.ids != NO_PROFILE_MATCH
-        if self._unattributed:
-            for rule_id, hits in zip(found.ids[strange].tolist(), found.hits[strange].tolist(), strict=True):
-                unattributed.add((str(rule_id),), hits)
+            unexplained -= {NO_PROFILE_MATCH}
+        for rule_id in sorted(unexplained) if self._unattributed else ():
+            unattributed.add((str(rule_id),), found[rule_id])
         yield unattributed
 
 
@@ -128,8 +129,8 @@ def _rule_labels(name: RuleName) -> tuple[str, ...]:
     return (*_policy_labels(name.policy), name.rule, name.action)
 
 
-def _errors(snapshot: Snapshot) -> set[tuple[str, ...]]:
+def _errors(rules: Rules) -> set[tuple[str, ...]]:
     return {
         (one.endpoint.interface, one.hook, one.direction, one.endpoint.namespace, one.endpoint.pod, str(one.family))
-        for one in snapshot.rules.problems
+        for one in rules.problems
     }

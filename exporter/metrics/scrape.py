@@ -6,12 +6,11 @@ not, becomes success 0 and one sentence, never a broken scrape.
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
+from exporter.errors import ExporterError
+from exporter.metrics.collector import Collector, CollectorOptions
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.metrics.family import Samples
@@ -19,24 +18,20 @@ from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.metrics.maps import MapsCollector
 from exporter.metrics.nic import NicCollector
 from exporter.metrics.rules import RulesCollector
-from exporter.node import NodeError
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 log = logging.getLogger("exporter.metrics")
 
-COLLECTOR_NAMES = ("counters", "endpoints", "rules", "maps", "nic")
-ON_BY_DEFAULT = ("counters", "endpoints", "rules", "maps")
-
-
-class Collector(Protocol):
-    """Makes one datum's families from a snapshot, or raises."""
-
-    @property
-    def name(self) -> str:
-        """The word for it in flags, `collect[]` and the `collector` label."""
-
-    def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """All its samples."""
+# Every collector there is, in the order in which they run and their families stand: to add one, add it here.
+COLLECTORS: tuple[type[Collector], ...] = (
+    CountersCollector,
+    EndpointsCollector,
+    RulesCollector,
+    MapsCollector,
+    NicCollector,
+)
+COLLECTOR_NAMES = tuple(one.name for one in COLLECTORS)
+ON_BY_DEFAULT = tuple(one.name for one in COLLECTORS if one.on_by_default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +44,18 @@ class Collected:
     failure: str | None = None
 
 
-def make_collectors(
-    names: Iterable[str], zeros: str, *, unattributed: bool = False, workloads: bool = False
-) -> list[Collector]:
-    """The collectors of these names, in the order of `COLLECTOR_NAMES`; the other parameters are their own."""
-    every: tuple[Collector, ...] = (
-        CountersCollector(zeros),
-        EndpointsCollector(workloads=workloads),
-        RulesCollector(unattributed=unattributed),
-        MapsCollector(),
-        NicCollector(),
-    )
+def make_collectors(names: Iterable[str], options: CollectorOptions | None = None) -> list[Collector]:
+    """The collectors of these names, in the order of `COLLECTORS`."""
     wanted = set(names)
-    return [collector for collector in every if collector.name in wanted]
+    return [one(options or CollectorOptions()) for one in COLLECTORS if one.name in wanted]
 
 
-def run_collector(collector: Collector, snapshot: Snapshot) -> Collected:
-    """Runs one collector; whatever goes wrong in it stays in the result."""
+def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapshot]) -> Collected:
+    """Reads what one collector needs and runs it; whatever goes wrong in it stays in the result."""
     start = time.perf_counter()
     try:
-        samples = collector.collect(snapshot)
-    except (MapError, LayoutError, NodeError) as error:
+        samples = collector.collect(read(collector.parts))
+    except ExporterError as error:
         return Collected(collector.name, (), time.perf_counter() - start, str(error))
     except MemoryError:  # no bug, and a traceback at every scrape would be the least use of what is left
         failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
@@ -90,6 +76,6 @@ def collected_samples(results: Sequence[Collected]) -> list[Samples]:
     return list(samples.values()) + about_collectors((one.name, one.failure is None, one.seconds) for one in results)
 
 
-def exporter_samples(snapshot: Snapshot) -> list[Samples]:
+def exporter_samples(read: Callable[[frozenset[str]], Snapshot]) -> list[Samples]:
     """The samples that the exporter makes about itself, whatever collectors are on."""
-    return list(run_collector(ExporterCollector(), snapshot).samples)
+    return list(run_collector(ExporterCollector(), read).samples)

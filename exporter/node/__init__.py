@@ -3,6 +3,8 @@
 Knows the node's network namespace and run directory. Knows no maps, no bytes of maps and no metric names.
 """
 
+from exporter.errors import ExporterError
 
-class NodeError(Exception):
+
+class NodeError(ExporterError):
     """Something about the node could not be read. The message is one sentence for an operator."""

@@ -8,7 +8,8 @@ its index while no source names another, so that no series loses its name by a p
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exporter.calico.hooks import direction, hook_name
+from exporter.calico.counters import CounterTable
+from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import has_workload_prefix, workload_interface
 from exporter.node.endpoint_status import LocalPod
@@ -45,14 +46,29 @@ class Endpoint:
         """How a person calls it: `namespace/pod`, or the interface where no pod is known."""
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
 
-    def direction_at(self, hook: int) -> str:
-        """`inbound` or `outbound` as it sees the packets at this hook; empty if that is not known."""
+    @property
+    def is_calicos(self) -> bool:
+        """Whether it is an interface of Calico's: its programs know it, or it is a workload's."""
+        return self.state is not None or self.kind == WORKLOAD
+
+    def direction(self, hook: int) -> str:
+        """`inbound` or `outbound`, what passes `hook` being that to the endpoint; empty where that is not known."""
         return "" if self.kind == UNKNOWN else direction(hook, workload=self.kind == WORKLOAD)
 
     def hook_title(self, hook: int) -> str:
         """How a sentence calls a hook of it: with the direction, if that is known."""
-        way = self.direction_at(hook)
+        way = self.direction(hook)
         return f"{hook_name(hook)} ({way})" if way else hook_name(hook)
+
+    def hooks_without_entry(self, counters: CounterTable) -> tuple[int, ...]:
+        """The tc hooks at which it has no entry in `counters` and so loses every packet uncounted (Calico v3.31 on)."""
+        # Felix makes the entry before it attaches a program and calls the interface ready after; a bond's parts have
+        # their tc programs on the bond.
+        state = self.state
+        attached = state is not None and state.managed and not state.bond_slave and (state.ready(4) or state.ready(6))
+        if not attached or not counters.layout.entries_made_by_felix:
+            return ()
+        return tuple(hook for hook in TC_HOOKS if (self.ifindex, hook) not in counters.rows)
 
 
 @dataclass(frozen=True, slots=True)

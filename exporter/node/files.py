@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.privileges import remedy_of_modes
 
@@ -38,7 +39,7 @@ class Folder(Generic[_Kept]):
     unread: tuple[str, ...] = ()
 
 
-class Unparsable(Exception):
+class Unparsable(ExporterError):
     """What `parse` raises for content that it cannot make out: the message ends a sentence that names the file."""
 
 

@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from exporter import __version__
-from exporter.durations import shown
 from exporter.page.views import EndpointView, NodeView, Wanted
 from exporter.printable import printable
+from exporter.quantities import shown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _DOCS = "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs"

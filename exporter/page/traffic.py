@@ -6,13 +6,11 @@ One row for an endpoint and a direction, as a person reads it: all hooks of that
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.calico.counters import ACCEPTED, DROPPED, TOTAL, Layout
-from exporter.calico.hooks import TC_HOOKS, direction
-from exporter.node.endpoints import UNKNOWN, WORKLOAD, Endpoint
-from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint
-from exporter.snapshot.changes import compare_counters
-from exporter.snapshot.take import Snapshot
-from exporter.snapshot.timed import TimedLook
+from exporter.calico.counters import DROPPED, TOTAL, Layout
+from exporter.diagnosis.by_endpoint import EndpointCounters, counters_by_endpoint
+from exporter.diagnosis.changes import compare_counters
+from exporter.node.endpoints import Endpoint
+from exporter.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +53,19 @@ class Traffic:
         return count / self.seconds if self.seconds else None
 
 
-def traffic(before: TimedLook | None, now: TimedLook) -> list[Traffic]:
+def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
     """Every endpoint that counts, in each direction; who drops most now first, then who ever dropped most.
 
     Raises `MapError`, `LayoutError` or `NodeError` when the looks have no counters or cannot be compared.
     """
-    layout = now.snapshot.counter_layout
-    lately = _lately(before, now.snapshot, layout)
+    layout = now.counters.get().layout
+    lately = _lately(before, now, layout)
     seconds = now.seconds_since(before) if before else None
     rows = [
         Traffic(
             one.endpoint, way, ever, lately.get((one.endpoint.ifindex, one.endpoint.interface, way), NOTHING), seconds
         )
-        for one in counters_by_endpoint(now.snapshot)
+        for one in counters_by_endpoint(now)
         for way, ever in _by_direction(one, layout).items()
     ]
     return sorted(rows, key=lambda row: (-row.lately.drops, -row.ever.drops, row.endpoint.title, row.direction))
@@ -99,10 +97,10 @@ def _only(counted: Counted, reason: str) -> Counted:
     return Counted(dropped, counted.flows, counted.packets)
 
 
-def _lately(before: TimedLook | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
+def _lately(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
     if before is None:
         return {}
-    changes = compare_counters(before.snapshot, now)
+    changes = compare_counters(before, now)
     return {
         (change.endpoint.ifindex, change.endpoint.interface, way): counted
         for change in changes
@@ -111,20 +109,14 @@ def _lately(before: TimedLook | None, now: Snapshot, layout: Layout) -> dict[tup
 
 
 def _by_direction(one: EndpointCounters, layout: Layout) -> dict[str, Counted]:
-    workload, known = one.endpoint.kind == WORKLOAD, one.endpoint.kind != UNKNOWN
     parts: dict[str, list[Counted]] = {}
     for hook, row in one.hooks.items():
-        parts.setdefault(direction(hook, workload=workload) if known else "", []).append(_counted(hook, row, layout))
+        parts.setdefault(one.endpoint.direction(hook), []).append(_counted(hook, row, layout))
     return {way: added_up(counted) for way, counted in sorted(parts.items())}
 
 
 def _counted(hook: int, row: Sequence[int], layout: Layout) -> Counted:
     dropped = {slot.reason: row[slot.number] for slot in layout.slots if slot.category == DROPPED and row[slot.number]}
     packets = sum(row[slot.number] for slot in layout.slots if slot.category == TOTAL)
-    # By policy and failsafe the tc programs count flows; what they let pass otherwise, and XDP, is counted in packets.
-    flows = sum(
-        row[slot.number]
-        for slot in layout.slots
-        if slot.category == ACCEPTED and slot.reason in ("policy", "failsafe") and hook in TC_HOOKS
-    )
+    flows = sum(row[slot.number] for slot in layout.slots if slot.counts_flows(hook))
     return Counted(dropped, flows, packets)

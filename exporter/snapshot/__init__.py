@@ -1,4 +1,4 @@
-"""One look at the node: reads, decodes and joins each part when it is first asked for, and keeps it for that look.
+"""One snapshot of the node: reads what is asked for, decodes and joins it, and makes a value of it.
 
-The only room that knows both the kernel room and the node room. Knows no metric names, no HTTP and no terminals.
+The only package that knows both `bpf` and `node`. Knows no metric names, no HTTP, no terminals and not what facts mean.
 """

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from exporter.errors import ExporterError
+
 MOST_BYTES = 1 << 30
 _PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _DAMAGE = (
@@ -31,7 +33,7 @@ _DAMAGE = (
 )
 
 
-class ArchiveError(Exception):
+class ArchiveError(ExporterError):
     """The file is no archive of ours. The message is one sentence."""
 
 

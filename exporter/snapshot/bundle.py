@@ -20,8 +20,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, added_up
-from exporter.calico import LayoutError
-from exporter.calico.pins import PROGRAMS
+from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
@@ -29,58 +28,65 @@ from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
-from exporter.snapshot.take import Snapshot, program_ids
+from exporter.snapshot.pinned_maps import programs_of
+from exporter.snapshot.snapshot import Part, Snapshot
+from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
+# The parts of a snapshot that a bundle is written from.
+PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
-class BundleError(Exception):
+class BundleError(ExporterError):
     """The file is not a bundle that this program can read. The message is one sentence."""
 
 
-def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> list[str]:
-    """Writes everything this program reads of a node into `target`; `about` names versions and the node.
+def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> list[str]:
+    """Writes everything this program reads of a node into `target`: the raw facts of `source`, and what `snapshot` has
+    found out about them; `about` names versions and the node.
 
     Returns one sentence for each part that could not be read; the rest is whole.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
-    pins = [pin.name for pin in _kept(errors, "pins", lambda: snapshot.pins) or ()]
+    pins = [pin.name for pin in _value(errors, "pins", snapshot.pins) or ()]
     for name in pins:
-        dump = _kept(errors, f"maps/{name}", partial(snapshot.source.map_dump, name))
+        dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
         if dump:
             members |= _map_members(name, dump)
-    programs = _kept(errors, "programs", lambda: snapshot.source.programs(_program_ids(snapshot, pins)))
+    programs = _value(errors, "programs", Part.of(lambda: programs_of(source, snapshot.pins.get())))
     members["programs.json"] = _json([asdict(program) for program in programs or ()])
-    members["links.json"] = _json([asdict(link) for link in _kept(errors, "links", lambda: snapshot.links) or ()])
-    routes = _kept(errors, "routes", lambda: snapshot.host_routes)
+    members["links.json"] = _json([asdict(link) for link in _value(errors, "links", snapshot.links) or ()])
+    routes = _value(errors, "routes", snapshot.host_routes)
     members["routes.json"] = _json([asdict(route) for route in routes or ()])
-    nics = _kept(errors, "nics", lambda: snapshot.nics) or {}
+    nics = _value(errors, "nics", snapshot.nics) or {}
     members["nics.json"] = _json({name: asdict(nic) for name, nic in nics.items()})
-    pods = _kept(errors, "pods", lambda: snapshot.cluster_pods)
+    pods = _value(errors, "pods", snapshot.cluster_pods)
     if pods:
         members["pods.json"] = _json(asdict(pods))
     folders = {}
     for part, prefix in _FOLDERS.items():
-        folder: Folder[bytes] = _kept(errors, part, getattr(snapshot.source, part)) or _NO_FOLDER
+        folder: Folder[bytes] = _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER
         folders[part] = {
             "present": folder.present,
             "problems": list(folder.problems),
             "unread": list(folder.unread),
         }
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
-    choice = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
-    live = choice.live if choice else None
+    versions = _value(errors, "live", snapshot.counter_map)
+    live = versions.choice.live if versions else None
     head = {
         "format": FORMAT,
         "about": about,
-        "reader": snapshot.source.reader_name,
+        "reader": snapshot.reader,
         "pins": pins,
-        "attach_point_folders": _kept(errors, "attach_point_folders", snapshot.source.attach_point_folders) or [],
-        "live": {"pin": live.name, "id": live.info.id, "chosen_by": choice.chosen_by} if choice and live else None,
+        "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
+        "live": {"pin": live.name, "id": live.info.id, "chosen_by": versions.choice.chosen_by}
+        if versions and live
+        else None,
         "folders": folders,
         "errors": errors,
     }
@@ -269,17 +275,10 @@ def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
     }
 
 
-def _program_ids(snapshot: Snapshot, pins: Sequence[str]) -> list[int]:
-    arrays = [pin.name for pin in snapshot.pins if pin.datum == PROGRAMS and pin.name in pins]
-    return program_ids([snapshot.source.map_dump(name) for name in arrays])
-
-
-def _kept(errors: dict[str, str], part: str, ask: Callable[[], _T]) -> _T | None:
-    try:
-        return ask()
-    except (MapError, NodeError, LayoutError) as error:
-        errors[part] = str(error)
-        return None
+def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:
+    if part.error:
+        errors[name] = str(part.error)
+    return part.or_else(None)
 
 
 def _pod(row: dict[str, Any]) -> ClusterPod:

@@ -7,13 +7,10 @@ node and stands in many files: here it is one, with all the ids that files give 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.names import has_workload_prefix
 from exporter.calico.policy_debug import PROFILE, Policy, PolicyProgram, Rule, Tier, parse_file_name
-from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, rule_ids, tier_end_id
+from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, RuleHits, rule_ids, tier_end_id
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.node.policies import Policies
 
@@ -52,24 +49,20 @@ class RuleName:
 class RuleTable:
     """The rules that tc programs of this node count, each with the ids of its counters.
 
-    `names` are sorted and each stands once; `ids` (uint64) and `owners` have a row for each id, the owner being a place
-    in `names`. `explained` are all ids but 0 that a file gives to something with a name; `carriers` says which existing
-    interfaces carry a policy. `ends_have_ids` says whether tier ends have ids of their own (v3.30), None where no file
-    tells.
+    `names` are sorted and each stands once, `ids` are those of each name. `explained` are all ids but 0 that a file
+    gives to something with a name; `carriers` says which existing interfaces carry a policy. `ends_have_ids` says
+    whether tier ends have ids of their own (v3.30), None where no file tells.
     """
 
     names: tuple[RuleName, ...]
-    ids: NDArray[np.uint64]
-    owners: NDArray[np.intp]
-    explained: NDArray[np.uint64]
+    ids: tuple[tuple[int, ...], ...]
+    explained: frozenset[int]
     carriers: Mapping[PolicyName, frozenset[str]]
     ends_have_ids: bool | None
 
-    def hits(self, of_ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """The hits of each name from those of each row of `ids`."""
-        sums = np.zeros(len(self.names), np.uint64)
-        np.add.at(sums, self.owners, of_ids)
-        return sums
+    def hits(self, hits: RuleHits) -> list[int]:
+        """The hits of each name."""
+        return [sum([hits.get(one, 0) for one in ids]) for ids in self.ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +224,13 @@ def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
                     name_of.setdefault(rule_id, name)
             for policy in content.policies if alive else ():
                 carriers.setdefault(policy, set()).add(program.about.interface)
-    names = tuple(sorted(set(name_of.values())))
-    place_of = {name: place for place, name in enumerate(names)}
+    ids_of: dict[RuleName, list[int]] = {}
+    for rule_id, name in name_of.items():
+        ids_of.setdefault(name, []).append(rule_id)
     return RuleTable(
-        names,
-        np.array(list(name_of), np.uint64),
-        np.array([place_of[name] for name in name_of.values()], np.intp),
-        np.array(sorted(explained - {NO_PROFILE_MATCH}), np.uint64),
+        tuple(sorted(ids_of)),
+        tuple(tuple(ids_of[name]) for name in sorted(ids_of)),
+        frozenset(explained - {NO_PROFILE_MATCH}),
         {name: frozenset(interfaces) for name, interfaces in carriers.items()},
         True in ends if ends else None,
     )

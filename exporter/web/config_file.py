@@ -12,13 +12,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from exporter.errors import ExporterError
+
 if TYPE_CHECKING:
     from exporter.web.fields import Fields
 
 _Chosen = TypeVar("_Chosen")
 
 
-class WebConfigError(Exception):
+class WebConfigError(ExporterError):
     """The web configuration cannot be served. The message is one sentence that names the line or the file."""
 
 

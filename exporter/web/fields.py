@@ -8,8 +8,10 @@ from typing import NoReturn
 
 import yaml
 
+from exporter.errors import ExporterError
 
-class FieldError(Exception):
+
+class FieldError(ExporterError):
     """A field is not what it must be. The message is one sentence that begins with the line."""
 
 

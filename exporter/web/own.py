@@ -1,6 +1,7 @@
 """The metrics that prometheus-client keeps for us: about this process, and scrapes turned away."""
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -13,16 +14,30 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from exporter.web.hush import SECONDS, Hush
-
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "crowded", "unavailable", "tls_handshake")
+SECONDS = 10.0
 RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
+
+
+class Hush:
+    """Answers whether to speak; after a yes it is no for `SECONDS`."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def may_speak(self) -> bool:
+        """Whether the last line is long enough ago; the caller then writes one."""
+        now = time.monotonic()
+        if now < self._until:
+            return False
+        self._until = now + SECONDS
+        return True
 
 
 class Rejected:

@@ -11,11 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
-from exporter.node import NodeError
-from exporter.snapshot.take import Snapshot
-from exporter.snapshot.timed import TimedLook, read_now
+from exporter.snapshot.snapshot import Snapshot
 from exporter.web.connection import Response
 from exporter.web.scrapes import Scrapes
 
@@ -28,7 +24,6 @@ _FIRST_WAIT = 1.0
 _APART = 5.0
 _KEPT = 35.0
 _PATIENCE = 10.0
-_UNREADABLE = (MapError, LayoutError, NodeError)
 
 
 class Page:
@@ -42,17 +37,19 @@ class Page:
         self._about = (node, telemetry_path)
         self._made: Html | None = None
         # The oldest first. Never changed in place: one thread may forget them while the other reads.
-        self._looks: tuple[TimedLook, ...] = ()
+        self._snapshots: tuple[Snapshot, ...] = ()
         self._forgetting: asyncio.TimerHandle | None = None
 
     async def answer(self, query: str) -> Response:
         """The page with these parameters. Raises `ValueError` when there are too many of them."""
+        from exporter.page.views import PARTS
+
         asked = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
         try:
             async with asyncio.timeout(_PATIENCE):
-                if await self._scrapes.ask(self._begins):
+                if await self._scrapes.ask(self._begins, PARTS):
                     await asyncio.sleep(_FIRST_WAIT)
-                status, body = await self._scrapes.ask(lambda look: self._written(look, asked))
+                status, body = await self._scrapes.ask(lambda now: self._written(now, asked), PARTS)
         except TimeoutError:
             sentence = f"No look at the node ended within {_PATIENCE:.0f} seconds; the log may say why"
             status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.sorry_page(sentence)
@@ -71,44 +68,43 @@ class Page:
             self._made = Html(*self._about)
         return self._made
 
-    def _begins(self, look: Snapshot) -> bool:
-        """Whether nothing is known yet of the time before; then this look is what the next is compared with."""
+    def _begins(self, now: Snapshot) -> bool:
+        """Whether nothing is known yet of the time before; then this snapshot is what the next is compared with."""
         oldest = time.monotonic() - _KEPT
-        self._looks = tuple(one for one in self._looks if one.at is not None and one.at > oldest)
-        if self._looks:
+        self._snapshots = tuple(one for one in self._snapshots if one.at is not None and one.at > oldest)
+        if self._snapshots:
             return False
-        now = _whole(look)
         self._keep(now)
         return True
 
-    def _written(self, look: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+    def _written(self, now: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
         from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
 
-        now = _whole(look)
-        if now is None or "interface" not in asked:
+        if now.counters.error or "interface" not in asked:
             wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
-            view = node_view(self._lately(now), now, look, wanted)
+            view = node_view(self._lately(now), now, wanted)
             self._keep(now)
             return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
-        endpoint = endpoint_named(look, asked["interface"])
+        endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
             return HTTPStatus.NOT_FOUND, self._html.sorry_page(sentence)
-        body = self._html.endpoint_page(endpoint_view(self._looks[0] if self._looks else None, now, endpoint))
+        body = self._html.endpoint_page(endpoint_view(next(iter(self._snapshots), None), now, endpoint))
         self._keep(now)
         return HTTPStatus.OK, body
 
-    def _lately(self, now: TimedLook | None) -> TimedLook | None:
-        """The youngest kept look that tells of some seconds, else the oldest."""
-        if now is None or not self._looks:
+    def _lately(self, now: Snapshot) -> Snapshot | None:
+        """The youngest kept snapshot that tells of some seconds, else the oldest."""
+        kept = self._snapshots  # once: the event loop may empty it meanwhile
+        if now.counters.error or not kept:
             return None
-        long_ago = [one for one in self._looks if (now.seconds_since(one) or 0.0) >= _APART]
-        return long_ago[-1] if long_ago else self._looks[0]
+        long_ago = [one for one in kept if (now.seconds_since(one) or 0.0) >= _APART]
+        return long_ago[-1] if long_ago else kept[0]
 
-    def _keep(self, now: TimedLook | None) -> None:
-        if now and (not self._looks or (now.seconds_since(self._looks[-1]) or 0.0) >= _APART):
-            now.snapshot.forget_dumps()
-            self._looks = (*self._looks, now)
+    def _keep(self, now: Snapshot) -> None:
+        kept = self._snapshots
+        if not now.counters.error and not (kept and (now.seconds_since(kept[-1]) or 0.0) < _APART):
+            self._snapshots = (*kept, now)
 
     def _forget_later(self) -> None:
         if self._forgetting:
@@ -116,11 +112,4 @@ class Page:
         self._forgetting = asyncio.get_running_loop().call_later(_KEPT, self._forget)
 
     def _forget(self) -> None:
-        self._looks = ()
-
-
-def _whole(look: Snapshot) -> TimedLook | None:
-    try:
-        return read_now(look)
-    except _UNREADABLE:
-        return None
+        self._snapshots = ()

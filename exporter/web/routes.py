@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
+from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
@@ -20,7 +21,7 @@ from exporter.web.scrapes import Scrapes, compressed_body
 _PROBE_SECONDS = 5
 
 
-class BadRequest(Exception):
+class BadRequest(ExporterError):
     """The client asked for something that does not exist. The message is one sentence."""
 
 
@@ -141,7 +142,7 @@ class Routes:
         if self.scrapes.ready:
             return Response(HTTPStatus.OK, b"ready\n")
         try:
-            failures = await asyncio.wait_for(self.scrapes.look(), _PROBE_SECONDS)
+            failures = await asyncio.wait_for(self.scrapes.collect(), _PROBE_SECONDS)
         except TimeoutError:
             return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: no look ended in {_PROBE_SECONDS} s")
         if self.scrapes.ready:

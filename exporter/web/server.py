@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
+from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
 from exporter.web.stream import ClearStream, Stream
 from exporter.web.tls import HandshakeError, Tls, TlsStream
@@ -39,7 +40,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
-class ListenError(Exception):
+class ListenError(ExporterError):
     """An address cannot be listened on. The message is one sentence."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
+from exporter.errors import ExporterError
 from exporter.web.worker import Worker
 
 _T = TypeVar("_T")
@@ -20,7 +21,7 @@ _LEAST_REST, _LONGEST_REST = 0.1, 5.0
 _REST = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
 
 
-class Crowded(Exception):
+class Crowded(ExporterError):
     """Credentials cannot be checked now: too many wait, from this address or from all, or no thread can be started.
 
     The message is one sentence.

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.bpf import cpus
-from exporter.bpf.cpus import parse_cpu_list, possible_cpus
+from exporter.bpf import walk
 from exporter.bpf.maps import MapError
+from exporter.bpf.walk import parse_cpu_list, possible_cpus
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_this_machine_has_a_cpu():
 
 @pytest.mark.parametrize("text", [None, "", "all of them", "3-0", "\u00bd"])
 def test_a_count_that_cannot_be_read_is_a_map_error(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(cpus, "POSSIBLE", tmp_path / "possible")
+    monkeypatch.setattr(walk, "POSSIBLE", tmp_path / "possible")
     if text is not None:
         (tmp_path / "possible").write_text(text, encoding="utf-8")
     with pytest.raises(MapError, match="number of possible CPUs"):

@@ -126,6 +126,19 @@ def test_entries_are_made_by_felix_from_25_slots_on(count, by_felix):
     assert by_felix == layout_of(count).entries_made_by_felix
 
 
+def test_policy_and_failsafe_count_flows_at_tc_hooks_and_nothing_else_does_anywhere():
+    counting = {
+        (slot.number, hook) for slot in (*SLOTS, *layout_of(40).slots) for hook in range(9) if slot.counts_flows(hook)
+    }
+    assert {(number, hook) for number in (1, 2) for hook in (0, 1)} == counting
+
+
+@pytest.mark.parametrize(("category", "flows"), [("accepted", True), ("dropped", False), ("redirected", False)])
+def test_a_slot_that_a_layout_file_names_counts_flows_like_one_of_that_name(category, flows):
+    slot = Slot(14, category, "policy", "by policy")
+    assert [flows, flows, False] == [slot.counts_flows(hook) for hook in range(3)]
+
+
 @pytest.mark.parametrize("count", RELEASED_COUNTS)
 def test_the_slot_count_is_the_value_size_in_words(count):
     assert count == slot_count(8, count * 8)
@@ -153,31 +166,28 @@ def test_two_recorded_entries_decode_to_their_numbers():
         np.frombuffer(values, np.uint8).reshape(2, 2, 216),
         layout_of(27),
     )
-    assert [5, 5] == table.ifindex.tolist()
-    assert [0, 1] == table.hook.tolist()
-    assert [[11, 0, 0, 0, 10, *[0] * 22], [0] * 27] == table.sums.tolist()
+    assert {(5, 0): (11, 0, 0, 0, 10, *[0] * 22), (5, 1): (0,) * 27} == table.rows
+    assert layout_of(27) == table.layout
 
 
 def test_a_count_above_32_bits_on_one_cpu_is_kept_whole():
     keys, values = columns((7, 1, [(1 << 32) + 7, *[0] * 13], [3, *[0] * 13]))
-    assert (1 << 32) + 10 == decode_counters(keys, values, layout_of(14)).sums[0, 0]
+    assert (1 << 32) + 10 == decode_counters(keys, values, layout_of(14)).rows[7, 1][0]
 
 
 def test_a_sum_over_cpus_crosses_32_bits():
     keys, values = columns((7, 1, [0xFFFFFFFF] * 14, [0xFFFFFFFF] * 14, [2] * 14))
-    assert [[2 * 0xFFFFFFFF + 2] * 14] == decode_counters(keys, values, layout_of(14)).sums.tolist()
+    assert {(7, 1): (2 * 0xFFFFFFFF + 2,) * 14} == decode_counters(keys, values, layout_of(14)).rows
 
 
 def test_the_largest_sum_is_64_bits():
     keys, values = columns((1, 2, [(1 << 63) - 1] * 14, [1 << 63] * 14))
-    assert [[(1 << 64) - 1] * 14] == decode_counters(keys, values, layout_of(14)).sums.tolist()
+    assert {(1, 2): ((1 << 64) - 1,) * 14} == decode_counters(keys, values, layout_of(14)).rows
 
 
 def test_an_empty_map_is_an_empty_table():
     table = decode_counters(np.zeros((0, 8), np.uint8), np.zeros((0, 2, 216), np.uint8), layout_of(27))
-    assert (0, 27) == table.sums.shape
-    assert [] == table.ifindex.tolist()
-    assert [] == table.hook.tolist()
+    assert (layout_of(27), {}) == (table.layout, table.rows)
 
 
 def test_columns_that_are_views_of_padded_buffers_decode_alike():
@@ -185,8 +195,7 @@ def test_columns_that_are_views_of_padded_buffers_decode_alike():
     wide_keys, wide_values = np.full((2, 12), 0xAA, np.uint8), np.full((2, 2, 128), 0xAA, np.uint8)
     wide_keys[:, :8], wide_values[:, :, :112] = keys, values
     table = decode_counters(wide_keys[:, :8], wide_values[:, :, :112], layout_of(14))
-    assert [3, 0xFFFFFFFF] == table.ifindex.tolist()
-    assert [[3] * 14, [7] * 14] == table.sums.tolist()
+    assert {(3, 0): (3,) * 14, (0xFFFFFFFF, 2): (7,) * 14} == table.rows
 
 
 def test_a_map_with_another_slot_count_than_its_layout_is_a_layout_error():
@@ -203,16 +212,17 @@ def entries(draw):
     count, cpus = draw(st.sampled_from([1, 5, 14, 15, 17, 27, 28])), draw(st.integers(1, 4))
     key = st.tuples(st.integers(0, 0xFFFFFFFF), st.integers(0, 3))
     copies = st.lists(st.lists(WORD, min_size=count, max_size=count), min_size=cpus, max_size=cpus)
-    return count, [(*one, *draw(copies)) for one in draw(st.lists(key, min_size=1, max_size=3))]
+    return count, [(*one, *draw(copies)) for one in draw(st.lists(key, min_size=1, max_size=3, unique=True))]
 
 
 @given(entries())
 def test_decoding_gives_back_what_was_packed_summed_over_cpus(packed):
     count, rows = packed
     table = decode_counters(*columns(*rows), layout_of(count))
-    assert [row[:2] for row in rows] == list(zip(table.ifindex.tolist(), table.hook.tolist(), strict=True))
-    sums = [[sum(copies) % (1 << 64) for copies in zip(*row[2:], strict=True)] for row in rows]
-    assert sums == table.sums.tolist()
+    sums = [tuple(sum(copies) % (1 << 64) for copies in zip(*row[2:], strict=True)) for row in rows]
+    assert list(zip([row[:2] for row in rows], sums, strict=True)) == list(table.rows.items())
+    # Plain integers: one of NumPy's would wrap where it is added up, and is slow to write.
+    assert {int} == {type(one) for key, row in table.rows.items() for one in (*key, *row)}
 
 
 @st.composite
@@ -234,6 +244,6 @@ def test_any_bytes_of_any_shape_are_a_table_or_a_layout_error(anything, count):
         assert keys.shape[1] != 8 or values.shape[2] != count * 8 or values.shape[1] == 0
         return
     assert isinstance(table, CounterTable)
-    assert (len(keys), count) == table.sums.shape
-    assert (len(keys),) == table.ifindex.shape == table.hook.shape
-    assert np.uint64 == table.sums.dtype
+    assert set(map(bytes, keys)) == {struct.pack("<II", *key) for key in table.rows}
+    assert {count} >= set(map(len, table.rows.values()))
+    assert all(0 <= value < 1 << 64 for row in table.rows.values() for value in row)

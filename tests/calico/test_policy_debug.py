@@ -165,7 +165,7 @@ def as_printed(program, hits, *, tiers):
 def what_calicos_own_tool_prints_is_what_was_parsed(recording):
     name, source = recording.name, recording.bundle
     dump = source.map_dump("cali_rule_ctrs2")
-    hits = decode_rule_hits(dump.keys, dump.values).by_id() | MEANWHILE.get(name, {})
+    hits = {**decode_rule_hits(dump.keys, dump.values), **MEANWHILE.get(name, {})}
     dumps = {one: text for one, text in recording.oracle.items() if one.startswith("policy-dump.")}
     for member, text in dumps.items():
         of_member = member.split(".")[1], 6 if member.endswith(".v6.txt") else 4

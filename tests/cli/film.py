@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.cli import looks
 from exporter.cli.main import main
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
 
 
 class Film:

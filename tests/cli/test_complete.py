@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -11,7 +12,7 @@ from exporter.bpf.maps import MapDenied
 from exporter.cli import node
 from exporter.cli.main import COMMANDS, COMPLETE, PROGRAM, program
 from exporter.cli.shells import _Bash, _Fish
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
 from tests import installed
 
 HERE = "v3.32.1/02-ingress-deny.after"
@@ -154,8 +155,12 @@ class Watched:
         self.bundle, self.denied, self.asked = bundle, denied, []
 
     def __getattr__(self, name):
+        fact = getattr(self.bundle, name)
+        return partial(self._ask, name, fact) if callable(fact) else fact
+
+    def _ask(self, name, fact, *arguments):
         self.asked.append(name)
-        return getattr(self.bundle, name)
+        return fact(*arguments)
 
     def map_dump(self, name, *, add_cpus=False):
         self.asked.append(name)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.durations import Duration, shown
+from exporter.quantities import Duration, shown
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 TAKEN = {

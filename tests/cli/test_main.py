@@ -11,8 +11,7 @@ from exporter import __version__
 from exporter.bpf.maps import MapDenied, MapError, MapMissing, ReaderMissing
 from exporter.calico import LayoutError
 from exporter.calico.layout_file import LayoutFileError
-from exporter.cli.errors import sentence_of
-from exporter.cli.main import COMMANDS, PROGRAM
+from exporter.cli.main import COMMANDS, PROGRAM, sentence_of
 from exporter.node import NodeError
 from exporter.snapshot.bundle import BundleError
 from exporter.web.server import ListenError

@@ -93,7 +93,7 @@ def wrap(control: Path) -> None:
         return wrapped
 
     libbpf._calls = calls
-    serve._look_twice = lambda scrapes: scrapes.look()  # a second look could come between a test and its scrape
+    serve._collect_twice = lambda scrapes: scrapes.collect()  # a second time could come between a test and its scrape
     time.time_ns, time.time = wrong_time, lambda: wrong_time() / 1e9
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.bpf.cpus import possible_cpus
+from exporter.bpf.walk import possible_cpus
 from tests.faults.made import ALL_WELL, FAR, RULE
 from tests.kernel.machine import samples_of, success
 from tests.kernel.pinned import on_each_cpu, u32, u64

@@ -253,7 +253,7 @@ def test_two_bundles_of_the_node_say_what_was_sent_between_them(demo, tmp_path):
 _COMPLETE = """
 import encodings.idna, io, os, sys
 import exporter.cli.counters, exporter.cli.shells, exporter.bpf.libbpf, exporter.bpf.readers, exporter.node.live_links
-import exporter.node.netlink, exporter.snapshot.source, exporter.snapshot.take
+import exporter.node.netlink, exporter.snapshot.reading, exporter.snapshot.source
 from exporter.cli.main import main
 os.setresuid(int(sys.argv[1]), int(sys.argv[1]), int(sys.argv[1]))
 main()

@@ -6,8 +6,9 @@ import pytest
 
 from exporter.bpf.maps import MapError
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import LiveNode
-from exporter.snapshot.take import Memory, Settings, Snapshot
 from tests import installed
 from tests.kernel.machine import ROOT, bpftool, load_programs, run
 from tests.kernel.pinned import HASH, PERCPU_HASH, PROG_ARRAY, on_each_cpu, put_program, u32
@@ -60,7 +61,7 @@ def test_a_program_loaded_later_has_a_later_load_time(reader, loaded, bpf_fs, co
 
 
 def snapshot_of(reader, bpf_fs, run_dir, memory: Memory | None = None) -> Snapshot:
-    return Snapshot(LiveNode(reader, bpf_fs, run_dir), Settings(), memory or Memory())
+    return take_snapshot(LiveNode(reader, bpf_fs, run_dir), Settings(), memory or Memory(), {"counters"})
 
 
 @pytest.fixture
@@ -81,14 +82,14 @@ def downgraded(make_map, bpf_fs, counting):
 def test_the_map_of_the_newest_programs_is_the_live_one(reader, downgraded, bpf_fs, tmp_path):
     # All were loaded within a second, and bpftool tells load times in whole ones.
     snapshot = snapshot_of(reader, bpf_fs, tmp_path)
-    versions = snapshot.counter_versions
+    versions = snapshot.counter_map.get()
     assert ("cali_counters5", "programs") == (versions.choice.live.name, versions.choice.chosen_by)
     assert ("cali_counters6",) == versions.stale
-    assert [25] == snapshot.counters.sums[:, 4].tolist()
+    assert [25] == [row[4] for row in snapshot.counters.get().rows.values()]
 
 
 def test_a_single_map_needs_no_evidence(reader, loaded, bpf_fs, tmp_path):
-    choice = snapshot_of(reader, bpf_fs, tmp_path).counter_versions.choice
+    choice = snapshot_of(reader, bpf_fs, tmp_path).counter_map.get().choice
     assert ("cali_counters6", "only") == (choice.live.name, choice.chosen_by)
 
 
@@ -99,11 +100,11 @@ def test_without_programs_the_map_that_moves_is_the_live_one(reader, make_map, b
         one.put(u32(elsewhere, TC_EGRESS), *on_each_cpu(slots, {0: 10}))
     memory = Memory()
     before = snapshot_of(reader, bpf_fs, tmp_path, memory)
-    assert "undecided" == before.counter_versions.choice.chosen_by
+    assert "undecided" == before.counter_map.get().choice.chosen_by
     with pytest.raises(MapError, match="undecided which of cali_counters5, cali_counters6"):
-        _ = before.counters
+        before.counters.get()
     made[0].put(u32(elsewhere, TC_EGRESS), *on_each_cpu(25, {0: 11}))
-    after = snapshot_of(reader, bpf_fs, tmp_path, memory).counter_versions
+    after = snapshot_of(reader, bpf_fs, tmp_path, memory).counter_map.get()
     assert ("cali_counters5", "movement") == (after.choice.live.name, after.choice.chosen_by)
 
 
@@ -113,7 +114,7 @@ def test_a_program_array_that_cannot_be_read_leaves_the_other_evidence(reader, m
         made = make_map(f"cali_counters{version}", PERCPU_HASH, 8, 8 * slots)
         made.put(u32(ifindex, TC_EGRESS), *on_each_cpu(slots, {0: 10}))
     make_map("cali_progs_ing2", HASH, 4, 8).put(u32(0), bytes(8))  # no program array at all
-    choice = snapshot_of(reader, bpf_fs, tmp_path).counter_versions.choice
+    choice = snapshot_of(reader, bpf_fs, tmp_path).counter_map.get().choice
     assert ("cali_counters5", "keys") == (choice.live.name, choice.chosen_by)
 
 

@@ -1,4 +1,4 @@
-"""A node made of plain facts, looks at it and at recordings of real ones, and samples as a table."""
+"""A node made of plain facts, snapshots of it and of recordings of real ones, and samples as a table."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.snapshot.reading import EVERY_PART, Memory, Reading, Settings, take_snapshot
 
 ROOT = Path(__file__).parents[2]
 CPUS = 2
@@ -138,24 +138,30 @@ def node():
 
 
 @pytest.fixture(scope="session")
-def look():
-    """One look at a source."""
+def snapshot_of():
+    """A snapshot of a source."""
 
-    def take(source, memory=None, **settings):
-        return Snapshot(source, Settings(**settings), memory or Memory())
+    def take(source, memory=None, parts=EVERY_PART, **settings):
+        return take_snapshot(source, Settings(**settings), memory or Memory(), parts)
 
     return take
 
 
 @pytest.fixture(scope="session")
-def recorded(look):
-    """One look at a recording, by its path under tests/recordings."""
+def read_of():
+    """What gives collectors the parts of one snapshot of a source, as they ask for them."""
+    return lambda source: Reading(source, Settings(), Memory()).read
 
-    def take(name, memory=None):
+
+@pytest.fixture(scope="session")
+def recorded(snapshot_of):
+    """A snapshot of a recording, by its path under tests/recordings."""
+
+    def take(name, memory=None, parts=EVERY_PART):
         bundle = read_bundle(ROOT / "tests" / "recordings" / f"{name}.tar.xz")
         memory = memory or Memory()
         memory.counters.proven = memory.counters.proven or bundle.proven_live()
-        return look(bundle, memory)
+        return snapshot_of(bundle, memory, parts)
 
     return take
 

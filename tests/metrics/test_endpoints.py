@@ -4,6 +4,7 @@ import pytest
 
 from exporter.bpf.maps import MapDenied, MapError
 from exporter.metrics import endpoints
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
@@ -15,13 +16,13 @@ BOTH_HOOKS = {(5, INGRESS): {}, (5, EGRESS): {}}
 
 
 @pytest.fixture
-def collect(node, look):
+def collect(node, snapshot_of):
     """The samples of the collector over a node made of these facts."""
 
     def run(entries, states, change=lambda source: None, **facts):
         source = node(entries, states, **facts)
         change(source)
-        return EndpointsCollector().collect(look(source))
+        return EndpointsCollector().collect(snapshot_of(source, parts=EndpointsCollector.parts))
 
     return run
 
@@ -170,8 +171,8 @@ def test_nothing_is_called_missing_from_a_map_that_was_not_read(collect, series,
     assert 1 == len(series(samples, endpoints.INFO))
 
 
-def test_nothing_is_called_missing_where_no_counter_map_is_pinned(node, look, series):
-    samples = EndpointsCollector().collect(look(node(None, {5: ("cali1", WORKLOAD | READY)})))
+def test_nothing_is_called_missing_where_no_counter_map_is_pinned(node, snapshot_of, series):
+    samples = EndpointsCollector().collect(snapshot_of(node(None, {5: ("cali1", WORKLOAD | READY)})))
     assert {("not_ready",): 0} == series(samples, endpoints.PROBLEMS)
 
 
@@ -199,12 +200,14 @@ def test_a_recorded_node_has_no_problem(recorded, series):
     assert (4, 3) == (kinds.count("workload"), kinds.count("host"))
 
 
-def test_owners_are_of_pods_that_have_an_interface_here_and_only_when_asked_for(node, look, series):
+def test_owners_are_of_pods_that_have_an_interface_here_and_only_when_asked_for(node, snapshot_of, series):
     source = node({}, {5: ("cali1", WORKLOAD | READY)}, pods={"cali1": ("ns-a", "client")})
     owned = ("ReplicaSet", "client-5d4")
     source.cluster = ClusterPods(
         (ClusterPod("ns-a", "client", (), *owned), ClusterPod("ns-a", "away", (), *owned), ClusterPod("ns-a", "bare"))
     )
-    samples = EndpointsCollector(workloads=True).collect(look(source))
+    samples = EndpointsCollector(CollectorOptions(workloads=True)).collect(
+        snapshot_of(source, parts=EndpointsCollector.parts)
+    )
     assert {("ns-a", "client", *owned): 1} == series(samples, endpoints.WORKLOAD_INFO)
-    assert endpoints.WORKLOAD_INFO not in [one.family for one in EndpointsCollector().collect(look(source))]
+    assert endpoints.WORKLOAD_INFO not in [one.family for one in EndpointsCollector().collect(snapshot_of(source))]

@@ -7,18 +7,18 @@ import pytest
 from exporter.bpf.maps import MapError, MapMissing
 from exporter.metrics import maps
 from exporter.metrics.maps import MapsCollector
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
 
 ENTRIES = {(3, 0): {}, (3, 1): {}, (5, 0): {}}
 STATES = {3: ("eth0", 0xE)}
 
 
 @pytest.fixture
-def collect(look):
+def collect(snapshot_of):
     """The samples of the collector over a source."""
 
     def run(source, **settings):
-        return MapsCollector().collect(look(source, **settings))
+        return MapsCollector().collect(snapshot_of(source, parts=MapsCollector.parts, **settings))
 
     return run
 
@@ -79,14 +79,14 @@ def test_an_undecided_map_shows_every_candidate_and_no_fill(collect, node, serie
         assert {("iface",)} == set(series(samples, family))
 
 
-def test_other_versions_and_copies_of_a_live_map_are_counted_as_stale(look, node, series):
+def test_other_versions_and_copies_of_a_live_map_are_counted_as_stale(snapshot_of, node, series):
     memory = Memory()
     source = with_old_version(node)
     source.maps["cali_counters6_old"] = source.maps["cali_counters5"]
-    MapsCollector().collect(look(source, memory))
+    MapsCollector().collect(snapshot_of(source, memory))
     moved = node({(3, 0): {0: 1}}, STATES)
     source.maps["cali_counters6"] = moved.maps["cali_counters6"]
-    samples = MapsCollector().collect(look(source, memory))
+    samples = MapsCollector().collect(snapshot_of(source, memory))
     assert {("counters",): 2, ("iface",): 0} == series(samples, maps.STALE_PINS)
     assert {"cali_counters6"} == {labels[1] for labels in series(samples, maps.INFO) if labels[7] == "movement"}
 

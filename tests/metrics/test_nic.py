@@ -14,13 +14,13 @@ FAMILIES = (nic.PACKETS, nic.BYTES, nic.DROPS, nic.ERRORS)
 
 
 @pytest.fixture
-def collect(node, look):
+def collect(node, snapshot_of):
     """The samples of the collector over a node whose interfaces have all counted the same."""
 
     def run(*names, counted=COUNTED, **facts):
         source = node({}, {3: ("eth0", 0xE), 5: ("cali1", 0x7)}, pods={"cali1": ("ns-a", "client")}, **facts)
         source.nic_rows = dict.fromkeys(names, counted)
-        return NicCollector().collect(look(source))
+        return NicCollector().collect(snapshot_of(source, parts=NicCollector.parts))
 
     return run
 
@@ -47,7 +47,7 @@ def test_zeros_are_shown(collect, series):
     assert [2, 2, 2, 2] == [len(series(samples, family)) for family in FAMILIES]
 
 
-def test_counters_that_cannot_be_read_are_a_failure(node, look):
+def test_counters_that_cannot_be_read_are_a_failure(node, read_of):
     source = node({}, {5: ("cali1", 0x7)})
     source.nic_rows = NodeError("gone")
-    assert "gone" == run_collector(NicCollector(), look(source)).failure
+    assert "gone" == run_collector(NicCollector(), read_of(source)).failure

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo
 from exporter.metrics import endpoints, itself, rules
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.rules import RulesCollector
 from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_collectors, run_collector
 from exporter.node import NodeError
@@ -74,11 +75,12 @@ def source(node):
 
 
 @pytest.fixture(scope="module")
-def collect(source, look):
+def collect(source, snapshot_of):
     """The samples of the collector over a node of these facts."""
 
     def run(*facts, unattributed=False, **named):
-        return RulesCollector(unattributed=unattributed).collect(look(source(*facts, **named)))
+        collector = RulesCollector(CollectorOptions(unattributed=unattributed))
+        return collector.collect(snapshot_of(source(*facts, **named), parts=RulesCollector.parts))
 
     return run
 
@@ -104,7 +106,7 @@ def test_recorded_denials_are_under_the_names_of_their_rules(recorded, series):
 def on_a_recorded_node_each_rule_stands_once_and_no_log_rule_at_all(recording):
     snapshot = recording.proven
     found = series_of(RulesCollector().collect(snapshot), rules.HITS)
-    assert len(snapshot.rules.table.names) == len(found)
+    assert len(snapshot.rules.get().table.names) == len(found)
     assert {action for *_, action in found} <= {"allow", "deny", "pass"}
 
 
@@ -158,31 +160,31 @@ def test_the_order_of_files_changes_nothing(collect, rows, names):
 # Resets.
 
 
-def scrapes(look, collector, *sources):
-    return [collector.collect(look(source)) for source in sources]
+def scrapes(snapshot_of, collector, *sources):
+    return [collector.collect(snapshot_of(source, parts=RulesCollector.parts)) for source in sources]
 
 
-def test_a_map_that_was_wiped_is_a_counter_from_zero(source, look, series):
+def test_a_map_that_was_wiped_is_a_counter_from_zero(source, snapshot_of, series):
     files = {"cali1_ingress_v4.json": written(*gate(("deny", 11)))}
-    before, after = scrapes(look, RulesCollector(), source(files, {11: 100}), source(files))
+    before, after = scrapes(snapshot_of, RulesCollector(), source(files, {11: 100}), source(files))
     assert [{labels(0, "deny"): 100}, {labels(0, "deny"): 0}] == [series(one, rules.HITS) for one in (before, after)]
 
 
-def test_a_rule_that_moves_down_takes_its_new_place_and_id_and_leaves_none_behind(source, look, series):
+def test_a_rule_that_moves_down_takes_its_new_place_and_id_and_leaves_none_behind(source, snapshot_of, series):
     files = [
         {"cali1_ingress_v4.json": written(*gate(*rows))} for rows in ([("deny", 11)], [("deny", 11), ("deny", 12)])
     ]
-    before, after = scrapes(look, RulesCollector(), source(files[0], {11: 5}), source(files[1], {11: 5, 12: 1}))
+    before, after = scrapes(snapshot_of, RulesCollector(), source(files[0], {11: 5}), source(files[1], {11: 5, 12: 1}))
     assert {labels(0, "deny"): 5} == series(before, rules.HITS)
     assert {labels(0, "deny"): 5, labels(1, "deny"): 1} == series(after, rules.HITS)
-    (last,) = scrapes(look, RulesCollector(), source(files[0], {12: 1}))
+    (last,) = scrapes(snapshot_of, RulesCollector(), source(files[0], {12: 1}))
     assert {(): 1} == series(last, rules.UNATTRIBUTED_IDS)
 
 
-def test_a_rule_whose_action_changed_is_another(source, look, series):
+def test_a_rule_whose_action_changed_is_another(source, snapshot_of, series):
     files = [{"cali1_ingress_v4.json": written(*gate(one))} for one in (("deny", 11), ("allow", 12))]
     collector = RulesCollector()
-    before, after = (collector.collect(look(source(one, {11: 5, 12: 6}))) for one in files)
+    before, after = (collector.collect(snapshot_of(source(one, {11: 5, 12: 6}))) for one in files)
     assert [{labels(0, "deny"): 5}, {labels(0, "allow"): 6}] == [series(one, rules.HITS) for one in (before, after)]
 
 
@@ -228,7 +230,7 @@ def test_id_0_of_recorded_nodes(recorded, series, name, no_profile, zero):
 
 @pytest.mark.parametrize("counters", [None, MapError("it kept changing"), MapDenied("refused"), 12])
 @pytest.mark.parametrize(("end", "no_profile"), [(": deny", True), (": pass", True), ("", False)])
-def test_without_a_counter_layout_the_files_tell_what_id_0_is(source, look, series, counters, end, no_profile):
+def test_without_a_counter_layout_the_files_tell_what_id_0_is(source, snapshot_of, series, counters, end, no_profile):
     made = source({"cali1_ingress_v4.json": written(*gate(("deny", 11), end=end))}, {0: 6})
     if counters is None:
         del made.maps["cali_counters6"]
@@ -237,15 +239,22 @@ def test_without_a_counter_layout_the_files_tell_what_id_0_is(source, look, seri
         made.maps["cali_counters6"] = replace(dump, info=replace(dump.info, key_size=counters))
     else:
         made.maps["cali_counters6"] = counters
-    samples = RulesCollector().collect(look(made))
+    samples = RulesCollector().collect(snapshot_of(made, parts=RulesCollector.parts))
     assert ({(): 6} if no_profile else {}) == series(samples, rules.NO_PROFILE_MATCH_HITS)
     assert ({} if no_profile else {("0",): 6}) == series(samples, rules.UNATTRIBUTED_HITS)
 
 
-def test_where_nothing_tells_id_0_is_one_id_that_no_file_explains(source, look, series):
+@pytest.mark.parametrize(("slots", "no_profile"), [(14, False), (17, True), (27, True)])
+def test_where_the_files_do_not_tell_what_id_0_is_the_counter_layout_does(collect, series, slots, no_profile):
+    samples = collect({"cali1_ingress_v4.json": written()}, {0: 6}, slots=slots)
+    assert ({(): 6} if no_profile else {}) == series(samples, rules.NO_PROFILE_MATCH_HITS)
+    assert ({} if no_profile else {("0",): 6}) == series(samples, rules.UNATTRIBUTED_HITS)
+
+
+def test_where_nothing_tells_id_0_is_one_id_that_no_file_explains(source, snapshot_of, series):
     made = source({"cali1_ingress_v4.json": written()}, {0: 6})
     del made.maps["cali_counters6"]
-    samples = RulesCollector().collect(look(made))
+    samples = RulesCollector().collect(snapshot_of(made, parts=RulesCollector.parts))
     assert {} == series(samples, rules.NO_PROFILE_MATCH_HITS) == series(samples, rules.UNATTRIBUTED_HITS)
     assert {(): 1} == series(samples, rules.UNATTRIBUTED_IDS)
 
@@ -269,8 +278,8 @@ def test_before_17_slots_id_0_stands_once_beside_the_others(collect, series, una
 
 
 @pytest.mark.parametrize("files", [None, {}, {"README": b"x"}, {"cali1_ingress_v4.json.tmp": written()}])
-def test_without_policy_files_no_rule_has_a_sample_and_the_collector_works(source, look, rows, series, files):
-    result = run_collector(RulesCollector(), look(source(files, {0: 1, 11: 2})))
+def test_without_policy_files_no_rule_has_a_sample_and_the_collector_works(source, read_of, rows, series, files):
+    result = run_collector(RulesCollector(), read_of(source(files, {0: 1, 11: 2})))
     assert result.failure is None
     assert {(): 0} == series(result.samples, rules.DEBUG_FILES)
     assert {("policy_error",): 0} == series(result.samples, endpoints.PROBLEMS)
@@ -342,11 +351,11 @@ def test_the_number_of_policy_errors_is_that_of_their_series(collect, series, fi
 # Scrapes.
 
 
-def test_a_scrape_after_a_change_of_policy_shows_it_and_one_after_none_the_new_hits(source, look, series):
+def test_a_scrape_after_a_change_of_policy_shows_it_and_one_after_none_the_new_hits(source, snapshot_of, series):
     collector, found = RulesCollector(), []
     for word, hits in (("deny", 1), ("deny", 2), ("allow", 3)):
         made = source({"cali1_ingress_v4.json": written(*gate((word, 11)))}, {11: hits})
-        found.append(series(collector.collect(look(made)), rules.HITS))
+        found.append(series(collector.collect(snapshot_of(made)), rules.HITS))
     assert [{labels(0, "deny"): 1}, {labels(0, "deny"): 2}, {labels(0, "allow"): 3}] == found
 
 
@@ -385,11 +394,13 @@ def unlisted(source):
         (unlisted, {"rules", "endpoints"}, "/policy could not be listed: Permission denied"),
     ],
 )
-def test_a_failure_is_one_sentence_and_leaves_the_others_whole(source, look, series, rows, break_it, failing, sentence):
+def test_a_failure_is_one_sentence_and_leaves_the_others_whole(
+    source, read_of, series, rows, break_it, failing, sentence
+):
     made = source({"cali1_ingress_v4.json": written(*gate(("deny", 11)))}, {11: 5})
     break_it(made)
-    snapshot = look(made)
-    results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
+    read = read_of(made)
+    results = [run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)]
     assert dict.fromkeys(failing, sentence) == {one.name: one.failure for one in results if one.failure}
     samples = collected_samples(results)
     assert {(name,): name not in failing for name in ON_BY_DEFAULT} == series(samples, itself.COLLECTOR_SUCCESS)

@@ -3,15 +3,19 @@
 import logging
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
 from exporter.bpf.maps import MapDenied, MapError
 from exporter.calico import LayoutError
-from exporter.metrics import endpoints, itself
+from exporter.metrics import endpoints, itself, rules
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
+from exporter.metrics.itself import ExporterCollector
 from exporter.metrics.scrape import (
     COLLECTOR_NAMES,
+    COLLECTORS,
     ON_BY_DEFAULT,
     Collected,
     collected_samples,
@@ -20,6 +24,8 @@ from exporter.metrics.scrape import (
     run_collector,
 )
 from exporter.node import NodeError
+from exporter.node.pods import ClusterPod, ClusterPods
+from exporter.snapshot.reading import EVERY_PART
 
 LEVEL = Family("test_level", GAUGE, "A level.")
 POD = ("cali1", 0x7)
@@ -29,6 +35,7 @@ POD = ("cali1", 0x7)
 class One:
     """A collector that writes one sample, or raises."""
 
+    parts: ClassVar = frozenset()
     error: Exception | None = None
     name: str = "one"
 
@@ -39,64 +46,64 @@ class One:
 
 
 @pytest.mark.parametrize("error", [MapDenied("not allowed"), LayoutError("odd sizes"), NodeError("gone")])
-def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, look, error, caplog):
-    result = run_collector(One(error), look(node()))
+def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, read_of, error, caplog):
+    result = run_collector(One(error), read_of(node()))
     assert ((), str(error)) == (tuple(result.samples), result.failure)
     assert [] == caplog.records
 
 
 @pytest.mark.parametrize("error", [KeyError("cali1"), ValueError("x"), RecursionError(), OSError(5, "EIO")])
-def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, look, error, caplog):
+def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, read_of, error, caplog):
     with caplog.at_level(logging.ERROR, "exporter.metrics"):
-        result = run_collector(One(error), look(node()))
+        result = run_collector(One(error), read_of(node()))
     assert () == tuple(result.samples)
     assert f"unforeseen error ({type(error).__name__}), please report it" == result.failure
     (record,) = caplog.records
     assert error is record.exc_info[1]
 
 
-def test_a_refusal_of_memory_is_a_sentence_that_says_what_to_raise_and_no_traceback(node, look, caplog):
-    result = run_collector(One(MemoryError()), look(node()))
+def test_a_refusal_of_memory_is_a_sentence_that_says_what_to_raise_and_no_traceback(node, read_of, caplog):
+    result = run_collector(One(MemoryError()), read_of(node()))
     assert () == tuple(result.samples)
     assert "raise its limit" in result.failure
     assert [] == caplog.records
 
 
-def test_a_collector_that_works_has_no_failure_and_its_time(node, look):
+def test_a_collector_that_works_has_no_failure_and_its_time(node, read_of):
     class Slow(One):
         def collect(self, snapshot):
             time.sleep(0.01)
             return super().collect(snapshot)
 
-    result = run_collector(Slow(), look(node()))
+    result = run_collector(Slow(), read_of(node()))
     assert (1, None) == (len(result.samples), result.failure)
     assert result.seconds >= 0.01
 
 
-def test_one_collectors_failure_leaves_the_others_whole(node, look, series):
-    snapshot = look(node())
-    results = [run_collector(one, snapshot) for one in (One(KeyError("x"), "broken"), One())]
+def test_one_collectors_failure_leaves_the_others_whole(node, read_of, series):
+    read = read_of(node())
+    results = [run_collector(one, read) for one in (One(KeyError("x"), "broken"), One())]
     samples = collected_samples(results)
     assert {(): 1} == series(samples, LEVEL)
     assert {("broken",): 0, ("one",): 1} == series(samples, itself.COLLECTOR_SUCCESS)
     assert {("broken",), ("one",)} == set(series(samples, itself.COLLECTOR_SECONDS))
 
 
-def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, look, series, rows):
+def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, read_of, series, rows):
     source = node({(5, 0): {}}, {5: POD})
     source.maps["cali_counters6"] = MapError("it kept changing")
-    snapshot = look(source)
-    samples = collected_samples([run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")])
+    read = read_of(source)
+    samples = collected_samples([run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)])
     success = series(samples, itself.COLLECTOR_SUCCESS)
     assert (0, 1, 0) == (success["counters",], success["endpoints",], success["maps",])
     written = {name for name, _, _ in rows(samples)}
     assert not any(name.endswith("_packets_total") or name.startswith("calico_bpf_map_") for name in written)
 
 
-def test_a_node_without_calico_gives_a_scrape_that_says_so(node, look, series):
-    snapshot = look(node(links=[(1, "lo")]))
-    results = [run_collector(one, snapshot) for one in make_collectors(ON_BY_DEFAULT, "core")]
-    samples = collected_samples(results) + exporter_samples(snapshot)
+def test_a_node_without_calico_gives_a_scrape_that_says_so(node, read_of, series):
+    read = read_of(node(links=[(1, "lo")]))
+    results = [run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)]
+    samples = collected_samples(results) + exporter_samples(read)
     success = series(samples, itself.COLLECTOR_SUCCESS)
     assert (0, 0, 0) == (success["counters",], success["endpoints",], success["maps",])
     assert 1 == len(series(samples, itself.BUILD_INFO))
@@ -121,7 +128,7 @@ def test_problems_of_endpoints_are_counted_in_one_family_whatever_collectors_are
     snapshot = recorded("v3.29.7/57-hep-traffic.after")
     expected = {"endpoints": {("not_ready",), ("counters_missing",)}, "rules": {("policy_error",)}, "maps": set()}
     for names in (["endpoints"], ["rules"], ["maps"], ["rules", "endpoints"], ON_BY_DEFAULT):
-        samples = collected_samples([run_collector(one, snapshot) for one in make_collectors(names, "core")])
+        samples = collected_samples([run_collector(one, lambda _: snapshot) for one in make_collectors(names)])
         found = series(samples, endpoints.PROBLEMS)
         assert set().union(*(expected.get(name, set()) for name in names)) == set(found)
         assert 2 == found.get(("policy_error",), 2)
@@ -129,18 +136,57 @@ def test_problems_of_endpoints_are_counted_in_one_family_whatever_collectors_are
 
 
 def test_collectors_are_made_by_name_in_one_order():
-    assert ["counters", "maps"] == [one.name for one in make_collectors(["maps", "counters"], "core")]
-    assert list(COLLECTOR_NAMES) == [one.name for one in make_collectors(COLLECTOR_NAMES, "core")]
+    assert ["counters", "maps"] == [one.name for one in make_collectors(["maps", "counters"])]
+    assert list(COLLECTOR_NAMES) == [one.name for one in make_collectors(COLLECTOR_NAMES)]
 
 
 def test_only_the_collector_of_the_kernels_own_counters_is_off_by_default():
     assert {"nic"} == set(COLLECTOR_NAMES) - set(ON_BY_DEFAULT)
 
 
-def test_the_wish_for_zeros_reaches_the_counters(node, look, rows):
-    snapshot = look(node({(5, 0): {}}, {5: POD}))
+def test_the_wish_for_zeros_reaches_the_counters(node, read_of, rows):
+    read = read_of(node({(5, 0): {}}, {5: POD}))
     found = {}
     for zeros in ("none", "core", "all"):
-        (collector,) = make_collectors(["counters"], zeros)
-        found[zeros] = len(rows(collector.collect(snapshot)))
+        (collector,) = make_collectors(["counters"], CollectorOptions(zeros=zeros))
+        found[zeros] = len(rows(run_collector(collector, read).samples))
     assert {"none": 1, "core": 4, "all": 27} == found
+
+
+def test_the_other_wishes_reach_their_collectors(recorded, series, node, read_of):
+    source = node({}, {5: POD}, pods={"cali1": ("ns-a", "client")})
+    source.cluster = ClusterPods((ClusterPod("ns-a", "client", (), "ReplicaSet", "client-5d4"),))
+    snapshot = recorded("v3.32.1/53-rule-inserted-at-0.after")
+    found = []
+    for options in (CollectorOptions(), CollectorOptions(unattributed=True, workloads=True)):
+        of_rules, of_endpoints = make_collectors(["rules"], options), make_collectors(["endpoints"], options)
+        unattributed = series(run_collector(of_rules[0], lambda _: snapshot).samples, rules.UNATTRIBUTED_HITS)
+        owners = series(run_collector(of_endpoints[0], read_of(source)).samples, endpoints.WORKLOAD_INFO)
+        found.append((len(unattributed) > 0, len(owners)))
+    assert [(False, 0), (True, 1)] == found
+
+
+# What a collector needs.
+
+
+@pytest.mark.parametrize("collector", [*COLLECTORS, ExporterCollector], ids=lambda one: one.name)
+def test_a_collector_asks_for_parts_that_there_are(collector):
+    assert collector.parts
+    assert collector.parts <= EVERY_PART
+
+
+def test_a_collector_is_given_the_parts_that_it_asks_for_and_what_they_cannot_give_is_its_failure(node, read_of):
+    asked = []
+
+    def read(parts):
+        asked.append(parts)
+        raise MapDenied("refused", "run as root")
+
+    results = [run_collector(one(CollectorOptions()), read) for one in COLLECTORS]
+    assert [one.parts for one in COLLECTORS] == asked
+    assert {"refused: run as root"} == {one.failure for one in results}
+
+
+def test_collectors_have_names_and_words_of_their_own():
+    assert len(COLLECTORS) == len({one.name for one in COLLECTORS}) == len({one.about for one in COLLECTORS})
+    assert COLLECTOR_NAMES == tuple(one.name for one in COLLECTORS)

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.calico.counters import CounterTable, layout_of
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import workload_interface
 from exporter.node.endpoint_status import LocalPod
@@ -292,3 +293,77 @@ def test_an_identity_stays_when_the_api_server_forgets_the_pod_and_goes_with_the
 
 def test_without_a_route_the_addresses_are_the_api_servers():
     assert ("10.65.0.3",) == join([(7, SERVER)], cluster=[WEB]).of(7).addresses
+
+
+# What an endpoint says of itself.
+
+V4, V6, BOND_SLAVE = 0x2, 0x4, 0x20
+
+
+def endpoint_of(flags, kind="workload"):
+    return Endpoint(5, CLIENT, kind, state=None if flags is None else InterfaceState(5, CLIENT, flags))
+
+
+def table(keys, slots=27):
+    return CounterTable(layout_of(slots), dict.fromkeys(keys, (0,) * slots))
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "expected"),
+    [
+        ("workload", WORKLOAD, True),
+        ("workload", None, True),
+        ("host", HOST, True),
+        ("host", None, False),
+        ("unmanaged", UNMANAGED, True),
+        ("unknown", None, False),
+    ],
+)
+def test_an_interface_is_calicos_where_its_programs_know_it_or_it_is_a_workloads(kind, flags, expected):
+    assert expected is endpoint_of(flags, kind).is_calicos
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("workload", ["outbound", "inbound", "inbound", ""]),
+        ("host", ["inbound", "outbound", "inbound", ""]),
+        ("unmanaged", ["inbound", "outbound", "inbound", ""]),
+        ("unknown", ["", "", "", ""]),
+    ],
+)
+def test_what_passes_a_hook_goes_to_or_from_the_endpoint(kind, expected):
+    assert expected == [endpoint_of(None, kind).direction(hook) for hook in (0, 1, 2, 7)]
+
+
+@pytest.mark.parametrize("slots", [25, 26, 27, 40])
+@pytest.mark.parametrize("ready", [V4, V6, V4 | V6])
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ([], (0, 1)),
+        ([(5, 0)], (1,)),
+        ([(5, 1)], (0,)),
+        ([(5, 0), (5, 1)], ()),
+        ([(5, 2), (7, 0), (7, 1)], (0, 1)),  # of XDP, and another's
+    ],
+)
+@pytest.mark.parametrize(("word", "kind"), [(0x1, "workload"), (0x8, "host")])
+def test_from_25_slots_on_an_endpoint_that_is_attached_needs_an_entry_at_each_tc_hook(
+    slots, ready, keys, missing, word, kind
+):
+    assert missing == endpoint_of(word | ready, kind).hooks_without_entry(table(keys, slots))
+
+
+@pytest.mark.parametrize(
+    ("flags", "slots"),
+    [
+        *((WORKLOAD, slots) for slots in (14, 15, 17, 23)),  # the program makes it at the first packet
+        (0x1, 27),  # not ready in any family
+        (HOST | BOND_SLAVE, 27),  # its programs are on the bond
+        (UNMANAGED | V4 | V6, 27),
+        (None, 27),
+    ],
+)
+def test_where_nothing_would_be_lost_no_hook_is_without_its_entry(flags, slots):
+    assert () == endpoint_of(flags).hooks_without_entry(table([], slots))

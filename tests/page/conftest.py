@@ -1,12 +1,13 @@
-"""Nodes made in memory and recordings, looked at twice, and what a browser would make of a page's bytes."""
+"""Nodes made in memory and recordings, snapshots of them, and what a browser would make of a page's bytes."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from exporter.page.html import Html
-from exporter.snapshot.timed import TimedLook
-from tests.snapshot.conftest import make, recorded  # noqa: F401  the same nodes and recordings
+from exporter.page.views import PARTS
+from tests.nodes import make, recorded  # noqa: F401  fixtures that several packages share
 
 
 class Parsed(HTMLParser):
@@ -46,12 +47,10 @@ def html():
 
 
 @pytest.fixture(scope="session")
-def looked(make):  # noqa: F811
-    """A look at this source that was read at this second."""
+def snapshot_at(make):  # noqa: F811
+    """A snapshot of this source with what the pages say that they need, whose maps were read at this second."""
 
     def at(source, seconds):
-        look = make.look(source)
-        _ = look.counters
-        return TimedLook(look, float(seconds))
+        return replace(make.snapshot(source, parts=PARTS), at=float(seconds))
 
     return at

@@ -9,15 +9,14 @@ from urllib.parse import quote
 
 import pytest
 
-from exporter.bpf.maps import MapDenied, MapError
+from exporter.bpf.maps import MapDenied
 from exporter.calico.counters import DROPPED
+from exporter.diagnosis.explain import explain
+from exporter.diagnosis.rules_by_endpoint import merged, programs_of
+from exporter.diagnosis.sentences import sentences
 from exporter.node import NodeError
 from exporter.page.html import Html, address, per_second
 from exporter.page.views import MOST_ROWS, Wanted, endpoint_named, endpoint_view, node_view
-from exporter.snapshot.explain import explain
-from exporter.snapshot.rules_by_endpoint import merged, programs_of
-from exporter.snapshot.sentences import sentences
-from exporter.snapshot.timed import TimedLook
 
 HERE = "v3.32.1/02-ingress-deny"
 SERVER, CLIENT = "cali34769d6a557", "calibf331a988cf"
@@ -28,9 +27,9 @@ NOTHING_WANTED = Wanted()
 
 
 @pytest.fixture(scope="session")
-def pair(recorded, looked):
-    """Both looks of the recording in which a policy of the server's dropped what the client sent."""
-    return looked(recorded(f"{HERE}.before"), 0), looked(recorded(f"{HERE}.after"), 4)
+def pair(recorded, snapshot_at):
+    """Both snapshots of the recording in which a policy of the server's dropped what the client sent."""
+    return snapshot_at(recorded(f"{HERE}.before"), 0), snapshot_at(recorded(f"{HERE}.after"), 4)
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def node_text(html, parsed, pair):
 
     def of(**wanted):
         asked = Wanted(**wanted)
-        return parsed(html.node_page(node_view(*pair, pair[1].snapshot, asked), asked, {"counters": None})).text
+        return parsed(html.node_page(node_view(*pair, asked), asked, {"counters": None})).text
 
     return of
 
@@ -49,7 +48,7 @@ def endpoint_page(html, pair):
     """The page of the endpoint of this interface."""
 
     def of(interface):
-        return html.endpoint_page(endpoint_view(*pair, endpoint_named(pair[1].snapshot, interface)))
+        return html.endpoint_page(endpoint_view(*pair, endpoint_named(pair[1], interface)))
 
     return of
 
@@ -61,7 +60,7 @@ def test_the_node_page_names_who_drops_with_direction_reason_and_rate(node_text)
 
 def test_filters_leave_what_fits(pair):
     def shown(**wanted):
-        view = node_view(*pair, pair[1].snapshot, Wanted(**wanted))
+        view = node_view(*pair, Wanted(**wanted))
         return {row.endpoint.title for row in view.rows}
 
     everybody = shown()
@@ -69,7 +68,7 @@ def test_filters_leave_what_fits(pair):
     assert {"ns-b/server"} == shown(namespace="ns-b")
     assert {"ns-b/server"} == shown(pod="erv")
     assert set() == shown(namespace="ns-a", pod="server")
-    dropping = {row.endpoint.title for row in node_view(*pair, pair[1].snapshot, Wanted()).rows if row.ever.drops}
+    dropping = {row.endpoint.title for row in node_view(*pair, Wanted()).rows if row.ever.drops}
     assert dropping == shown(reason="policy")
     assert set() == shown(reason="no_such_reason")
     assert shown(reason="policy") < everybody
@@ -77,18 +76,18 @@ def test_filters_leave_what_fits(pair):
 
 def test_the_filter_form_offers_what_there_is_and_keeps_what_was_chosen(html, pair):
     wanted = Wanted("ns-b", "ser", "policy")
-    body = html.node_page(node_view(*pair, pair[1].snapshot, wanted), wanted, {}).decode()
+    body = html.node_page(node_view(*pair, wanted), wanted, {}).decode()
     assert '<option value="ns-b" selected>ns-b</option>' in body
     assert '<option value="ns-a">ns-a</option>' in body
     assert 'name="pod" value="ser"' in body
     assert "<option selected>policy</option>" in body
 
 
-def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(make, looked, html, parsed):
+def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(make, snapshot_at, html, parsed):
     rows = {(number, 0): {4: number} for number in range(1, MOST_ROWS + 11)}
     source = make.node([make.counters("cali_counters6", 60, rows), make.ifstate("cali_iface4", 40, {})])
-    now = looked(source, 1)
-    view = node_view(None, now, now.snapshot, NOTHING_WANTED)
+    now = snapshot_at(source, 1)
+    view = node_view(None, now, NOTHING_WANTED)
     assert (MOST_ROWS, 10) == (len(view.rows), view.left_out)
     assert f"ifindex:{MOST_ROWS + 10}" == view.rows[0].endpoint.interface
     assert "10 more, which drop less, are not shown" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
@@ -96,30 +95,30 @@ def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(m
 
 @pytest.mark.parametrize("name", ["cali_counters6", "cali_iface4", "cali_rule_ctrs2"])
 @pytest.mark.parametrize("page", ["node", "endpoint"])
-def test_a_map_that_cannot_be_read_is_a_sentence_and_the_rest_is_there(make, recorded, html, parsed, name, page):
+def test_a_map_that_cannot_be_read_is_a_sentence_and_the_rest_is_there(
+    make, recorded, snapshot_at, html, parsed, name, page
+):
     source = make.like(recorded(f"{HERE}.after"))
     source.maps[name] = MapDenied(f"{name} cannot be opened: give the exporter CAP_BPF")
-    look = make.look(source)
-    try:
-        now = TimedLook(look, 1.0) if look.counters else None
-    except MapError:
-        now = None
+    now = snapshot_at(source, 1)
     if page == "node":
-        text = parsed(html.node_page(node_view(None, now, look, NOTHING_WANTED), NOTHING_WANTED, {})).text
+        text = parsed(html.node_page(node_view(None, now, NOTHING_WANTED), NOTHING_WANTED, {})).text
         assert "cannot be opened" in text
         assert ("There are no counters to show" in text) == (name == "cali_counters6")
         assert ("ns-b/server" in text) == (name != "cali_counters6")
-    elif now:
-        text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(look, SERVER)))).text
+    elif name != "cali_counters6":
+        text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now, SERVER)))).text
         assert "dropped policy" in text
         assert "NetworkPolicy" in text
 
 
-def test_a_policy_folder_that_cannot_be_read_is_a_sentence_on_the_endpoints_page(make, recorded, looked, html, parsed):
+def test_a_policy_folder_that_cannot_be_read_is_a_sentence_on_the_endpoints_page(
+    make, recorded, snapshot_at, html, parsed
+):
     source = make.like(recorded(f"{HERE}.after"))
     source.facts["policy_files"] = NodeError("/var/run/calico/bpf/policy could not be read: Permission denied")
-    now = looked(source, 1)
-    text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now.snapshot, SERVER)))).text
+    now = snapshot_at(source, 1)
+    text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now, SERVER)))).text
     assert "It could not be read: /var/run/calico/bpf/policy could not be read: Permission denied." in text
     assert "dropped policy" in text
 
@@ -127,28 +126,28 @@ def test_a_policy_folder_that_cannot_be_read_is_a_sentence_on_the_endpoints_page
 def test_the_endpoints_page_says_what_why_says(pair, endpoint_page, parsed):
     before, now = pair
     text = parsed(endpoint_page(SERVER)).text
-    said = list(sentences(explain(before.snapshot, now.snapshot, endpoint_named(now.snapshot, SERVER)), 4.0))
+    said = list(sentences(explain(before, now, endpoint_named(now, SERVER)), 4.0))
     assert len(said) > 5
     assert [] == [line for line, _ in said if " ".join(line.split()) not in text]
 
 
 def test_the_endpoints_page_has_every_counter_that_is_not_zero_with_its_link(pair, endpoint_page, parsed):
     before, now = pair
-    endpoint = endpoint_named(now.snapshot, SERVER)
+    endpoint = endpoint_named(now, SERVER)
     view, page = endpoint_view(before, now, endpoint), parsed(endpoint_page(SERVER))
-    table = now.snapshot.counters
-    mine = table.sums[table.ifindex == endpoint.ifindex]
-    expected = {slot.number for slot in table.layout.slots if mine[:, slot.number].any()}
+    table = now.counters.get()
+    mine = [row for (ifindex, _), row in table.rows.items() if ifindex == endpoint.ifindex]
+    expected = {slot.number for slot in table.layout.slots if any(row[slot.number] for row in mine)}
     assert expected == {row.slot.number for row in view.counters}
-    assert mine.sum() == sum(sum(row.ever) for row in view.counters)
+    assert sum(map(sum, mine)) == sum(sum(row.ever) for row in view.counters)
     dropped = [slot.reason for slot in table.layout.slots if slot.category == DROPPED and slot.number in expected]
     assert dropped
     assert set(dropped) <= {link.rpartition("#")[2] for link in page.attributes if "reasons.md#" in link}
 
 
 def test_the_endpoints_page_has_every_rule_with_its_hits(pair, endpoint_page, parsed):
-    now = pair[1].snapshot
-    programs = merged(programs_of(now, endpoint_named(now, SERVER), now.rule_hits.by_id()))
+    now = pair[1]
+    programs = merged(programs_of(now, endpoint_named(now, SERVER), now.rule_hits.get()))
     text = parsed(endpoint_page(SERVER)).text
     rules = [rule for one in programs for tier in one.tiers for policy in tier.policies for rule in policy.rules]
     assert any(rule.hits for rule in rules)
@@ -157,35 +156,35 @@ def test_the_endpoints_page_has_every_rule_with_its_hits(pair, endpoint_page, pa
         assert re.search(rf"{rule.position} {rule.action} {hits} [-\d,]+ {re.escape(rule.match)}", text), rule
 
 
-def test_an_endpoint_that_never_counted_has_a_page(make, looked, html, parsed):
+def test_an_endpoint_that_never_counted_has_a_page(make, snapshot_at, html, parsed):
     states = {9: ("cali9", 0x7)}
     source = make.node(
         [make.counters("cali_counters6", 60, {}), make.ifstate("cali_iface4", 40, states)],
         links=[make.link(9, "cali9")],
     )
-    now = looked(source, 1)
-    text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now.snapshot, "cali9")))).text
+    now = snapshot_at(source, 1)
+    text = parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now, "cali9")))).text
     assert "Nothing was ever counted here." in text
     assert "every packet there is dropped and not counted" in text
 
 
-def test_leftovers_that_nothing_knows_have_a_page_too(make, looked):
+def test_leftovers_that_nothing_knows_have_a_page_too(make, snapshot_at):
     source = make.node([make.counters("cali_counters6", 60, {(44, 0): {4: 2}}), make.ifstate("cali_iface4", 40, {})])
-    look = looked(source, 1).snapshot
-    assert 44 == endpoint_named(look, "ifindex:44").ifindex
-    assert endpoint_named(look, "ifindex:45") is None
+    snapshot = snapshot_at(source, 1)
+    assert 44 == endpoint_named(snapshot, "ifindex:44").ifindex
+    assert endpoint_named(snapshot, "ifindex:45") is None
 
 
-def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, looked, parsed):
+def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapshot_at, parsed):
     pages = {}
     for kind, edit in (("tame", str), ("hostile", hostile)):
-        now = looked(renamed(make, recorded, edit), 1)
+        now = snapshot_at(renamed(make, recorded, edit), 1)
         html = Html(edit("node-1"), "/metrics")
-        view = node_view(None, now, now.snapshot, NOTHING_WANTED)
+        view = node_view(None, now, NOTHING_WANTED)
         findings = [replace(one, found=edit(one.found), remedy=edit("do")) for one in view.findings]
         maps = [replace(one, pin=edit(one.pin)) for one in view.maps]
         view = replace(view, findings=findings, maps=maps)
-        shown = endpoint_view(None, now, endpoint_named(now.snapshot, SERVER))
+        shown = endpoint_view(None, now, endpoint_named(now, SERVER))
         pages[kind] = [
             parsed(html.node_page(view, Wanted(pod=edit("x")), {"counters": edit("broken")})),
             parsed(html.endpoint_page(shown)),

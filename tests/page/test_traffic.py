@@ -1,13 +1,14 @@
 """What each endpoint counted in each direction: nothing is lost or made up, and who drops now comes first."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from exporter.diagnosis.by_endpoint import counters_by_endpoint, dropped_in_all
+from exporter.diagnosis.changes import compare_counters
 from exporter.page.traffic import added_up, for_reason, traffic
-from exporter.snapshot.by_endpoint import counters_by_endpoint, dropped_in_all
-from exporter.snapshot.changes import compare_counters
-from exporter.snapshot.timed import TimedLook
+from exporter.page.views import PARTS
 from tests.recorded import PAIRS, law_of_pairs
 
 WORKLOAD, HOST = 0x7, 0xE
@@ -27,23 +28,26 @@ def node(make):
 
 
 @pytest.fixture
-def rows_of(node, looked):
-    """The rows of two looks, four seconds apart, at nodes with these counters."""
+def rows_of(node, snapshot_at):
+    """The rows of two snapshots, four seconds apart, of nodes with these counters."""
 
     def of(before, now):
-        return traffic(looked(node(before), 10) if before is not None else None, looked(node(now), 10 + SECONDS))
+        return traffic(
+            snapshot_at(node(before), 10) if before is not None else None, snapshot_at(node(now), 10 + SECONDS)
+        )
 
     return of
 
 
 @law_of_pairs(PAIRS)
 def the_rows_of_a_recording_add_up_to_what_counters_shows(pair):
-    before, now = TimedLook(pair.before.snapshot, 0.0), TimedLook(pair.after.snapshot, float(SECONDS))
-    rows, layout = traffic(before, now), now.snapshot.counter_layout
-    assert dropped_in_all(counters_by_endpoint(now.snapshot), layout) == added_up(row.ever for row in rows).dropped
-    changes = [change.counters for change in compare_counters(before.snapshot, now.snapshot)]
+    before = replace(pair.before.with_parts(PARTS), at=0.0)
+    now = replace(pair.after.with_parts(PARTS), at=float(SECONDS))
+    rows, layout = traffic(before, now), now.counters.get().layout
+    assert dropped_in_all(counters_by_endpoint(now), layout) == added_up(row.ever for row in rows).dropped
+    changes = [change.counters for change in compare_counters(before, now)]
     assert dropped_in_all(changes, layout) == added_up(row.lately for row in rows).dropped
-    packets = sum(row[0] for one in counters_by_endpoint(now.snapshot) for row in one.hooks.values())
+    packets = sum(row[0] for one in counters_by_endpoint(now) for row in one.hooks.values())
     assert packets == added_up(row.ever for row in rows).packets
 
 
@@ -68,7 +72,7 @@ def test_flows_are_what_policy_and_failsafe_accept_at_tc(rows_of, slot, hook, fl
     assert flows == row.ever.flows
 
 
-def test_a_rate_is_what_was_counted_by_the_seconds_between_the_looks(rows_of):
+def test_a_rate_is_what_was_counted_by_the_seconds_between_the_snapshots(rows_of):
     (row,) = rows_of({(5, 0): {0: 100, 2: 10, 4: 7}}, {(5, 0): {0: 180, 2: 12, 4: 8}})
     assert (SECONDS, 0.25, 0.5, 20.0) == (
         row.seconds,
@@ -78,7 +82,7 @@ def test_a_rate_is_what_was_counted_by_the_seconds_between_the_looks(rows_of):
     )
 
 
-def test_without_an_earlier_look_there_is_no_rate(rows_of):
+def test_without_an_earlier_snapshot_there_is_no_rate(rows_of):
     (row,) = rows_of(None, {(5, 0): {4: 7}})
     assert (None, None) == (row.seconds, row.per_second(row.lately.drops))
     assert {"policy": 7} == row.ever.dropped
@@ -97,9 +101,9 @@ def test_of_a_reason_only_its_droppers_and_its_drops_are_left(rows_of):
     assert [("cali7", {"policy": 50}, {"policy": 50}), ("cali5", {"policy": 3}, {"policy": 2})] == told
 
 
-def test_each_row_has_a_key_of_its_own_that_stays(recorded, looked):
+def test_each_row_has_a_key_of_its_own_that_stays(recorded, snapshot_at):
     one, other = (
-        [row.key for row in traffic(None, looked(recorded("v3.32.1/02-ingress-deny.after"), at))] for at in (1, 2)
+        [row.key for row in traffic(None, snapshot_at(recorded("v3.32.1/02-ingress-deny.after"), at))] for at in (1, 2)
     )
     assert one == other
     assert {1} == set(Counter(one).values())

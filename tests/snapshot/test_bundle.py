@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapDenied, MapError, MapInfo, ReadAborted
 from exporter.calico import LayoutError
+from exporter.diagnosis.check import findings
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.bundle import BundleError, read_bundle, write_bundle
-from exporter.snapshot.check import findings
 
 ROUND_TRIPS = [
     "v3.29.7/57-hep-traffic.after",
@@ -27,9 +27,8 @@ ROUND_TRIPS = [
 ]
 PARTS = (
     "counters",
-    "counter_layout",
     "ifstate",
-    "rule_versions",
+    "rule_map",
     "links",
     "host_routes",
     "nics",
@@ -165,7 +164,7 @@ def test_a_node_without_calico_comes_back_as_one(make, opened):
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS[:4])
-def test_the_same_look_gives_the_same_archive(make, recorded, name):
+def test_the_same_snapshot_gives_the_same_archive(make, recorded, name):
     assert make.bundled(recorded(name)) == make.bundled(recorded(name))
 
 
@@ -231,22 +230,22 @@ def test_a_map_that_could_not_be_read_says_the_same_from_the_bundle(make, node, 
 def test_what_could_not_be_read_is_told_while_writing(make, node):
     broken = make.node(node.maps.values(), **{**node.facts, "links": NodeError("no netlink")})
     broken.maps["cali_iface4"] = MapDenied("refused")
-    told = write_bundle(make.look(broken), {}, io.BytesIO())
+    told = write_bundle(broken, make.snapshot(broken), {}, io.BytesIO())
     assert ["links: no netlink", "maps/cali_iface4: refused"] == sorted(told)
 
 
 def test_a_whole_node_has_nothing_to_tell(make, node):
-    assert [] == write_bundle(make.look(node), {}, io.BytesIO())
+    assert [] == write_bundle(node, make.snapshot(node), {}, io.BytesIO())
 
 
 def test_a_node_where_all_failed_still_makes_a_bundle_that_says_so(make, opened):
     parts = ("links", "host_routes", "nics", "endpoint_status", "policy_files", "cluster_pods")
     facts = dict.fromkeys(parts, NodeError("gone"))
     again = opened(make.bundled(make.node(pin_names=MapDenied("refused"), **facts)))
-    snapshot = make.look(again)
+    snapshot = make.snapshot(again)
     for part in PARTS:
         with pytest.raises((MapError, NodeError), match=r"refused|gone"):
-            getattr(snapshot, part)
+            getattr(snapshot, part).get()
 
 
 # Every command asks this first, so a failure would close the bundle to all of them.
@@ -271,7 +270,7 @@ def test_a_map_that_the_bundle_does_not_hold_is_missing(make, node, opened):
 
 def test_a_bundle_made_before_interface_counters_were_part_of_it_says_so(make, recorded):
     with pytest.raises(NodeError, match="made before they were part of it"):
-        _ = make.look(recorded("v3.32.1/01-egress-deny.after")).nics
+        make.snapshot(recorded("v3.32.1/01-egress-deny.after")).nics.get()
 
 
 # Damage: always one sentence, at once
@@ -381,7 +380,7 @@ def asks_everything(snapshot):
     """Asks for all that commands ask for; what is missing must be a sentence."""
     for part in PARTS:
         try:
-            getattr(snapshot, part)
+            getattr(snapshot, part).get()
         except (MapError, NodeError, LayoutError):
             continue
     assert list(findings(snapshot))
@@ -432,7 +431,7 @@ def asks_everything(snapshot):
 )
 def test_a_field_of_another_kind_is_refused_or_only_says_sentences(make, opened, plain, member, path, value):
     try:
-        snapshot = make.look(opened(make.archive(changed(plain(), member, path, value))))
+        snapshot = make.snapshot(opened(make.archive(changed(plain(), member, path, value))))
     except BundleError:
         return
     asks_everything(snapshot)
@@ -457,7 +456,7 @@ FIELDS += [("maps/cali_iface4/info.json", ["info", key]) for key in ("id", "name
 def test_whatever_a_field_says_a_bundle_is_refused_or_only_says_sentences(make, reread, plain, field, value):
     member, path = field
     try:
-        snapshot = make.look(reread(make.archive(changed(plain(), member, path, value))))
+        snapshot = make.snapshot(reread(make.archive(changed(plain(), member, path, value))))
     except BundleError:
         return
     asks_everything(snapshot)

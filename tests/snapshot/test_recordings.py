@@ -2,7 +2,7 @@
 import re
 from itertools import groupby
 
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
 from tests.recorded import NAMES, PAIRS, RECORDINGS, Recording, law_of_pairs, law_of_recordings
 
 COUNTS = {"v3.29.7": 20, "v3.30.7": 14, "v3.31.6": 18, "v3.32.1": 58, "upgrade": 6}
@@ -60,8 +60,8 @@ def tables_of(text):
     return tables
 
 
-def look_at(recording):
-    """A look at a recording; where several counter maps are pinned, with the knowledge of which is alive."""
+def snapshot_of(recording):
+    """A snapshot of a recording; where several counter maps are pinned, with the knowledge of which is alive."""
     if recording.name not in LIVE:
         return recording.snapshot
     memory = Memory()
@@ -71,9 +71,8 @@ def look_at(recording):
 
 def ours_of(snapshot):
     """The decoded table in the shape of Calico's."""
-    table = snapshot.counters
-    keys = zip(table.ifindex.tolist(), table.hook.tolist(), strict=True)
-    rows = dict(zip(keys, table.sums.tolist(), strict=True))
+    table = snapshot.counters.get()
+    rows = table.rows
     words = {ours: theirs for theirs, ours in CATEGORIES.items()}
     slots = [slot for slot in table.layout.slots if slot.category != "unknown"]
     return {
@@ -83,14 +82,12 @@ def ours_of(snapshot):
             )
             for slot in slots
         }
-        for link in snapshot.links
+        for link in snapshot.links.get()
     }
 
 
 def sums_of(snapshot):
-    table = snapshot.counters
-    keys = zip(table.ifindex.tolist(), table.hook.tolist(), strict=True)
-    return dict(zip(keys, table.sums.tolist(), strict=True))
+    return snapshot.counters.get().rows
 
 
 def test_no_recording_has_vanished():
@@ -107,7 +104,7 @@ def test_the_recordings_stay_small():
 @law_of_recordings(NAMES)
 def every_number_of_calicos_own_table_is_ours(recording):
     theirs = tables_of(recording.oracle["counters-dump.all.txt"])
-    ours = ours_of(look_at(recording))
+    ours = ours_of(snapshot_of(recording))
     if recording.name == TRUNCATED:
         ours, theirs = ({key: one[key] for key in one if key != "cali86e35d8c298"} for one in (ours, theirs))
     for (where, interface), packets in MEANWHILE.items():
@@ -119,18 +116,18 @@ def every_number_of_calicos_own_table_is_ours(recording):
 
 @law_of_recordings(NAMES)
 def every_recorded_entry_is_of_an_interface_that_is_there(recording):
-    snapshot = look_at(recording)
-    assert {ifindex for ifindex, _ in sums_of(snapshot)} <= {link.ifindex for link in snapshot.links}
+    snapshot = snapshot_of(recording)
+    assert {ifindex for ifindex, _ in sums_of(snapshot)} <= {link.ifindex for link in snapshot.links.get()}
 
 
 def test_where_calicos_tool_cuts_to_32_bits_ours_is_whole():
     recording = Recording(TRUNCATED)
-    snapshot = look_at(recording)
+    snapshot = snapshot_of(recording)
     cut = tables_of(recording.oracle["counters-dump.all.txt"])["cali86e35d8c298"]
     whole = ours_of(snapshot)["cali86e35d8c298"]
     values = recording.bundle.map_dump("cali_counters6").values.view("<u8")
     keys = [(ifindex, hook) for ifindex, hook in sums_of(snapshot)]
-    for slot in snapshot.counter_layout.slots:
+    for slot in snapshot.counters.get().layout.slots:
         for hook in range(2):
             copies = values[keys.index((19, hook)), :, slot.number].tolist()
             row = next((row for row in whole if row[1] == slot.caption and CATEGORIES[row[0]] == slot.category), None)
@@ -148,13 +145,13 @@ def interface_state_is_what_calicos_own_tool_says(recording):
         int(match["ifindex"]): (match["name"], sum(FLAGS[flag] for flag in match["flags"].split(",")))
         for match in map(STATE.fullmatch, filter(None, lines))
     }
-    ours = {one.ifindex: (one.name, one.flags) for one in recording.snapshot.ifstate}
+    ours = {one.ifindex: (one.name, one.flags) for one in recording.snapshot.ifstate.get()}
     assert theirs
     assert theirs == ours
 
 
 @law_of_pairs(PAIRS)
-def two_looks_differ_by_what_was_seen_to_move(pair):
+def two_snapshots_differ_by_what_was_seen_to_move(pair):
     before, after = (sums_of(one.snapshot) for one in (pair.before, pair.after))
     seen = {
         (int(match["ifindex"]), int(match["hook"])): {
@@ -176,9 +173,10 @@ def two_looks_differ_by_what_was_seen_to_move(pair):
 @law_of_recordings([name for name in NAMES if not name.startswith("upgrade")])
 def a_recorded_release_has_its_layout_and_its_only_maps(recording):
     snapshot = recording.snapshot
+    layout = snapshot.counters.get().layout
     assert recording.release == recording.bundle.about["calico"]
-    assert (SLOTS[recording.release], "builtin") == (len(snapshot.counter_layout.slots), snapshot.counter_layout.source)
-    versions = (snapshot.counter_versions, snapshot.ifstate_versions, snapshot.rule_versions)
+    assert (SLOTS[recording.release], "builtin") == (len(layout.slots), layout.source)
+    versions = (snapshot.counter_map.get(), snapshot.ifstate_map.get(), snapshot.rule_map.get())
     assert ["only"] * 3 == [one.choice.chosen_by for one in versions]
     assert [()] * 3 == [one.stale for one in versions]
 
@@ -194,20 +192,20 @@ PODS = {
 @law_of_recordings(NAMES)
 def every_recorded_workload_is_its_pod_where_calico_says_so(recording):
     name, snapshot = recording.name, recording.snapshot
-    workloads = [one for one in snapshot.endpoints.by_index.values() if one.kind == "workload"]
+    workloads = [one for one in snapshot.endpoints.get().by_index.values() if one.kind == "workload"]
     interfaces = PODS.keys() - ({"cali86e35d8c298"} if name.endswith("42-pod-readd.before") else set())
     # v3.29 writes no endpoint status unless told to; of the downgraded node none was recorded.
     silent = "v3.29.7" in name or "downgraded" in name
     expected = {one: ("", "") if silent else PODS[one] for one in interfaces}
     assert expected == {one.interface: (one.namespace, one.pod) for one in workloads}
     assert all(one.addresses for one in workloads)
-    assert () == snapshot.pods.problems
-    assert 0 == snapshot.endpoints.mismatches
+    assert () == snapshot.pods.get().problems
+    assert 0 == snapshot.endpoints.get().mismatches
 
 
 @law_of_recordings(NAMES)
 def every_other_recorded_interface_is_a_host_interface(recording):
-    by_index = recording.snapshot.endpoints.by_index
+    by_index = recording.snapshot.endpoints.get().by_index
     assert {"workload", "host"} == {one.kind for one in by_index.values()}
     hosts = {one.interface for one in by_index.values() if one.kind == "host"}
     assert {"lo", "eth0", "bpfin.cali", "bpfout.cali"} == hosts

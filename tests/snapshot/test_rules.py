@@ -4,6 +4,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from exporter.bpf.maps import MapDump, MapMissing
 from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.rules import PolicyName, RuleName
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
+from exporter.snapshot.rules import PolicyName, RuleName, RuleTable
 from tests.recorded import NAMES, PAIRS, law_of_pairs, law_of_recordings
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -30,16 +31,14 @@ COUNTED = ("allow", "deny", "pass")
 
 def hits_of(snapshot):
     """{name: hits} of every rule."""
-    table = snapshot.rules.table
-    return dict(zip(table.names, table.hits(snapshot.rule_hits.of(table.ids)).tolist(), strict=True))
+    table = snapshot.rules.get().table
+    return dict(zip(table.names, table.hits(snapshot.rule_hits.get()), strict=True))
 
 
 def ids_of(snapshot):
     """{name: its ids} of every rule."""
-    table, ids = snapshot.rules.table, {}
-    for number, owner in zip(table.ids.tolist(), table.owners.tolist(), strict=True):
-        ids.setdefault(table.names[owner], set()).add(number)
-    return ids
+    table = snapshot.rules.get().table
+    return {name: set(ids) for name, ids in zip(table.names, table.ids, strict=True)}
 
 
 # Calico's own print: before v3.32 the comments as they are, from v3.32 on a table; v3.29 prints no tiers.
@@ -82,7 +81,7 @@ def said_of(program, hits, style):
 
 
 def programs_of(snapshot, interface, family):
-    programs = [one for one in snapshot.policies.files.values() if one]
+    programs = [one for one in snapshot.policies.get().files.values() if one]
     return [one for one in programs if (one.about.interface, one.about.family) == (interface, family)]
 
 
@@ -98,7 +97,7 @@ def dumps_of(texts):
 @law_of_recordings(DUMPED)
 def every_rule_that_calico_prints_is_ours_in_its_place_with_its_hits(recording):
     name, snapshot = recording.name, recording.snapshot
-    hits = snapshot.rule_hits.by_id()
+    hits = dict(snapshot.rule_hits.get())
     hits |= {number: hits.get(number, 0) + more for (where, number), more in MEANWHILE.items() if where == name}
     for interface, family, style, theirs in dumps_of(recording.oracle):
         programs = programs_of(snapshot, interface, family)
@@ -114,7 +113,7 @@ def every_rule_that_calico_prints_is_counted_under_its_name(recording):
             for tier in program.tiers if program.about.direction != "xdp" else ():
                 for policy in tier.policies:
                     for rule, hits in zip(policy.rules, numbers, strict=False):
-                        owner = snapshot.rules.whose.policy_name(program, tier, policy, rule)
+                        owner = snapshot.rules.get().whose.policy_name(program, tier, policy, rule)
                         if rule.action in COUNTED and owner.name:
                             by_id = theirs.setdefault(RuleName(owner, str(rule.position), rule.action), {})
                             by_id[rule.id] = hits - MEANWHILE.get((recording.name, rule.id), 0)
@@ -124,11 +123,11 @@ def every_rule_that_calico_prints_is_counted_under_its_name(recording):
 
 @law_of_recordings(NAMES)
 def no_recorded_id_is_counted_under_two_names(recording):
-    ids = recording.snapshot.rules.table.ids.tolist()
+    ids = list(chain.from_iterable(recording.snapshot.rules.get().table.ids))
     assert sorted(set(ids)) == sorted(ids)
 
 
-# What moved between two looks: diff.txt gives the number, and mostly the text whose FNV hash the id is.
+# What moved between two snapshots: diff.txt gives the number, and mostly the text whose FNV hash the id is.
 
 CHANGE = re.compile(r"rule 0x\w+ (?P<id>\d+): (?:(?P<by>[+-]\d+)|KEY GONE \(was (?P<was>\d+)\)).*?(?P<text>\S*)")
 HASHED = re.compile(
@@ -217,36 +216,38 @@ STAGES = ("1-v3.29.7", "2-v3.30.7", "3-v3.31.6", "4-v3.32.1")
 
 def named(snapshot):
     """Every name but those of profiles and tier ends, which v3.29 cannot know."""
-    return {name for name in snapshot.rules.table.names if name.policy.kind not in ("Profile", "Tier")}
+    return {name for name in snapshot.rules.get().table.names if name.policy.kind not in ("Profile", "Tier")}
 
 
 @pytest.mark.parametrize("stage", STAGES[2:])
 def test_from_v3_30_on_every_name_is_the_same_in_each_release(make, recorded, stage):
-    first, other = (make.look(recorded(f"upgrade/{one}")).rules.table for one in (STAGES[1], stage))
+    first, other = (make.snapshot(recorded(f"upgrade/{one}")).rules.get().table for one in (STAGES[1], stage))
     assert 29 == len(first.names)
     assert first.names == other.names
     assert first.carriers == other.carriers
 
 
 def test_in_v3_29_only_tier_ends_and_the_names_of_profiles_are_missing(make, recorded):
-    old, new = (make.look(recorded(f"upgrade/{stage}")) for stage in STAGES[:2])
+    old, new = (make.snapshot(recorded(f"upgrade/{stage}")) for stage in STAGES[:2])
     assert named(old) == named(new)
-    assert {"NetworkPolicy", "GlobalNetworkPolicy"} == {name.policy.kind for name in old.rules.table.names}
-    assert (False, True) == (old.rules.table.ends_have_ids, new.rules.table.ends_have_ids)
+    assert {"NetworkPolicy", "GlobalNetworkPolicy"} == {name.policy.kind for name in old.rules.get().table.names}
+    assert (False, True) == (old.rules.get().table.ends_have_ids, new.rules.get().table.ends_have_ids)
 
 
 def test_policies_of_a_host_endpoint_have_one_name_in_each_release(make, recorded):
-    looks = [make.look(recorded(f"{release}/57-hep-traffic.after")) for release in ("v3.29.7", "v3.31.6", "v3.32.1")]
-    of_host = [{name for name in named(one) if name.policy.name.startswith("hep-")} for one in looks]
+    snapshots = [
+        make.snapshot(recorded(f"{release}/57-hep-traffic.after")) for release in ("v3.29.7", "v3.31.6", "v3.32.1")
+    ]
+    of_host = [{name for name in named(one) if name.policy.name.startswith("hep-")} for one in snapshots]
     assert 7 == len(of_host[0])
     assert [of_host[0]] * 3 == of_host
 
 
 def test_a_node_without_policy_files_has_no_rule_and_nothing_is_wrong_with_it(make, recorded):
-    snapshot = make.look(recorded("upgrade/5-v3.31.6-downgraded.after"))
-    table = snapshot.rules.table
+    snapshot = make.snapshot(recorded("upgrade/5-v3.31.6-downgraded.after"))
+    table = snapshot.rules.get().table
     assert ((), 0, {}, None) == (table.names, len(table.explained), table.carriers, table.ends_have_ids)
-    assert [] == snapshot.rules.problems
+    assert [] == snapshot.rules.get().problems
     assert {} == hits_of(snapshot)
 
 
@@ -292,18 +293,28 @@ def tier(name, *policies, end=()):
 
 
 @pytest.fixture(scope="module")
-def look(make):
-    """A look at a node with these policy files, rule counters and interfaces {name: flags}."""
+def node_of(make):
+    """A node with these policy files, rule counters and interfaces {name: flags}."""
 
-    def at(files=(), counted=(), states=None, memory=None, **facts):
+    def made(files=(), counted=(), states=None, **facts):
         states = {"cali1": WORKLOAD | V4, "cali2": WORKLOAD | V4, "eth0": HOST | V4} if states is None else states
         by_index = dict(enumerate(states.items(), 3))
         maps = [make.rules("cali_rule_ctrs2", 20, dict(counted)), make.ifstate("cali_iface4", 40, by_index)]
         links = [make.link(number, name) for number, (name, _) in by_index.items()]
         facts = {"policy_files": make.folder(**dict(files)), "links": links} | facts
-        return make.look(make.node(maps, **facts), memory)
+        return make.node(maps, **facts)
 
-    return at
+    return made
+
+
+@pytest.fixture(scope="module")
+def snapshot_of(make, node_of):
+    """A snapshot of such a node."""
+
+    def taken(*given, memory=None, **facts):
+        return make.snapshot(node_of(*given, **facts), memory)
+
+    return taken
 
 
 def rule(kind, namespace, name, place, position, action):
@@ -315,30 +326,42 @@ def rule(kind, namespace, name, place, position, action):
 GATE = tier("default", policy("GlobalNetworkPolicy gate", ("deny", 11), ("log", 0), ("allow", 12)), end=("deny", 13))
 
 
-def test_a_rule_without_a_key_has_no_hits_and_one_with_a_key_has_those(look):
-    snapshot = look({"eth0_ingress_v4.json": written(*GATE)}, {12: 7, 99: 1})
+def test_a_rule_without_a_key_has_no_hits_and_one_with_a_key_has_those(snapshot_of):
+    snapshot = snapshot_of({"eth0_ingress_v4.json": written(*GATE)}, {12: 7, 99: 1})
     assert {
         rule("GlobalNetworkPolicy", "", "gate", "default inbound", 0, "deny"): 0,
         rule("GlobalNetworkPolicy", "", "gate", "default inbound", 2, "allow"): 7,
         rule("Tier", "", "", "default inbound", "end_of_tier", "deny"): 0,
     } == hits_of(snapshot)
-    assert [11, 12, 13] == snapshot.rules.table.explained.tolist()
+    assert {11, 12, 13} == snapshot.rules.get().table.explained
 
 
-def test_a_rule_in_many_files_is_one(look):
+def test_a_rule_in_many_files_is_one(snapshot_of):
     names = [f"{one}_ingress_v{family}.json" for one in ("cali1", "cali2", "eth0") for family in (4, 6)]
-    snapshot = look(dict.fromkeys(names, written(*GATE, *GATE)), {11: 5})
+    snapshot = snapshot_of(dict.fromkeys(names, written(*GATE, *GATE)), {11: 5})
     assert [5, 0, 0] == list(hits_of(snapshot).values())
     carried = PolicyName("GlobalNetworkPolicy", "", "gate", "default", "inbound")
-    assert {carried: {"cali1", "cali2", "eth0"}} == snapshot.rules.table.carriers
+    assert {carried: {"cali1", "cali2", "eth0"}} == snapshot.rules.get().table.carriers
 
 
-def test_two_ids_of_one_name_are_summed(look):
+def test_two_ids_of_one_name_are_summed(snapshot_of):
     renamed = tier("default", policy("policy default.gate", ("deny", 21)), end=("deny", 13))
     files = {"cali1_ingress_v4.json": written(*GATE), "cali2_ingress_v4.json": written(*renamed)}
-    hits = hits_of(look(files, {11: 5, 21: 30, 13: 2}))
+    hits = hits_of(snapshot_of(files, {11: 5, 21: 30, 13: 2}))
     assert 35 == hits[rule("GlobalNetworkPolicy", "", "gate", "default inbound", 0, "deny")]
     assert 2 == hits[rule("Tier", "", "", "default inbound", "end_of_tier", "deny")]
+
+
+IDS = st.integers(0, (1 << 64) - 1)
+
+
+@given(st.dictionaries(IDS, st.integers(0, (1 << 60) - 1)), st.lists(st.lists(IDS, max_size=3)), st.data())
+def test_each_name_has_the_hits_of_its_ids_and_one_without_an_entry_has_none(counted, others, data):
+    known = st.lists(st.sampled_from(sorted(counted)), unique=True) if counted else st.just([])
+    ids = tuple(map(tuple, [*others, *data.draw(st.lists(known, max_size=4)), counted]))
+    table = RuleTable((), ids, frozenset(), {}, None)
+    assert [sum(counted.get(one, 0) for one in row) for row in ids] == table.hits(counted)
+    assert [0] * len(ids) == table.hits({})
 
 
 @pytest.mark.parametrize(
@@ -360,40 +383,42 @@ def test_two_ids_of_one_name_are_summed(look):
         ("KubernetesClusterNetworkPolicy gate", "kube-admin", ("KubernetesClusterNetworkPolicy", "", "gate")),
     ],
 )
-def test_a_policy_has_the_name_that_its_user_gave_it(look, title, where, expected):
-    snapshot = look({"eth0_ingress_v4.json": written(*tier(where, policy(title, ("deny", 5))))})
+def test_a_policy_has_the_name_that_its_user_gave_it(snapshot_of, title, where, expected):
+    snapshot = snapshot_of({"eth0_ingress_v4.json": written(*tier(where, policy(title, ("deny", 5))))})
     assert [rule(*expected, f"{where} inbound", 0, "deny")] == list(hits_of(snapshot))
 
 
-def test_what_xdp_or_log_does_is_explained_and_never_counted(look):
+def test_what_xdp_or_log_does_is_explained_and_never_counted(snapshot_of):
     logged = tier("default", policy("policy default.gate", ("log", 31), ("deny", 32)))
-    snapshot = look({"eth0_xdp_v4.json": written(*GATE), "eth0_egress_v4.json": written(*logged)}, {11: 1, 31: 1})
+    snapshot = snapshot_of(
+        {"eth0_xdp_v4.json": written(*GATE), "eth0_egress_v4.json": written(*logged)}, {11: 1, 31: 1}
+    )
     assert [rule("GlobalNetworkPolicy", "", "gate", "default outbound", 1, "deny")] == list(hits_of(snapshot))
-    assert [11, 12, 13, 31, 32] == snapshot.rules.table.explained.tolist()
-    assert 2 == len(snapshot.rules.table.carriers)
+    assert {11, 12, 13, 31, 32} == snapshot.rules.get().table.explained
+    assert 2 == len(snapshot.rules.get().table.carriers)
 
 
-def test_a_policy_without_rules_is_carried_and_a_staged_one_is_not(look):
+def test_a_policy_without_rules_is_carried_and_a_staged_one_is_not(snapshot_of):
     files = {"cali1_egress_v4.json": written(*tier("default", policy("NetworkPolicy ns-a/empty"), policy(" ")))}
-    carriers = look(files).rules.table.carriers
+    carriers = snapshot_of(files).rules.get().table.carriers
     assert {PolicyName("NetworkPolicy", "ns-a", "empty", "default", "outbound"): {"cali1"}} == carriers
 
 
-def test_files_that_outlive_their_interface_name_rules_and_carry_nothing(look):
+def test_files_that_outlive_their_interface_name_rules_and_carry_nothing(snapshot_of):
     files = {f"{one}_ingress_v4.json": written(*GATE) for one in ("cali1", "cali9")}
-    assert [{"cali1"}] == list(look(files).rules.table.carriers.values())
-    snapshot = look({"cali9_ingress_v4.json": written(*GATE)}, {11: 5})
-    assert ({}, 5) == (snapshot.rules.table.carriers, max(hits_of(snapshot).values()))
+    assert [{"cali1"}] == list(snapshot_of(files).rules.get().table.carriers.values())
+    snapshot = snapshot_of({"cali9_ingress_v4.json": written(*GATE)}, {11: 5})
+    assert ({}, 5) == (snapshot.rules.get().table.carriers, max(hits_of(snapshot).values()))
 
 
 # Ids that no formula gives, as with flow logs on: there only the place in the program tells a host endpoint's rules.
 @pytest.mark.parametrize(
     ("word", "host", "own"), [("egress", "inbound", "outbound"), ("ingress", "outbound", "inbound")]
 )
-def test_in_a_pods_file_a_host_endpoints_rules_look_the_other_way(look, word, host, own):
+def test_in_a_pods_file_a_host_endpoints_rules_look_the_other_way(snapshot_of, word, host, own):
     of_pod = tier("default", policy("NetworkPolicy ns-a/mine", ("deny", 14)), end=("deny", 15))
     files = {f"cali1_{word}_v4.json": written(*GATE, *of_pod, label_before=len(GATE))}
-    names = list(hits_of(look(files)))
+    names = list(hits_of(snapshot_of(files)))
     assert {"gate": host, "mine": own} == {one.policy.name: one.policy.direction for one in names if one.policy.name}
     assert {host, own} == {one.policy.direction for one in names if one.policy.kind == "Tier"}
 
@@ -410,70 +435,72 @@ def test_in_a_pods_file_a_host_endpoints_rules_look_the_other_way(look, word, ho
     ],
 )
 @pytest.mark.parametrize("label_before", [0, 99])
-def test_an_id_that_a_formula_gives_tells_more_than_the_place_in_the_program(look, comments, direction, label_before):
-    names = look({"cali1_egress_v4.json": written(*comments, label_before=label_before)}).rules.table.names
+def test_an_id_that_a_formula_gives_tells_more_than_the_place_in_the_program(
+    snapshot_of, comments, direction, label_before
+):
+    names = snapshot_of({"cali1_egress_v4.json": written(*comments, label_before=label_before)}).rules.get().table.names
     assert {direction} == {name.policy.direction for name in names}
 
 
-def test_the_same_tier_looks_either_way_in_the_files_of_a_pod_and_a_host_interface(look):
+def test_the_same_tier_looks_either_way_in_the_files_of_a_pod_and_a_host_interface(snapshot_of):
     content = written(*GATE, label_before=len(GATE))
-    carriers = look({"cali1_egress_v4.json": content, "eth0_egress_v4.json": content}).rules.table.carriers
+    carriers = snapshot_of({"cali1_egress_v4.json": content, "eth0_egress_v4.json": content}).rules.get().table.carriers
     assert {"inbound": {"cali1"}, "outbound": {"eth0"}} == {one.direction: who for one, who in carriers.items()}
 
 
-def test_an_id_has_one_name_whatever_files_say(look):
+def test_an_id_has_one_name_whatever_files_say(snapshot_of):
     other = tier("default", policy("GlobalNetworkPolicy other", ("deny", 11)))
     files = {"cali1_ingress_v4.json": written(*GATE), "cali2_ingress_v4.json": written(*other)}
-    tables = [look(dict(order)).rules.table for order in (files.items(), reversed(files.items()))]
-    assert [11, 12, 13] == sorted(tables[0].ids.tolist())
+    tables = [snapshot_of(dict(order)).rules.get().table for order in (files.items(), reversed(files.items()))]
+    assert [11, 12, 13] == sorted(chain.from_iterable(tables[0].ids))
     assert tables[0].names == tables[1].names
 
 
 @pytest.mark.parametrize("interfaces", [("cali1", "eth0"), ("eth0", "cali1"), ("bond0", "cali1")])
-def test_of_two_directions_that_files_give_an_id_the_host_interfaces_is_the_rules(look, interfaces):
+def test_of_two_directions_that_files_give_an_id_the_host_interfaces_is_the_rules(snapshot_of, interfaces):
     words = {"cali1": "egress"}
     files = {f"{one}_{words.get(one, 'ingress')}_v4.json": written(*GATE) for one in interfaces}
-    names = look(files).rules.table.names
+    names = snapshot_of(files).rules.get().table.names
     assert ["inbound"] * 3 == [name.policy.direction for name in names]
 
 
 # Each part of a program that Felix split ends with a landing pad of that label.
-def test_a_label_that_stands_in_both_parts_of_a_split_program_counts_from_the_last(look):
+def test_a_label_that_stands_in_both_parts_of_a_split_program_counts_from_the_last(snapshot_of):
     host = [tier("default", policy(f"GlobalNetworkPolicy {name}", ("deny", n))) for n, name in enumerate("ab", 5)]
     whole = json.loads(written(*host[0], *host[1], *GATE, label_before=len(host[0] + host[1])))
     whole["policyInfo"][3]["labels"] = ["allowed_by_host_policy"]  # within a
-    names = look({"cali1_egress_v4.json": json.dumps(whole).encode()}).rules.table.names
+    names = snapshot_of({"cali1_egress_v4.json": json.dumps(whole).encode()}).rules.get().table.names
     directions = {name.policy.name: name.policy.direction for name in names}
     assert {"a": "inbound", "b": "inbound", "gate": "outbound", "": "outbound"} == directions
 
 
 @pytest.mark.parametrize("interface", ["eth0", "eth9"])
-def test_in_a_host_interfaces_file_every_rule_looks_the_way_of_the_file(look, interface):
-    snapshot = look({f"{interface}_egress_v4.json": written(*GATE)})
-    assert {"outbound"} == {name.policy.direction for name in snapshot.rules.table.names}
+def test_in_a_host_interfaces_file_every_rule_looks_the_way_of_the_file(snapshot_of, interface):
+    snapshot = snapshot_of({f"{interface}_egress_v4.json": written(*GATE)})
+    assert {"outbound"} == {name.policy.direction for name in snapshot.rules.get().table.names}
 
 
 @pytest.mark.parametrize(("flags", "direction"), [(WORKLOAD, "inbound"), (HOST, "outbound"), (0x400, "outbound")])
-def test_calicos_word_for_an_interface_counts_more_than_its_prefix(look, flags, direction):
-    snapshot = look({"cali1_egress_v4.json": written(*GATE, label_before=99)}, states={"cali1": flags})
-    assert {direction} == {name.policy.direction for name in snapshot.rules.table.names}
+def test_calicos_word_for_an_interface_counts_more_than_its_prefix(snapshot_of, flags, direction):
+    snapshot = snapshot_of({"cali1_egress_v4.json": written(*GATE, label_before=99)}, states={"cali1": flags})
+    assert {direction} == {name.policy.direction for name in snapshot.rules.get().table.names}
 
 
-def test_a_profile_without_a_name_has_that_of_its_pods_namespace_where_its_id_says_so(make, look):
+def test_a_profile_without_a_name_has_that_of_its_pods_namespace_where_its_id_says_so(make, snapshot_of):
     ids = (0x515401A563BE3AE6, 0x515402A563BE3C99)  # ARE0|kns.ns-c, ARE0|kns.ns-b
     files = {f"cali{n}_egress_v4.json": written(*ruled("allow", number)) for n, number in enumerate(ids, 1)}
     pods = {"k8s ns-c%2Fplain eth0": b'{"ifaceName": "cali1"}', "k8s ns-d%2Fopen eth0": b'{"ifaceName": "cali2"}'}
-    snapshot = look(files, dict(zip(ids, (3, 4), strict=True)), endpoint_status=make.folder(**pods))
+    snapshot = snapshot_of(files, dict(zip(ids, (3, 4), strict=True)), endpoint_status=make.folder(**pods))
     assert {("kns.ns-c", 3)} == {(name.policy.name, hits) for name, hits in hits_of(snapshot).items()}
-    assert [ids[0]] == snapshot.rules.table.explained.tolist()
-    assert [PolicyName("Profile", "", "kns.ns-c", "", "outbound")] == list(snapshot.rules.table.carriers)
+    assert {ids[0]} == snapshot.rules.get().table.explained
+    assert [PolicyName("Profile", "", "kns.ns-c", "", "outbound")] == list(snapshot.rules.get().table.carriers)
 
 
 @pytest.mark.parametrize("other", ["cali2", "cali9"])  # a pod whose status file is not there yet, and one that is gone
-def test_a_profile_whose_name_one_pod_tells_is_counted_under_no_other(make, look, other):
+def test_a_profile_whose_name_one_pod_tells_is_counted_under_no_other(make, snapshot_of, other):
     files = {f"{one}_egress_v4.json": written(*ruled("allow", 0x515401A563BE3AE6)) for one in ("cali1", other)}
     status = make.folder(**{"k8s ns-c%2Fplain eth0": b'{"ifaceName": "cali1"}'})
-    names = look(files, endpoint_status=status).rules.table.names
+    names = snapshot_of(files, endpoint_status=status).rules.get().table.names
     assert ["kns.ns-c"] == [name.policy.name for name in names]
 
 
@@ -487,18 +514,18 @@ def test_a_profile_whose_name_one_pod_tells_is_counted_under_no_other(make, look
         ([], None),
     ],
 )
-def test_the_grammar_of_the_files_tells_whether_tier_ends_have_ids(look, comments, expected):
-    assert look({"cali1_ingress_v4.json": written(*comments)}).rules.table.ends_have_ids is expected
+def test_the_grammar_of_the_files_tells_whether_tier_ends_have_ids(snapshot_of, comments, expected):
+    assert snapshot_of({"cali1_ingress_v4.json": written(*comments)}).rules.get().table.ends_have_ids is expected
 
 
-def test_rules_are_named_anew_only_when_files_or_endpoints_have_changed(make, look):
+def test_rules_are_named_anew_only_when_files_or_endpoints_have_changed(make, node_of, snapshot_of):
     memory, links = Memory(), (make.link(3, "cali1"),)
-    files = look({"cali1_ingress_v4.json": written(*GATE)}).policies
+    files = snapshot_of({"cali1_ingress_v4.json": written(*GATE)}).policies.get()
 
     def again(policies, **facts):
-        snapshot = look(memory=memory, links=links, **facts)
-        snapshot.source.policies = lambda: policies
-        return snapshot.rules.table
+        node = node_of(links=links, **facts)
+        node.policies = lambda: policies
+        return make.snapshot(node, memory).rules.get().table
 
     table = again(files)
     assert again(files) is table
@@ -506,7 +533,7 @@ def test_rules_are_named_anew_only_when_files_or_endpoints_have_changed(make, lo
     assert [frozenset({"cali1"})] == list(table.carriers.values())
     links = (make.link(3, "cali2"),)
     assert {} == again(files, states={"cali2": WORKLOAD}).carriers
-    assert () == again(look().policies, states={"cali2": WORKLOAD}).names
+    assert () == again(snapshot_of().policies.get(), states={"cali2": WORKLOAD}).names
 
 
 # Endpoints whose policy is not in place.
@@ -516,7 +543,9 @@ TWO_PODS = {"cali1": WORKLOAD | DUAL, "cali2": WORKLOAD | DUAL, "eth0": HOST | D
 
 
 def problems_of(snapshot):
-    return {(one.endpoint.interface, one.hook, one.direction, one.family, one.why) for one in snapshot.rules.problems}
+    return {
+        (one.endpoint.interface, one.hook, one.direction, one.family, one.why) for one in snapshot.rules.get().problems
+    }
 
 
 @pytest.mark.parametrize(
@@ -530,28 +559,28 @@ def problems_of(snapshot):
     ],
 )
 @pytest.mark.parametrize("flags", [0, V4])
-def test_an_error_in_a_file_is_a_problem_of_its_endpoint(look, file, hook, direction, flags):
+def test_an_error_in_a_file_is_a_problem_of_its_endpoint(snapshot_of, file, hook, direction, flags):
     states = {"cali1": WORKLOAD | flags, "eth0": HOST | flags}
-    snapshot = look({f"{file}_v6.json": written(error="invalid argument")}, states=states)
+    snapshot = snapshot_of({f"{file}_v6.json": written(error="invalid argument")}, states=states)
     assert {(file.split("_")[0], hook, direction, 6, "invalid argument")} == problems_of(snapshot)
 
 
-def test_an_error_about_an_interface_that_is_gone_is_none(look):
-    assert set() == problems_of(look({"cali9_ingress_v4.json": written(error="invalid argument")}))
+def test_an_error_about_an_interface_that_is_gone_is_none(snapshot_of):
+    assert set() == problems_of(snapshot_of({"cali9_ingress_v4.json": written(error="invalid argument")}))
 
 
 @pytest.mark.parametrize(
     ("word", "hook", "way"), [("ingress", "tc_egress", "inbound"), ("egress", "tc_ingress", "outbound")]
 )
 @pytest.mark.parametrize("carrier", ["cali1", "eth0"])
-def test_a_ready_pod_without_a_file_that_another_interface_has_is_a_problem(look, word, hook, way, carrier):
-    snapshot = look({f"{carrier}_{word}_v4.json": written()}, states=TWO_PODS)
+def test_a_ready_pod_without_a_file_that_another_interface_has_is_a_problem(snapshot_of, word, hook, way, carrier):
+    snapshot = snapshot_of({f"{carrier}_{word}_v4.json": written()}, states=TWO_PODS)
     assert {(one, hook, way, 4, NO_FILE) for one in {"cali1", "cali2"} - {carrier}} == problems_of(snapshot)
 
 
-def test_a_pod_whose_file_has_an_error_is_one_problem(look):
+def test_a_pod_whose_file_has_an_error_is_one_problem(snapshot_of):
     files = {"cali1_ingress_v4.json": written(), "cali2_ingress_v4.json": written(error="invalid argument")}
-    assert {("cali2", "tc_egress", "inbound", 4, "invalid argument")} == problems_of(look(files))
+    assert {("cali2", "tc_egress", "inbound", 4, "invalid argument")} == problems_of(snapshot_of(files))
 
 
 @pytest.mark.parametrize(
@@ -565,33 +594,33 @@ def test_a_pod_whose_file_has_an_error_is_one_problem(look):
         (0x400 | DUAL, set()),
     ],
 )
-def test_a_file_is_missed_where_a_workload_is_ready_in_its_family(look, flags, families):
+def test_a_file_is_missed_where_a_workload_is_ready_in_its_family(snapshot_of, flags, families):
     files = {f"cali1_ingress_v{family}.json": written() for family in (4, 6)}
-    snapshot = look(files, states={"cali1": WORKLOAD | DUAL, "cali2": flags})
+    snapshot = snapshot_of(files, states={"cali1": WORKLOAD | DUAL, "cali2": flags})
     assert {("cali2", family) for family in families} == {
         (one, family) for one, _, _, family, _ in problems_of(snapshot)
     }
 
 
-def test_on_a_node_of_one_family_files_of_the_other_are_not_missed(look):
+def test_on_a_node_of_one_family_files_of_the_other_are_not_missed(snapshot_of):
     states = {"cali1": WORKLOAD | DUAL, "cali2": WORKLOAD | DUAL}
     files = {"cali1_ingress_v4.json": written(), "cali2_ingress_v4.json": written()}
-    assert set() == problems_of(look(files, states=states))
+    assert set() == problems_of(snapshot_of(files, states=states))
 
 
 @pytest.mark.parametrize(
     "files", [{}, {"cali9_ingress_v4.json": written()}, {"eth0_xdp_v4.json": written()}, {"README": b""}]
 )
-def test_where_no_pod_has_a_file_none_is_missed(look, files):
-    assert set() == problems_of(look(files))
+def test_where_no_pod_has_a_file_none_is_missed(snapshot_of, files):
+    assert set() == problems_of(snapshot_of(files))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", written()[:-5], b"[]", b"\xff"])
-def test_a_file_that_cannot_be_read_is_not_missing(look, content):
-    snapshot = look({"cali1_ingress_v4.json": content, "cali2_ingress_v4.json": written(*GATE)})
-    assert 1 == len(snapshot.policies.problems)
+def test_a_file_that_cannot_be_read_is_not_missing(snapshot_of, content):
+    snapshot = snapshot_of({"cali1_ingress_v4.json": content, "cali2_ingress_v4.json": written(*GATE)})
+    assert 1 == len(snapshot.policies.get().problems)
     assert set() == problems_of(snapshot)
-    assert 3 == len(snapshot.rules.table.names)
+    assert 3 == len(snapshot.rules.get().table.names)
 
 
 @pytest.mark.parametrize(
@@ -602,33 +631,33 @@ def test_a_file_that_cannot_be_read_is_not_missing(look, content):
         tier("t\ud800", policy("GlobalNetworkPolicy odd\ud800", ("deny", 5)), end=("deny", 6)),
     ],
 )
-def test_an_odd_file_leaves_the_rules_of_the_others(look, comments):
-    snapshot = look({"cali1_ingress_v4.json": written(*comments), "cali2_ingress_v4.json": written(*GATE)})
-    assert {"gate", ""} <= {name.policy.name for name in snapshot.rules.table.names}
+def test_an_odd_file_leaves_the_rules_of_the_others(snapshot_of, comments):
+    snapshot = snapshot_of({"cali1_ingress_v4.json": written(*comments), "cali2_ingress_v4.json": written(*GATE)})
+    assert {"gate", ""} <= {name.policy.name for name in snapshot.rules.get().table.names}
 
 
-def test_a_file_that_could_not_be_read_is_not_missing_in_a_bundle_either(look, make, tmp_path):
+def test_a_file_that_could_not_be_read_is_not_missing_in_a_bundle_either(node_of, make, tmp_path):
     unread = replace(make.folder(**{"cali1_ingress_v4.json": written()}), unread=("cali2_ingress_v4.json",))
-    snapshot = look(policy_files=unread)
-    (tmp_path / "bundle").write_bytes(make.bundled(snapshot.source))
-    assert set() == problems_of(snapshot) == problems_of(make.look(read_bundle(tmp_path / "bundle")))
+    node = node_of(policy_files=unread)
+    (tmp_path / "bundle").write_bytes(make.bundled(node))
+    assert set() == problems_of(make.snapshot(node)) == problems_of(make.snapshot(read_bundle(tmp_path / "bundle")))
 
 
-def test_a_file_that_could_not_be_read_and_is_deleted_is_missing(look, make):
+def test_a_file_that_could_not_be_read_and_is_deleted_is_missing(node_of, snapshot_of, make):
     memory, links = Memory(), (make.link(3, "cali1"), make.link(4, "cali2"))
-    whole = look({"cali1_ingress_v4.json": written()}).policies
+    whole = snapshot_of({"cali1_ingress_v4.json": written()}).policies.get()
     found = []
     for unread in (["cali2_ingress_v4.json"], []):
-        snapshot = look(memory=memory, links=links)
-        snapshot.source.policies = lambda unread=unread: replace(whole, unread=tuple(unread))
-        found.append(problems_of(snapshot))
+        node = node_of(links=links)
+        node.policies = lambda unread=unread: replace(whole, unread=tuple(unread))
+        found.append(problems_of(make.snapshot(node, memory)))
     assert [set(), {("cali2", "tc_egress", "inbound", 4, NO_FILE)}] == found
 
 
-def test_nothing_is_missed_where_calicos_interface_state_is_not_known(look, make):
-    snapshot = look({"cali1_ingress_v4.json": written()})
-    del snapshot.source.maps["cali_iface4"]
-    assert set() == problems_of(snapshot)
+def test_nothing_is_missed_where_calicos_interface_state_is_not_known(node_of, make):
+    node = node_of({"cali1_ingress_v4.json": written()})
+    del node.maps["cali_iface4"]
+    assert set() == problems_of(make.snapshot(node))
 
 
 @pytest.mark.parametrize("name", DUMPED)
@@ -636,37 +665,38 @@ def test_on_recorded_nodes_only_what_calico_could_not_load_is_a_problem(make, re
     failed = name == "v3.29.7/57-hep-traffic.after"
     sentence = "failed to load BPF policy program IPV{}: invalid argument"
     expected = {("eth0", "xdp", "inbound", family, sentence.format(family)) for family in (4, 6)} if failed else set()
-    assert expected == problems_of(make.look(recorded(name)))
+    assert expected == problems_of(make.snapshot(recorded(name)))
 
 
 # What fails.
 
 
-def test_a_folder_that_cannot_be_listed_fails_what_needs_it_and_not_the_counters(look):
-    snapshot = look(policy_files=NodeError("it could not be listed"))
+def test_a_folder_that_cannot_be_listed_fails_what_needs_it_and_not_the_counters(snapshot_of):
+    snapshot = snapshot_of(policy_files=NodeError("it could not be listed"))
     for part in ("policies", "rules"):
         with pytest.raises(NodeError, match="it could not be listed"):
-            getattr(snapshot, part)
-    assert {} == snapshot.rule_hits.by_id()
+            getattr(snapshot, part).get()
+    assert {} == snapshot.rule_hits.get()
 
 
-def test_without_a_rule_map_the_rules_are_named_all_the_same(look):
-    snapshot = look({"cali1_ingress_v4.json": written(*GATE)})
-    del snapshot.source.maps["cali_rule_ctrs2"]
+def test_without_a_rule_map_the_rules_are_named_all_the_same(node_of, make):
+    node = node_of({"cali1_ingress_v4.json": written(*GATE)})
+    del node.maps["cali_rule_ctrs2"]
+    snapshot = make.snapshot(node)
     with pytest.raises(MapMissing, match="no rules map"):
-        _ = snapshot.rule_hits
-    assert 3 == len(snapshot.rules.table.names)
+        snapshot.rule_hits.get()
+    assert 3 == len(snapshot.rules.get().table.names)
 
 
 @pytest.mark.parametrize(("key_size", "value_size"), [(4, 8), (16, 8), (8, 4), (8, 16)])
-def test_a_rule_map_of_another_shape_is_a_layout_error(look, key_size, value_size):
-    snapshot = look(counted={1: 2})
-    dump = snapshot.source.maps["cali_rule_ctrs2"]
+def test_a_rule_map_of_another_shape_is_a_layout_error(node_of, make, key_size, value_size):
+    node = node_of(counted={1: 2})
+    dump = node.maps["cali_rule_ctrs2"]
     info = replace(dump.info, key_size=key_size, value_size=value_size)
     odd = MapDump(info, np.zeros((1, key_size), np.uint8), np.zeros((1, 1, value_size), np.uint8))
-    snapshot.source.maps["cali_rule_ctrs2"] = odd
+    node.maps["cali_rule_ctrs2"] = odd
     with pytest.raises(LayoutError, match=f"keys of {key_size} and values of {value_size} bytes"):
-        _ = snapshot.rule_hits
+        make.snapshot(node).rule_hits.get()
 
 
 # Whatever files there are.
@@ -717,7 +747,7 @@ def laid_out(files):
 
 
 @given(st.dictionaries(st.sampled_from(FILE_NAMES), PARTS, max_size=6), st.integers(0, 1 << 20))
-def test_each_rule_has_one_name_all_its_ids_and_their_hits(look, files, seed):
+def test_each_rule_has_one_name_all_its_ids_and_their_hits(snapshot_of, files, seed):
     contents, found = laid_out(files)
     ids, carriers = {}, {}
     for interface, at_tc, name, number in found:
@@ -727,9 +757,9 @@ def test_each_rule_has_one_name_all_its_ids_and_their_hits(look, files, seed):
             carriers.setdefault(name.policy, set()).add(interface)
     explained = {number for *_, number in found} - {0}
     counted = {number: number % (seed + 1) for number in explained if number & 1} | {1: seed}
-    snapshot = look(contents, counted)
+    snapshot = snapshot_of(contents, counted)
     assert ids == ids_of(snapshot)
-    assert sorted(ids) == list(snapshot.rules.table.names)
-    assert sorted(explained) == snapshot.rules.table.explained.tolist()
-    assert carriers == snapshot.rules.table.carriers
+    assert sorted(ids) == list(snapshot.rules.get().table.names)
+    assert explained == snapshot.rules.get().table.explained
+    assert carriers == snapshot.rules.get().table.carriers
     assert {name: sum(counted.get(one, 0) for one in ids[name]) for name in ids} == hits_of(snapshot)

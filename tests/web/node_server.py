@@ -1,7 +1,7 @@
 """The real routes and the real server over a recording, as a program of its own: python node_server.py '{...}'.
 
-Beside the exporter's collectors there are some whose behaviour a test needs; each writes the number of the look it was
-part of. Prints the ports it listens on, as JSON, and serves until SIGTERM.
+Beside the exporter's collectors there are some whose behaviour a test needs; each writes the number of the snapshot
+that it was given. Prints the ports it listens on, as JSON, and serves until SIGTERM.
 """
 
 import asyncio
@@ -10,16 +10,17 @@ import logging
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
 from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.connection import Limits
 from exporter.web.door import Door
 from exporter.web.live_config import LiveConfig
@@ -32,10 +33,22 @@ from exporter.web.server import Server, open_listener
 from exporter.web.turnstile import Turnstile
 
 
+class Numbered(Reading):
+    """A reading that writes its number where a snapshot has the name of its node."""
+
+    def __init__(self, number, *given):
+        super().__init__(*given)
+        self._number = number
+
+    def read(self, parts):
+        return replace(super().read(parts), node=str(self._number))
+
+
 @dataclass
 class Extra:
-    """Sleeps, raises or writes much, and says in which look it did."""
+    """Sleeps, raises or writes much, and says with which snapshot it did."""
 
+    parts: ClassVar = frozenset()
     name: str
     seconds: float = 0
     once: bool = False
@@ -48,11 +61,10 @@ class Extra:
             self.seconds = 0
         if self.error:
             raise RuntimeError(self.error)
-        family = Family(f"test_{self.name}_look", GAUGE, "The number of the look.", ("row",))
+        family = Family(f"test_{self.name}_snapshot", GAUGE, "The number of the snapshot.", ("row",))
+        number = int(snapshot.node)
         return [
-            Samples(
-                family, [((str(row).zfill(500) if self.rows > 1 else "",), snapshot.number) for row in range(self.rows)]
-            )
+            Samples(family, [((str(row).zfill(500) if self.rows > 1 else "",), number) for row in range(self.rows)])
         ]
 
 
@@ -75,17 +87,15 @@ def main(
     bundle, memory, numbers = read_bundle(Path(recording)), Memory(), count(1)
     memory.counters.proven = bundle.proven_live()
 
-    def take():
-        snapshot = Snapshot(bundle, Settings(), memory)
-        snapshot.number = next(numbers)
-        return snapshot
+    def begin():
+        return Numbered(next(numbers), bundle, Settings(), memory)
 
-    collectors = [*(make_collectors(ON_BY_DEFAULT, "core") if real else ()), *(Extra(**one) for one in extra)]
+    collectors = [*(make_collectors(ON_BY_DEFAULT) if real else ()), *(Extra(**one) for one in extra)]
     live = LiveConfig(Path(web_config), bearer=bool(kubeconfig)) if web_config else None
     registry, rejected = make_registry(process=process, live=live)
     turnstile = Turnstile()
     reviews = Reviews(ApiServer(Path(kubeconfig)), turnstile) if kubeconfig else None
-    scrapes = Scrapes(take, collectors, registry)
+    scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
     door = Door(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, turnstile, live, reviews)
     listeners = [open_listener(address) for address in listen]

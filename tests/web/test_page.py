@@ -1,4 +1,4 @@
-"""The page at `/`: looks are made and kept while somebody looks; every fault is a page with a sentence."""
+"""The page at `/`: snapshots are taken and kept while somebody looks; every fault is a page with a sentence."""
 
 import asyncio
 import gzip
@@ -14,9 +14,9 @@ import pytest
 
 from exporter.bpf.maps import MapError
 from exporter.metrics.scrape import make_collectors
-from exporter.snapshot import timed
+from exporter.snapshot import reading
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.take import Memory, Settings, Snapshot
+from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web import page
 from exporter.web.own import make_registry
 from exporter.web.page import Page
@@ -27,12 +27,12 @@ SERVER = "cali34769d6a557"
 
 
 class Clock:
-    """A clock of looks, which each look moves by a second; the event loop keeps its own."""
+    """A clock of snapshots, which each of them moves by a second; the event loop keeps its own."""
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(timed, "time", clock)
+        monkeypatch.setattr(reading, "time", clock)
         monkeypatch.setattr(page, "time", clock)
         monkeypatch.setattr(page, "_FIRST_WAIT", 0)
 
@@ -47,25 +47,43 @@ def bundles():
 
 
 @pytest.fixture
+def dumps(bundles, monkeypatch):
+    """The keys and values of every map that was read: its name, and what it is while somebody has it."""
+    given = []
+
+    def handing_out(read):
+        def map_dump(name, **how):
+            dump = read(name, **how)
+            given.extend((name, weakref.ref(raw)) for raw in (dump.keys, dump.values))
+            return dump
+
+        return map_dump
+
+    for one in bundles:
+        monkeypatch.setattr(one, "map_dump", handing_out(one.map_dump))
+    return given
+
+
+@pytest.fixture
 def clock(monkeypatch):
-    """The clock of all looks."""
+    """The clock of all snapshots."""
     return Clock(monkeypatch)
 
 
 @pytest.fixture
 def make_page(bundles, clock):
-    """A page over the node; `take` may be replaced. Its first look is at the earlier recording."""
+    """A page over the node; `begin` may be replaced. Its first snapshot is of the earlier recording."""
 
-    def made(take=None):
-        looks, memory = [], Memory()
+    def made(begin=None):
+        begun, memory = [], Memory()
 
-        def snapshot():
+        def begin_next():
             clock.after(1)
-            looks.append(None)
-            return Snapshot(bundles[len(looks) > 1], Settings(), memory)
+            begun.append(None)
+            return Reading(bundles[len(begun) > 1], Settings(), memory)
 
         registry, _ = make_registry(process=False)
-        scrapes = Scrapes(take or snapshot, make_collectors(["counters"], "core"), registry)
+        scrapes = Scrapes(begin or begin_next, make_collectors(["counters"]), registry)
         return Page(scrapes, "node-1", "/metrics")
 
     return made
@@ -102,7 +120,7 @@ def test_an_interface_that_is_not_there_is_said_so(make_page, name):
     assert "<b>" not in answer.body.decode()
 
 
-def test_looks_are_kept_five_seconds_apart_for_half_a_minute_and_without_raw_maps(make_page, clock):
+def test_snapshots_are_kept_five_seconds_apart_for_half_a_minute_and_without_raw_maps(make_page, clock, dumps):
     one = make_page()
 
     async def watch():
@@ -111,11 +129,14 @@ def test_looks_are_kept_five_seconds_apart_for_half_a_minute_and_without_raw_map
             clock.after(1)
 
     asyncio.run(watch())
-    times = [look.at for look in one._looks]
+    times = [snapshot.at for snapshot in one._snapshots]
     assert all(later - earlier >= 5 for earlier, later in pairwise(times))
     assert clock.now - 37 < times[0] < clock.now - 25
     assert len(times) <= 8
-    assert [{}] * len(times) == [look.snapshot._dumps for look in one._looks]
+    # All but the last interface state, with which the next is compared.
+    assert len(dumps) > 40
+    assert {"cali_iface4"} >= {name for name, raw in dumps if raw() is not None}
+    assert 2 >= sum(raw() is not None for _, raw in dumps)
 
 
 def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(make_page, clock):
@@ -143,12 +164,12 @@ def test_when_nobody_looks_any_more_nothing_is_kept(make_page, monkeypatch):
 
     async def watch():
         await one.answer("")
-        looks = [weakref.ref(look.snapshot) for look in one._looks]
-        assert looks
+        kept = [weakref.ref(snapshot) for snapshot in one._snapshots]
+        assert kept
         await asyncio.get_running_loop().run_in_executor(None, forgotten.wait)
-        return looks
+        return kept
 
-    assert [] == [look() for look in asyncio.run(watch()) if look()]
+    assert [] == [kept() for kept in asyncio.run(watch()) if kept()]
 
 
 def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_page, bundles):
@@ -162,25 +183,25 @@ def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_pa
         def map_dump(self, name, **_):
             raise MapError(f"{name} cannot be read: Operation not permitted")
 
-    def take():
-        return Snapshot(Refusing(bundles[1]), Settings(), Memory())
+    def begin():
+        return Reading(Refusing(bundles[1]), Settings(), Memory())
 
     for query in ("", f"interface={SERVER}"):
-        (answer,) = asked(make_page(take), query)
+        (answer,) = asked(make_page(begin), query)
         assert 200 == answer.status
         assert "There are no counters to show: cali_counters6 cannot be read" in answer.body.decode()
         assert 'id="health"' in answer.body.decode()
 
 
-def test_a_look_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, monkeypatch, bundles):
+def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, monkeypatch, bundles):
     monkeypatch.setattr(page, "_PATIENCE", 0.05)
     gate = Event()
 
-    def take():
+    def begin():
         gate.wait()
-        return Snapshot(bundles[1], Settings(), Memory())
+        return Reading(bundles[1], Settings(), Memory())
 
-    one = make_page(take)
+    one = make_page(begin)
 
     async def watch():
         hanging = await one.answer("")
@@ -195,10 +216,10 @@ def test_a_look_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, 
 
 
 def test_an_unforeseen_error_is_a_page_and_in_the_log(make_page, caplog):
-    def take():
+    def begin():
         raise ZeroDivisionError
 
-    (answer,) = asked(make_page(take), "")
+    (answer,) = asked(make_page(begin), "")
     assert 500 == answer.status
     assert "Unforeseen error (ZeroDivisionError), please report it" in answer.body.decode()
     assert ["the page met an unforeseen error"] == [record.message for record in caplog.records]
@@ -209,7 +230,7 @@ def test_the_page_shows_how_collectors_did_in_the_last_scrape(make_page):
 
     async def watch():
         before = await one.answer("")
-        await one._scrapes.look()
+        await one._scrapes.collect()
         return before, await one.answer("")
 
     before, after = asyncio.run(watch())

@@ -1,20 +1,31 @@
-"""Scrapes that come together share one look, later ones take a new one, and none waits longer than it said."""
+"""Scrapes that come together share one snapshot, later ones take a new one, and none waits longer than it said."""
 
 import gzip
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+from exporter.metrics.exposition import TEXT
+from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors
+from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.web.own import make_registry
+from exporter.web.scrapes import Scrape
+from tests.nodes import FakeNode
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
 
 SLOW = {"name": "slow", "seconds": 0.4}
 QUICK = {"name": "quick"}
 
 
 def number(answer, name):
-    """The number of the look in which this test collector ran, None if it is not in the answer."""
-    return answer.value(f'test_{name}_look{{row=""}}')
+    """The number of the snapshot that this test collector was given, None if it is not in the answer."""
+    return answer.value(f'test_{name}_snapshot{{row=""}}')
 
 
 def get(target, **headers):
@@ -24,7 +35,7 @@ def get(target, **headers):
 
 @pytest.fixture
 def together(answer, read_to_end):
-    """The answers to requests that are all sent before the first is answered, whose look has begun by then."""
+    """The answers to requests that are all sent before the first is answered, whose snapshot is being taken by then."""
 
     def ask(running, requests, apart=0.0):
         clients = []
@@ -39,20 +50,20 @@ def together(answer, read_to_end):
     return ask
 
 
-def test_each_scrape_after_another_takes_a_new_look(server):
+def test_each_scrape_after_another_takes_a_new_snapshot(server):
     running = server(extra=[QUICK])
     assert [1, 2, 3] == [number(running.ask(), "quick") for _ in range(3)]
 
 
-def test_scrapes_that_come_together_share_the_look_that_has_not_begun(server, together):
+def test_scrapes_that_come_together_share_the_snapshot_that_has_not_begun(server, together):
     running = server(real=False, extra=[SLOW, QUICK])
     first, *others = together(running, [get("/metrics")] * 10)
     assert (1, 1) == (number(first, "slow"), number(first, "quick"))
-    # What the first one's look has read may be older than these requests.
+    # What the first one's snapshot has read may be older than these requests.
     assert {(2, 2)} == {(number(one, "slow"), number(one, "quick")) for one in others}
 
 
-def test_scrapes_of_different_collectors_share_a_look(server, together):
+def test_scrapes_of_different_collectors_share_a_snapshot(server, together):
     running = server(extra=[SLOW, QUICK])
     asked = ["", "?collect[]=slow", "?collect[]=quick"]
     first, second, third = together(running, [get(f"/metrics{query}") for query in asked])
@@ -61,7 +72,7 @@ def test_scrapes_of_different_collectors_share_a_look(server, together):
     assert (2, None) == (number(third, "quick"), number(third, "slow"))
 
 
-def test_scrapes_in_different_formats_share_a_look_and_get_their_own(server, together):
+def test_scrapes_in_different_formats_share_a_snapshot_and_get_their_own(server, together):
     running = server(extra=[SLOW])
     _, plain, packed, openmetrics = together(
         running,
@@ -72,13 +83,13 @@ def test_scrapes_in_different_formats_share_a_look_and_get_their_own(server, tog
             get("/metrics", Accept="application/openmetrics-text"),
         ],
     )
-    assert 'test_slow_look{row=""} 2\n' in plain.text
-    assert 'test_slow_look{row=""} 2\n' in gzip.decompress(packed.body).decode()
-    assert 'test_slow_look{row=""} 2\n' in openmetrics.text
+    assert 'test_slow_snapshot{row=""} 2\n' in plain.text
+    assert 'test_slow_snapshot{row=""} 2\n' in gzip.decompress(packed.body).decode()
+    assert 'test_slow_snapshot{row=""} 2\n' in openmetrics.text
     assert openmetrics.text.endswith("# EOF\n")
 
 
-def test_200_scrapes_at_once_are_all_answered_and_take_few_looks(server, together):
+def test_200_scrapes_at_once_are_all_answered_and_take_few_snapshots(server, together):
     running = server(extra=[{"name": "slow", "seconds": 0.2}])
     threads = running.threads()
     answers = together(running, [get("/metrics")] * 200)
@@ -204,12 +215,39 @@ def test_clients_that_gave_up_hold_no_place_and_no_descriptor(server, until):
     assert 200 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"}).status
 
 
-def test_a_look_that_fails_is_not_served_again(server):
+def test_a_snapshot_that_fails_is_not_served_again(server):
     running = server(real=False, extra=[{"name": "hang", "seconds": 0.7, "once": True}, QUICK])
     assert 0 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "0.4"}).success("hang")
     time.sleep(0.8)
     answer = running.ask()
     assert {2} == {number(answer, "hang"), number(answer, "quick")}
+
+
+@pytest.mark.parametrize(
+    ("names", "maps"),
+    [
+        (COLLECTOR_NAMES, {"cali_counters6", "cali_iface4", "cali_rule_ctrs2"}),
+        (("nic", "counters"), {"cali_counters6", "cali_iface4"}),
+        (("rules",), {"cali_counters6", "cali_iface4", "cali_rule_ctrs2"}),
+        (("nic",), {"cali_iface4"}),
+    ],
+)
+def test_the_maps_of_all_collectors_of_a_scrape_are_read_first_and_those_of_no_other(names, maps):
+    node = FakeNode.like(read_bundle(RECORDINGS / "v3.32.1/02-ingress-deny.after.tar.xz"))
+    node.facts["nics"] = {}  # which no recording has
+    node.asked.clear()
+    registry, _ = make_registry(process=False)
+    scrape = Scrape(Reading(node, Settings(), Memory()), make_collectors(COLLECTOR_NAMES), registry)
+    scrape.wanted |= set(names)
+    scrape.collect()
+    # The exporter is asked about itself after them, and reads no further map.
+    scrape.body(frozenset(names), TEXT, compress=False)
+    order = list(node.asked)  # by their first question, and there is no second
+    assert {1} == set(node.asked.values())
+    assert [None] * len(names) == [scrape.results[name].failure for name in names]
+    of_maps = [one for one in order if one.startswith(("info ", "dump "))]
+    assert ["pin_names", *of_maps] == order[: len(of_maps) + 1]
+    assert maps == {one.split()[1] for one in of_maps}
 
 
 @pytest.mark.parametrize(("absent", "library"), [("none", "isal.isal_zlib"), ("isal", "zlib")])

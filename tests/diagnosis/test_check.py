@@ -4,9 +4,9 @@ from copy import copy
 import pytest
 
 from exporter.bpf.maps import MapDenied, MapError, MapMissing, ReadAborted
+from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
-from exporter.snapshot.check import findings
-from exporter.snapshot.take import Memory
+from exporter.snapshot.reading import Memory
 
 STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
 SUBJECTS = [
@@ -48,7 +48,7 @@ def found(make):
     """The findings about a node by subject; each subject once."""
 
     def of(source, memory=None):
-        every = list(findings(make.look(source, memory)))
+        every = list(findings(make.snapshot(source, memory, PARTS)))
         by_subject = {one.subject: one for one in every}
         assert len(every) == len(by_subject)
         return by_subject
@@ -102,7 +102,7 @@ def test_a_node_without_the_bpf_file_system_says_so_everywhere(found, make):
 
 
 def test_a_process_without_rights_is_told_which_to_get(found, node):
-    node.maps["cali_counters6"] = MapDenied("opening it was refused: run as root")
+    node.maps["cali_counters6"] = MapDenied("opening it was refused", "run as root")
     by_subject = found(node)
     assert ["counter map", "counter layout", "counter entries"] == missing(by_subject)
     assert ("opening it was refused", "run as root") == (
@@ -184,7 +184,7 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
 
 def test_each_odd_status_file_is_a_note_of_its_own(make, node):
     node.facts["endpoint_status"].files.update({"cut": b"{", "k8s ns-b%2Fserver eth0": b"{}"})
-    notes = [one for one in findings(make.look(node)) if one.subject == "endpoint files"]
+    notes = [one for one in findings(make.snapshot(node, parts=PARTS)) if one.subject == "endpoint files"]
     assert ["ok", "note", "note"] == [one.state for one in notes]
 
 

@@ -4,18 +4,23 @@ Pure over a snapshot: every part is asked for, and its failure becomes a finding
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from exporter.bpf.maps import MapDenied, MapError, MapMissing
+from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
-from exporter.node import NodeError
+from exporter.calico.counters import Layout
+from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD
 from exporter.privileges import remedy_of_modes
-from exporter.snapshot.map_choice import MapVersions
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 OK, NOTE, MISSING = "ok", "note", "missing"
+
+PARTS = frozenset(
+    {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
+)
+_LOOPBACK = 1  # the same in every namespace
 
 _TURN_ON_BPF = (
     "mount the BPF file system where --bpf.fs says, turn Calico's eBPF dataplane on (linuxDataplane: BPF), and look "
@@ -42,71 +47,62 @@ class Finding:
 
 def findings(snapshot: Snapshot) -> Iterator[Finding]:
     """All findings about this node, in the order in which one thing needs another."""
-    yield Finding("reader", OK, snapshot.source.reader_name)
-    yield _part("pinned maps", lambda: f"{len(snapshot.pins)} of Calico's that this program reads")
-    yield _part("counter map", lambda: _live(snapshot, snapshot.counter_versions))
-    yield _part("counter layout", lambda: _layout(snapshot))
-    yield _part("counter entries", lambda: f"{len(snapshot.counters.ifindex)} (an interface and a hook each)")
+    yield Finding("reader", OK, snapshot.reader)
+    yield _part("pinned maps", lambda: f"{len(snapshot.pins.get())} of Calico's that this program reads")
+    yield _part("counter map", lambda: _live(snapshot.counter_map.get(), snapshot.counters))
+    yield _part("counter layout", lambda: _layout(snapshot.counters.get().layout))
+    yield _part("counter entries", lambda: f"{len(snapshot.counters.get().rows)} (an interface and a hook each)")
     yield _part(
-        "interface state", lambda: f"{len(snapshot.ifstate)} interfaces, {_live(snapshot, snapshot.ifstate_versions)}"
+        "interface state",
+        lambda: f"{len(snapshot.ifstate.get())} interfaces, {_live(snapshot.ifstate_map.get(), snapshot.ifstate)}",
     )
-    yield _part("rule counters", lambda: _live(snapshot, snapshot.rule_versions), otherwise=NOTE)
-    yield _part("links", lambda: f"{len(snapshot.links)} in this network namespace")
-    yield _part("routes", lambda: f"{len(snapshot.host_routes)} to single addresses")
+    yield _part("rule counters", lambda: _live(snapshot.rule_map.get(), snapshot.rule_hits), otherwise=NOTE)
+    yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
+    yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
     yield from _optional(snapshot)
 
 
-def _part(subject: str, look: Callable[[], str], otherwise: str = MISSING) -> Finding:
+def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
     try:
-        return Finding(subject, OK, look())
-    except MapDenied as error:
-        # The right that is missing is the reader's to know: in a bundle it was another process that was refused.
-        refused, _, remedy = str(error).partition(": ")
-        return Finding(subject, otherwise, refused, remedy)
+        return Finding(subject, OK, find())
     except MapMissing as error:
         return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
     except LayoutError as error:
         return Finding(subject, otherwise, str(error), "send a bundle to the developers: this release is new to them")
-    except _Elsewhere as error:
-        return Finding(subject, otherwise, str(error), "run it in the node's network namespace (hostNetwork: true)")
-    except (MapError, NodeError) as error:
-        return Finding(subject, otherwise, str(error))
+    except ExporterError as error:
+        return Finding(subject, otherwise, error.sentence, error.remedy)
 
 
-def _live(snapshot: Snapshot, versions: MapVersions) -> str:
-    live = snapshot.live(versions)
+def _live(versions: MapVersions, content: Part[Any]) -> str:
+    live = versions.choice.live
+    if live is None:
+        content.get()  # which says that it is undecided
     beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
-    return f"{live.name}, known by: {versions.choice.chosen_by}{beside}"
+    return f"{live.name if live else ''}, known by: {versions.choice.chosen_by}{beside}"
 
 
-def _layout(snapshot: Snapshot) -> str:
-    layout = snapshot.counter_layout
+def _layout(layout: Layout) -> str:
     text = f"{len(layout.slots)} slots, {layout.source}"
     return f"{text}: some slots have no known name, see --calico.layout-file" if layout.source == "partial" else text
 
 
-_LOOPBACK = 1  # the same in every namespace
-
-
-class _Elsewhere(Exception):
-    """The interfaces that Calico knows are not here."""
-
-
 def _namespace(snapshot: Snapshot) -> str:
-    here = {(link.ifindex, link.name) for link in snapshot.links}
-    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate if state.ifindex != _LOOPBACK}
+    here = {(link.ifindex, link.name) for link in snapshot.links.get()}
+    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate.get() if state.ifindex != _LOOPBACK}
     if 2 * len(calicos & here) < len(calicos):
-        raise _Elsewhere(f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here")
+        raise ExporterError(
+            f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here",
+            "run it in the node's network namespace (hostNetwork: true)",
+        )
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
-    try:
-        policies = snapshot.policies
-    except NodeError as error:
-        yield Finding("policy debug", NOTE, str(error), remedy_of_modes())
+    if snapshot.policies.error:
+        yield Finding("policy debug", NOTE, str(snapshot.policies.error), remedy_of_modes())
     else:
+        policies = snapshot.policies.get()
         state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
         found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
         yield Finding("policy debug", state, found, remedy)
@@ -118,19 +114,17 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
-    try:
-        pods = snapshot.pods
-    except NodeError as error:
-        yield Finding("endpoint files", NOTE, str(error), remedy_of_modes())
+    if snapshot.pods.error:
+        yield Finding("endpoint files", NOTE, str(snapshot.pods.error), remedy_of_modes())
     else:
+        pods = snapshot.pods.get()
         yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
         for problem in pods.problems:
             yield Finding("endpoint files", NOTE, problem)
-    try:
-        cluster = snapshot.cluster_pods
-    except NodeError as error:
-        yield Finding("API server", NOTE, str(error))
+    if snapshot.cluster_pods.error:
+        yield Finding("API server", NOTE, str(snapshot.cluster_pods.error))
         return
+    cluster = snapshot.cluster_pods.get()
     if cluster is None:
         yield Finding("API server", OK, "not asked for pods")
     elif cluster.problem:
@@ -143,21 +137,20 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
-    try:
-        workloads = [one for one in snapshot.endpoints.by_index.values() if one.kind == WORKLOAD]
-    except (MapError, LayoutError, NodeError) as error:
-        yield Finding("pod names", NOTE, str(error))
+    if snapshot.endpoints.error:
+        yield Finding("pod names", NOTE, str(snapshot.endpoints.error))
         return
+    endpoints = snapshot.endpoints.get()
+    workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
     named = sum(1 for one in workloads if one.pod)
     found = f"{named} of {len(workloads)} workload interfaces have a pod's name"
     yield Finding("pod names", OK, found) if named == len(workloads) else Finding("pod names", NOTE, found, _NAMES)
-    if disputed := snapshot.endpoints.mismatches:
+    if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"
         yield Finding("pod names", NOTE, found, "if it stays, compare `ip route` and the files with the pods")
 
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
-    with suppress(MapError, LayoutError, NodeError):  # whose failure is a finding of its own
-        for one in snapshot.rules.problems:
-            found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
-            yield Finding("policy programs", NOTE, found, "look for this interface in the log of calico-node")
+    for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else endpoints say why
+        found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
+        yield Finding("policy programs", NOTE, found, "look for this interface in the log of calico-node")

@@ -7,17 +7,17 @@ counted; a rule that counted at the same time is called that and no cause, unles
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
-from exporter.calico.hooks import TC_EGRESS, TC_HOOKS, TC_INGRESS, XDP, hook_name
+from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.reasons import reason_of
-from exporter.node import NodeError
+from exporter.diagnosis import by_endpoint, rules_by_endpoint
+from exporter.diagnosis.by_endpoint import counters_by_endpoint
+from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
+from exporter.diagnosis.counting_rules import CountingRule, CountingRules, counting_rules
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
-from exporter.snapshot.by_endpoint import counters_by_endpoint
-from exporter.snapshot.changes import APPEARED, EndpointChange, compare_counters
-from exporter.snapshot.counting_rules import CountingRule, CountingRules, counting_rules
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
+
+PARTS = by_endpoint.PARTS | rules_by_endpoint.PARTS | {"ifstate", "policy_file_names"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     """What the looks say about `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
     changes = _changes(before, after)
     own = next((one for one in changes if _same(one.endpoint, endpoint)), None)
-    gone = not _same(after.endpoints.of(endpoint.ifindex), endpoint)
+    gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
     drops = tuple(_drops(own, after)) if own else ()
-    missing = [] if gone else _missing_hooks(after, endpoint)
+    missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
     counting = counting_rules(before, after, endpoint, changes)
     notes = [*_fate(own, gone=gone), *_cautions(drops, counting, own, after), *counting.notes]
     return Explanation(
@@ -107,27 +107,17 @@ def _changes(before: Snapshot | None, after: Snapshot) -> list[EndpointChange]:
 def _drops(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
     endpoint = change.endpoint
     found = []
-    for slot in after.counter_layout.slots:
+    for slot in after.counters.get().layout.slots:
         for hook, row in change.counters.hooks.items():
             if slot.category == DROPPED and row[slot.number]:
                 known = reason_of(slot.reason)
                 packets = row[slot.number]
-                way = endpoint.direction_at(hook)
+                way = endpoint.direction(hook)
                 found.append(Drop(hook_name(hook), way, slot.reason, packets, known.meaning, known.check))
     yield from sorted(found, key=lambda drop: -drop.packets)
 
 
-def _missing_hooks(after: Snapshot, endpoint: Endpoint) -> list[int]:
-    state, layout = endpoint.state, after.counter_layout
-    attached = state is not None and state.managed and not state.bond_slave and (state.ready(4) or state.ready(6))
-    if not attached or not layout.entries_made_by_felix:
-        return []
-    table = after.counters
-    there = set(table.hook[table.ifindex == endpoint.ifindex].tolist())
-    return [hook for hook in TC_HOOKS if hook not in there]
-
-
-def _problems(after: Snapshot, endpoint: Endpoint, missing: list[int]) -> Iterator[str]:
+def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> Iterator[str]:
     for hook in missing:
         yield (
             f"Its counter entry at {endpoint.hook_title(hook)} is missing: from Calico v3.31 on every packet there is "
@@ -137,25 +127,17 @@ def _problems(after: Snapshot, endpoint: Endpoint, missing: list[int]) -> Iterat
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
     if endpoint.kind == UNKNOWN:
         yield "Neither Calico nor the kernel knows this interface any more: these are leftovers"
-    families = _families_in_use(after)
+    families = after.ip_families() if after.ifstate.error is None else None
     if families is not None and endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
     for family in families or ():
         if endpoint.state and endpoint.state.managed and not endpoint.state.ready(family):
             yield f"Calico's IPv{family} programs are not in place on it (not ready): look into the log of calico-node"
-    try:
-        for one in after.rules.problems:
-            if one.endpoint.interface == endpoint.interface:
-                yield f"Its {one.direction} IPv{one.family} policy is not in place: {one.why}"
-    except (MapError, LayoutError, NodeError) as error:
-        yield f"Its policy is not known: {error}"
-
-
-def _families_in_use(after: Snapshot) -> list[int] | None:
-    try:
-        return sorted({family for state in after.ifstate for family in (4, 6) if state.ready(family)})
-    except (MapError, LayoutError):
-        return None
+    if after.rules.error:
+        yield f"Its policy is not known: {after.rules.error}"
+    for one in after.rules.get().problems if after.rules.error is None else ():
+        if one.endpoint.interface == endpoint.interface:
+            yield f"Its {one.direction} IPv{one.family} policy is not in place: {one.why}"
 
 
 def _fate(change: EndpointChange | None, *, gone: bool) -> Iterator[str]:
@@ -179,7 +161,7 @@ def _cautions(
             left = 0
         if drop.hook == hook_name(XDP):
             yield "Drops by untracked policy (XDP) are counted without their rule"
-        elif left > 0 and counting.known and after.ends_have_ids is False:
+        elif left > 0 and counting.known and after.ends_have_ids() is False:
             yield (
                 f"No deny rule with a number explains {left} of the drops at {drop.place}: before Calico v3.30 ends of "
                 "tiers and missing profile matches have none"
@@ -200,7 +182,7 @@ def _cautions(
 
 def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
     """The tc hooks at which only the total moved."""
-    slots = after.counter_layout.slots
+    slots = after.counters.get().layout.slots
     spoken = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED)]
     silent = []
     for hook in (TC_INGRESS, TC_EGRESS):

@@ -6,31 +6,35 @@ Pure text: names from outside are in it as they are, and whoever shows a line ma
 from collections.abc import Iterator
 
 from exporter.calico.reasons import page_of
-from exporter.durations import shown
-from exporter.snapshot.counting_rules import CountingRule
-from exporter.snapshot.explain import Drop, Explanation, OtherDropper
+from exporter.diagnosis.counting_rules import CountingRule
+from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
+from exporter.quantities import plural, shown
 from exporter.snapshot.rules import END_OF_TIER
 
 _MOST_OTHERS = 10
-_STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
+# What a line is about, for whoever shows it: a rule's line has the rule's action.
+HEADLINE, DROP, PROBLEM = "headline", "drop", "problem"
 
 
 def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple[str, str]]:
-    """The lines, each with its style: a colour, `bold` or nothing. `seconds` passed between the looks, if known."""
+    """The lines, each with what it is about: `HEADLINE`, `DROP`, `PROBLEM`, a rule's action or nothing.
+
+    `seconds` passed between the snapshots, if known.
+    """
     endpoint = explanation.endpoint
     names = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
     when = "since its counters began" if not explanation.window else f"in {shown(seconds)}" if seconds else "in between"
     packets = sum(drop.packets for drop in explanation.drops)
     said = (
-        f"{_number(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
+        f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
-    yield f"{names}, {when}: {said}.", "bold"
+    yield f"{names}, {when}: {said}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
         yield from _rule_lines(explanation, drop)
     if explanation.drops and (explanation.problems or explanation.notes):
         yield "", ""
-    yield from ((f"Problem: {problem}.", "red") for problem in explanation.problems)
+    yield from ((f"Problem: {problem}.", PROBLEM) for problem in explanation.problems)
     yield from ((f"Note: {note}.", "") for note in explanation.notes)
     if not explanation.drops:
         yield from ((line, "") for line in _other_lines(explanation))
@@ -39,7 +43,7 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
 def _drop_lines(drop: Drop) -> Iterator[tuple[str, str]]:
     way = f"{drop.direction}, " if drop.direction else ""
     yield "", ""
-    yield f"{_number(drop.packets, 'packet')} ({way}{drop.hook}), reason {drop.reason}: {drop.meaning}.", "red"
+    yield f"{plural(drop.packets, 'packet')} ({way}{drop.hook}), reason {drop.reason}: {drop.meaning}.", DROP
     yield f"  To check: {drop.check}.", ""
     yield f"  More: {page_of(drop.reason)}", ""
 
@@ -49,7 +53,7 @@ def _rule_lines(explanation: Explanation, drop: Drop) -> Iterator[tuple[str, str
     if rules:
         yield "  Rules of this endpoint that counted in the same time:", ""
     for rule in rules:
-        yield f"    {rule.action:<5} {rule.hits:>8}  {_rule_title(rule)}: {rule.match}", _STYLES.get(rule.action, "")
+        yield f"    {rule.action:<5} {rule.hits:>8}  {_rule_title(rule)}: {rule.match}", rule.action
         yield f"                    {_share(rule, drop, window=explanation.window)}", ""
 
 
@@ -103,8 +107,4 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
 def _other(other: OtherDropper) -> str:
     reasons = ", ".join(f"{reason} {packets}" for reason, packets in other.reasons.items())
     names = f"{other.endpoint.title} ({other.endpoint.interface})" if other.endpoint.pod else other.endpoint.interface
-    return f"{names}: {_number(other.packets, 'packet')}, {other.direction} ({reasons})"
-
-
-def _number(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{names}: {plural(other.packets, 'packet')}, {other.direction} ({reasons})"

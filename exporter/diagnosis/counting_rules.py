@@ -8,18 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from exporter.bpf.maps import MapError
-from exporter.calico import LayoutError
 from exporter.calico.counters import DROPPED_BY_POLICY
 from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.rules import NO_PROFILE_MATCH
-from exporter.node import NodeError
+from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange, compare_rules
+from exporter.diagnosis.rules_by_endpoint import CountedProgram, merged, programs_of, sharers
+from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, Endpoint
-from exporter.snapshot.changes import APPEARED, VANISHED, EndpointChange, compare_rules
 from exporter.snapshot.rules import END_OF_TIER, TIER
-from exporter.snapshot.rules_by_endpoint import CountedProgram, merged, programs_of, sharers
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 _ORDER = {"deny": 0, "pass": 1, "allow": 2}
 # An interface and the name of one of its hooks.
@@ -64,14 +62,15 @@ def counting_rules(
 ) -> CountingRules:
     """The rules of `endpoint` that counted between the looks, of whose endpoints `changes` tells the rest."""
     try:
-        hits = after.rule_hits.by_id() if before is None else compare_rules(before.rule_hits, after.rule_hits)
+        hits = after.rule_hits.get() if before is None else compare_rules(before.rule_hits.get(), after.rule_hits.get())
         programs = merged([one for one in programs_of(after, endpoint, hits) if one.hook != hook_name(XDP)])
         carriers = _carriers(before, after, changes)
-    except (MapError, LayoutError, NodeError) as error:
+    except ExporterError as error:
         return CountingRules((), known=False, notes=(f"Which rules counted is not known: {error}",))
-    if not any(after.policies.files.values()):
+    policies = after.policies.get()
+    if not any(policies.files.values()):
         off = "Calico writes no policy files here (bpfPolicyDebugEnabled is off)"
-        why = "none of Calico's policy files could be read" if after.policies.unread else off
+        why = "none of Calico's policy files could be read" if policies.unread else off
         return CountingRules((), known=False, notes=(f"Which rules counted is not known: {why}",))
     droppers = _droppers(changes)
     found = {rule: None for program in programs for rule in _counting(program, carriers, droppers)}
@@ -84,7 +83,7 @@ def _carriers(before: Snapshot | None, after: Snapshot, changes: Sequence[Endpoi
     """Who carries each rule at either look; a pod that came in between had no policy at first, and no profile."""
     carriers = sharers(after)
     if before:
-        with suppress(MapError, LayoutError, NodeError):
+        with suppress(ExporterError):
             for rule_id, places in sharers(before).items():
                 carriers.setdefault(rule_id, set()).update(places)
     new = [one.endpoint for one in changes if one.fate == APPEARED and one.endpoint.kind == WORKLOAD]
@@ -104,7 +103,7 @@ def _droppers(changes: Sequence[EndpointChange]) -> set[_Place]:
 
 
 def _unread(after: Snapshot, endpoint: Endpoint) -> Iterator[str]:
-    for name in after.policies.unread:
+    for name in after.policies.get().unread:
         about = parse_file_name(name)
         if about and about.interface == endpoint.interface:
             yield f"Its policy file {name} could not be read: rules that it names may be missing here"
@@ -113,7 +112,7 @@ def _unread(after: Snapshot, endpoint: Endpoint) -> Iterator[str]:
 def _cautions(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
     if before is None:
         yield "Rule counts begin when Calico starts, those of an endpoint with its interface: do not compare them"
-    elif (after.rule_hits.of(before.rule_hits.ids) < before.rule_hits.hits).any():
+    elif any(after.rule_hits.get().get(rule_id, 0) < hits for rule_id, hits in before.rule_hits.get().items()):
         yield "Rule counts fell in this time: Calico started or a policy changed, and earlier hits are not known"
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from exporter.bpf.maps import MapDenied
 from exporter.calico.counters import DROPPED, SLOTS
 from exporter.calico.reasons import reason_of
+from exporter.diagnosis.explain import PARTS, explain
 from exporter.node import NodeError
-from exporter.snapshot.explain import explain
 from tests.policy_files import policy, ruled, tier, written
 from tests.recorded import PAIRS, law_of_pairs
 
@@ -24,8 +24,8 @@ def explained(make, recorded):
     """What is said of an interface of a pair of recordings, or of the later one alone."""
 
     def ask(pair, interface, *, window=True):
-        before, after = (make.look(recorded(f"{pair}.{when}")) for when in ("before", "after"))
-        (endpoint,) = (one for one in after.endpoints.by_index.values() if one.interface == interface)
+        before, after = (make.snapshot(recorded(f"{pair}.{when}"), parts=PARTS) for when in ("before", "after"))
+        (endpoint,) = (one for one in after.endpoints.get().by_index.values() if one.interface == interface)
         return explain(before if window else None, after, endpoint)
 
     return ask
@@ -87,13 +87,13 @@ def test_what_was_done_to_a_recorded_node_is_what_is_said_of_it(explained, pair,
 
 @law_of_pairs(PAIRS)
 def drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(pair):
-    before, after = pair.before.snapshot, pair.after.snapshot
+    before, after = (one.with_parts(PARTS) for one in (pair.before, pair.after))
     seen = {}
     for match in MOVED.finditer(pair.diff):
         for slot, by in re.findall(r"slot(\d+)\+(\d+)", match["slots"]):
             if SLOTS[int(slot)].category == DROPPED:
                 seen.setdefault(int(match["ifindex"]), {})[HOOKS[int(match["hook"])], SLOTS[int(slot)].reason] = int(by)
-    for endpoint in after.endpoints.by_index.values():
+    for endpoint in after.endpoints.get().by_index.values():
         explanation = explain(before, after, endpoint)
         told = {(one.hook, one.reason): one.packets for one in explanation.drops}
         assert seen.get(endpoint.ifindex, {}) == told
@@ -109,8 +109,8 @@ def drops_at_each_hook_and_for_each_reason_are_what_was_seen_to_move(pair):
 # Hits of id 0 are of both directions, hence all hooks together.
 @law_of_pairs(PAIRS)
 def no_rule_is_said_to_have_denied_more_than_was_dropped(pair):
-    before, after = pair.before.snapshot, pair.after.snapshot
-    for endpoint in after.endpoints.by_index.values():
+    before, after = (one.with_parts(PARTS) for one in (pair.before, pair.after))
+    for endpoint in after.endpoints.get().by_index.values():
         explanation = explain(before, after, endpoint)
         packets = sum(one.packets for one in explanation.drops if one.reason == "policy")
         assert sum(hits for *_, hits in denying(explanation)) <= packets
@@ -193,12 +193,13 @@ def test_a_policy_that_could_not_be_loaded_is_a_problem(explained):
 
 
 @law_of_pairs(PAIRS)
-def one_look_tells_everything_since_the_counters_began(pair):
-    after = pair.after.snapshot
-    table = after.counters
-    for endpoint in after.endpoints.by_index.values():
+def one_snapshot_tells_everything_since_the_counters_began(pair):
+    after = pair.after.with_parts(PARTS)
+    table = after.counters.get()
+    for endpoint in after.endpoints.get().by_index.values():
         explanation = explain(None, after, endpoint)
-        mine = table.sums[table.ifindex == endpoint.ifindex].sum(axis=0).tolist() or [0] * len(table.layout.slots)
+        rows = [row for (ifindex, _), row in table.rows.items() if ifindex == endpoint.ifindex]
+        mine = [sum(row[slot.number] for row in rows) for slot in table.layout.slots]
         expected = {
             slot.reason: mine[slot.number]
             for slot in table.layout.slots
@@ -222,31 +223,34 @@ FILES = {"cali1_egress_v4.json": FILE, "cali2_egress_v4.json": FILE}
 
 
 @pytest.fixture(scope="session")
-def look(make):
-    """A look at a node with these counters, rule hits, states {ifindex: (name, flags)} and policy files."""
+def snapshot_of(make):
+    """A snapshot of a node with these counters, rule hits, states {ifindex: (name, flags)} and policy files."""
 
     def at(rows, hits=(), states=STATES, files=FILES, slots=27, links=None, **more):
         maps = [make.counters("cali_counters6", 60, {**rows}, slots), make.rules("cali_rule_ctrs2", 41, dict(hits))]
         maps += [make.ifstate("cali_iface4", 40, states)] if states else []
         names = {ifindex: name for ifindex, (name, _) in states.items()} if links is None else links
-        node = make.node(maps, links=[make.link(*one) for one in names.items()], policy_files=make.folder(**files))
+        folder = files if isinstance(files, Exception) else make.folder(**files)
+        node = make.node(maps, links=[make.link(*one) for one in names.items()], policy_files=folder)
         node.maps |= more
-        return make.look(node)
+        return make.snapshot(node, parts=PARTS)
 
     return at
 
 
 def said(before, after, ifindex=5):
     return explain(
-        before, after, (before if ifindex not in after.endpoints.by_index else after).endpoints.by_index[ifindex]
+        before,
+        after,
+        (before if ifindex not in after.endpoints.get().by_index else after).endpoints.get().by_index[ifindex],
     )
 
 
 @pytest.mark.parametrize(
     ("slots", "expected"), [(14, ()), (17, ()), (23, ()), (25, HOOKS[:2]), (26, HOOKS[:2]), (27, HOOKS[:2])]
 )
-def test_missing_entries_are_a_black_hole_from_25_slots_on(look, slots, expected):
-    explanation = said(None, look({(7, 0): {}}, slots=slots))
+def test_missing_entries_are_a_black_hole_from_25_slots_on(snapshot_of, slots, expected):
+    explanation = said(None, snapshot_of({(7, 0): {}}, slots=slots))
     assert (expected, bool(expected), ()) == (explanation.black_hole, explanation.loses_packets, explanation.drops)
     assert len(expected) == len(
         [one for one in explanation.problems if "every packet there is dropped and not counted" in one]
@@ -254,91 +258,90 @@ def test_missing_entries_are_a_black_hole_from_25_slots_on(look, slots, expected
 
 
 @pytest.mark.parametrize("hook", [0, 1])
-def test_one_missing_entry_is_a_black_hole_at_its_hook_alone(look, hook):
+def test_one_missing_entry_is_a_black_hole_at_its_hook_alone(snapshot_of, hook):
     rows = {key: {} for key in ZEROS if key != (5, hook)}
-    assert (HOOKS[hook],) == said(None, look(rows)).black_hole
+    assert (HOOKS[hook],) == said(None, snapshot_of(rows)).black_hole
 
 
 @pytest.mark.parametrize("flags", [WORKLOAD, WORKLOAD | READY | BOND, UNMANAGED | READY])
-def test_where_no_program_is_in_place_a_missing_entry_is_no_black_hole(look, flags):
+def test_where_no_program_is_in_place_a_missing_entry_is_no_black_hole(snapshot_of, flags):
     states = {**STATES, 5: ("cali1", flags)}
-    assert () == said(None, look({}, states=states)).black_hole
+    assert () == said(None, snapshot_of({}, states=states)).black_hole
 
 
 @pytest.mark.parametrize(
     ("flags", "missing"), [(WORKLOAD, (4, 6)), (WORKLOAD | V4, (6,)), (WORKLOAD | V6, (4,)), (WORKLOAD | READY, ())]
 )
-def test_programs_that_are_not_in_place_are_a_problem(look, flags, missing):
-    problems = said(None, look(ZEROS, states={**STATES, 5: ("cali1", flags)})).problems
+def test_programs_that_are_not_in_place_are_a_problem(snapshot_of, flags, missing):
+    problems = said(None, snapshot_of(ZEROS, states={**STATES, 5: ("cali1", flags)})).problems
     expected = [f"Calico's IPv{family} programs are not in place on it (not ready)" for family in missing]
     assert expected == [one.partition(":")[0] for one in problems]
 
 
-def test_a_family_that_the_node_does_not_use_is_no_problem(look):
+def test_a_family_that_the_node_does_not_use_is_no_problem(snapshot_of):
     states = {ifindex: (name, flags & ~V6) for ifindex, (name, flags) in STATES.items()}
-    assert () == said(None, look(ZEROS, states=states)).problems
+    assert () == said(None, snapshot_of(ZEROS, states=states)).problems
 
 
-def test_an_unmanaged_interface_is_a_problem_of_its_own(look):
-    (problem,) = said(None, look(ZEROS, states={**STATES, 5: ("cali1", UNMANAGED)})).problems
+def test_an_unmanaged_interface_is_a_problem_of_its_own(snapshot_of):
+    (problem,) = said(None, snapshot_of(ZEROS, states={**STATES, 5: ("cali1", UNMANAGED)})).problems
     assert problem.startswith("Calico does not manage this interface")
 
 
-def test_an_interface_that_calico_does_not_know_yet_is_a_problem(look):
+def test_an_interface_that_calico_does_not_know_yet_is_a_problem(snapshot_of):
     links = {3: "eth0", 5: "cali1", 7: "cali2", 9: "cali9"}
-    (problem,) = said(None, look(ZEROS, links=links), 9).problems
+    (problem,) = said(None, snapshot_of(ZEROS, links=links), 9).problems
     assert problem.startswith("Calico's interface state does not know this interface (yet)")
 
 
-def test_a_ready_pod_without_a_policy_file_while_others_have_one_is_a_problem(look):
-    problems = said(None, look(ZEROS, files={"cali2_egress_v4.json": FILE})).problems
+def test_a_ready_pod_without_a_policy_file_while_others_have_one_is_a_problem(snapshot_of):
+    problems = said(None, snapshot_of(ZEROS, files={"cali2_egress_v4.json": FILE})).problems
     assert ("Its outbound IPv4 policy is not in place: Calico has written no policy file for it",) == problems
 
 
-def test_which_rules_counted_is_not_known_without_their_map_or_their_files(look):
+def test_which_rules_counted_is_not_known_without_their_map_or_their_files(snapshot_of):
     dropped = {**ZEROS, (5, 0): {0: 3, 4: 3}}
-    for one in (look(dropped, cali_rule_ctrs2=MapDenied("refused")), look(dropped, files={})):
+    for one in (snapshot_of(dropped, cali_rule_ctrs2=MapDenied("refused")), snapshot_of(dropped, files={})):
         explanation = said(None, one)
         assert ([(*OUT, "policy", 3)], ()) == (drops(explanation), explanation.rules)
         assert "Which rules counted is not known" in notes(explanation)
 
 
-def test_policy_files_that_cannot_be_listed_hide_no_drop(look):
-    after = look({**ZEROS, (5, 0): {4: 3}})
-    after.source.facts["policy_files"] = NodeError("the folder could not be listed")
+def test_policy_files_that_cannot_be_listed_hide_no_drop(snapshot_of):
+    after = snapshot_of({**ZEROS, (5, 0): {4: 3}}, files=NodeError("the folder could not be listed"))
     explanation = said(None, after)
     assert [(*OUT, "policy", 3)] == drops(explanation)
     assert "Its policy is not known: the folder could not be listed" in explanation.problems
 
 
-def test_a_rule_counts_for_the_endpoint_alone_when_its_sharer_dropped_nothing_at_that_hook(look):
-    before = look(ZEROS)
+def test_a_rule_counts_for_the_endpoint_alone_when_its_sharer_dropped_nothing_at_that_hook(snapshot_of):
+    before = snapshot_of(ZEROS)
     for other_row, expected in (((7, 1), 0), ((7, 0), 1)):
-        after = look({**ZEROS, (5, 0): {4: 3}, other_row: {4: 2}}, {11: 3})
+        after = snapshot_of({**ZEROS, (5, 0): {4: 3}, other_row: {4: 2}}, {11: 3})
         (rule,) = said(before, after).rules
         assert (3, 1, expected) == (rule.hits, rule.others, rule.others_dropping)
 
 
-def test_rules_that_deny_come_first_then_those_that_pass_then_those_that_allow(look):
+def test_rules_that_deny_come_first_then_those_that_pass_then_those_that_allow(snapshot_of):
     rules = policy("GlobalNetworkPolicy gate", ("allow", 1), ("next-tier", 2), ("deny", 3), ("deny", 4))
     files = {"cali1_egress_v4.json": written(*tier("security", rules, end=("deny", 5)), *ruled("kns.a", "allow", 6))}
-    after = look({**ZEROS, (5, 0): {4: 3}}, {1: 90, 2: 80, 3: 1, 4: 3, 5: 2, 6: 99}, files=files)
+    after = snapshot_of({**ZEROS, (5, 0): {4: 3}}, {1: 90, 2: 80, 3: 1, 4: 3, 5: 2, 6: 99}, files=files)
     assert [("deny", 3), ("deny", 2), ("deny", 1), ("pass", 80), ("allow", 99), ("allow", 90)] == [
         (one.action, one.hits) for one in said(None, after).rules
     ]
 
 
-def test_a_rule_in_both_families_programs_is_one(look):
+def test_a_rule_in_both_families_programs_is_one(snapshot_of):
     files = {f"cali1_egress_v{family}.json": FILE for family in (4, 6)}
     other = written(*tier("security", policy("GlobalNetworkPolicy gate", ("deny", 11), ("deny", 14)), end=("deny", 13)))
     for six in (FILE, other):
-        after = look({**ZEROS, (5, 0): {4: 3}}, {11: 3}, files=files | {"cali1_egress_v6.json": six})
-        assert [3] == [one.hits for one in said(look(ZEROS, files=files), after).rules]
+        after = snapshot_of({**ZEROS, (5, 0): {4: 3}}, {11: 3}, files=files | {"cali1_egress_v6.json": six})
+        assert [3] == [one.hits for one in said(snapshot_of(ZEROS, files=files), after).rules]
 
 
-def test_of_an_endpoint_that_is_gone_nothing_is_known(look):
+def test_of_an_endpoint_that_is_gone_nothing_is_known(snapshot_of):
     states = {ifindex: one for ifindex, one in STATES.items() if ifindex != 5}
-    explanation = said(look(ZEROS), look({key: {} for key in ZEROS if key[0] != 5}, states=states))
+    explanation = said(snapshot_of(ZEROS), snapshot_of({key: {} for key in ZEROS if key[0] != 5}, states=states))
     assert ((), "It is gone now: what it counted last is not known") == (explanation.drops, explanation.notes[0])
 
 
@@ -348,10 +351,10 @@ HITS = st.dictionaries(st.sampled_from([0, 11, 12, 13]), st.integers(0, 9))
 
 
 @given(ROWS, ROWS, HITS, HITS, st.sampled_from([3, 5, 7]))
-def test_whatever_two_looks_say_no_number_is_negative_and_nothing_is_said_of_others_when_it_drops(
-    look, rows, later, hits, later_hits, ifindex
+def test_whatever_two_snapshots_say_no_number_is_negative_and_nothing_is_said_of_others_when_it_drops(
+    snapshot_of, rows, later, hits, later_hits, ifindex
 ):
-    explanation = said(look(rows, hits), look(later, later_hits), ifindex)
+    explanation = said(snapshot_of(rows, hits), snapshot_of(later, later_hits), ifindex)
     numbers = [one.packets for one in (*explanation.drops, *explanation.others)] + [
         one.hits for one in explanation.rules
     ]
@@ -365,31 +368,33 @@ def test_whatever_two_looks_say_no_number_is_negative_and_nothing_is_said_of_oth
 
 
 # Once it was asked for its entries, and had none.
-def test_an_endpoint_that_is_gone_loses_no_packets(look):
+def test_an_endpoint_that_is_gone_loses_no_packets(snapshot_of):
     states = {ifindex: one for ifindex, one in STATES.items() if ifindex != 5}
-    explanation = said(look(ZEROS), look({key: {} for key in ZEROS if key[0] != 5}, states=states))
+    explanation = said(snapshot_of(ZEROS), snapshot_of({key: {} for key in ZEROS if key[0] != 5}, states=states))
     assert ((), False) == (explanation.black_hole, explanation.loses_packets)
 
 
-# Once sharers were those of the later look only.
+# Once sharers were those of the later snapshot only.
 @pytest.mark.parametrize("gone", ["pod", "policy"])
-def test_a_sharer_that_went_in_between_can_have_hit_the_rule(look, gone):
-    before = look(ZEROS)
+def test_a_sharer_that_went_in_between_can_have_hit_the_rule(snapshot_of, gone):
+    before = snapshot_of(ZEROS)
     if gone == "pod":
-        after = look(
+        after = snapshot_of(
             {(5, 0): {4: 3}, (5, 1): {}}, {11: 5}, {5: STATES[5]}, {name: FILE for name in FILES if "cali1" in name}
         )
     else:
-        after = look({**ZEROS, (5, 0): {4: 3}, (7, 0): {4: 5}}, {11: 5}, files=FILES | {"cali2_egress_v4.json": EMPTY})
+        after = snapshot_of(
+            {**ZEROS, (5, 0): {4: 3}, (7, 0): {4: 5}}, {11: 5}, files=FILES | {"cali2_egress_v4.json": EMPTY}
+        )
     explanation = said(before, after)
     assert sum(hits for *_, hits in denying(explanation)) <= 3
 
 
 # Once a pod that Calico does not know yet hits id 0, and was not taken for a sharer.
-def test_a_pod_that_came_in_between_can_have_hit_a_missing_profile(look):
+def test_a_pod_that_came_in_between_can_have_hit_a_missing_profile(snapshot_of):
     files = {"cali1_egress_v4.json": written(*tier("security", end=("pass", 13)), 0)}
-    before = look(ZEROS, states={5: STATES[5]}, files=files)
-    after = look({**ZEROS, (5, 0): {4: 1}, (7, 0): {4: 4}}, {0: 5}, files=files)
+    before = snapshot_of(ZEROS, states={5: STATES[5]}, files=files)
+    after = snapshot_of({**ZEROS, (5, 0): {4: 1}, (7, 0): {4: 4}}, {0: 5}, files=files)
     assert sum(hits for *_, hits in denying(said(before, after))) <= 1
 
 
@@ -399,27 +404,27 @@ def test_an_interface_that_never_counted_is_not_said_to_be_gone(explained):
 
 
 # Once the state of interfaces was asked for without a net.
-def test_without_the_interface_state_everything_else_is_said(look):
+def test_without_the_interface_state_everything_else_is_said(snapshot_of):
     links = {ifindex: name for ifindex, (name, _) in STATES.items()}
-    after = look({**ZEROS, (5, 0): {4: 3}}, {11: 3}, states={}, links=links)
+    after = snapshot_of({**ZEROS, (5, 0): {4: 3}}, {11: 3}, states={}, links=links)
     assert [(*OUT, "policy", 3)] == drops(said(None, after))
 
 
 # Once unknown rules were taken for none.
 @pytest.mark.parametrize("how", ["map", "files", "unread"])
-def test_where_it_is_not_known_which_rules_counted_none_is_said_not_to_have(look, how):
+def test_where_it_is_not_known_which_rules_counted_none_is_said_not_to_have(snapshot_of, how):
     dropped = {**ZEROS, (5, 0): {4: 3}}
     after = {
-        "map": lambda: look(dropped, cali_rule_ctrs2=MapDenied("refused")),
-        "files": lambda: look(dropped, files={}),
-        "unread": lambda: look(dropped, {11: 3}, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}),
+        "map": lambda: snapshot_of(dropped, cali_rule_ctrs2=MapDenied("refused")),
+        "files": lambda: snapshot_of(dropped, files={}),
+        "unread": lambda: snapshot_of(dropped, {11: 3}, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}),
     }[how]()
     assert "No deny rule" not in notes(said(None, after))
 
 
 # Once nothing was said of it.
-def test_a_policy_file_of_this_endpoint_that_cannot_be_read_is_said(look):
-    explanation = said(None, look(ZEROS, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}))
+def test_a_policy_file_of_this_endpoint_that_cannot_be_read_is_said(snapshot_of):
+    explanation = said(None, snapshot_of(ZEROS, files=FILES | {"cali1_egress_v4.json": b'{"policyInfo": ['}))
     assert "cali1_egress_v4.json" in f"{explanation.problems} {explanation.notes}"
 
 

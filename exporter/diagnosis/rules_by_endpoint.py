@@ -13,7 +13,10 @@ from exporter.calico.rule_text import match_of, set_numbers
 from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.rules import COUNTED_ACTIONS, DIRECTIONS, PolicyName, hook_of
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
+
+# The parts of a snapshot that the functions of this file need; hits are given to them.
+PARTS = frozenset({"policies", "rules", "endpoints", "counters", "rule_hits"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def programs_of(snapshot: Snapshot, endpoint: Endpoint, hits: Mapping[int, int] 
     """The programs of an endpoint, inbound first, IPv4 first. `hits` are by rule id; None when they are not known."""
     files = [
         (name, program)
-        for name, program in snapshot.policies.files.items()
+        for name, program in snapshot.policies.get().files.items()
         if program and program.about.interface == endpoint.interface
     ]
     order = [INGRESS, EGRESS, "xdp"]
@@ -112,8 +115,8 @@ def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:
 def sharers(snapshot: Snapshot) -> dict[int, set[tuple[str, str]]]:
     """Who carries each rule id in a tc program: existing interfaces, each with the hook at which it does."""
     found: dict[int, set[tuple[str, str]]] = {}
-    for program in snapshot.policies.files.values():
-        endpoint = snapshot.rules.whose.endpoints.get(program.about.interface) if program else None
+    for program in snapshot.policies.get().files.values():
+        endpoint = snapshot.rules.get().whose.endpoints.get(program.about.interface) if program else None
         if program and endpoint and program.about.direction in (INGRESS, EGRESS):
             hook = hook_name(hook_of(program.about.direction, workload=endpoint.kind == WORKLOAD))
             for rule_id in _ids(program):
@@ -136,7 +139,7 @@ def _program(
     about = program.about
     counted = hits if about.direction != "xdp" else None
     # Before v3.30 id 0 holds tier ends and accepted packets too.
-    zero = counted if program.counts_zero and snapshot.ends_have_ids else None
+    zero = counted if program.counts_zero and snapshot.ends_have_ids() else None
     return CountedProgram(
         endpoint,
         DIRECTIONS[about.direction],
@@ -153,9 +156,9 @@ def _tier(snapshot: Snapshot, program: PolicyProgram, tier: Tier, hits: Mapping[
     policies = []
     for policy in tier.policies:
         rules = tuple(_rule(rule, hits) for rule in policy.rules)
-        name = snapshot.rules.whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
+        name = snapshot.rules.get().whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
         policies.append(CountedPolicy(name, rules))
-    direction = DIRECTIONS[snapshot.rules.whose.own_direction(program, tier)]
+    direction = DIRECTIONS[snapshot.rules.get().whose.own_direction(program, tier)]
     end_hits = hits.get(tier.end_id, 0) if hits is not None and tier.end_id else None
     return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id)
 

@@ -1,4 +1,6 @@
-"""How a person writes a length of time: `10s`, `2m`, `1h`, `500ms`; a bare number is seconds."""
+"""How a person reads and writes quantities: lengths of time (`10s`, `2m`, `1h`, `500ms`; a bare number is seconds), and
+counts with what is counted.
+"""
 
 import re
 from typing import Any
@@ -30,3 +32,8 @@ def shown(seconds: float) -> str:
         (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
     )
     return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"
+
+
+def plural(number: int, noun: str) -> str:
+    """A count with its noun, in the plural where it is not one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

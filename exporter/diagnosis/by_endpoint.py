@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.calico.counters import DROPPED, Layout
-from exporter.node.endpoints import UNKNOWN, WORKLOAD, Endpoint
-from exporter.snapshot.take import Snapshot
+from exporter.node.endpoints import UNKNOWN, Endpoint
+from exporter.snapshot.snapshot import Snapshot
+
+# The parts of a snapshot that the functions of this file need.
+PARTS = frozenset({"counters", "endpoints"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,11 @@ class EndpointCounters:
 
 def counters_by_endpoint(snapshot: Snapshot) -> list[EndpointCounters]:
     """Every endpoint that Calico knows or that has counted something; droppers first, then by name."""
-    table, known = snapshot.counters, snapshot.endpoints
+    table, known = snapshot.counters.get(), snapshot.endpoints.get()
     rows: dict[int, dict[int, tuple[int, ...]]] = {}
-    for ifindex, hook, row in zip(table.ifindex.tolist(), table.hook.tolist(), table.sums.tolist(), strict=True):
-        rows.setdefault(ifindex, {})[hook] = tuple(row)
-    calicos = {one.ifindex for one in known.by_index.values() if one.state is not None or one.kind == WORKLOAD}
+    for (ifindex, hook), row in table.rows.items():
+        rows.setdefault(ifindex, {})[hook] = row
+    calicos = {one.ifindex for one in known.by_index.values() if one.is_calicos}
     every = [EndpointCounters(known.of(ifindex), rows.get(ifindex, {})) for ifindex in calicos | rows.keys()]
     return sorted(every, key=lambda one: _rank(one, table.layout))
 

@@ -1,14 +1,13 @@
-# What was counted between two looks: never negative, and what came, went or began anew is told.
+# What was counted between two snapshots: never negative, and what came, went or began anew is told.
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapError
-from exporter.calico.rules import RuleHits
-from exporter.snapshot.changes import APPEARED, VANISHED, compare_counters, compare_rules
+from exporter.diagnosis.by_endpoint import PARTS
+from exporter.diagnosis.changes import APPEARED, VANISHED, compare_counters, compare_rules
 from tests.recorded import PAIRS, law_of_pairs
 
 MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")
@@ -17,13 +16,13 @@ WORKLOAD, HOST = 0x7, 0xE
 
 
 @pytest.fixture(scope="session")
-def look(make):
-    """A look at a node with these interfaces {ifindex: name} and counters {(ifindex, hook): {slot: value}}."""
+def snapshot_of(make):
+    """A snapshot of a node with these interfaces {ifindex: name} and counters {(ifindex, hook): {slot: value}}."""
 
     def at(names, rows, slots=27):
         states = {ifindex: (name, WORKLOAD if name.startswith("cali") else HOST) for ifindex, name in names.items()}
         maps = [make.counters("cali_counters6", 60, rows, slots), make.ifstate("cali_iface4", 40, states)]
-        return make.look(make.node(maps, links=[make.link(*one) for one in names.items()]))
+        return make.snapshot(make.node(maps, links=[make.link(*one) for one in names.items()]), parts=PARTS)
 
     return at
 
@@ -43,52 +42,56 @@ def moved(changes):
 CALIS = {5: "cali5", 7: "cali7"}
 
 
-def test_what_was_counted_is_the_difference(look):
+def test_what_was_counted_is_the_difference(snapshot_of):
     before, after = {(5, 0): {0: 7, 4: 2}, (7, 1): {0: 1}}, {(5, 0): {0: 9, 4: 3}, (7, 1): {0: 1}, (7, 0): {2: 4}}
-    changes = compare_counters(look(CALIS, before), look(CALIS, after))
+    changes = compare_counters(snapshot_of(CALIS, before), snapshot_of(CALIS, after))
     assert {("cali5", 0, 0): 2, ("cali5", 0, 4): 1, ("cali7", 0, 2): 4} == moved(changes)
     assert {} == told(changes)
     assert [True, True] == [one.counted for one in changes]
 
 
-def test_a_hook_whose_counters_fell_shows_all_since_and_the_other_its_difference(look):
+def test_a_hook_whose_counters_fell_shows_all_since_and_the_other_its_difference(snapshot_of):
     before, after = {(5, 0): {0: 100, 2: 3}, (5, 1): {0: 5}}, {(5, 0): {0: 99, 2: 4}, (5, 1): {0: 6}}
-    changes = compare_counters(look(CALIS, before), look(CALIS, after))
+    changes = compare_counters(snapshot_of(CALIS, before), snapshot_of(CALIS, after))
     assert {("cali5", 0, 0): 99, ("cali5", 0, 2): 4, ("cali5", 1, 0): 1} == moved(changes)
     assert {(5, "cali5"): ("", [0])} == told(changes)
 
 
-def test_a_hook_whose_entry_is_gone_is_told_and_counts_nothing(look):
-    changes = compare_counters(look(CALIS, {(5, 0): {0: 9}, (5, 1): {0: 9}}), look(CALIS, {(5, 1): {0: 9}}))
+def test_a_hook_whose_entry_is_gone_is_told_and_counts_nothing(snapshot_of):
+    changes = compare_counters(
+        snapshot_of(CALIS, {(5, 0): {0: 9}, (5, 1): {0: 9}}), snapshot_of(CALIS, {(5, 1): {0: 9}})
+    )
     assert ({}, {(0,)}) == (moved(changes), {one.lost for one in changes if one.endpoint.ifindex == 5})
 
 
-def test_one_that_came_shows_all_it_has_and_one_that_went_nothing(look):
-    changes = compare_counters(look({5: "cali5"}, {(5, 0): {4: 9}}), look({7: "cali7"}, {(7, 1): {4: 3}}))
+def test_one_that_came_shows_all_it_has_and_one_that_went_nothing(snapshot_of):
+    changes = compare_counters(snapshot_of({5: "cali5"}, {(5, 0): {4: 9}}), snapshot_of({7: "cali7"}, {(7, 1): {4: 3}}))
     assert {("cali7", 1, 4): 3} == moved(changes)
     assert {(5, "cali5"): (VANISHED, []), (7, "cali7"): (APPEARED, [])} == told(changes)
 
 
-def test_an_index_that_another_interface_has_by_now_is_not_compared(look):
-    changes = compare_counters(look({5: "cali5"}, {(5, 0): {4: 9}}), look({5: "cali6"}, {(5, 0): {4: 10}}))
+def test_an_index_that_another_interface_has_by_now_is_not_compared(snapshot_of):
+    changes = compare_counters(
+        snapshot_of({5: "cali5"}, {(5, 0): {4: 9}}), snapshot_of({5: "cali6"}, {(5, 0): {4: 10}})
+    )
     assert {("cali6", 0, 4): 10} == moved(changes)
     assert {(5, "cali5"): (VANISHED, []), (5, "cali6"): (APPEARED, [])} == told(changes)
 
 
 @pytest.mark.parametrize(("before", "after"), [(27, 25), (14, 17), (25, 27)])
-def test_maps_of_two_layouts_are_a_sentence(look, before, after):
+def test_maps_of_two_layouts_are_a_sentence(snapshot_of, before, after):
     with pytest.raises(MapError, match="another layout between the two looks: look again"):
-        compare_counters(look(CALIS, {(5, 0): {}}, before), look(CALIS, {(5, 0): {}}, after))
+        compare_counters(snapshot_of(CALIS, {(5, 0): {}}, before), snapshot_of(CALIS, {(5, 0): {}}, after))
 
 
-def test_who_dropped_most_in_between_comes_first_whatever_was_dropped_before(look):
+def test_who_dropped_most_in_between_comes_first_whatever_was_dropped_before(snapshot_of):
     before = {(5, 0): {4: 1000}, (7, 0): {4: 1}}
     after = {(5, 0): {4: 1001}, (7, 0): {4: 1, 5: 2}, (3, 0): {0: 50}}
-    changes = compare_counters(look({3: "eth0", **CALIS}, before), look({3: "eth0", **CALIS}, after))
+    changes = compare_counters(snapshot_of({3: "eth0", **CALIS}, before), snapshot_of({3: "eth0", **CALIS}, after))
     assert ["cali7", "cali5", "eth0"] == [one.endpoint.interface for one in changes]
 
 
-# Any two looks.
+# Any two snapshots.
 
 NAMES = st.dictionaries(st.sampled_from([3, 5, 7]), st.sampled_from(["cali1", "cali2", "eth0"])).filter(
     lambda names: len(names) == len(set(names.values()))
@@ -107,8 +110,10 @@ def full(rows, ifindex):
 
 
 @given(NAMES, ROWS, NAMES, ROWS)
-def test_nothing_is_negative_nothing_is_lost_and_nothing_is_told_twice(look, names, rows, later_names, later_rows):
-    before, after = look(names, rows), look(later_names, later_rows)
+def test_nothing_is_negative_nothing_is_lost_and_nothing_is_told_twice(
+    snapshot_of, names, rows, later_names, later_rows
+):
+    before, after = snapshot_of(names, rows), snapshot_of(later_names, later_rows)
     changes = compare_counters(before, after)
     keys = [(one.endpoint.ifindex, one.endpoint.interface) for one in changes]
 
@@ -131,32 +136,27 @@ def test_nothing_is_negative_nothing_is_lost_and_nothing_is_told_twice(look, nam
             start = [0] * 27 if hook in fell else then.get(hook, [0] * 27)
             assert tuple(value - was for value, was in zip(row, start, strict=True)) == change.counters.hooks[hook]
             assert min(change.counters.hooks[hook]) >= 0
-    packets = [sum(one.counters.dropped(after.counter_layout).values()) for one in changes]
+    packets = [sum(one.counters.dropped(after.counters.get().layout).values()) for one in changes]
     assert sorted(packets, reverse=True) == packets
 
 
 @given(NAMES, ROWS)
-def test_between_a_look_and_itself_nothing_happened(look, names, rows):
-    changes = compare_counters(look(names, rows), look(names, rows))
+def test_between_a_snapshot_and_itself_nothing_happened(snapshot_of, names, rows):
+    changes = compare_counters(snapshot_of(names, rows), snapshot_of(names, rows))
     assert ({}, {}) == (moved(changes), told(changes))
 
 
 HITS = st.dictionaries(st.integers(0, 5) | st.integers(0, (1 << 64) - 1), VALUES, max_size=6)
 
 
-def hits(by_id):
-    ids = sorted(by_id)
-    return RuleHits(np.array(ids, np.uint64), np.array([by_id[one] for one in ids], np.uint64))
-
-
 @given(HITS, HITS)
 def test_hits_of_a_rule_are_the_difference_or_where_it_fell_those_since(before, after):
     expected = {number: now - before.get(number, 0) for number, now in after.items()}
     expected = {number: more if more >= 0 else after[number] for number, more in expected.items()}
-    assert {number: more for number, more in expected.items() if more} == compare_rules(hits(before), hits(after))
+    assert {number: more for number, more in expected.items() if more} == compare_rules(before, after)
 
 
-# What a recorded node counted between two looks.
+# What a recorded node counted between two snapshots.
 
 
 @law_of_pairs(PAIRS)
@@ -179,7 +179,7 @@ def what_was_counted_is_what_was_seen_to_move(pair):
 
 @law_of_pairs(PAIRS)
 def the_hits_of_rules_are_what_was_seen_to_move(pair):
-    before, after = pair.before.snapshot.rule_hits, pair.after.snapshot.rule_hits
+    before, after = pair.before.snapshot.rule_hits.get(), pair.after.snapshot.rule_hits.get()
     seen = {int(one["id"]): int(one["by"]) for one in RULE.finditer(pair.diff)}
-    since = {number: by if by > 0 else after.by_id()[number] for number, by in seen.items()}
+    since = {number: by if by > 0 else after[number] for number, by in seen.items()}
     assert since == compare_rules(before, after)

@@ -7,14 +7,12 @@ Pure over two snapshots. A counter that fell has begun anew, so what it shows is
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from exporter.bpf.maps import MapError
 from exporter.calico.counters import Layout
 from exporter.calico.rules import RuleHits
+from exporter.diagnosis.by_endpoint import EndpointCounters, counters_by_endpoint
 from exporter.node.endpoints import Endpoint
-from exporter.snapshot.by_endpoint import EndpointCounters, counters_by_endpoint
-from exporter.snapshot.take import Snapshot
+from exporter.snapshot.snapshot import Snapshot
 
 APPEARED, VANISHED = "appeared", "vanished"
 
@@ -50,8 +48,8 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
 
     Raises `MapError` when the two are of different layouts and cannot be compared.
     """
-    layout = after.counter_layout
-    if before.counter_layout != layout:
+    layout = after.counters.get().layout
+    if before.counters.get().layout != layout:
         raise MapError("Calico replaced its counter map by one of another layout between the two looks: look again")
     earlier = {_identity(one.endpoint): one for one in counters_by_endpoint(before)}
     now = {_identity(one.endpoint): one for one in counters_by_endpoint(after)}
@@ -62,9 +60,11 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
 
 def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
     """The hits between two looks by rule id, without the zeros; of an id that fell, those since."""
-    earlier = before.of(after.ids)
-    hits = np.where(after.hits >= earlier, after.hits - earlier, after.hits)
-    return {rule_id: count for rule_id, count in zip(after.ids.tolist(), hits.tolist(), strict=True) if count}
+    changes = {}
+    for rule_id, hits in after.items():
+        earlier = before.get(rule_id, 0)
+        changes[rule_id] = hits - earlier if hits >= earlier else hits
+    return {rule_id: hits for rule_id, hits in changes.items() if hits}
 
 
 def _identity(endpoint: Endpoint) -> tuple[int, str]:

@@ -1,0 +1,160 @@
+"""Reads Calico's maps for one snapshot, each once: which pins there are, which version is alive, and what is in it.
+
+`live_map.py` says what each kind of evidence means; this file looks for it, best evidence first.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
+from exporter.calico import LayoutError
+from exporter.calico.counters import Layout, layout_of, slot_count
+from exporter.calico.ifstate import decode_ifstate
+from exporter.calico.layout_file import LayoutFile
+from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
+from exporter.node.netlink import Link
+from exporter.snapshot import live_map
+from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
+from exporter.snapshot.snapshot import MapVersions, Part
+from exporter.snapshot.source import NodeSource
+
+
+class PinnedMaps:
+    """The maps that `source` has now, and `links` as evidence of which is alive. Methods raise `MapError` or
+    `LayoutError`.
+    """
+
+    def __init__(
+        self,
+        source: NodeSource,
+        pins: Part[tuple[Pin, ...]],
+        links: Sequence[Link],
+        memory: LiveMapMemory,
+        layout_file: LayoutFile | None,
+    ) -> None:
+        self._source = source
+        self._pins = pins
+        self._memory = memory
+        self._links = links
+        self._layout_file = layout_file
+        self._dumps: dict[str, MapDump] = {}
+        self._programs: list[ProgramInfo] | None = None
+
+    def read(self, datum: str) -> tuple[MapVersions, MapDump | None]:
+        """The versions of the map that holds `datum`, and the live one's content, None while it is undecided."""
+        candidates = self._candidates(datum)
+        choice = self._choose(datum, candidates)
+        stale = tuple(
+            pin.name
+            for pin in self._pins.get()
+            if pin.datum == datum and not (choice.live and pin.name == choice.live.name)
+        )
+        if choice.live is None:
+            return MapVersions(tuple(candidates), choice, stale, layouts=self._layouts(datum, candidates)), None
+        # The shape is the dump's, not the candidate's: the map may have been replaced between the two.
+        dump = self._dump(choice.live)
+        live = Candidate(choice.live.name, dump.info)
+        layouts = self._layouts(datum, [live])
+        choice = Choice(live, choice.chosen_by)
+        return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
+
+    def layout_of(self, info: MapInfo) -> Layout:
+        """What the slots of a counter map of this shape mean. Raises `LayoutError` when it can be none."""
+        count = slot_count(info.key_size, info.value_size)
+        return layout_of(count, self._layout_file.named_for(count) if self._layout_file else None)
+
+    def _layouts(self, datum: str, candidates: Sequence[Candidate]) -> dict[str, Layout]:
+        layouts = {}
+        for one in candidates if datum == COUNTERS else ():
+            with suppress(LayoutError):
+                layouts[one.name] = self.layout_of(one.info)
+        return layouts
+
+    def _candidates(self, datum: str) -> list[Candidate]:
+        found, failures = [], []
+        for pin in self._pins.get():
+            if pin.datum == datum and not pin.old:
+                try:
+                    found.append(Candidate(pin.name, self._source.map_info(pin.name)))
+                except (NotAMap, MapMissing) as error:
+                    failures.append(error)
+        if not found:
+            raise failures[0] if failures else MapMissing(self._why_missing(datum))
+        return found
+
+    def _why_missing(self, datum: str) -> str:
+        if datum == COUNTERS and self._source.attach_point_folders():
+            return (
+                "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
+            )
+        return f"Calico has pinned no {datum} map on this node: its eBPF dataplane is off or has not started yet"
+
+    def _choose(self, datum: str, candidates: Sequence[Candidate]) -> Choice:
+        if datum != COUNTERS:
+            return self._choose_newest(datum, candidates)
+        choice = self._choose_by_evidence(candidates)
+        if choice.live:
+            self._memory.passed_over = frozenset(one.info.id for one in candidates) - {choice.live.info.id}
+        return choice
+
+    def _choose_by_evidence(self, candidates: Sequence[Candidate]) -> Choice:
+        memory = self._memory
+        # Calico deletes the pin of its map to recreate it: what lay dead beside it is not alive for being alone then.
+        if len(candidates) == 1 and candidates[0].info.id not in memory.passed_over:
+            # Remembered, so that the snapshot in which a second version appears can already compare.
+            memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(self._dump(candidates[0]))}
+            memory.proven = candidates[0].info.id
+            return Choice(candidates[0], live_map.ONLY)
+        by_programs = live_map.newest_user(candidates, self.programs())
+        if by_programs:
+            memory.proven, memory.fingerprints = by_programs.info.id, {}  # should they be out of reach next time
+            return Choice(by_programs, live_map.PROGRAMS)
+        by_movement = live_map.choose_by_movement(candidates, self._dump, memory)
+        if by_movement:
+            return Choice(by_movement, live_map.MOVEMENT)
+        existing = [link.ifindex for link in self._links]
+        by_keys = live_map.choose_by_keys(candidates, lambda one: _indexes(self._dump(one)), existing)
+        if by_keys is None or by_keys.info.id in memory.passed_over:
+            return Choice(None, live_map.UNDECIDED)
+        return Choice(by_keys, live_map.KEYS)
+
+    def _choose_newest(self, datum: str, candidates: Sequence[Candidate]) -> Choice:
+        if len(candidates) == 1:
+            return Choice(candidates[0], live_map.ONLY)
+        by_programs = live_map.newest_user(candidates, self.programs())
+        if by_programs:
+            return Choice(by_programs, live_map.PROGRAMS)
+        if datum != IFACE:
+            return Choice(None, live_map.UNDECIDED)
+        existing = {link.ifindex: link.name for link in self._links}
+        best = live_map.ranked_by_names(candidates, lambda one: _names(self._dump(one)), existing)
+        return Choice(best, live_map.KEYS)
+
+    def programs(self) -> list[ProgramInfo]:
+        """The programs in Calico's program arrays; none where they may not be asked."""
+        # Needs CAP_SYS_ADMIN; without it there is other evidence, so a refusal is no failure.
+        if self._programs is None:
+            self._programs = []
+            with suppress(MapError):
+                self._programs = programs_of(self._source, self._pins.get())
+        return self._programs
+
+    def _dump(self, candidate: Candidate) -> MapDump:
+        if candidate.name not in self._dumps:
+            self._dumps[candidate.name] = self._source.map_dump(candidate.name, add_cpus=True)
+        return self._dumps[candidate.name]
+
+
+def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
+    """The programs in the program arrays among `pins`, whose values are one u32 each, an id. Raises `MapError`."""
+    dumps = [source.map_dump(pin.name) for pin in pins if pin.datum == PROGRAMS]
+    values = [value.tobytes() for dump in dumps if dump.info.value_size == 4 for value in dump.values]
+    return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
+
+
+def _indexes(dump: MapDump) -> set[int]:
+    return {int.from_bytes(key[:4].tobytes(), "little") for key in dump.keys}
+
+
+def _names(dump: MapDump) -> Mapping[int, str]:
+    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}

@@ -1,0 +1,138 @@
+"""A snapshot: what was read from the node at one moment, as a value.
+
+Each part is its value or the error that says why there is none. Nothing is read any more and nothing changes:
+`reading.py` makes snapshots, and all that metrics, pages and commands say is a function of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
+
+from exporter.bpf.maps import MapInfo
+from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
+from exporter.calico.ifstate import InterfaceState
+from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
+from exporter.calico.rules import RuleHits
+from exporter.errors import ExporterError
+from exporter.node.endpoint_status import LocalPods
+from exporter.node.endpoints import Endpoints
+from exporter.node.files import Folder
+from exporter.node.netlink import HostRoute, Link
+from exporter.node.nic import Nic
+from exporter.node.pods import ClusterPods
+from exporter.node.policies import Policies
+from exporter.snapshot.live_map import Candidate, Choice
+from exporter.snapshot.rules import Rules
+
+IP_FAMILIES = (4, 6)
+
+_T = TypeVar("_T")
+_Default = TypeVar("_Default")
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[_T]):
+    """A part of a snapshot: its value, or the error in its place."""
+
+    value: _T | None = None
+    error: ExporterError | None = None
+
+    @classmethod
+    def of(cls, read: Callable[[], _T]) -> "Part[_T]":
+        """What `read` returns, or the error that it raises."""
+        try:
+            return cls(read())
+        except ExporterError as error:
+            return cls(error=copy(error))  # without its traceback, whose frames hold what was being read
+
+    def get(self) -> _T:
+        """The value. Raises the error in its place."""
+        if self.error is not None:
+            raise copy(self.error)  # else the error would hold the frames of whoever asked
+        return cast("_T", self.value)
+
+    def or_else(self, default: _Default) -> _T | _Default:
+        """The value, or `default` where there is an error in its place."""
+        return default if self.error is not None else cast("_T", self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class MapVersions:
+    """The pinned versions of one of Calico's maps.
+
+    `candidates` could be alive, `choice` says which is, `stale` are the names of all other pins (`_old` copies
+    included). `info` and `entries` are the live map's shape and number of entries when it was read, None while it is
+    undecided. `layouts` says by pin what the slots of a counter map mean, of those that can be one.
+    """
+
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+    stale: tuple[str, ...]
+    info: MapInfo | None = None
+    entries: int | None = None
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Snapshot:
+    """One snapshot of the node `node` (empty: not told), read through `reader`.
+
+    `at` is when the maps were read, in seconds on some clock, None where that is not known. A part that was not asked
+    for has an error in its place.
+    """
+
+    reader: str
+    pins: Part[tuple[Pin, ...]]
+    counter_map: Part[MapVersions]
+    rule_map: Part[MapVersions]
+    ifstate_map: Part[MapVersions]
+    counters: Part[CounterTable]
+    rule_hits: Part[RuleHits]
+    ifstate: Part[tuple[InterfaceState, ...]]
+    ip_sets_4: Part[Mapping[int, tuple[str, ...]]]
+    ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
+    links: Part[tuple[Link, ...]]
+    host_routes: Part[tuple[HostRoute, ...]]
+    pods: Part[LocalPods]
+    cluster_pods: Part[ClusterPods | None]
+    endpoints: Part[Endpoints]
+    nics: Part[Mapping[str, Nic]]
+    policy_file_names: Part[Sequence[str]]
+    policies: Part[Policies]
+    policy_files: Part[Folder[bytes]]
+    rules: Part[Rules]
+    at: float | None = None
+    node: str = ""
+
+    @property
+    def maps(self) -> dict[str, Part[MapVersions]]:
+        """The maps with the counters, the rules' counters and the interface state, by datum."""
+        return {COUNTERS: self.counter_map, RULES: self.rule_map, IFACE: self.ifstate_map}
+
+    def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
+        """The members of each IP set of IP `family` by its number."""
+        return self.ip_sets_4 if family == 4 else self.ip_sets_6
+
+    def ip_families(self) -> tuple[int, ...]:
+        """The IP families in use here: some interface is ready in it, or a policy file is of it.
+
+        Raises the error in place of the interface state.
+        """
+        ready = {family for state in self.ifstate.get() for family in IP_FAMILIES if state.ready(family)}
+        names = self.policy_file_names.or_else(())
+        return tuple(
+            one for one in IP_FAMILIES if one in ready or any(name.endswith(f"_v{one}.json") for name in names)
+        )
+
+    def ends_have_ids(self) -> bool | None:
+        """Whether tier ends have rule ids of their own, and 0 means "no profile matched"; None where nothing tells."""
+        if self.counters.error is None:
+            return len(self.counters.get().layout.slots) >= FIRST_COUNT_WITH_TIER_ENDS
+        return self.rules.get().table.ends_have_ids
+
+    def seconds_since(self, earlier: "Snapshot") -> float | None:
+        """Seconds between two snapshots; None where they are not known or do not pass."""
+        if self.at is None or earlier.at is None or self.at <= earlier.at:
+            return None
+        return self.at - earlier.at
