@@ -9,7 +9,7 @@ import click
 
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
 _TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)?", re.ASCII)
-_SHORTEST, _LONGEST = 0.1, 24 * 3600.0
+_MIN_SECONDS, _MAX_SECONDS = 0.1, 24 * 3600.0
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -21,7 +21,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         """See `click.ParamType`."""
         match = _TEXT.fullmatch(str(value))
         seconds = float(match[1]) * _SECONDS[match[2] or ""] if match else 0.0
-        if not _SHORTEST <= seconds <= _LONGEST:
+        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
             self.fail(f"{value!r} is no time between 100ms and 24h, such as 10s, 2m or 1.5", param, ctx)
         return seconds
 

@@ -27,7 +27,7 @@ from exporter.bpf.maps import (
     ProgramInfo,
     ReadAborted,
     ReaderMissing,
-    added_up,
+    sum_over_cpus,
 )
 from exporter.bpf.walk import possible_cpus
 from exporter.privileges import remedy_of_refusal
@@ -74,7 +74,7 @@ class BpftoolReader:
         copies = possible_cpus() if info.per_cpu else 1
         with _unfamiliar(pin):
             keys, values = _columns(info, entries, copies)
-        return MapDump(info, keys, added_up(info, values) if add_cpus else values)
+        return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""

@@ -20,7 +20,7 @@ _BPF_F_RDONLY = 1 << 3
 _MAP_INFO = struct.Struct("=6I16s")
 # struct bpf_prog_info: load_time (u64) at 40, nr_map_ids (u32) at 52, map_ids (u64, an address) at 56.
 _PROGRAM_INFO_SIZE = 64
-_MOST_MAP_IDS = 256
+_MAX_MAP_IDS = 256
 
 
 class ObjGetOpts(ctypes.Structure):
@@ -133,11 +133,11 @@ class LibraryReader:
             os.close(descriptor)
 
     def _program_info(self, number: int, descriptor: int) -> ProgramInfo:
-        map_ids = (ctypes.c_uint32 * _MOST_MAP_IDS)()
+        map_ids = (ctypes.c_uint32 * _MAX_MAP_IDS)()
         buffer = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
-        struct.pack_into("=I", buffer, 52, _MOST_MAP_IDS)
+        struct.pack_into("=I", buffer, 52, _MAX_MAP_IDS)
         struct.pack_into("=Q", buffer, 56, ctypes.addressof(map_ids))
         self._object_info(descriptor, buffer)
         (load_time,) = struct.unpack_from("=Q", buffer, 40)
         (count,) = struct.unpack_from("=I", buffer, 52)
-        return ProgramInfo(number, load_time, tuple(map_ids[: min(count, _MOST_MAP_IDS)]))
+        return ProgramInfo(number, load_time, tuple(map_ids[: min(count, _MAX_MAP_IDS)]))

@@ -115,7 +115,7 @@ class Reader(Protocol):
         """The shape of the map pinned at `pin`."""
 
     def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
-        """The shape and the whole content of the map pinned at `pin`, with `add_cpus` its values as `added_up` has
+        """The shape and the whole content of the map pinned at `pin`, with `add_cpus` its values as `sum_over_cpus` has
         them: a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
         """
 
@@ -123,7 +123,7 @@ class Reader(Protocol):
         """The loaded programs of these ids; one that is gone is left out. Needs CAP_SYS_ADMIN."""
 
 
-def added_up(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The values of a per-CPU map of u64 words, which are counts, as one copy: their sums. Any others as they are."""
     if not info.per_cpu or info.value_size % 8 or not values.size:
         return values

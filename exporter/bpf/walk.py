@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.bpf.maps import MapError, MapInfo, ReadAborted, added_up
+from exporter.bpf.maps import MapError, MapInfo, ReadAborted, sum_over_cpus
 
 Bytes = NDArray[np.uint8]
 Columns = tuple[Bytes, Bytes]
@@ -23,7 +23,7 @@ Columns = tuple[Bytes, Bytes]
 # from here and never from `os.cpu_count()`.
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 _BATCH_BYTES = 1 << 20
-_SMALLEST_BATCH = 64
+_MIN_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches answer it. EINVAL is what
 # kernels before 5.6 (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") say.
 _NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
@@ -46,14 +46,14 @@ class Calls:
 
 def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, add_cpus: bool = False) -> Columns:
     """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`; with
-    `add_cpus` values as `added_up` has them, batch by batch.
+    `add_cpus` values as `sum_over_cpus` has them, batch by batch.
     """
     stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
     shape = (copies, stride)
 
     def kept(values: Bytes) -> Bytes:
         values = values[:, :, : info.value_size]
-        return added_up(info, values) if add_cpus else values
+        return sum_over_cpus(info, values) if add_cpus else values
 
     try:
         return _read_batches(calls, descriptor, info, shape, kept)
@@ -67,7 +67,7 @@ def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, a
 def _read_batches(
     calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int], kept: Callable[[Bytes], Bytes]
 ) -> Columns:
-    size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _SMALLEST_BATCH), max(info.max_entries, 1))
+    size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _MIN_BATCH), max(info.max_entries, 1))
     # The kernel's cursor is a u32 for hash maps and a key for others: room for the larger of the two.
     cursor = np.zeros(max(info.key_size, 4), np.uint8)
     chunks: list[Columns] = []

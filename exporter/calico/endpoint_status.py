@@ -16,7 +16,7 @@ from exporter.errors import ExporterError
 
 FOLDER = "endpoint-status"
 # A recorded one has 122 bytes; a pod with a dozen addresses would not reach a thousand.
-LARGEST = 1 << 16
+MAX_BYTES = 1 << 16
 
 
 class EndpointStatusError(ExporterError):

@@ -21,7 +21,7 @@ _ACTIONS = {"": "allow", "next-tier": "pass"}
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
 # The label of the first instruction after all policy of host endpoints, which a pod's program carries too.
 _END_OF_HOST_POLICY = "allowed_by_host_policy"
-_LONGEST_ID = 22  # a blank and the 20 digits of 2**64 - 1
+_MAX_ID = 22  # a blank and the 20 digits of 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class _Reading:
             self._end_host_policy()
         for comment in instruction.comments:
             self._take_comment(comment)
-        self._look_for_id(instruction.code)
+        self._find_id(instruction.code)
 
     def tiers(self) -> tuple[Tier, ...]:
         self._end_profiles()
@@ -225,14 +225,14 @@ class _Reading:
     def _identify(self, rest: str) -> None:
         label, _, number = rest.partition(":")
         if label == "MatchID" and self.rules and number.strip().isascii() and number.strip().isdigit():
-            known = int(number) if len(number) < _LONGEST_ID else 0
+            known = int(number) if len(number) < _MAX_ID else 0
             self.rules[-1].id = known if known < 1 << 64 else 0
 
     def _note_ip_sets(self, word: str, comment: str) -> None:
         if self.rules and "0x" in comment and (word != "If" or " ipset " in comment):
             self.rules[-1].ip_sets.append(comment)
 
-    def _look_for_id(self, code: bytes) -> None:
+    def _find_id(self, code: bytes) -> None:
         """The end of a tier has no comment with its id: it is the number that its code loads into R2."""
         if self.low is not None:
             loaded = self.low | int.from_bytes(code[4:], "little") << 32

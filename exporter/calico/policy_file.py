@@ -14,7 +14,7 @@ from typing import Any
 from exporter.errors import ExporterError
 
 # A recorded file has 2 kB for each rule: this is room for 7000 rules on one interface.
-LARGEST = 16 << 20
+MAX_BYTES = 16 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 

@@ -19,7 +19,7 @@ _TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[{}<>:;,])|(?
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 _PLAIN_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _CLOSING = {"{": "}", "<": ">"}
-_DEEPEST = 8  # a rule's own messages are three deep
+_MAX_DEPTH = 8  # a rule's own messages are three deep
 _SET_NUMBERS = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _SET_IN_IF = re.compile(r" ipset (\S+) \((0x[0-9a-fA-F]{1,16})\)")
 _SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^<>]*)>")
@@ -188,7 +188,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _fields(tokens: Sequence[str], place: int, closing: str, depth: int) -> tuple[Fields, int]:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise RuleTextError("its messages are too deep")
     fields: Fields = []
     while place < len(tokens) and tokens[place] != closing:

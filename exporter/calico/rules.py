@@ -19,7 +19,7 @@ KEY_SIZE = VALUE_SIZE = 8
 NO_PROFILE_MATCH = 0  # the id of "no profile matched"; before v3.30 of every tier's end too
 INGRESS, EGRESS = "ingress", "egress"
 
-_LONGEST_PREFIX = 62
+_MAX_PREFIX = 62
 _HASHED_LENGTH = 41
 _KEPT_LENGTH = 10
 
@@ -75,7 +75,7 @@ _SHORT_KINDS = {
 
 def _limited(prefix: str) -> str:
     """A prefix as NFLOG can carry it: the middle of a long one is replaced by its hash (`felix/hashutils`)."""
-    if len(prefix.encode()) <= _LONGEST_PREFIX:
+    if len(prefix.encode()) <= _MAX_PREFIX:
         return prefix
     digest = base64.urlsafe_b64encode(hashlib.sha256(prefix.encode()).digest()).decode()
     return f"{prefix[:_KEPT_LENGTH]}_{digest[:_HASHED_LENGTH]}_{prefix[-_KEPT_LENGTH:]}"

@@ -11,7 +11,7 @@ from exporter.calico.hooks import hook_name
 from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
-from exporter.diagnosis.by_endpoint import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
+from exporter.diagnosis.counters import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
 from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
 

@@ -13,8 +13,8 @@ from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
 from exporter.cli.counters_table import DROP_STYLE, in_order, what
 from exporter.columns import Cell, Column, Row, lines_of
-from exporter.diagnosis.by_endpoint import dropped_in_all
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
+from exporter.diagnosis.counters import dropped_in_all
 from exporter.node import endpoints
 from exporter.printable import printable, styled, width_of, wrapped
 from exporter.quantities import plural, shown

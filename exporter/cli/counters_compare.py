@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.text import Text
 
 from exporter.cli.counters_changes import Lately, changes_json, changes_lines, fitting_view, print_changes
-from exporter.cli.looks import NodeLooks, two_looks
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
-from exporter.diagnosis.by_endpoint import PARTS, counters_by_endpoint
+from exporter.cli.snapshots import NodeSnapshots, two_snapshots
 from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counters
+from exporter.diagnosis.counters import PARTS, counters_by_endpoint
 from exporter.errors import ExporterError
 from exporter.printable import say
 from exporter.quantities import shown
@@ -25,7 +25,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows what was counted within `seconds`, or between two bundles."""
-    before, after = two_looks(node, seconds, PARTS, lambda look: _select(look, wanted))
+    before, after = two_snapshots(node, seconds, PARTS, lambda look: _select(look, wanted))
     if before is None:
         raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
     changes = _changes(before, after, wanted)
@@ -39,7 +39,7 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows it again and again until Ctrl-C: in a terminal all since the start, in a pipe each interval's."""
     console = Console(highlight=False)
-    looks = NodeLooks(node, PARTS)
+    looks = NodeSnapshots(node, PARTS)
     first = looks.now()
     _select(first, wanted)  # wrong usage is said at once, not after the first interval
     in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
@@ -53,7 +53,7 @@ def _waiting(seconds: float) -> Text:
     return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
 
 
-def _watch(looks: NodeLooks, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:
+def _watch(looks: NodeSnapshots, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:
     previous = first
     while True:
         try:
@@ -74,7 +74,7 @@ def _select(look: Snapshot, wanted: Wanted) -> set[int]:
     return select((one.endpoint for one in counters_by_endpoint(look)), wanted.selector)
 
 
-def _next_whole(looks: NodeLooks, seconds: float) -> Snapshot:
+def _next_whole(looks: NodeSnapshots, seconds: float) -> Snapshot:
     while True:
         with suppress(ExporterError):
             return looks.after(seconds)

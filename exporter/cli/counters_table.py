@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
 from exporter.calico.hooks import HOOKS, TC_HOOKS, hook_name
 from exporter.columns import Cell, Column, Row, say_columns
-from exporter.diagnosis.by_endpoint import EndpointCounters, dropped_in_all
+from exporter.diagnosis.counters import EndpointCounters, dropped_in_all
 from exporter.node import endpoints
 from exporter.printable import say
 from exporter.quantities import plural

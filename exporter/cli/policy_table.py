@@ -6,11 +6,11 @@ from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
 from exporter.cli.counters_table import title
 from exporter.columns import Cell, Column, Row, say_columns
-from exporter.diagnosis.rules_by_endpoint import CountedPolicy, CountedProgram, CountedRule, CountedTier
+from exporter.diagnosis.rules import CountedPolicy, CountedProgram, CountedRule, CountedTier
 from exporter.printable import say
 
 _STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
-_MOST_MEMBERS = 20
+_MAX_MEMBERS = 20
 _COLUMNS = (Column(""), Column("ACTION"), Column("HITS", right=True), Column("MATCH"))
 
 Members = Mapping[int, Mapping[int, tuple[str, ...]]]
@@ -107,10 +107,8 @@ def _match(rule: CountedRule, program: CountedProgram, members: Members) -> str:
         if number is None or not members:
             continue
         found = [one for family in program.families for one in members.get(family, {}).get(number, ())]
-        members_shown = found[:_MOST_MEMBERS] + [
-            f"IPv{one} not known" for one in program.families if one not in members
-        ]
-        more = f" and {len(found) - _MOST_MEMBERS} more" if len(found) > _MOST_MEMBERS else ""
+        members_shown = found[:_MAX_MEMBERS] + [f"IPv{one} not known" for one in program.families if one not in members]
+        more = f" and {len(found) - _MAX_MEMBERS} more" if len(found) > _MAX_MEMBERS else ""
         parts.append(f"{name} = {{{', '.join(members_shown)}{more}}}")
     return "; ".join(parts)
 

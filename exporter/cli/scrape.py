@@ -10,7 +10,6 @@ import click
 from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
-from exporter.metrics.itself import ExporterCollector
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
     collected_samples,
@@ -18,6 +17,7 @@ from exporter.metrics.scrape import (
     make_collectors,
     run_collector,
 )
+from exporter.metrics.self_metrics import ExporterCollector
 from exporter.printable import printable
 
 _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}

@@ -20,9 +20,9 @@ from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
-    from exporter.web.door import Door
+    from exporter.web.access import Access
     from exporter.web.live_config import LiveConfig
-    from exporter.web.own import Rejected
+    from exporter.web.registry import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
@@ -162,8 +162,8 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
-    from exporter.web.own import make_registry
-    from exporter.web.page import Page
+    from exporter.web.node_page import Page
+    from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
 
@@ -180,7 +180,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     scrapes = Scrapes(lambda: Reading(source, settings, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
-    door = _door(routes, rejected, live, node, options)
+    door = _access(routes, rejected, live, node, options)
     log.info("serving with what this process may do: %s", describe_privileges())
     for listener in listeners:
         host, port = listener.getsockname()[:2]
@@ -200,27 +200,27 @@ def _live_config(options: ServeOptions) -> "LiveConfig | None":
     return live
 
 
-def _door(
+def _access(
     routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", node: NodeOptions, options: ServeOptions
-) -> "Door":
-    from exporter.web.door import Door
-    from exporter.web.turnstile import Turnstile
+) -> "Access":
+    from exporter.web.access import Access
+    from exporter.web.auth_queue import AuthQueue
 
-    turnstile = Turnstile()
+    auth_queue = AuthQueue()
     reviews = None
     if options.authorization:
         from exporter.node.api_server import ApiServer
         from exporter.web.reviews import Reviews
 
-        reviews = Reviews(ApiServer(node.kubeconfig), turnstile)
+        reviews = Reviews(ApiServer(node.kubeconfig), auth_queue)
         if not (live and live.tls):
             log.warning("bearer tokens cross the network in the clear: there is no tls_server_config")
-    return Door(routes.handle, rejected, turnstile, live, reviews)
+    return Access(routes.handle, rejected, auth_queue, live, reviews)
 
 
 async def _run(
     scrapes: "Scrapes",
-    door: "Door",
+    door: "Access",
     listeners: Sequence[socket.socket],
     live: "LiveConfig | None",
     rejected: "Rejected",

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import click
 from click.core import ParameterSource
 
-from exporter.cli.looks import two_looks
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
+from exporter.cli.snapshots import two_snapshots
 from exporter.diagnosis.explain import PARTS, Explanation, explain
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
@@ -41,7 +41,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
         say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_looks(node, seconds, PARTS, lambda look: _one(look, selector))
+    before, after = two_snapshots(node, seconds, PARTS, lambda look: _one(look, selector))
     explanation = explain(before, after, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":

@@ -22,7 +22,7 @@ _NOT_EQUAL, _EQUAL, _AT_LEAST, _ALWAYS = 0x55, 0x15, 0x35, 0x05
 _EXIT = 0x95
 _ALLOWED, _DENIED, _NO_PROGRAM = 1, 2, 10
 # A packet's metadata has room for the ids of so many rules.
-_MOST_HITS = 32
+_MAX_HITS = 32
 
 
 class Program:
@@ -174,7 +174,7 @@ def write_source_match(program: Program, ip_set: int, version: int, no_match: st
 def write_hit(program: Program, number: int, target: str) -> None:
     """Notes the id `number` in the metadata and goes to `target`."""
     program.load("rules_hit")
-    program.jump(_AT_LEAST, 0x01, _MOST_HITS, target)
+    program.jump(_AT_LEAST, 0x01, _MAX_HITS, target)
     program.add(0xBF, 0x12)
     program.add(0x07, 0x02, immediate=1)
     program.add(0x73, 0x29, 108, note="*(u8 *) (R9 + 108) /* state->rules_hit */ = R2")

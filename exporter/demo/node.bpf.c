@@ -18,7 +18,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define SLOTS 27
-#define MOST_RULES 12
+#define MAX_RULES 12
 
 enum { TOTAL = 0, ACCEPTED = 2, DENIED = 4, SHORT = 5, MALFORMED = 8, BLACKHOLE = 13, PEER = 19, LATE_FRAGMENT = 21 };
 enum { INGRESS = 0, EGRESS = 1 };
@@ -44,7 +44,7 @@ struct rule {
 };
 
 struct policy {
-	struct rule rules[MOST_RULES];
+	struct rule rules[MAX_RULES];
 };
 
 struct address {
@@ -274,7 +274,7 @@ static __always_inline int allowed(const struct counter_key *key, const struct p
 
 	if (!policy)
 		return 1;
-	for (int i = 0; i < MOST_RULES; i++) {
+	for (int i = 0; i < MAX_RULES; i++) {
 		struct rule *rule = &policy->rules[i];
 
 		if (!rule->action)

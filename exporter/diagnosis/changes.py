@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from exporter.bpf.maps import MapError
 from exporter.calico.counters import Layout
 from exporter.calico.rules import RuleHits
-from exporter.diagnosis.by_endpoint import EndpointCounters, counters_by_endpoint
+from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 

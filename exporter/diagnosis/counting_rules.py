@@ -13,7 +13,7 @@ from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.rules import NO_PROFILE_MATCH
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange, compare_rules
-from exporter.diagnosis.rules_by_endpoint import CountedProgram, merged, programs_of, sharers
+from exporter.diagnosis.rules import CountedProgram, merged, programs_of, sharers
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.rules import END_OF_TIER, TIER

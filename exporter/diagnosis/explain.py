@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.reasons import reason_of
-from exporter.diagnosis import by_endpoint, rules_by_endpoint
-from exporter.diagnosis.by_endpoint import counters_by_endpoint
+from exporter.diagnosis import counters, rules
 from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
+from exporter.diagnosis.counters import counters_by_endpoint
 from exporter.diagnosis.counting_rules import CountingRule, CountingRules, counting_rules
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
-PARTS = by_endpoint.PARTS | rules_by_endpoint.PARTS | {"ifstate", "policy_file_names"}
+PARTS = counters.PARTS | rules.PARTS | {"ifstate", "policy_file_names"}
 
 
 @dataclass(frozen=True, slots=True)

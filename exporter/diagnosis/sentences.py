@@ -11,7 +11,7 @@ from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
 from exporter.quantities import plural, shown
 from exporter.snapshot.rules import END_OF_TIER
 
-_MOST_OTHERS = 10
+_MAX_OTHERS = 10
 # What a line is about, for whoever shows it: a rule's line has the rule's action.
 HEADLINE, DROP, PROBLEM = "headline", "drop", "problem"
 
@@ -93,10 +93,10 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
             "A packet that its receiver's policy denies counts as accepted here. These endpoints of this node dropped "
             "packets in the same time; if this one talks to one of them, run `why` on that endpoint:"
         )
-    for other in explanation.others[:_MOST_OTHERS]:
+    for other in explanation.others[:_MAX_OTHERS]:
         yield f"  {_other(other)}"
-    if len(explanation.others) > _MOST_OTHERS:
-        yield f"  and {len(explanation.others) - _MOST_OTHERS} more"
+    if len(explanation.others) > _MAX_OTHERS:
+        yield f"  and {len(explanation.others) - _MAX_OTHERS} more"
     if not explanation.others and not explanation.black_hole:
         yield (
             "No other endpoint of this node dropped inbound packets either: they may be lost on another node, or "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError
-from exporter.kubectl.places import Place
+from exporter.kubectl.targets import Target
 from exporter.quantities import Duration
 
 UNREADABLE = "its answer is none that this plugin can read: is that exporter of another version?"
@@ -21,13 +21,13 @@ _PATIENCE = 30.0
 class Answer:
     """What the exporter at a place said: an object, or in one sentence why there is none."""
 
-    place: Place
+    place: Target
     found: dict[str, Any]
     problem: str = ""
 
 
 def ask_all(
-    kubectl: Kubectl, places: Sequence[Place], commands: Sequence[Sequence[str]], watch: str
+    kubectl: Kubectl, places: Sequence[Target], commands: Sequence[Sequence[str]], watch: str
 ) -> Iterator[Answer]:
     """The answers to one command each, which watches for as long as `watch` says, in the order of the places.
 
@@ -38,7 +38,7 @@ def ask_all(
         yield from threads.map(lambda place, words: _ask(kubectl, place, words, wait), places, commands)
 
 
-def _ask(kubectl: Kubectl, place: Place, words: Sequence[str], wait: float) -> Answer:
+def _ask(kubectl: Kubectl, place: Target, words: Sequence[str], wait: float) -> Answer:
     try:
         ran = kubectl.run_in(place.exporter, [*words, "--output=json"], wait=wait)
     except KubectlError as error:

@@ -9,7 +9,7 @@ import sys
 import click
 from click.shell_completion import ShellComplete
 
-from exporter.kubectl.main import PROGRAM, program
+from exporter.kubectl.plugin import PROGRAM, program
 
 _NO_FILES = 4
 _FILES = 0

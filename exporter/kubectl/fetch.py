@@ -5,12 +5,12 @@ import tarfile
 from pathlib import Path
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError
-from exporter.kubectl.places import Place
+from exporter.kubectl.targets import Target
 from exporter.printable import say
 from exporter.replacing import replacing
 
 
-def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
+def fetch_bundle(kubectl: Kubectl, place: Target, file: str) -> int:
     """Writes it and gives the exit code of `bundle` there. Raises `KubectlError`; the file is then as it was."""
     if file == "-":
         return kubectl.attach(place.exporter, ["bundle", "-"])

@@ -11,14 +11,14 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError
-from exporter.kubectl.places import DEFAULT_SELECTOR, Exporters
+from exporter.kubectl.targets import DEFAULT_SELECTOR, Exporters
 from exporter.quantities import Duration
 
 VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
 _Decorator = Callable[[Any], Any]
 _ALONE = "(its own default)"
-_MOST_SECONDS = 5.0
+_MAX_SECONDS = 5.0
 
 
 class KubectlFlag(click.Option):
@@ -96,7 +96,7 @@ def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], 
 
 def _names(context: click.Context, *words: str) -> list[str]:
     try:
-        return Kubectl(tuple(words_of(context, KubectlFlag))).list_names(*words, wait=_MOST_SECONDS)
+        return Kubectl(tuple(words_of(context, KubectlFlag))).list_names(*words, wait=_MAX_SECONDS)
     except KubectlError:
         return []  # a shell has no place for errors
 

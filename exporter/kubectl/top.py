@@ -11,7 +11,7 @@ import click
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.kubectl.answers import AT_ONCE, UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl
-from exporter.kubectl.places import Exporters, all_places
+from exporter.kubectl.targets import Exporters, all_targets
 from exporter.printable import say, width_of
 from exporter.quantities import plural
 
@@ -45,9 +45,9 @@ def show_top(
 ) -> None:
     """Prints the `most` endpoints that dropped most, and exits 1 if a node did not answer.
 
-    Raises `KubectlError` or `NoPlace` where no node could be asked.
+    Raises `KubectlError` or `NoTarget` where no node could be asked.
     """
-    places, problems = all_places(kubectl, exporters)
+    places, problems = all_targets(kubectl, exporters)
     crowd = f", {AT_ONCE} at a time" if len(places) > AT_ONCE else ""
     say(f"looking at {plural(len(places), 'node')} for {seconds}{crowd}", err=True)
     droppers: list[Dropper] = []

@@ -12,7 +12,7 @@ import click
 
 from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
-from exporter.kubectl.places import Place
+from exporter.kubectl.targets import Target
 from exporter.printable import say
 from exporter.quantities import plural
 
@@ -40,7 +40,7 @@ class Leg:
         return sum(self.dropped.values())
 
 
-def explain_two(kubectl: Kubectl, sender: Place, receiver: Place, *, watch: str | None, output: str | None) -> None:
+def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: str | None, output: str | None) -> None:
     """Watches both for the same time and prints what each counted. Exits 3 if one dropped packets.
 
     Raises `KubectlError` where one could not be asked.

@@ -83,7 +83,7 @@ UNKNOWN_INTERFACES = Family(
     "calico_bpf_unknown_interfaces",
     GAUGE,
     "Interface indexes in the counter map that neither Calico's interface state nor the kernel knows; at most "
-    f"{endpoints.MOST_UNKNOWN} of them have series, named ifindex:<n>.",
+    f"{endpoints.MAX_UNKNOWN} of them have series, named ifindex:<n>.",
 )
 FAMILIES = (
     PROGRAM_PACKETS,
@@ -221,7 +221,7 @@ def _hidden(rows: Sequence[tuple[int, _Row]], width: int, values: Sequence[int])
         for start, row in rows
         if row.endpoint.kind == endpoints.UNKNOWN and any(values[start : start + width])
     }
-    return set(sorted(counting)[endpoints.MOST_UNKNOWN :])
+    return set(sorted(counting)[endpoints.MAX_UNKNOWN :])
 
 
 def _row(endpoint: Endpoint, hook: int) -> _Row:

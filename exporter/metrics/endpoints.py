@@ -100,7 +100,7 @@ def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
     counted = {ifindex for ifindex, _ in keys or ()}
     shown = [one for one in known.by_index.values() if one.is_calicos or one.ifindex in counted]
     unknown = sorted(counted - known.by_index.keys())
-    shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MOST_UNKNOWN]]
+    shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MAX_UNKNOWN]]
     not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
     missing = Samples(
         COUNTERS_MISSING, (((one.interface, hook_name(hook), one.namespace, one.pod), 1) for one, hook in losing)

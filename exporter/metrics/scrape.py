@@ -14,10 +14,10 @@ from exporter.metrics.collector import Collector, CollectorOptions
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.metrics.family import Samples
-from exporter.metrics.itself import ExporterCollector, about_collectors
 from exporter.metrics.maps import MapsCollector
 from exporter.metrics.nic import NicCollector
 from exporter.metrics.rules import RulesCollector
+from exporter.metrics.self_metrics import ExporterCollector, about_collectors
 from exporter.snapshot.snapshot import Snapshot
 
 log = logging.getLogger("exporter.metrics")

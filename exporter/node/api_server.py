@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WAIT = 3.0
 _WHOLE = 8.0
-_LARGEST = 1 << 20
-_LONGEST_WAIT = 120.0
-_LONGEST_MESSAGE = 300
+_MAX_BYTES = 1 << 20
+_MAX_WAIT = 120.0
+_MAX_MESSAGE = 300
 _TOKEN = re.compile("[!-~]+", re.ASCII)
 # HTTP/2 and other event loops: the client below loads both where they are installed, 2 MiB that nothing here runs.
 _NOT_USED = ("h2", "anyio")
@@ -65,7 +65,7 @@ class ApiServer:
     def create(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Posts an object and returns the one that comes back. Raises `ApiServerError`."""
         with self._asked("POST", path, json=body) as response:
-            content = _whole(response, _LARGEST)
+            content = _whole(response, _MAX_BYTES)
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
@@ -160,7 +160,7 @@ def reason_of(status: int) -> str:
 
 def one_line(text: str) -> str:
     """What a server said, fit for a log and a terminal."""
-    printable = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_MESSAGE])
+    printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
     return " ".join(printable.split())
 
 
@@ -190,7 +190,7 @@ def _refuse_failure(response: "httpx2.Response", what: str) -> None:
     if response.is_success:
         return
     try:
-        said = json.loads(_whole(response, _LARGEST))
+        said = json.loads(_whole(response, _MAX_BYTES))
     except (ValueError, RecursionError, ApiServerError):
         said = None  # the status says enough
     message = said.get("message") if isinstance(said, dict) else None
@@ -202,7 +202,7 @@ def _refuse_failure(response: "httpx2.Response", what: str) -> None:
     else:
         sentence = f"the API server answered a request to {what} with {status}{told}"
     seconds = response.headers.get("retry-after", "")
-    wait = min(float(seconds), _LONGEST_WAIT) if seconds.isascii() and seconds.isdigit() else 0.0
+    wait = min(float(seconds), _MAX_WAIT) if seconds.isascii() and seconds.isdigit() else 0.0
     raise ApiServerError(sentence, reason_of(status), wait)
 
 

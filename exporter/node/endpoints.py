@@ -19,7 +19,7 @@ from exporter.node.pods import ClusterPod
 WORKLOAD, HOST, UNMANAGED, UNKNOWN = "workload", "host", "unmanaged", "unknown"
 
 # Interfaces that nothing knows get this many names at most: a map full of leftovers must not become 20000 series.
-MOST_UNKNOWN = 100
+MAX_UNKNOWN = 100
 
 # Who an interface was last known to belong to: (ifindex, name) -> (namespace, pod).
 Identities = Mapping[tuple[int, str], tuple[str, str]]

@@ -17,9 +17,9 @@ from exporter.node import NodeError
 from exporter.privileges import remedy_of_modes
 
 # A policy file of a host endpoint with thousands of rules has been seen at some MB; a status file is under 1 kB.
-LARGEST = 64 << 20
+MAX_BYTES = 64 << 20
 _SETTLED_NS = 2 * 10**9
-_MOST_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
+_MAX_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
 _Kept = TypeVar("_Kept")
 
 
@@ -43,7 +43,7 @@ class Unparsable(ExporterError):
     """What `parse` raises for content that it cannot make out: the message ends a sentence that names the file."""
 
 
-def read_folder(path: Path, largest: int = LARGEST, before: Folder[bytes] | None = None) -> Folder[bytes]:
+def read_folder(path: Path, largest: int = MAX_BYTES, before: Folder[bytes] | None = None) -> Folder[bytes]:
     """The files directly in `path`, each at most `largest` bytes; those that have not changed are taken from `before`.
 
     Raises `NodeError` when the folder cannot be listed.
@@ -72,9 +72,9 @@ def parse_folder(
         # Calico makes the folder of policies with mode 0600: root lists it, and enters it with a capability only.
         problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
         return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
-    if len(entries) > _MOST_FILES:
-        problems.append(f"{path} holds {len(entries)} files, of which {_MOST_FILES} are read")
-    for entry in entries[:_MOST_FILES]:
+    if len(entries) > _MAX_FILES:
+        problems.append(f"{path} holds {len(entries)} files, of which {_MAX_FILES} are read")
+    for entry in entries[:_MAX_FILES]:
         name = entry.name
         try:
             stamp = _stamp(entry)

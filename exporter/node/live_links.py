@@ -18,14 +18,14 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from exporter.node import NodeError
-from exporter.node.netlink import HostRoute, Link, RoutePlace, parse_link, parse_route, read_links, read_placed_routes
+from exporter.node.netlink import HostRoute, Link, RouteKey, parse_link, parse_route, read_keyed_routes, read_links
 
 log = logging.getLogger("exporter.node")
 
 # RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE of include/uapi/linux/rtnetlink.h.
 _GROUPS = 0x1 | 0x40 | 0x400
 _BUFFER = 1 << 20
-_LARGEST_MESSAGE = 1 << 17
+_MAX_MESSAGE = 1 << 17
 _UP = 0x1  # IFF_UP
 _FIRST_READING = 5.0
 _BEFORE_RETRY = 1.0
@@ -37,7 +37,7 @@ class LiveLinks:
     def __init__(self) -> None:
         self._lock = Lock()
         self._links: dict[int, Link] = {}
-        self._routes: dict[RoutePlace, HostRoute] = {}
+        self._routes: dict[RouteKey, HostRoute] = {}
         # What was answered last, and is again while it is equal: by identity one can tell that nothing changed.
         self._link_rows: tuple[Link, ...] = ()
         self._route_rows: tuple[HostRoute, ...] = ()
@@ -99,7 +99,7 @@ class LiveLinks:
 
     def _read_all(self) -> None:
         links = {link.ifindex: link for link in read_links()}
-        routes = read_placed_routes()
+        routes = read_keyed_routes()
         with self._lock:
             self._links, self._routes = links, routes
         self._failure = None
@@ -114,7 +114,7 @@ class LiveLinks:
             if self._wake in ready:
                 return
             try:
-                data = notifications.recv(_LARGEST_MESSAGE)
+                data = notifications.recv(_MAX_MESSAGE)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
@@ -147,7 +147,7 @@ class LiveLinks:
                 if route.ifindex != link.ifindex or (not gone and ":" in place.address)
             }
 
-    def _apply_route(self, place: RoutePlace, route: HostRoute | None, *, gone: bool) -> None:
+    def _apply_route(self, place: RouteKey, route: HostRoute | None, *, gone: bool) -> None:
         if not gone and route is not None:
             self._routes[place] = route
         elif not gone or self._routes.get(place) == route:
@@ -157,7 +157,7 @@ class LiveLinks:
 def _drain(notifications: socket.socket) -> None:
     while True:
         try:
-            notifications.recv(_LARGEST_MESSAGE, socket.MSG_DONTWAIT)
+            notifications.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as error:

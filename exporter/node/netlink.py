@@ -27,8 +27,8 @@ _RTM_GETLINK, _RTM_GETROUTE = 18, 26
 # struct ifinfomsg of any link, and the attribute IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS.
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
 _ROUTES = struct.Struct("=B11x")  # struct rtmsg of a family
-_LARGEST_MESSAGE = 1 << 17
-_MOST_TRIES = 10
+_MAX_MESSAGE = 1 << 17
+_MAX_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class HostRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutePlace:
+class RouteKey:
     """What the kernel takes for one and the same route: another one at the same place replaces it."""
 
     address: str
@@ -61,7 +61,7 @@ def read_links() -> tuple[Link, ...]:
     return tuple(_dump("links", _RTM_GETLINK, _ALL_LINKS, parse_link))
 
 
-def read_placed_routes() -> dict[RoutePlace, HostRoute]:
+def read_keyed_routes() -> dict[RouteKey, HostRoute]:
     """The /32 and /128 routes that lead straight to an interface, by place. Raises `NodeError`."""
     asked = (_dump("routes", _RTM_GETROUTE, _ROUTES.pack(family), parse_route) for family in _HOST_PREFIX)
     placed = dict(one for one in chain.from_iterable(asked) if one is not None)
@@ -70,7 +70,7 @@ def read_placed_routes() -> dict[RoutePlace, HostRoute]:
 
 def read_host_routes() -> tuple[HostRoute, ...]:
     """The same routes without their place. Raises `NodeError`."""
-    return tuple(read_placed_routes().values())
+    return tuple(read_keyed_routes().values())
 
 
 def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
@@ -79,7 +79,7 @@ def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
     return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
 
 
-def parse_route(message: Any) -> tuple[RoutePlace, HostRoute | None] | None:
+def parse_route(message: Any) -> tuple[RouteKey, HostRoute | None] | None:
     """The place and the route that a message of kind RTM_NEWROUTE or RTM_DELROUTE is about.
 
     None if it is not to a single address; the route is None if it does not lead straight to an interface.
@@ -89,14 +89,14 @@ def parse_route(message: Any) -> tuple[RoutePlace, HostRoute | None] | None:
     interface, address = message.get_attr("RTA_OIF"), message.get_attr("RTA_DST")
     direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None and interface is not None
     table = message.get_attr("RTA_TABLE") or message["table"]
-    place = RoutePlace(address, table, message.get_attr("RTA_PRIORITY") or 0)
+    place = RouteKey(address, table, message.get_attr("RTA_PRIORITY") or 0)
     return place, HostRoute(address, interface) if direct else None
 
 
 def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> list[_Row]:
     """What `parse` makes of each answer to a request for all objects of a kind."""
     try:
-        for _ in range(_MOST_TRIES):
+        for _ in range(_MAX_TRIES):
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
                 netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
                 rows, whole = _answers(netlink, parse)
@@ -120,7 +120,7 @@ def _answers(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
     rows: list[_Row] = []
     marshal, whole = MarshalRtnl(), True
     while True:
-        data, offset = netlink.recv(_LARGEST_MESSAGE), 0
+        data, offset = netlink.recv(_MAX_MESSAGE), 0
         if _HEADER.unpack_from(data)[1] == _ERROR:  # which comes alone
             _refuse(data, 0)
         for message in marshal.parse(data):

@@ -23,12 +23,12 @@ from exporter.node.pods import ClusterPod, ClusterPods
 log = logging.getLogger("exporter.node")
 
 _PATH = "/api/v1/pods"
-_LARGEST_LIST = 64 << 20
-_LARGEST_EVENT = 16 << 20
+_MAX_LIST = 64 << 20
+_MAX_EVENT = 16 << 20
 # The server ends a watch itself; a stream that is silent for longer is dead.
 _WATCH_SECONDS = 240
 _SILENCE = _WATCH_SECONDS + 20
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
 _AT_ONCE = 5.0
 _ENDED = ("Succeeded", "Failed")
 REASONS = ("gone", "unauthorized", "forbidden", "throttled", "server", "connection", "malformed")
@@ -119,7 +119,7 @@ class LivePods:
             # By its length, and not by what was said: a server that says one thing and ends would be asked for ever.
             short = time.monotonic() - start < _AT_ONCE
             wait = max(wait, pause) if short else wait
-            pause = min(2 * pause, _LONGEST_PAUSE) if short else _FIRST_PAUSE
+            pause = min(2 * pause, _MAX_PAUSE) if short else _FIRST_PAUSE
             # Not all nodes at once, when the API server comes back.
             self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
         if server:
@@ -134,7 +134,7 @@ class LivePods:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         start = time.monotonic()
-        for line in server.lines(_PATH, params, _LARGEST_EVENT, _SILENCE):
+        for line in server.lines(_PATH, params, _MAX_EVENT, _SILENCE):
             if self._closed.is_set():
                 return
             if line:
@@ -179,7 +179,7 @@ def list_pods(server: PodsServer, node: str) -> tuple[dict[str, ClusterPod | Non
 
     From the API server's cache (resourceVersion 0): hundreds of nodes ask at once when it comes back.
     """
-    content = server.read(_PATH, {**_selector(node), "resourceVersion": "0"}, _LARGEST_LIST)
+    content = server.read(_PATH, {**_selector(node), "resourceVersion": "0"}, _MAX_LIST)
     whole = _decode(content, _List)
     if whole.kind != "PodList":
         raise ApiServerError(f"the API server answered a list of pods with {whole.kind or 'something else'}")

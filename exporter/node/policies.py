@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter.calico.policy_debug import PolicyProgram, Tier, parse_file_name, parse_policy_file
-from exporter.calico.policy_file import LARGEST, PolicyDebugError
+from exporter.calico.policy_file import MAX_BYTES, PolicyDebugError
 from exporter.node.files import Folder, Unparsable, parse_folder, shown
 
 # None is kept of a file that is no policy debug file by its name.
@@ -21,7 +21,7 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
 
     Raises `NodeError` when the folder cannot be listed.
     """
-    now = parse_folder(path, _parser(before), LARGEST, before)
+    now = parse_folder(path, _parser(before), MAX_BYTES, before)
     same = before is not None and now.files == before.files
     return Folder(now.present, before.files, now.problems, now.stamps, now.unread) if before and same else now
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.calico.counters import DROPPED, TOTAL, Layout
-from exporter.diagnosis.by_endpoint import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.changes import compare_counters
+from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
@@ -81,7 +81,7 @@ def for_reason(rows: Iterable[Traffic], reason: str) -> list[Traffic]:
     return sorted(chosen, key=lambda row: (-row.lately.drops, -row.ever.drops))
 
 
-def added_up(rows: Iterable[Counted]) -> Counted:
+def total(rows: Iterable[Counted]) -> Counted:
     """All of these together, reasons with most drops first."""
     dropped: dict[str, int] = {}
     flows = packets = 0
@@ -112,7 +112,7 @@ def _by_direction(one: EndpointCounters, layout: Layout) -> dict[str, Counted]:
     parts: dict[str, list[Counted]] = {}
     for hook, row in one.hooks.items():
         parts.setdefault(one.endpoint.direction(hook), []).append(_counted(hook, row, layout))
-    return {way: added_up(counted) for way, counted in sorted(parts.items())}
+    return {way: total(counted) for way, counted in sorted(parts.items())}
 
 
 def _counted(hook: int, row: Sequence[int], layout: Layout) -> Counted:

@@ -10,21 +10,21 @@ from typing import Any
 from exporter.calico.counters import DROPPED, Slot
 from exporter.calico.hooks import hook_name
 from exporter.calico.reasons import page_of, reason_of
-from exporter.diagnosis.by_endpoint import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.changes import compare_counters, compare_rules
 from exporter.diagnosis.check import OK, Finding, findings
 from exporter.diagnosis.check import PARTS as CHECK_PARTS
+from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.explain import PARTS as EXPLAIN_PARTS
 from exporter.diagnosis.explain import explain
-from exporter.diagnosis.rules_by_endpoint import CountedProgram, merged, programs_of
+from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node.endpoints import Endpoint
-from exporter.page.traffic import Counted, Traffic, added_up, for_reason, traffic
+from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
 # A browser shows so many rows without effort, and a map full of leftovers has twenty thousand.
-MOST_ROWS = 600
+MAX_ROWS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,10 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
     chosen = for_reason(chosen, wanted.reason) if wanted.reason else chosen
     return NodeView(
         problem=_sentence(counted),
-        rows=chosen[:MOST_ROWS],
-        left_out=len(chosen[MOST_ROWS:]),
-        ever=added_up(row.ever for row in chosen),
-        lately=added_up(row.lately for row in chosen),
+        rows=chosen[:MAX_ROWS],
+        left_out=len(chosen[MAX_ROWS:]),
+        ever=total(row.ever for row in chosen),
+        lately=total(row.lately for row in chosen),
         seconds=now.seconds_since(before) if before and not now.counters.error else None,
         endpoints=len({(row.endpoint.ifindex, row.endpoint.interface) for row in chosen}),
         namespaces=namespaces,

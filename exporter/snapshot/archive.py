@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from exporter.errors import ExporterError
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 _PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _DAMAGE = (
     tarfile.TarError,
@@ -62,9 +62,9 @@ def _unpacked(path: Path) -> bytes:
         magic = start.read(6)
     opened = next((open_packed for mark, open_packed in _PACKINGS.items() if magic.startswith(mark)), open)
     with opened(path, "rb") as file:
-        data: bytes = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ArchiveError(f"it unpacks to more than {MOST_BYTES >> 20} MiB")
+        data: bytes = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ArchiveError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
     return data
 
 

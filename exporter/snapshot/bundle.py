@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, added_up
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -152,7 +152,7 @@ class Bundle:
             keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
             flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
             values = flat.reshape(len(keys), copies, info.value_size)
-            return MapDump(info, keys, added_up(info, values) if add_cpus else values)
+            return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is not whole") from error
 

@@ -84,7 +84,7 @@ class _Content:
     rules: tuple[tuple[RuleName, int, str], ...]
 
 
-class Whose:
+class RuleOwners:
     """Answers for policy programs: the kind of their interface, and the names and directions of what they carry."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Whose:
         endpoint = self.endpoints.get(interface)
         return endpoint.kind == WORKLOAD if endpoint else has_workload_prefix(interface, self._prefixes)
 
-    def own_direction(self, program: PolicyProgram, tier: Tier) -> str:
+    def direction_for_owner(self, program: PolicyProgram, tier: Tier) -> str:
         """`ingress` or `egress`: what a rule of this tier is to its own endpoint.
 
         A pod's program carries the policy of a host endpoint `*` too, which sees the pod's outbound packets come in.
@@ -121,10 +121,10 @@ class Whose:
 
     def policy_name(self, program: PolicyProgram, tier: Tier, policy: Policy, rule: Rule | None) -> PolicyName:
         """The policy as its user calls it; a nameless profile's name is found by the id of its `rule`."""
-        return self._policy_name(self.own_direction(program, tier), tier, policy, rule)
+        return self._policy_name(self.direction_for_owner(program, tier), tier, policy, rule)
 
     def _content(self, program: PolicyProgram, tier: Tier) -> _Content:
-        word = self.own_direction(program, tier)
+        word = self.direction_for_owner(program, tier)
         policies = set()
         rules = []
         for policy in tier.policies:
@@ -168,7 +168,7 @@ class Rules:
     files: Mapping[str, PolicyProgram | None]
     unread: tuple[str, ...]
     endpoints: Endpoints
-    whose: Whose
+    whose: RuleOwners
     table: RuleTable
     problems: list[PolicyProblem]
 
@@ -198,12 +198,12 @@ def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str]
     same = before is not None and before.files is policies.files and before.endpoints is endpoints
     if before and same and before.unread == policies.unread:
         return before
-    whose = before.whose if before and same else Whose(endpoints.by_index.values(), prefixes, programs)
+    whose = before.whose if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
     table = before.table if before and same else rule_table(programs, whose)
     return Rules(policies.files, policies.unread, endpoints, whose, table, policy_problems(policies, whose))
 
 
-def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
+def rule_table(programs: Iterable[PolicyProgram], whose: RuleOwners) -> RuleTable:
     """The rules of these programs. An id has one name, that of a host's file before that of a pod's, which may carry
     rules of a host.
     """
@@ -236,7 +236,7 @@ def rule_table(programs: Iterable[PolicyProgram], whose: Whose) -> RuleTable:
     )
 
 
-def policy_problems(policies: Policies, whose: Whose) -> list[PolicyProblem]:
+def policy_problems(policies: Policies, whose: RuleOwners) -> list[PolicyProblem]:
     """Endpoints whose program carries an error, or that are ready and have none while others have."""
     programs = [one for one in policies.files.values() if one]
     problems = [

@@ -126,7 +126,7 @@ class LiveNode:
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         folder = self._run_dir / endpoint_status.FOLDER
-        self._status = read_folder(folder, endpoint_status.LARGEST, self._status)
+        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
         return self._status
 
     def cluster_pods(self) -> ClusterPods | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
-    from exporter.web.fields import Fields
+    from exporter.web.yaml_fields import Fields
 
 _Chosen = TypeVar("_Chosen")
 
@@ -103,7 +103,7 @@ def parse_web_config(text: str, folder: Path) -> WebConfig:
     """What the file asks for; relative paths in it begin at `folder`. Raises `WebConfigError`."""
     import yaml
 
-    from exporter.web.fields import FieldError, Fields
+    from exporter.web.yaml_fields import FieldError, Fields
 
     try:
         whole = Fields("", yaml.compose(text, Loader=yaml.SafeLoader))

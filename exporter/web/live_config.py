@@ -17,7 +17,7 @@ from exporter.web.tls import Tls, make_tls
 log = logging.getLogger("exporter.web")
 
 _AGAIN = 1.0
-_LARGEST = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 class LiveConfig:
@@ -132,11 +132,11 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise WebConfigError(f"{path} is no regular file, and it must be read again while serving")
-            content = file.read(_LARGEST + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise WebConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(content) > _LARGEST:
-        raise WebConfigError(f"{path} is over {_LARGEST >> 20} MiB")
+    if len(content) > _MAX_BYTES:
+        raise WebConfigError(f"{path} is over {_MAX_BYTES >> 20} MiB")
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -17,13 +17,13 @@ from typing import Any, Protocol, TypeVar
 from cachetools import LRUCache, TTLCache
 
 from exporter.node.api_server import ApiServerError
-from exporter.web.turnstile import Turnstile
+from exporter.web.auth_queue import AuthQueue
 
 log = logging.getLogger("exporter.web")
 
 _T = TypeVar("_T")
 
-_MOST = 256
+_MAX_KEPT = 256
 _TOKEN_SECONDS, _YES_SECONDS, _NO_SECONDS = 60, 300, 30
 _TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105  a path
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -39,20 +39,20 @@ class ApiServer(Protocol):
 class Reviews:
     """Reviews of tokens, kept in memory as digests that are worth nothing elsewhere. Used by the event loop alone."""
 
-    def __init__(self, api: ApiServer, turnstile: Turnstile, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, api: ApiServer, auth_queue: AuthQueue, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
-        self._turnstile = turnstile
+        self._turnstile = auth_queue
         self._key = os.urandom(32)
         self._problems: dict[str, str] = {}
-        self._users: TTLCache[bytes, str] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
+        self._users: TTLCache[bytes, str] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
         # Apart, or whoever sends token after token would push the good ones out.
-        self._strangers: TTLCache[bytes, bool] = TTLCache(_MOST, _TOKEN_SECONDS, clock)
-        self._yes: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _YES_SECONDS, clock)
-        self._no: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _NO_SECONDS, clock)
-        self._admitted: LRUCache[bytes, bool] = LRUCache(_MOST)
+        self._strangers: TTLCache[bytes, bool] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
+        self._yes: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _YES_SECONDS, clock)
+        self._no: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _NO_SECONDS, clock)
+        self._admitted: LRUCache[bytes, bool] = LRUCache(_MAX_KEPT)
 
     async def review(self, token: str, path: str, client: str) -> HTTPStatus:
-        """OK, UNAUTHORIZED for a token of nobody, or FORBIDDEN. Raises `Crowded` and `ApiServerError`."""
+        """OK, UNAUTHORIZED for a token of nobody, or FORBIDDEN. Raises `AuthQueueFull` and `ApiServerError`."""
         digest = hashlib.blake2b(token.encode(), key=self._key, digest_size=32).digest()
         if digest in self._strangers:
             return HTTPStatus.UNAUTHORIZED

@@ -14,8 +14,8 @@ from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
-from exporter.web.own import Rejected
-from exporter.web.page import Page
+from exporter.web.node_page import Page
+from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
 
 _PROBE_SECONDS = 5

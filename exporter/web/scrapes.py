@@ -19,7 +19,7 @@ from exporter.metrics.exposition import OPENMETRICS, OPENMETRICS_END, TextFormat
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
 from exporter.snapshot.snapshot import Snapshot
-from exporter.web.own import Hush
+from exporter.web.registry import LogThrottle
 from exporter.web.worker import Worker
 
 try:  # some seven times as fast as zlib
@@ -102,7 +102,7 @@ class Scrapes:
         self._process = process
         self._scrape: Scrape | None = None
         self._worker = Worker("collect")
-        self._hush = Hush()
+        self._throttle = LogThrottle()
         self.failures: dict[str, str | None] = {}
 
     async def body(
@@ -115,7 +115,7 @@ class Scrapes:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
             scrape.joinable = False  # what it has read is old by now: whoever comes next is not to see it as new
-            if self._hush.may_speak():
+            if self._throttle.may_log():
                 log.warning("a scrape was answered without the collectors that did not finish in %.3g s", seconds)
             return scrape.unfinished_body(names, text_format), False
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("exporter.web")
 
-_MOST_CONNECTIONS = 512
+_MAX_CONNECTIONS = 512
 _LARGE_PART = 1 / 4
 _OWN_DESCRIPTORS = 64
-_MOST_UNSENT = 32 << 20
+_MAX_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _AT_ONCE = 32
@@ -53,11 +53,11 @@ def open_listener(address: str) -> socket.socket:
     try:
         if not host and socket.has_dualstack_ipv6():
             return socket.create_server(
-                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MOST_CONNECTIONS
+                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
             )
         host.encode("idna")  # or it would fail after the socket is made, and leave it
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=_MOST_CONNECTIONS)
+        return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
     except UnicodeError as error:
         raise ListenError(f"cannot listen on {address}: its host is no name of a host") from error
     except OSError as error:
@@ -87,7 +87,7 @@ class Server:
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Those given up close a moment after the newcomers are in, so a full house must leave descriptors beside it.
-        self._most = max(8, min(_MOST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        self._most = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
 
     async def run(self) -> None:
         """Serves until a signal says stop, then lets requests in progress finish for a moment."""
@@ -106,7 +106,7 @@ class Server:
         for listener in self._listeners:
             loop.remove_reader(listener)  # asyncio may have heard of a client already, and would ask a closed listener
             listener.close()
-        for connection in self._unsheltered():
+        for connection in self._evictable():
             self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
@@ -131,7 +131,7 @@ class Server:
                 await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
 
     def _admit(self, sock: socket.socket, client: str) -> None:
-        if len(self._connections) >= self._most and not self._make_room():
+        if len(self._connections) >= self._most and not self._evict():
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
@@ -160,7 +160,7 @@ class Server:
         # Each look has bodies of its own: clients that ask one after the other and read nothing would hold them all.
         kept: dict[int, int] = {}
         for connection, body in reversed(list(self._unsent.items())):
-            if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MOST_UNSENT:
+            if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MAX_UNSENT:
                 if task := self._connections.get(connection):
                     task.cancel()
             else:
@@ -187,18 +187,18 @@ class Server:
         connection.stream.close()
         self._connections.pop(connection, None)
 
-    def _make_room(self) -> bool:
+    def _evict(self) -> bool:
         # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first. Of
         # an address with a large part of all places any may go, else many at work for one would keep all others out.
         client, number = Counter(one.client for one in self._connections).most_common(1)[0]
         crowd = [one for one in self._connections if one.client == client and number > self._most * _LARGE_PART]
-        unsheltered = self._unsheltered()
+        unsheltered = self._evictable()
         answered = [one for one in self._connections if one.sheltered_until < FOREVER]
         may_go = [one for one in unsheltered if one in crowd] or crowd or unsheltered or answered
         if may_go:
             self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
         return bool(may_go)
 
-    def _unsheltered(self) -> list[Connection]:
+    def _evictable(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()
         return [one for one in self._connections if one.sheltered_until < now]

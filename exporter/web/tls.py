@@ -20,7 +20,7 @@ from exporter.web.stream import Stream
 # What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
-_MOST_SESSIONS = 100
+_MAX_SESSIONS = 100
 # Half of what one may hold. The buffers between stay as large as the largest record: 18 KiB less for each connection
 # that is idle after a response, for 0.4 ms more CPU for each MiB.
 _RECORD = 8 << 10
@@ -50,7 +50,7 @@ class Tls:
     def begin(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of a new connection over these buffers."""
         # A context keeps 20480 sessions of TLS 1.2 for clients without tickets, and Python has no switch for it.
-        if self.context.session_stats()["number"] >= _MOST_SESSIONS:
+        if self.context.session_stats()["number"] >= _MAX_SESSIONS:
             self.context = self.make_context()
         return self.context.wrap_bio(incoming, outgoing, server_side=True)
 

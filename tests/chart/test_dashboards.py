@@ -23,9 +23,9 @@ from exporter.demo.namespace import enter_namespace
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, FRONTEND, PROBE
 from exporter.demo.policy_files import policy_files
-from exporter.metrics import counters, endpoints, itself, maps, nic, rules
+from exporter.metrics import counters, endpoints, maps, nic, rules, self_metrics
 from exporter.metrics.family import Family
-from exporter.web import own
+from exporter.web import registry
 from tests.chart.dashboards import DASHBOARDS, FOLDER, filled_in, links, panels, queries, used_variables, variables
 from tests.chart.helm import ROOT
 from tests.kernel.conftest import give_up, machine  # noqa: F401  a fixture for the one node here
@@ -37,10 +37,10 @@ from tests.web.authority import Authority
 PROMETHEUS = ROOT / ".tools" / "bin" / "prometheus"
 FAMILIES = {
     value.name
-    for module in (counters, endpoints, itself, maps, nic, rules)
+    for module in (counters, endpoints, self_metrics, maps, nic, rules)
     for value in vars(module).values()
     if isinstance(value, Family)
-} | {own.REJECTED}
+} | {registry.REJECTED}
 # Of Prometheus itself and of its client library: other jobs have them too.
 COMMON = {"up", "scrape_duration_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 QUERIES = queries()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from exporter.bpf.maps import MapMissing
-from exporter.cli import looks
+from exporter.cli import snapshots
+from tests.cli.changing_node import Film
 from tests.cli.conftest import run_program
 from tests.cli.edits import added, edits, failing, made_at, removed, renamed, renumbered, without
-from tests.cli.film import Film
 from tests.recorded import PAIRS, law_of_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +45,8 @@ def film(monkeypatch, changed):
     def of(*several):
         frames = [one if isinstance(one, BaseException) else changed(HERE, edits(*one)) for one in several]
         one = Film(*frames)
-        monkeypatch.setattr(looks.time, "sleep", one.wait)
-        monkeypatch.setattr(looks, "open_source", one.opened)
+        monkeypatch.setattr(snapshots.time, "sleep", one.wait)
+        monkeypatch.setattr(snapshots, "open_source", one.opened)
         return one
 
     return of
@@ -325,7 +325,7 @@ def test_one_that_is_watched_may_go(run, film):
 
 def test_watching_is_ended_by_a_signal_with_exit_code_0(recording):
     frames = ",".join(str(recording(f"v3.32.1/02-ingress-deny.{when}")) for when in ("before", "after"))
-    words = [sys.executable, "-m", "tests.cli.film", frames, "counters", "--watch", "1", "-o", "json"]
+    words = [sys.executable, "-m", "tests.cli.changing_node", frames, "counters", "--watch", "1", "-o", "json"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         first = json.loads(process.stdout.readline())
         time.sleep(0.3)  # what is read between two waits is not what is asked here
@@ -337,7 +337,7 @@ def test_watching_is_ended_by_a_signal_with_exit_code_0(recording):
 
 
 def test_watching_ends_when_its_reader_leaves(recording):
-    words = [sys.executable, "-m", "tests.cli.film", str(recording(HERE)), "counters", "--watch", "0.1"]
+    words = [sys.executable, "-m", "tests.cli.changing_node", str(recording(HERE)), "counters", "--watch", "0.1"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().endswith(b" s\n")
         process.stdout.close()

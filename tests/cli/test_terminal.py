@@ -73,7 +73,7 @@ def watch(changed):
 
     def run(*arguments, until, frames, columns=80, lines=24, seconds=30, **env):
         film = ",".join(str(changed(f"{HERE}.before", edits(*one))) for one in frames)
-        words = [sys.executable, "-m", "tests.cli.film", film, "counters", "--watch", "0.5", *arguments]
+        words = [sys.executable, "-m", "tests.cli.changing_node", film, "counters", "--watch", "0.5", *arguments]
         process, other = begin(words, columns, lines, env)
         with process:
             text = read(process, other, until, seconds)

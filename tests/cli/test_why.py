@@ -6,7 +6,8 @@ import re
 import pytest
 
 from exporter.bpf.maps import MapDenied
-from exporter.cli import looks
+from exporter.cli import snapshots
+from tests.cli.changing_node import Film
 from tests.cli.edits import (
     added,
     broken_policy_files,
@@ -20,7 +21,6 @@ from tests.cli.edits import (
     without,
     without_policy_files,
 )
-from tests.cli.film import Film
 
 PODS = {"client": "calibf331a988cf", "server": "cali34769d6a557", "plain": "cali14a81566bd7", "open": "cali86e35d8c298"}
 HERE = "v3.32.1/02-ingress-deny"
@@ -46,8 +46,8 @@ def film(monkeypatch, changed):
     def of(*several):
         frames = [one if isinstance(one, BaseException) else changed(f"{HERE}.before", edits(*one)) for one in several]
         one = Film(*frames)
-        monkeypatch.setattr(looks.time, "sleep", one.wait)
-        monkeypatch.setattr(looks, "open_source", one.opened)
+        monkeypatch.setattr(snapshots.time, "sleep", one.wait)
+        monkeypatch.setattr(snapshots, "open_source", one.opened)
         return one
 
     return of

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapError
-from exporter.diagnosis.by_endpoint import PARTS
 from exporter.diagnosis.changes import APPEARED, VANISHED, compare_counters, compare_rules
+from exporter.diagnosis.counters import PARTS
 from tests.recorded import PAIRS, law_of_pairs
 
 MOVED = re.compile(r"ifindex=(?P<ifindex>\d+) hook=(?P<hook>\d):(?P<slots>(?: slot\d+[+-]\d+)+)")

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.made import Made
+from tests.faults.known_node import Made
 from tests.kernel.conftest import (  # noqa: F401  fixtures of the tests here too
     bpf_fs,
     bpf_mount,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.faults.made import ALL_WELL, COUNTERS, IFACE, RULES, told
+from tests.faults.known_node import ALL_WELL, COUNTERS, IFACE, RULES, told
 from tests.kernel.machine import steady_descriptors, success
 
 pytestmark = pytest.mark.kernel

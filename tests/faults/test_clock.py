@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.faults.made import ALL_WELL, POLICY_FILE, RULE, told
+from tests.faults.known_node import ALL_WELL, POLICY_FILE, RULE, told
 from tests.kernel.machine import labels_of, steady_descriptors, success
 from tests.policy_files import policy, tier, written
 

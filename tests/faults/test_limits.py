@@ -11,7 +11,7 @@ import pytest
 
 from exporter.confine import USER
 from tests import installed
-from tests.faults.made import ALL_WELL, FAR, told
+from tests.faults.known_node import ALL_WELL, FAR, told
 from tests.kernel.machine import ROOT, Serving, run, samples_of, steady_descriptors, success
 from tests.kernel.pinned import on_each_cpu, u32
 

@@ -10,7 +10,7 @@ from exporter.demo.node import Node
 from exporter.demo.plan import DATABASE, FRONTEND, PODS
 from exporter.node import NodeError, live_links
 from exporter.node.live_links import LiveLinks
-from tests.faults.made import ALL_WELL
+from tests.faults.known_node import ALL_WELL
 from tests.kernel.machine import Serving, labels_of, run, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel

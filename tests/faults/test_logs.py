@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests import installed
-from tests.faults.made import ALL_WELL
+from tests.faults.known_node import ALL_WELL
 from tests.kernel.machine import ROOT, run, samples_of, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel

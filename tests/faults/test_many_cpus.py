@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.bpf.walk import possible_cpus
-from tests.faults.made import ALL_WELL, FAR, RULE
+from tests.faults.known_node import ALL_WELL, FAR, RULE
 from tests.kernel.machine import samples_of, success
 from tests.kernel.pinned import on_each_cpu, u32, u64
 

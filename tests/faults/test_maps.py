@@ -7,8 +7,8 @@ from threading import Condition, Thread
 
 import pytest
 
-from tests.faults.held import holding
-from tests.faults.made import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, told
+from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, told
+from tests.faults.paused_read import holding
 from tests.kernel.machine import load_programs, run, sample, steady_descriptors, success
 from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, PinnedMap, call, on_each_cpu, put_program, u32
 

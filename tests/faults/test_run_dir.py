@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.faults.made import ALL_WELL, INTERFACE, told
+from tests.faults.known_node import ALL_WELL, INTERFACE, told
 from tests.kernel.machine import labels_of, sample, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel

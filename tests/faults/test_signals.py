@@ -7,8 +7,8 @@ from threading import Barrier
 
 import pytest
 
-from tests.faults.held import holding
-from tests.faults.made import ALL_WELL, COUNTERS, FAR, told
+from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, told
+from tests.faults.paused_read import holding
 from tests.kernel.machine import samples_of, success
 from tests.kernel.pinned import PERCPU_HASH, on_each_cpu, u32
 

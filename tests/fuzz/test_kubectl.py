@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName, Ran
-from exporter.kubectl.main import program
-from exporter.kubectl.places import Exporters, NoPlace, Place, all_places, place_of_pod
+from exporter.kubectl.plugin import program
+from exporter.kubectl.targets import Exporters, NoTarget, Target, all_targets, target_of_pod
 from exporter.kubectl.top import show_top
 from exporter.kubectl.two_pods import explain_two
 from tests.fuzz.shapes import BROKEN, changed, said
@@ -39,7 +39,7 @@ COUNTED = {
 }
 TOP = {"endpoints": [{"namespace": "ns", "pod": "one", "interface": "cali1", "counted": [COUNTED, COUNTED]}]}
 WHY = {"loses_packets": False, "counted": [COUNTED, COUNTED | {"category": "total"}], "text": ["one", "two"]}
-PLACE = Place("n1", PodName("system", "exporter-n1"), PodName("ns", "one"))
+PLACE = Target("n1", PodName("system", "exporter-n1"), PodName("ns", "one"))
 
 
 def with_answers(answers, ask):
@@ -56,7 +56,7 @@ def with_answers(answers, ask):
             ask(Kubectl())
         except click.exceptions.Exit as error:
             code = error.exit_code
-        except (KubectlError, NoPlace) as error:
+        except (KubectlError, NoTarget) as error:
             assert str(error)  # noqa: PT017  what else it may be is the caller's law
             code = 1
     for stream in (out, errors):
@@ -99,7 +99,7 @@ def test_any_pod_has_a_place_or_a_sentence_why_not(pod, exporters, wanted):
     answers = [Ran(0, one.encode(), "") for one in (pod, exporters)]
 
     def ask(kubectl):
-        place = place_of_pod(kubectl, Exporters(), wanted or "one", None)
+        place = target_of_pod(kubectl, Exporters(), wanted or "one", None)
         assert {str} == {type(text) for text in (place.node, place.exporter.namespace, place.exporter.name)}
 
     assert with_answers(answers, ask)[0] in (0, 1)
@@ -108,7 +108,7 @@ def test_any_pod_has_a_place_or_a_sentence_why_not(pod, exporters, wanted):
 @given(st.builds(Ran, st.integers(0, 1), said({"items": [EXPORTER, POD]}) | BROKEN, st.text()))
 def test_any_list_of_exporters_is_places_and_problems_or_a_sentence(ran):
     def ask(kubectl):
-        places, problems = all_places(kubectl, Exporters())
+        places, problems = all_targets(kubectl, Exporters())
         assert places
         assert {str} >= {type(one) for one in problems}
 
@@ -127,5 +127,5 @@ def test_any_command_line_ends_with_a_known_exit_code(words):
     ran = Ran(0, json.dumps(answers | TOP | WHY).encode(), "")
     with patch.object(Kubectl, "_run", lambda *_, **__: ran), patch.object(Kubectl, "attach", lambda *_: 0):
         result = CliRunner().invoke(program, words, standalone_mode=True)
-    assert result.exception is None or isinstance(result.exception, (SystemExit, KubectlError, NoPlace))
+    assert result.exception is None or isinstance(result.exception, (SystemExit, KubectlError, NoTarget))
     assert result.exit_code in (0, 1, 2, 3)

@@ -140,7 +140,7 @@ def test_a_batch_too_small_for_a_bucket_grows_and_loses_nothing(name, make_map, 
     made.fill(written)
     reader = reader_called(name)
     monkeypatch.setattr(walk, "_BATCH_BYTES", batch)
-    monkeypatch.setattr(walk, "_SMALLEST_BATCH", batch)
+    monkeypatch.setattr(walk, "_MIN_BATCH", batch)
     refused = []
 
     def counted(*arguments: object) -> int:

@@ -12,7 +12,7 @@ import pytest
 from exporter import confine
 from exporter.bpf.libbpf import libbpf_reader
 from tests.faults.conftest import made, start  # noqa: F401  fixtures
-from tests.faults.made import ALL_WELL, FAR, told
+from tests.faults.known_node import ALL_WELL, FAR, told
 from tests.kernel.machine import ROOT, bpftool, load_programs, run, success
 from tests.kernel.pinned import PERCPU_HASH, content_of, on_each_cpu, u32
 

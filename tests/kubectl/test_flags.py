@@ -5,7 +5,7 @@ import pytest
 
 from exporter.cli.main import program as exporters
 from exporter.kubectl.flags import PassedOn
-from exporter.kubectl.main import program
+from exporter.kubectl.plugin import program
 
 # What says whose packets is the plugin's own question; what says where the node's facts are is the pod's own business.
 THERE = {

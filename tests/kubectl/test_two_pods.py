@@ -7,7 +7,7 @@ import pytest
 
 from exporter.kubectl.answers import Answer
 from exporter.kubectl.kubectl import PodName
-from exporter.kubectl.places import Place
+from exporter.kubectl.targets import Target
 from exporter.kubectl.two_pods import legs_of, verdict
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS
@@ -78,7 +78,7 @@ def test_pods_that_drop_nothing_exit_with_0(both, kubectl):
 
 def answer(name, *counted):
     keys = ("direction", "category", "reason", "count")
-    return Answer(Place("n", PodName("x", "e"), PodName("ns", name)), {
+    return Answer(Target("n", PodName("x", "e"), PodName("ns", name)), {
         "counted": [dict(zip(keys, one, strict=True)) for one in counted]
     })  # fmt: skip
 

@@ -356,7 +356,7 @@ def test_what_a_collector_keeps_from_one_scrape_to_the_next_changes_nothing(node
 KNOWN = {3: ETH0, 4: ("eth1", UNMANAGED), 5: POD, 6: ("cali2", WORKLOAD)}
 FIRST_UNKNOWN = 1000
 # Around the most unknown interfaces that are shown.
-MANY = [0, 1, counters.endpoints.MOST_UNKNOWN - 1, counters.endpoints.MOST_UNKNOWN, counters.endpoints.MOST_UNKNOWN + 3]
+MANY = [0, 1, counters.endpoints.MAX_UNKNOWN - 1, counters.endpoints.MAX_UNKNOWN, counters.endpoints.MAX_UNKNOWN + 3]
 KEYS = st.tuples(st.sampled_from([*KNOWN, 9]) | st.integers(0, 105).map(lambda one: FIRST_UNKNOWN + one), hooks)
 NEW_VALUES = st.sampled_from([0, 0, 1, 7, 2**64 - 1])
 

@@ -9,7 +9,7 @@ import pytest
 
 import exporter.metrics
 from exporter.metrics.family import COUNTER, ENDPOINT_LABELS
-from exporter.web import own
+from exporter.web import registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 NAME = re.compile(r"`(calico_bpf_[a-z0-9_]*[a-z0-9])(?![a-z0-9_*…])")
@@ -24,7 +24,7 @@ def families():
 
 
 def names():
-    return {family.name for family in families()} | {own.REJECTED, own.RELOADED}
+    return {family.name for family in families()} | {registry.REJECTED, registry.RELOADED}
 
 
 def test_the_page_names_every_family():

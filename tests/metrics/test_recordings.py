@@ -13,7 +13,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
-from exporter.metrics.itself import ExporterCollector
 from exporter.metrics.scrape import (
     COLLECTORS,
     ON_BY_DEFAULT,
@@ -22,6 +21,7 @@ from exporter.metrics.scrape import (
     make_collectors,
     run_collector,
 )
+from exporter.metrics.self_metrics import ExporterCollector
 from tests.recorded import NAMES, law_of_recordings
 
 GOLDEN = Path(__file__).parent / "golden"

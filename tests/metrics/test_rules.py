@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo
-from exporter.metrics import endpoints, itself, rules
+from exporter.metrics import endpoints, rules, self_metrics
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.rules import RulesCollector
 from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_collectors, run_collector
@@ -403,6 +403,6 @@ def test_a_failure_is_one_sentence_and_leaves_the_others_whole(
     results = [run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)]
     assert dict.fromkeys(failing, sentence) == {one.name: one.failure for one in results if one.failure}
     samples = collected_samples(results)
-    assert {(name,): name not in failing for name in ON_BY_DEFAULT} == series(samples, itself.COLLECTOR_SUCCESS)
+    assert {(name,): name not in failing for name in ON_BY_DEFAULT} == series(samples, self_metrics.COLLECTOR_SUCCESS)
     assert not {family for family, _, _ in rows(samples)} & {one.name for one in rules.FAMILIES}
     assert ("policy_error",) not in series(samples, endpoints.PROBLEMS)

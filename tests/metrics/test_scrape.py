@@ -9,10 +9,9 @@ import pytest
 
 from exporter.bpf.maps import MapDenied, MapError
 from exporter.calico import LayoutError
-from exporter.metrics import endpoints, itself, rules
+from exporter.metrics import endpoints, rules, self_metrics
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
-from exporter.metrics.itself import ExporterCollector
 from exporter.metrics.scrape import (
     COLLECTOR_NAMES,
     COLLECTORS,
@@ -23,6 +22,7 @@ from exporter.metrics.scrape import (
     make_collectors,
     run_collector,
 )
+from exporter.metrics.self_metrics import ExporterCollector
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.reading import EVERY_PART
@@ -85,8 +85,8 @@ def test_one_collectors_failure_leaves_the_others_whole(node, read_of, series):
     results = [run_collector(one, read) for one in (One(KeyError("x"), "broken"), One())]
     samples = collected_samples(results)
     assert {(): 1} == series(samples, LEVEL)
-    assert {("broken",): 0, ("one",): 1} == series(samples, itself.COLLECTOR_SUCCESS)
-    assert {("broken",), ("one",)} == set(series(samples, itself.COLLECTOR_SECONDS))
+    assert {("broken",): 0, ("one",): 1} == series(samples, self_metrics.COLLECTOR_SUCCESS)
+    assert {("broken",), ("one",)} == set(series(samples, self_metrics.COLLECTOR_SECONDS))
 
 
 def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, read_of, series, rows):
@@ -94,7 +94,7 @@ def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, read_of
     source.maps["cali_counters6"] = MapError("it kept changing")
     read = read_of(source)
     samples = collected_samples([run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)])
-    success = series(samples, itself.COLLECTOR_SUCCESS)
+    success = series(samples, self_metrics.COLLECTOR_SUCCESS)
     assert (0, 1, 0) == (success["counters",], success["endpoints",], success["maps",])
     written = {name for name, _, _ in rows(samples)}
     assert not any(name.endswith("_packets_total") or name.startswith("calico_bpf_map_") for name in written)
@@ -104,9 +104,9 @@ def test_a_node_without_calico_gives_a_scrape_that_says_so(node, read_of, series
     read = read_of(node(links=[(1, "lo")]))
     results = [run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)]
     samples = collected_samples(results) + exporter_samples(read)
-    success = series(samples, itself.COLLECTOR_SUCCESS)
+    success = series(samples, self_metrics.COLLECTOR_SUCCESS)
     assert (0, 0, 0) == (success["counters",], success["endpoints",], success["maps",])
-    assert 1 == len(series(samples, itself.BUILD_INFO))
+    assert 1 == len(series(samples, self_metrics.BUILD_INFO))
     assert all(
         "eBPF dataplane is off" in one.failure for one in results if one.name in ("counters", "endpoints", "maps")
     )

@@ -140,7 +140,7 @@ def test_the_sentence_about_a_name_that_is_not_utf_8_can_be_written(tmp_path):
 
 
 def test_files_past_the_most_that_are_read_are_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MOST_FILES", 2)
+    monkeypatch.setattr(files, "_MAX_FILES", 2)
     for name in ("a", "b", "c"):
         (tmp_path / name).touch()
     found = read_folder(tmp_path)

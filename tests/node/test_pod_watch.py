@@ -22,7 +22,7 @@ def authority(tmp_path_factory):
 def cluster(authority, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(pod_watch, "_MAX_PAUSE", 0.2)
     cluster = PodServer(authority)
     yield cluster
     cluster.over = True
@@ -196,7 +196,7 @@ GONE = event("ERROR", {"kind": "Status", "code": 410})
 )
 def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster, live, monkeypatch, said):
     monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(pod_watch, "_LONGEST_PAUSE", 10)
+    monkeypatch.setattr(pod_watch, "_MAX_PAUSE", 10)
     for one in said * 1000:
         cluster.said.put(one)
     live()

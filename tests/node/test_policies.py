@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.policy_file import LARGEST
+from exporter.calico.policy_file import MAX_BYTES
 from exporter.node import NodeError, policies
 from exporter.node.files import Folder
 from exporter.node.policies import policies_of, read_policies
@@ -154,7 +154,7 @@ WRONG = {
     "fifo": os.mkfifo,
     "folder": os.mkdir,
     "large": sparse,
-    "one byte too large": lambda path: sparse(path, LARGEST + 1),
+    "one byte too large": lambda path: sparse(path, MAX_BYTES + 1),
     "zeros": lambda path: sparse(path, 1 << 20),
 }
 

@@ -12,11 +12,11 @@ import pytest
 from exporter.bpf.maps import MapDenied
 from exporter.calico.counters import DROPPED
 from exporter.diagnosis.explain import explain
-from exporter.diagnosis.rules_by_endpoint import merged, programs_of
+from exporter.diagnosis.rules import merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node import NodeError
 from exporter.page.html import Html, address, per_second
-from exporter.page.views import MOST_ROWS, Wanted, endpoint_named, endpoint_view, node_view
+from exporter.page.views import MAX_ROWS, Wanted, endpoint_named, endpoint_view, node_view
 
 HERE = "v3.32.1/02-ingress-deny"
 SERVER, CLIENT = "cali34769d6a557", "calibf331a988cf"
@@ -84,12 +84,12 @@ def test_the_filter_form_offers_what_there_is_and_keeps_what_was_chosen(html, pa
 
 
 def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(make, snapshot_at, html, parsed):
-    rows = {(number, 0): {4: number} for number in range(1, MOST_ROWS + 11)}
+    rows = {(number, 0): {4: number} for number in range(1, MAX_ROWS + 11)}
     source = make.node([make.counters("cali_counters6", 60, rows), make.ifstate("cali_iface4", 40, {})])
     now = snapshot_at(source, 1)
     view = node_view(None, now, NOTHING_WANTED)
-    assert (MOST_ROWS, 10) == (len(view.rows), view.left_out)
-    assert f"ifindex:{MOST_ROWS + 10}" == view.rows[0].endpoint.interface
+    assert (MAX_ROWS, 10) == (len(view.rows), view.left_out)
+    assert f"ifindex:{MAX_ROWS + 10}" == view.rows[0].endpoint.interface
     assert "10 more, which drop less, are not shown" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.diagnosis.by_endpoint import counters_by_endpoint, dropped_in_all
 from exporter.diagnosis.changes import compare_counters
-from exporter.page.traffic import added_up, for_reason, traffic
+from exporter.diagnosis.counters import counters_by_endpoint, dropped_in_all
+from exporter.page.traffic import for_reason, total, traffic
 from exporter.page.views import PARTS
 from tests.recorded import PAIRS, law_of_pairs
 
@@ -44,11 +44,11 @@ def the_rows_of_a_recording_add_up_to_what_counters_shows(pair):
     before = replace(pair.before.with_parts(PARTS), at=0.0)
     now = replace(pair.after.with_parts(PARTS), at=float(SECONDS))
     rows, layout = traffic(before, now), now.counters.get().layout
-    assert dropped_in_all(counters_by_endpoint(now), layout) == added_up(row.ever for row in rows).dropped
+    assert dropped_in_all(counters_by_endpoint(now), layout) == total(row.ever for row in rows).dropped
     changes = [change.counters for change in compare_counters(before, now)]
-    assert dropped_in_all(changes, layout) == added_up(row.lately for row in rows).dropped
+    assert dropped_in_all(changes, layout) == total(row.lately for row in rows).dropped
     packets = sum(row[0] for one in counters_by_endpoint(now) for row in one.hooks.values())
-    assert packets == added_up(row.ever for row in rows).packets
+    assert packets == total(row.ever for row in rows).packets
 
 
 def test_a_workloads_tc_ingress_is_its_outbound_and_a_hosts_its_inbound(rows_of):

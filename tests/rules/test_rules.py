@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from exporter.cli.main import program as exporter
-from exporter.kubectl.main import program as plugin
-from exporter.metrics import counters, endpoints, itself, maps, nic, rules
+from exporter.kubectl.plugin import program as plugin
+from exporter.metrics import counters, endpoints, maps, nic, rules, self_metrics
 from exporter.metrics.family import Family
 from tests.chart.helm import CHART, ROOT, one, render
 from tests.kernel.conftest import give_up
@@ -34,7 +34,7 @@ NAMES = sorted({rule["alert"] for rule in ALERTS})
 CASES = yaml.safe_load((HERE / "alerts-test.yaml").read_text())["tests"]
 FAMILIES = {
     value.name
-    for module in (counters, endpoints, itself, maps, nic, rules)
+    for module in (counters, endpoints, self_metrics, maps, nic, rules)
     for value in vars(module).values()
     if isinstance(value, Family)
 }

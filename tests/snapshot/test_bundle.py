@@ -502,13 +502,13 @@ def test_a_negative_size_is_refused(make, opened, small, size):
 
 
 def test_many_members_that_together_are_too_large_are_refused(make, opened, monkeypatch, small):
-    monkeypatch.setattr("exporter.snapshot.archive.MOST_BYTES", 10_000)
+    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 10_000)
     with pytest.raises(BundleError, match="unpacks to more than"):
         opened(make.archive(make.members(small) | {f"policy/{one}": bytes(1000) for one in range(20)}))
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(make, opened, monkeypatch, small):
-    monkeypatch.setattr("exporter.snapshot.archive.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 1 << 20)
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:xz") as archive:
         archive.addfile(header("policy/zeros", size=1 << 24), io.BytesIO(bytes(1 << 24)))
@@ -519,7 +519,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(make, opened, monkeypatch,
 
 @pytest.mark.parametrize("kind", [b"L", b"x"])
 def test_a_small_file_that_unpacks_to_a_long_name_is_refused(make, opened, monkeypatch, small, kind):
-    monkeypatch.setattr("exporter.snapshot.archive.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 1 << 20)
     name = b"x" * (1 << 24) if kind == b"L" else b"%d comment=%s\n" % (1 << 24, b"x" * ((1 << 24) - 18))
     long = raw_header("././@LongLink", len(name), kind) + name + raw_header("policy/short", 0)
     with pytest.raises(BundleError):

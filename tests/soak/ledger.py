@@ -13,7 +13,7 @@ PACKETS = ("packets", "")
 DROPPED, ACCEPTED, REDIRECTED = ("dropped", "policy"), ("accepted", "policy"), ("redirected", "peer")
 OUTBOUND, INBOUND = "outbound", "inbound"
 # An interface that comes up reports the multicast groups it listens to, some times over.
-MOST_CHATTER = 60
+MAX_CHATTER = 60
 
 
 def asked(pod: Pod, direction: str, port: int, version: int, source: str) -> tuple[list[str], bool]:
@@ -101,7 +101,7 @@ def differences(sent: Counter, counted: Counter) -> list[str]:
     found = []
     for key in sorted(sent.keys() | counted.keys()):
         interface, direction, count = key
-        chatter = MOST_CHATTER if count == PACKETS else 0
+        chatter = MAX_CHATTER if count == PACKETS else 0
         if not sent[key] <= counted[key] <= sent[key] + chatter:
             found.append(f"{interface} {direction} {' '.join(count)}: {sent[key]} sent, {counted[key]} counted")
     return found

@@ -22,8 +22,8 @@ from tests.kernel.machine import Serving
 from tests.soak.cluster import Cluster
 from tests.soak.flat import Sample, growth, look_at, table
 from tests.soak.ledger import PACKETS
-from tests.soak.life import Life
 from tests.soak.node import ChangingNode
+from tests.soak.node_changes import Life
 from tests.soak.scrapers import Faults, Scraper, Server
 from tests.soak.web_config import WebConfig
 from tests.web.authority import Authority

@@ -20,7 +20,7 @@ ODD = {
     "fragment": "fragment_out_of_order",
     "udp": "blackhole_route",
 }
-_MOST = 40
+_MAX_KEPT = 40
 
 
 class Traffic:
@@ -46,7 +46,7 @@ class Traffic:
         """Some bursts from and to any of the pods."""
         for _ in range(bursts):
             sender, receiver = self._chance.sample(pods, 2)
-            count = self._chance.randint(1, _MOST)
+            count = self._chance.randint(1, _MAX_KEPT)
             if self._chance.random() < 0.3:
                 kind = self._chance.choice(list(ODD))
                 address = BLACKHOLE if kind == "udp" else receiver.ipv4

@@ -21,16 +21,16 @@ from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
 from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.web.access import Access
+from exporter.web.auth_queue import AuthQueue
 from exporter.web.connection import Limits
-from exporter.web.door import Door
 from exporter.web.live_config import LiveConfig
-from exporter.web.own import make_registry
-from exporter.web.page import Page
+from exporter.web.node_page import Page
+from exporter.web.registry import make_registry
 from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
 from exporter.web.server import Server, open_listener
-from exporter.web.turnstile import Turnstile
 
 
 class Numbered(Reading):
@@ -93,11 +93,11 @@ def main(
     collectors = [*(make_collectors(ON_BY_DEFAULT) if real else ()), *(Extra(**one) for one in extra)]
     live = LiveConfig(Path(web_config), bearer=bool(kubeconfig)) if web_config else None
     registry, rejected = make_registry(process=process, live=live)
-    turnstile = Turnstile()
-    reviews = Reviews(ApiServer(Path(kubeconfig)), turnstile) if kubeconfig else None
+    auth_queue = AuthQueue()
+    reviews = Reviews(ApiServer(Path(kubeconfig)), auth_queue) if kubeconfig else None
     scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
-    door = Door(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, turnstile, live, reviews)
+    door = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
     turned_away = partial(rejected.count, "tls_handshake")
     asyncio.run(serve(Server(listeners, door.handle, Limits(**(limits or {})), live, turned_away), listeners))

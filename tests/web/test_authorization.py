@@ -286,7 +286,7 @@ def test_a_flood_of_tokens_reaches_the_server_in_drops_and_delays_no_known_scrap
         client.close()
     assert {401, 503} == set(statuses)
     assert statuses[401] == len(own.asked(TOKEN_REVIEWS)) - 1
-    assert statuses[503] == rejected(running, "crowded")
+    assert statuses[503] == rejected(running, "auth_queue_full")
 
 
 def test_a_flood_from_one_address_leaves_a_place_to_those_who_come_first_from_another(own, running):

@@ -8,8 +8,8 @@ from http import HTTPStatus
 import pytest
 
 from exporter.node.api_server import ApiServerError
+from exporter.web.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.reviews import Reviews
-from exporter.web.turnstile import Crowded, Turnstile
 from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
@@ -38,7 +38,7 @@ class Api:
         return {"status": {"allowed": (spec["user"], spec["nonResourceAttributes"]["path"]) in self.rights}}
 
     async def check(self, client, job, *, known=False):
-        self.known.append(known)  # the turnstile's part, without its threads and rests
+        self.known.append(known)  # the auth_queue's part, without its threads and rests
         return job()
 
     def ask(self, token="good", path="/metrics"):
@@ -239,12 +239,12 @@ def test_only_a_token_that_saw_something_goes_before_others_when_it_is_asked_abo
 
 
 def test_who_goes_before_others_is_next_though_others_came_first():
-    order, turnstile, held = [], Turnstile(), threading.Event()
+    order, auth_queue, held = [], AuthQueue(), threading.Event()
 
     async def crowd():
-        waiting = [turnstile.check("192.0.2.1", lambda: held.wait(10))]
-        waiting += [turnstile.check("192.0.2.2", lambda: order.append("other") or True) for _ in range(3)]
-        waiting += [turnstile.check("192.0.2.2", lambda: order.append("known") or True, known=True) for _ in range(9)]
+        waiting = [auth_queue.check("192.0.2.1", lambda: held.wait(10))]
+        waiting += [auth_queue.check("192.0.2.2", lambda: order.append("other") or True) for _ in range(3)]
+        waiting += [auth_queue.check("192.0.2.2", lambda: order.append("known") or True, known=True) for _ in range(9)]
         waiting = [asyncio.ensure_future(one) for one in waiting]
         await asyncio.sleep(0.1)
         held.set()
@@ -255,14 +255,14 @@ def test_who_goes_before_others_is_next_though_others_came_first():
 
 
 def test_an_addresss_first_check_goes_before_those_of_addresses_that_fill_the_queue():
-    order, turnstile, held = [], Turnstile(), threading.Event()
+    order, auth_queue, held = [], AuthQueue(), threading.Event()
 
     async def crowd():
-        waiting = [turnstile.check("192.0.2.1", lambda: held.wait(10))]
+        waiting = [auth_queue.check("192.0.2.1", lambda: held.wait(10))]
         for number in range(8):  # as many as may wait in all
             client = f"198.51.100.{number}"
-            waiting += [turnstile.check(client, lambda: order.append("flood") or True) for _ in range(4)]
-        waiting.append(turnstile.check("192.0.2.2", lambda: order.append("first") or True))
+            waiting += [auth_queue.check(client, lambda: order.append("flood") or True) for _ in range(4)]
+        waiting.append(auth_queue.check("192.0.2.2", lambda: order.append("first") or True))
         waiting = [asyncio.ensure_future(one) for one in waiting]
         await asyncio.sleep(0.1)
         held.set()
@@ -273,18 +273,18 @@ def test_an_addresss_first_check_goes_before_those_of_addresses_that_fill_the_qu
 
 
 def test_where_no_thread_can_be_started_nobody_comes_in_and_no_place_is_taken_for_ever(monkeypatch):
-    turnstile = Turnstile()
+    auth_queue = AuthQueue()
 
     def refused(_):
         raise RuntimeError("can't start new thread")
 
     def check():
-        return asyncio.run(turnstile.check("192.0.2.1", lambda: True))
+        return asyncio.run(auth_queue.check("192.0.2.1", lambda: True))
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refused)
         for _ in range(9):
-            with pytest.raises(Crowded, match="limit of processes"):
+            with pytest.raises(AuthQueueFull, match="limit of processes"):
                 check()
     assert check() is True
 

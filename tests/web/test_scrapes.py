@@ -13,7 +13,7 @@ from exporter.metrics.exposition import TEXT
 from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
-from exporter.web.own import make_registry
+from exporter.web.registry import make_registry
 from exporter.web.scrapes import Scrape
 from tests.nodes import FakeNode
 

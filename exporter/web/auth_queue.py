@@ -15,20 +15,20 @@ from exporter.web.worker import Worker
 
 _T = TypeVar("_T")
 
-_PLACES = 32
-_PLACES_EACH = 4
-_LEAST_REST, _LONGEST_REST = 0.1, 5.0
+_MAX_WAITING = 32
+_MAX_WAITING_EACH = 4
+_MIN_REST, _MAX_REST = 0.1, 5.0
 _REST = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
 
 
-class Crowded(ExporterError):
+class AuthQueueFull(ExporterError):
     """Credentials cannot be checked now: too many wait, from this address or from all, or no thread can be started.
 
     The message is one sentence.
     """
 
 
-class Turnstile:
+class AuthQueue:
     """One thread for checks; after a wrong one the next waits. Credentials that were good before go first, and then
     those of an address that nobody else waits from.
     """
@@ -42,17 +42,22 @@ class Turnstile:
         return Worker("credentials")  # a server that asks for none has no thread for them
 
     async def check(self, client: str, job: Callable[[], _T], *, known: bool = False) -> _T:
-        """What `job` says in the other thread, a false value for wrong credentials. Raises `Crowded`, and as `job`."""
+        """What `job` returns in the other thread, a false value for wrong credentials.
+
+        Raises `AuthQueueFull`, and what `job` raises.
+        """
         try:
             worker = self._worker  # before a place is taken, which nobody would give back
         except RuntimeError as error:  # what Python says where no thread can be started
-            raise Crowded(
+            raise AuthQueueFull(
                 "no thread could be started for checking credentials: raise the limit of processes"
             ) from error
         # Somebody's first is not behind those who guess without end: a renewed token is a stranger too.
         first = not self._waiting[client]
-        if not (known or first) and (self._waiting[client] >= _PLACES_EACH or self._waiting.total() >= _PLACES):
-            raise Crowded("too many wait for their credentials to be checked; try again")
+        if not (known or first) and (
+            self._waiting[client] >= _MAX_WAITING_EACH or self._waiting.total() >= _MAX_WAITING
+        ):
+            raise AuthQueueFull("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
         check = asyncio.wrap_future(worker.submit(lambda: self._unhurried(job), urgency=2 if known else int(first)))
         check.add_done_callback(lambda done: self._leave(client, done))
@@ -73,6 +78,6 @@ class Turnstile:
             right = bool(said)
         finally:
             if not right:
-                rest = min(max(_LEAST_REST, _REST * (time.thread_time() - start)), _LONGEST_REST)
+                rest = min(max(_MIN_REST, _REST * (time.thread_time() - start)), _MAX_REST)
                 self._rest_until = time.monotonic() + rest
         return said

@@ -12,11 +12,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from exporter.node import NodeError
+from exporter.web.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.config_file import RateLimit, WebConfig
 from exporter.web.connection import Handler, Headers, Request, Response
-from exporter.web.own import Rejected
 from exporter.web.passwords import Passwords, parse_basic
-from exporter.web.turnstile import Crowded, Turnstile
+from exporter.web.registry import Rejected
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
@@ -27,20 +27,20 @@ _REALM = 'realm="calico-bpf-exporter"'
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
 
-class Door:
+class Access:
     """A handler around `inner` that lets in whom the configuration and the reviews let in; there may be neither."""
 
     def __init__(
         self,
         inner: Handler,
         rejected: Rejected,
-        turnstile: Turnstile,
+        auth_queue: AuthQueue,
         live: "LiveConfig | None" = None,
         reviews: "Reviews | None" = None,
     ) -> None:
         self._inner = inner
         self._rejected = rejected
-        self._turnstile = turnstile
+        self._turnstile = auth_queue
         self._live = live
         self._reviews = reviews
         self._config = WebConfig()
@@ -77,8 +77,8 @@ class Door:
                 return await self._without_password(self._passwords, authorization, request)
             if self._reviews:
                 return await self._without_right(self._reviews, authorization, request)
-        except Crowded as error:
-            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "crowded", str(error))
+        except AuthQueueFull as error:
+            return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "auth_queue_full", str(error))
         except NodeError:
             sentence = "the API server could not be asked who may see this"
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)

@@ -15,7 +15,7 @@ from exporter.snapshot.reading import Memory, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 
 
-class NodeLooks:
+class NodeSnapshots:
     """Snapshots of a running node, with these parts. Each raises where it has no counters, and another can be taken."""
 
     def __init__(self, options: NodeOptions, parts: Collection[str]) -> None:
@@ -39,7 +39,7 @@ def _with_counters(snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
-def two_looks(
+def two_snapshots(
     options: NodeOptions, seconds: float, parts: Collection[str], check: Callable[[Snapshot], object]
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
@@ -48,7 +48,7 @@ def two_looks(
     """
     if options.bundle is not None:
         return _bundles(options, options.bundle, parts)
-    looks = NodeLooks(options, parts)
+    looks = NodeSnapshots(options, parts)
     first = looks.now()
     check(first)
     try:
@@ -57,7 +57,7 @@ def two_looks(
         return first, looks.after(0)
 
 
-def one_look(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
+def one_snapshot(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
     """A snapshot of the node now, or of a bundle; the first is that of the earlier of two bundles, if there are two."""
     if options.bundle is None:
         return None, take_decided(options, parts)

@@ -23,7 +23,7 @@ from exporter.kubectl.flags import (
     words_of,
 )
 from exporter.kubectl.kubectl import KubectlError
-from exporter.kubectl.places import NoPlace, Place, place_of_node, place_of_pod
+from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
 
 PROGRAM = "kubectl calico-bpf"
@@ -40,7 +40,7 @@ class Sentences(click.Group):
         except click.ClickException as error:
             wrap_error(error)
             raise
-        except (KubectlError, NoPlace) as error:
+        except (KubectlError, NoTarget) as error:
             said = click.ClickException(printable(str(error)))
             wrap_error(said)
             raise said from error
@@ -111,7 +111,7 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
         if context.params["node"] or len(words) != 1:
             raise click.UsageError("--to takes one POD before it, and no --node and no flags after --")
         kubectl, exporters, namespace = kubectl_of(context), exporters_of(context), context.params["namespace"]
-        places = [place_of_pod(kubectl, exporters, pod, namespace) for pod in (words[0], receiver)]
+        places = [target_of_pod(kubectl, exporters, pod, namespace) for pod in (words[0], receiver)]
         if places[0].pod == places[1].pod:
             raise click.UsageError("--to names another pod than POD: one alone is explained without it")
         explain_two(kubectl, *places, watch=context.params["for"], output=context.params["output"])
@@ -163,18 +163,18 @@ def _ask(context: click.Context, words: Sequence[str], *, own_interface: bool = 
     sys.exit(kubectl_of(context).attach(place.exporter, command))
 
 
-def _place(context: click.Context, pods: Sequence[str], *, own_interface: bool) -> Place:
+def _place(context: click.Context, pods: Sequence[str], *, own_interface: bool) -> Target:
     kubectl, exporters, node = kubectl_of(context), exporters_of(context), context.params["node"]
     if len(pods) != (0 if node else 1) or (pods and pods[0].startswith("-")):
         raise click.UsageError("say which POD, or which node with --node")
     if node:
         if context.params["namespace"]:
             raise click.UsageError("--node is about every namespace: leave -n out")
-        return place_of_node(kubectl, exporters, node)
-    return place_of_pod(kubectl, exporters, pods[0], context.params["namespace"], own_interface=own_interface)
+        return target_of_node(kubectl, exporters, node)
+    return target_of_pod(kubectl, exporters, pods[0], context.params["namespace"], own_interface=own_interface)
 
 
-def _say(place: Place) -> None:
+def _say(place: Target) -> None:
     whose = f"pod {place.pod} is on node {place.node}" if place.pod else f"node {place.node}"
     say(f"{whose}, asking {place.exporter} there", err=True)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from exporter.diagnosis.by_endpoint import PARTS, counters_by_endpoint, dropped_in_all
+from exporter.diagnosis.counters import PARTS, counters_by_endpoint, dropped_in_all
 
 WORKLOAD, HOST, UNMANAGED = 0x7, 0xE, 0x400
 CALIS = {5: "cali5", 7: "cali7", 9: "cali9"}

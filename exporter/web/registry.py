@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("exporter.web")
 
-REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "crowded", "unavailable", "tls_handshake")
+REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake")
 SECONDS = 10.0
 RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 
-class Hush:
+class LogThrottle:
     """Answers whether to speak; after a yes it is no for `SECONDS`."""
 
     def __init__(self) -> None:
         self._until = 0.0
 
-    def may_speak(self) -> bool:
+    def may_log(self) -> bool:
         """Whether the last line is long enough ago; the caller then writes one."""
         now = time.monotonic()
         if now < self._until:
@@ -46,14 +46,14 @@ class Rejected:
     def __init__(self, registry: CollectorRegistry) -> None:
         about = "Requests turned away, by reason; tls_handshake counts connections."
         self._counter = Counter(REJECTED.removesuffix("_total"), about, ["reason"], registry=registry)
-        self._hush = {reason: Hush() for reason in REASONS}
+        self._throttle = {reason: LogThrottle() for reason in REASONS}
         for reason in REASONS:
             self._counter.labels(reason)  # exists from the start, so that its first increase is seen
 
     def count(self, reason: str, client: str, why: str) -> None:
         """One request or connection from `client`, for one of `REASONS` and in words."""
         self._counter.labels(reason).inc()
-        if self._hush[reason].may_speak():
+        if self._throttle[reason].may_log():
             log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, SECONDS)
 
 

@@ -92,7 +92,8 @@ def test_refusals_are_counted_and_the_first_answer_has_every_reason(behind):
     running.ask("/healthz")
     assert 2 == rejected(running, "unauthorized")
     assert [0] * 5 == [
-        rejected(running, reason) for reason in ("forbidden", "crowded", "unavailable", "rate_limit", "tls_handshake")
+        rejected(running, reason)
+        for reason in ("forbidden", "auth_queue_full", "unavailable", "rate_limit", "tls_handshake")
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.diagnosis.rules_by_endpoint import PARTS, merged, programs_of, sharers
+from exporter.diagnosis.rules import PARTS, merged, programs_of, sharers
 from tests.policy_files import policy, ruled, tier, written
 
 WORKLOAD, HOST = 0x7, 0xE

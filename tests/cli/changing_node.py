@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from exporter.cli import looks
+from exporter.cli import snapshots
 from exporter.cli.main import main
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory
@@ -50,7 +50,7 @@ def play():
         sleep(seconds)
         film.at += 1
 
-    looks.time.sleep, looks.open_source = wait, film.opened
+    snapshots.time.sleep, snapshots.open_source = wait, film.opened
     sys.argv[1:2] = []
     main()
 

@@ -17,9 +17,9 @@ from exporter.metrics.scrape import make_collectors
 from exporter.snapshot import reading
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
-from exporter.web import page
-from exporter.web.own import make_registry
-from exporter.web.page import Page
+from exporter.web import node_page
+from exporter.web.node_page import Page
+from exporter.web.registry import make_registry
 from exporter.web.scrapes import Scrapes
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "v3.32.1"
@@ -33,8 +33,8 @@ class Clock:
         self.now = 1000.0
         clock = SimpleNamespace(monotonic=lambda: self.now)
         monkeypatch.setattr(reading, "time", clock)
-        monkeypatch.setattr(page, "time", clock)
-        monkeypatch.setattr(page, "_FIRST_WAIT", 0)
+        monkeypatch.setattr(node_page, "time", clock)
+        monkeypatch.setattr(node_page, "_FIRST_WAIT", 0)
 
     def after(self, seconds):
         self.now += seconds
@@ -158,7 +158,7 @@ def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(m
 def test_when_nobody_looks_any_more_nothing_is_kept(make_page, monkeypatch):
     forgotten = Event()
     forget = Page._forget
-    monkeypatch.setattr(page, "_KEPT", 0.05)
+    monkeypatch.setattr(node_page, "_KEPT", 0.05)
     monkeypatch.setattr(Page, "_forget", lambda self: (forget(self), forgotten.set()))
     one = make_page()
 
@@ -194,7 +194,7 @@ def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_pa
 
 
 def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, monkeypatch, bundles):
-    monkeypatch.setattr(page, "_PATIENCE", 0.05)
+    monkeypatch.setattr(node_page, "_PATIENCE", 0.05)
     gate = Event()
 
     def begin():
@@ -206,7 +206,7 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
     async def watch():
         hanging = await one.answer("")
         gate.set()
-        monkeypatch.setattr(page, "_PATIENCE", 10)
+        monkeypatch.setattr(node_page, "_PATIENCE", 10)
         return hanging, await one.answer("")
 
     hanging, after = asyncio.run(watch())

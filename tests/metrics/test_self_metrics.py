@@ -4,8 +4,8 @@ import pytest
 
 from exporter import __version__
 from exporter.bpf.maps import MapDenied
-from exporter.metrics import itself
-from exporter.metrics.itself import ExporterCollector, about_collectors
+from exporter.metrics import self_metrics
+from exporter.metrics.self_metrics import ExporterCollector, about_collectors
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
 
@@ -17,21 +17,21 @@ def parts_of(snapshot_of):
 
 
 def test_the_build_info_names_version_revision_python_and_reader(node, parts_of, series, monkeypatch):
-    monkeypatch.setenv(itself.REVISION_VARIABLE, "abc123")
-    (labels,) = series(ExporterCollector().collect(parts_of(node())), itself.BUILD_INFO)
+    monkeypatch.setenv(self_metrics.REVISION_VARIABLE, "abc123")
+    (labels,) = series(ExporterCollector().collect(parts_of(node())), self_metrics.BUILD_INFO)
     assert (__version__, "abc123", "fake") == (labels[0], labels[1], labels[3])
 
 
 def test_a_build_that_does_not_know_its_revision_leaves_it_empty(node, parts_of, series, monkeypatch):
-    monkeypatch.delenv(itself.REVISION_VARIABLE, raising=False)
-    (labels,) = series(ExporterCollector().collect(parts_of(node())), itself.BUILD_INFO)
+    monkeypatch.delenv(self_metrics.REVISION_VARIABLE, raising=False)
+    (labels,) = series(ExporterCollector().collect(parts_of(node())), self_metrics.BUILD_INFO)
     assert "" == labels[1]
 
 
 def test_pods_known_by_name_are_counted(node, parts_of, series):
     pods = {"cali1": ("ns-a", "client"), "cali2": ("ns-b", "server")}
     samples = ExporterCollector().collect(parts_of(node({}, {}, pods=pods)))
-    assert {(): 2} == series(samples, itself.PODS)
+    assert {(): 2} == series(samples, self_metrics.PODS)
 
 
 def test_pods_of_the_api_server_are_counted_once_with_its_last_word_and_its_failures(node, parts_of, series):
@@ -39,24 +39,24 @@ def test_pods_of_the_api_server_are_counted_once_with_its_last_word_and_its_fail
     pods = (ClusterPod("ns-a", "client"), ClusterPod("ns-b", "server"))
     source.cluster = ClusterPods(pods, 1700000000.5, None, {"gone": 2, "forbidden": 0})
     samples = ExporterCollector().collect(parts_of(source))
-    assert {(): 2} == series(samples, itself.PODS)
-    assert {(): 1700000000.5} == series(samples, itself.PODS_SYNCED)
-    assert {("gone",): 2, ("forbidden",): 0} == series(samples, itself.WATCH_ERRORS)
+    assert {(): 2} == series(samples, self_metrics.PODS)
+    assert {(): 1700000000.5} == series(samples, self_metrics.PODS_SYNCED)
+    assert {("gone",): 2, ("forbidden",): 0} == series(samples, self_metrics.WATCH_ERRORS)
 
 
 @pytest.mark.parametrize("cluster", [None, ClusterPods(problem="not yet")])
 def test_when_the_api_server_spoke_last_is_absent_before_it_did(node, parts_of, series, cluster):
     source = node({}, {})
     source.cluster = cluster
-    assert {} == series(ExporterCollector().collect(parts_of(source)), itself.PODS_SYNCED)
+    assert {} == series(ExporterCollector().collect(parts_of(source)), self_metrics.PODS_SYNCED)
 
 
 def test_a_pod_whose_address_is_routed_elsewhere_is_a_mismatch(node, parts_of, series):
     facts = {"links": [(5, "cali1"), (7, "cali2")], "pods": {"cali1": ("ns-a", "client", "10.65.0.2/32")}}
     agreeing = ExporterCollector().collect(parts_of(node({}, {}, routes=[("10.65.0.2", 5)], **facts)))
     disagreeing = ExporterCollector().collect(parts_of(node({}, {}, routes=[("10.65.0.2", 7)], **facts)))
-    assert {(): 0} == series(agreeing, itself.ENDPOINT_MISMATCHES)
-    assert {(): 1} == series(disagreeing, itself.ENDPOINT_MISMATCHES)
+    assert {(): 0} == series(agreeing, self_metrics.ENDPOINT_MISMATCHES)
+    assert {(): 1} == series(disagreeing, self_metrics.ENDPOINT_MISMATCHES)
 
 
 def test_what_could_not_be_read_has_no_sample(node, parts_of, series):
@@ -64,12 +64,12 @@ def test_what_could_not_be_read_has_no_sample(node, parts_of, series):
     source.status = source.link_rows = NodeError("gone")
     source.maps["cali_iface4"] = MapDenied("not allowed")
     samples = ExporterCollector().collect(parts_of(source))
-    assert {} == series(samples, itself.PODS) == series(samples, itself.ENDPOINT_MISMATCHES)
-    assert 1 == len(series(samples, itself.BUILD_INFO))
+    assert {} == series(samples, self_metrics.PODS) == series(samples, self_metrics.ENDPOINT_MISMATCHES)
+    assert 1 == len(series(samples, self_metrics.BUILD_INFO))
 
 
 @pytest.mark.parametrize("well", [True, False])
 def test_each_collector_has_its_success_and_its_seconds(series, well):
     samples = about_collectors([("counters", True, 0.25), ("maps", well, 0.5)])
-    assert {("counters",): 1, ("maps",): int(well)} == series(samples, itself.COLLECTOR_SUCCESS)
-    assert {("counters",): 0.25, ("maps",): 0.5} == series(samples, itself.COLLECTOR_SECONDS)
+    assert {("counters",): 1, ("maps",): int(well)} == series(samples, self_metrics.COLLECTOR_SUCCESS)
+    assert {("counters",): 0.25, ("maps",): 0.5} == series(samples, self_metrics.COLLECTOR_SECONDS)

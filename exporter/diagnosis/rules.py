@@ -158,7 +158,7 @@ def _tier(snapshot: Snapshot, program: PolicyProgram, tier: Tier, hits: Mapping[
         rules = tuple(_rule(rule, hits) for rule in policy.rules)
         name = snapshot.rules.get().whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
         policies.append(CountedPolicy(name, rules))
-    direction = DIRECTIONS[snapshot.rules.get().whose.own_direction(program, tier)]
+    direction = DIRECTIONS[snapshot.rules.get().whose.direction_for_owner(program, tier)]
     end_hits = hits.get(tier.end_id, 0) if hits is not None and tier.end_id else None
     return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id)
 

@@ -15,7 +15,7 @@ DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
 _KINDS = ("pod", "pods", "po")
 
 
-class NoPlace(Exception):
+class NoTarget(Exception):
     """There is nobody to ask. The message is one sentence."""
 
 
@@ -44,7 +44,7 @@ class Exporters:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """The exporter's pod on a node, and the pod that is asked about (None: the whole node)."""
 
     node: str
@@ -52,12 +52,12 @@ class Place:
     pod: PodName | None = None
 
 
-def place_of_pod(
+def target_of_pod(
     kubectl: Kubectl, exporters: Exporters, wanted: str, namespace: str | None, *, own_interface: bool = True
-) -> Place:
+) -> Target:
     """Where to ask about pod `wanted`, [NAMESPACE/]NAME; `own_interface` says whether it must have one.
 
-    Raises `NoPlace` or `KubectlError`.
+    Raises `NoTarget` or `KubectlError`.
     """
     namespace, name = _split(wanted, namespace)
     try:
@@ -68,52 +68,52 @@ def place_of_pod(
             remedy = (
                 f"{wanted} is read as NAMESPACE/NAME of a pod" if "/" in wanted else "name another namespace with -n"
             )
-            raise NoPlace(f"there is no pod {name} in {where}; {remedy}") from error
+            raise NoTarget(f"there is no pod {name} in {where}; {remedy}") from error
         raise
     title = _name(pod)
     node = _text(pod, "spec", "nodeName")
     if not node:
-        raise NoPlace(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
+        raise NoTarget(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
     if own_interface and _at(pod, "spec", "hostNetwork"):
-        raise NoPlace(
+        raise NoTarget(
             f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; look at the "
             f"node's interfaces with --node {node}"
         )
     if own_interface and _text(pod, "status", "phase") == "Pending" and not _text(pod, "status", "podIP"):
-        raise NoPlace(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
+        raise NoTarget(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
     if own_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
-        raise NoPlace(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
-    return Place(node, place_of_node(kubectl, exporters, node).exporter, title)
+        raise NoTarget(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
+    return Target(node, target_of_node(kubectl, exporters, node).exporter, title)
 
 
-def place_of_node(kubectl: Kubectl, exporters: Exporters, node: str) -> Place:
-    """Where to ask about a whole node. Raises `NoPlace` or `KubectlError`."""
+def target_of_node(kubectl: Kubectl, exporters: Exporters, node: str) -> Target:
+    """Where to ask about a whole node. Raises `NoTarget` or `KubectlError`."""
     places, problems = _places(exporters.pods(kubectl, f"--field-selector=spec.nodeName={node}"))
     if places:
         return places[0]
     if problems:
-        raise NoPlace(problems[0])
-    raise NoPlace(
+        raise NoTarget(problems[0])
+    raise NoTarget(
         f"no calico-bpf-exporter is on node {node} (looked for {exporters}): install it there, or see whether its "
         "DaemonSet tolerates the node's taints"
     )
 
 
-def all_places(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Place], list[str]]:
+def all_targets(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Target], list[str]]:
     """One place for each node that has an exporter, and what is wrong on other nodes.
 
-    Raises `NoPlace` where there is no exporter at all, or `KubectlError`.
+    Raises `NoTarget` where there is no exporter at all, or `KubectlError`.
     """
     found = exporters.pods(kubectl)
     if not found:
-        raise NoPlace(f"no calico-bpf-exporter is in this cluster (looked for {exporters})")
+        raise NoTarget(f"no calico-bpf-exporter is in this cluster (looked for {exporters})")
     places, problems = _places(found)
     if not places:
-        raise NoPlace("; ".join(problems))
+        raise NoTarget("; ".join(problems))
     return places, problems
 
 
-def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
+def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
     """The best exporter of each node, and one sentence for each node that has none that runs."""
     best: dict[str, Mapping[str, Any]] = {}
     places, problems = [], []
@@ -125,7 +125,7 @@ def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
             best[node] = pod
     for node, pod in sorted(best.items()):
         if _rank(pod)[0]:
-            places.append(Place(node, _name(pod)))
+            places.append(Target(node, _name(pod)))
         else:
             problems.append(f"the exporter on node {node}, pod {_name(pod)}, does not run: {_why_not_running(pod)}")
     return places, problems
@@ -164,7 +164,7 @@ def _not_scheduled(pod: Mapping[str, Any]) -> str:
 def _split(wanted: str, namespace: str | None) -> tuple[str | None, str]:
     room, slash, name = wanted.rpartition("/")
     if not name or "/" in room or name.startswith("-") or (slash and not room):
-        raise NoPlace(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
+        raise NoTarget(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
     return (namespace if room in _KINDS else room or namespace), name
 
 
