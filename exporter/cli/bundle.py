@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.cli.node import take_settled
 from exporter.cli.options import NodeOptions, node_options
 from exporter.printable import printable
-from exporter.replacing import replacing
+from exporter.replacing import replacing, wrote
 
 
 @click.command("bundle", short_help="Put this node's facts into one file to carry away.")
@@ -36,10 +36,17 @@ def command(node: NodeOptions, file: Path) -> None:
     }
     try:
         with nullcontext(sys.stdout.buffer) if str(file) == "-" else replacing(file) as target:
-            problems = write_bundle(snapshot, about, target)
+            written = write_bundle(snapshot, about, target)
     except OSError as error:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
-    for problem in problems:
+    what = "in the bundle" if str(file) == "-" else wrote(file)
+    maps, files = _number(written.maps, "map"), _number(written.files, "file")
+    click.echo(f"{what}: {maps} and {files} of Calico's", err=True)
+    for problem in written.problems:
         click.echo(f"not in the bundle: {printable(problem)}", err=True)
-    if any(problem.startswith("pins:") for problem in problems):
+    if any(problem.startswith("pins:") for problem in written.problems):
         raise click.exceptions.Exit(1)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"

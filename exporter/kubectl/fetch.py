@@ -9,7 +9,7 @@ import click
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.places import Place
 from exporter.printable import printable
-from exporter.replacing import replacing
+from exporter.replacing import replacing, wrote
 
 
 def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
@@ -23,6 +23,7 @@ def fetch_bundle(kubectl: Kubectl, place: Place, file: str) -> int:
                 click.echo(printable(line), err=True)
             if not _whole(part.name):
                 raise KubectlError(f"{place.exporter} on node {place.node} sent no whole bundle")
+        click.echo(wrote(Path(file)), err=True)
     except OSError as error:
         raise KubectlError(f"{file} could not be written: {error.strerror}") from error
     return ran.code

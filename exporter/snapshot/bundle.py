@@ -12,7 +12,7 @@ server was asked), `endpoint-status/<file>`, `policy/<file>`. Others are ignored
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -41,11 +41,17 @@ class BundleError(Exception):
     """The file is not a bundle that this program can read. The message is one sentence."""
 
 
-def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> list[str]:
-    """Writes everything this program reads of a node into `target`; `about` names versions and the node.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many maps and files of Calico's a bundle holds, and one sentence for each part that could not be read."""
 
-    Returns one sentence for each part that could not be read; the rest is whole.
-    """
+    maps: int
+    files: int
+    problems: tuple[str, ...]
+
+
+def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> Written:
+    """Writes everything this program reads of a node into `target`; `about` names versions and the node."""
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
     pins = [pin.name for pin in _kept(errors, "pins", lambda: snapshot.pins) or ()]
@@ -63,7 +69,7 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -
     pods = _kept(errors, "pods", lambda: snapshot.cluster_pods)
     if pods:
         members["pods.json"] = _json(asdict(pods))
-    folders = {}
+    files, folders = 0, {}
     for part, prefix in _FOLDERS.items():
         folder: Folder[bytes] = _kept(errors, part, getattr(snapshot.source, part)) or _NO_FOLDER
         folders[part] = {
@@ -72,6 +78,7 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -
             "unread": list(folder.unread),
         }
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
+        files += len(folder.files)
     choice = _kept(errors, "live", lambda: snapshot.counter_versions.choice)
     live = choice.live if choice else None
     head = {
@@ -85,7 +92,11 @@ def write_bundle(snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
-    return [f"{part}: {sentence}" for part, sentence in errors.items()]
+    return Written(
+        len(pins) - sum(f"maps/{name}" in errors for name in pins),
+        files,
+        tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
+    )
 
 
 class Bundle:
