@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DURATION ?= 10m
+PORT := 10042
 TOOLS := .tools
 UV := $(TOOLS)/uv/bin/uv
 BIN := .venv/bin
@@ -20,8 +21,9 @@ setup: .venv/.done
 	$(UV) sync -q --locked --all-extras --python $(PYTHON)
 	touch $@
 
+# Beside another program on the exporter's port: make demo PORT=0
 demo: setup
-	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/calico-bpf-exporter demo --rules chart/files/rules
+	@exec .ci/demo "$(CURDIR)/$(TOOLS)/bin" --web.listen-address localhost:$(PORT) --rules chart/files/rules
 
 test: lint type
 	$(BIN)/pytest
