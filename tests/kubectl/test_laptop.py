@@ -11,7 +11,7 @@ from tests import installed
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory):
-    """A virtual environment with the wheel, as `pip install calico-bpf-exporter` makes it."""
+    """A virtual environment with the wheel, as `pipx install .` makes it."""
     folder = tmp_path_factory.mktemp("laptop")
     python = folder / "venv" / "bin" / "python"
     installed.uv("venv", "--python", sys.executable, folder / "venv")
