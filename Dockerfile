@@ -19,6 +19,7 @@ COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN /uv/bin/uv sync -q --locked --no-dev --extra node --no-install-project
 COPY .ci/build-dist .ci/build-dist
 COPY exporter exporter
+COPY docs/commands.md docs/commands.md
 RUN .ci/build-dist /uv/bin/uv /dist \
     && /uv/bin/uv pip install -q --no-deps --python /opt/calico-bpf-exporter/bin/python /dist/*.whl \
     # Tests and headers of the dependencies, and what only activates an environment in a shell.

@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DURATION ?= 10m
+PORT := 10042
 TOOLS := .tools
 UV := $(TOOLS)/uv/bin/uv
 # uv leaves its lock in the folder for temporary files.
@@ -31,8 +32,9 @@ setup: .venv/.done
 	$(SYNC) --all-extras
 	touch $@
 
+# Beside another program on the exporter's port: make demo PORT=0
 demo: .venv/.demo
-	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/calico-bpf-exporter demo --rules chart/files/rules
+	@exec .ci/demo "$(CURDIR)/$(TOOLS)/bin" --web.listen-address localhost:$(PORT) --rules chart/files/rules
 
 test: lint type
 	$(BIN)/pytest $(PARALLEL)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from exporter.printable import printable
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
@@ -25,3 +27,8 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def wrote(target: Path) -> str:
+    """Says that this file was written, and how large it is."""
+    return f"wrote {printable(str(target))} ({target.stat().st_size / 1024:.1f} KiB)"

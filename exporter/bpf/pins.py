@@ -19,12 +19,27 @@ def list_subdirectories(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _scan(directory) if entry.is_dir(follow_symlinks=False))
 
 
+def _why_absent(directory: Path) -> str:
+    # Calico makes the folder; where it does not run, the file system is there all the same.
+    mounts = _bpf_mounts()
+    for path in directory.resolve().parents:
+        if path in mounts:
+            return f"a BPF file system is mounted at {path}, and nothing of Calico's is in it"
+    return "no BPF file system is mounted there"
+
+
+def _bpf_mounts() -> set[Path]:
+    """Where this process sees a BPF file system."""
+    lines = (line.split(" ") for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines())
+    return {Path(words[1]) for words in lines if words[2] == "bpf"}
+
+
 def _scan(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MapMissing(f"{directory} does not exist: is the BPF file system mounted there?") from error
+        raise MapMissing(f"{directory} does not exist: {_why_absent(directory)}") from error
     except PermissionError as error:
         raise MapDenied(f"{directory} may not be listed", "run as root") from error
     except OSError as error:

@@ -12,7 +12,8 @@ from exporter import __version__
 from exporter.cli.node import decided, open_source, settings_of
 from exporter.cli.options import NodeOptions, node_options
 from exporter.printable import say
-from exporter.replacing import replacing
+from exporter.quantities import plural
+from exporter.replacing import replacing, wrote
 
 
 @click.command("bundle", short_help="Put this node's facts into one file to carry away.")
@@ -37,10 +38,12 @@ def command(node: NodeOptions, file: Path) -> None:
     }
     try:
         with nullcontext(sys.stdout.buffer) if str(file) == "-" else replacing(file) as target:
-            problems = write_bundle(source, snapshot, about, target)
+            written = write_bundle(source, snapshot, about, target)
     except OSError as error:
         raise click.ClickException(f"{file} could not be written: {error.strerror}") from error
-    for problem in problems:
+    what = "in the bundle" if str(file) == "-" else wrote(file)
+    say(f"{what}: {plural(written.maps, 'map')} and {plural(written.files, 'file')} of Calico's", err=True)
+    for problem in written.problems:
         say(f"not in the bundle: {problem}", err=True)
-    if any(problem.startswith("pins:") for problem in problems):
+    if any(problem.startswith("pins:") for problem in written.problems):
         raise click.exceptions.Exit(1)

@@ -1,16 +1,24 @@
 """`demo`: a small node with real packets and real drops, and the exporter inside it, to try everything on."""
 
+import errno
+import os
+import select
+import shlex
+import shutil
 import signal
+import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from exporter.cli.options import NodeOptions, flag
-from exporter.cli.serve import ServeOptions, serve
 
 if TYPE_CHECKING:
+    from exporter.demo.node import Node
     from exporter.demo.prometheus import Prometheus
 
 _TRY = """
@@ -21,17 +29,20 @@ The demo node is up: four pods that send, a policy that drops, and the exporter.
 look at http://localhost:{port}/ in a browser,{prometheus}
 and as if on the node, with a name for its exporter:
 
-  node() {{ ip netns exec {namespace} {program} "$@" --bpf.fs {bpf_fs} --calico.run-dir {run_dir}; }}
-  node counters --nonzero --top 2
-  node counters --watch
-  node policy --pod shop/cart
-  node why --pod shop/frontend --for 5
+  on_node() {{ {on_node} "$@"; }}
+  on_node counters --nonzero --top 2
+  on_node counters --watch
+  on_node policy --pod shop/cart
+  on_node why --pod shop/frontend --for 5
 
 Ctrl-C ends it and removes everything.
 """
 _PROMETHEUS = """
-or see the alerts at {address}/alerts: within 15 minutes two of them fire,
+ask the Prometheus beside it for alerts (none at first; two fire within 15 minutes),
+
+  {ask}
 """
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command("demo", short_help="Build a small node with real drops, to try it on.")
@@ -50,30 +61,84 @@ or see the alerts at {address}/alerts: within 15 minutes two of them fire,
 def command(web_listen_address: str, rules: Path | None) -> None:
     """Build a small node in network namespaces, send packets, serve its metrics; Ctrl-C removes it. Needs root."""
     from exporter.cli.logs import set_up_logging
-    from exporter.demo.namespace import enter_namespace
     from exporter.demo.node import Node
-    from exporter.web.server import open_listener
 
     set_up_logging("warning", "logfmt")
-    # Opened before the process moves into the node's namespace: a socket stays where it was made.
-    listener = open_listener(web_listen_address)
-    node, prometheus = Node(), None
+    _stop_on_signals()
+    node = Node()
     try:
-        node.build()
-        node.send_forever()
-        options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None, node="demo")
-        where = {"namespace": node.namespace, "bpf_fs": options.bpf_fs, "run_dir": options.run_dir}
-        port, program = listener.getsockname()[1], Path(sys.argv[0]).resolve()
-        said, prometheus = _start_prometheus(node.state, port, rules)
-        click.echo(_TRY.format(port=port, program=program, prometheus=said, **where))
+        node.claim()
+        # Opened before the process moves into the node's namespace: a socket stays where it was made.
+        _run(node, _listener(web_listen_address), rules)
+    except KeyboardInterrupt:
+        pass  # ended before it served; that is no failure
+    finally:
+        for number in _STOPS:  # a second one must not leave half of it behind
+            signal.signal(number, signal.SIG_IGN)
+        if node.close():
+            with suppress(OSError):  # the terminal may be closed
+                click.echo("The demo node is removed.")
+
+
+def _run(node: "Node", listener: socket.socket, rules: Path | None) -> None:
+    """Builds the node and serves it until a signal says stop."""
+    from exporter.cli.serve import ServeOptions, serve
+    from exporter.demo.namespace import enter_namespace
+
+    node.build()
+    node.send_forever()
+    port = listener.getsockname()[1]
+    said, prometheus = _start_prometheus(node.state, port, rules)
+    try:
+        click.echo(_TRY.format(port=port, prometheus=said, on_node=_on_node(node)))
         enter_namespace(node.namespace)
+        options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None, node="demo")
         serve(options, [listener], ServeOptions())
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
         if prometheus:
             prometheus.end()
-        if node.close():
-            click.echo("The demo node is removed.")
+
+
+def _stop_on_signals() -> None:
+    """SIGTERM, and a closed terminal's SIGHUP, interrupt as Ctrl-C does; so does Ctrl-C where a shell ignores it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    # By way of SIGTERM, which the server takes over.
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    if sys.stdout.isatty():
+        threading.Thread(target=_stop_when_closed, args=(sys.stdout.fileno(),), daemon=True).start()
+
+
+def _stop_when_closed(terminal: int) -> None:
+    # Where make leads the terminal's session, it alone gets SIGHUP and ends.
+    closed = select.poll()
+    closed.register(terminal, 0)
+    closed.poll()
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _listener(address: str) -> socket.socket:
+    from exporter.web.server import ListenError, open_listener
+
+    try:
+        return open_listener(address)
+    except ListenError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            free = "take a free port with make demo PORT=0 (--web.listen-address localhost:0)"
+            raise ListenError(f"{error}: {free}") from error
+        raise
+
+
+def _on_node(node: "Node") -> str:
+    """How a shell runs this program as if on the node; by variables, so that any words can follow."""
+    where = [f"CALICO_BPF_EXPORTER_BPF_FS={node.bpf.path}", f"CALICO_BPF_EXPORTER_CALICO_RUN_DIR={node.run_dir}"]
+    sudo = ["sudo"] if "SUDO_UID" in os.environ else []  # the other terminal is then the user's
+    inside = ["ip", "netns", "exec", node.namespace, "env", *where, str(Path(sys.argv[0]).resolve())]
+    return shlex.join(sudo + inside)
 
 
 def _start_prometheus(folder: Path, port: int, rules: Path | None) -> "tuple[str, Prometheus | None]":
@@ -85,4 +150,12 @@ def _start_prometheus(folder: Path, port: int, rules: Path | None) -> "tuple[str
     if not is_installed():
         return "\n(no Prometheus is installed: with one you would see the alerts too)\n", None
     one = start_prometheus(folder / "prometheus", f"localhost:{port}", rules)
-    return _PROMETHEUS.format(address=one.address), one
+    return _PROMETHEUS.format(ask=_alerts(one.address)), one
+
+
+def _alerts(address: str) -> str:
+    """The command that shows the alerts. Debian's Prometheus finds its pages only where it is installed."""
+    promtool = shutil.which("promtool")
+    if promtool:
+        return shlex.join([str(Path(promtool).resolve()), "query", "instant", address, "ALERTS"])
+    return f"curl -s {address}/api/v1/alerts"

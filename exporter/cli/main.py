@@ -40,8 +40,9 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("exporter"):
                 raise
-            lacks = f"{cmd_name} needs {error.name}, and this is the kubectl plugin alone"
-            raise click.ClickException(f"{lacks}: install calico-bpf-exporter[node]") from error
+            from exporter.cli.absent import AbsentCommand
+
+            return AbsentCommand(PROGRAM, cmd_name, error.name or "more")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns

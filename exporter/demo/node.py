@@ -51,9 +51,7 @@ class Node:
 
     def build(self, pods: Sequence[Pod] = PODS) -> None:
         """Builds it, after removing what an earlier one of this name left behind. Raises `DemoError`."""
-        _require_root()
-        require()
-        self._take_lock()
+        self.claim()
         self.remove()
         self.bpf.mount()
         self.bpf.load(self.state)
@@ -67,6 +65,13 @@ class Node:
         self._write_home(BLACKHOLE, 0, "00:00:00:00:00:00")
         for pod in pods:
             self.add_pod(pod)
+
+    def claim(self) -> None:
+        """Keeps others from building one of this name. Raises `DemoError` where one runs, or none can be built."""
+        _require_root()
+        require()
+        if self._lock is None:
+            self._take_lock()
 
     def remove(self) -> None:
         """Removes everything of this node that there is, however it came to be left."""
@@ -85,14 +90,15 @@ class Node:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> bool:
-        """Removes the node and its folder, and says so; does nothing where it was another's, or was never built."""
+        """Removes the node and its folder, and says whether there was one; leaves another's alone."""
         if self._lock is None:
             return False
+        built = self.bpf.is_mounted()
         self.remove()
         shutil.rmtree(self.state, ignore_errors=True)
         self._lock.close()
         self._lock = None
-        return True
+        return built
 
     def add_pod(self, pod: Pod, ifindex: int | None = None) -> None:
         """Adds a pod as Felix does: interface state, counters, programs, policy and its files, then endpoint status.
@@ -157,12 +163,20 @@ class Node:
 
     def _take_lock(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        lock = (self.state / "lock").open("w", encoding="utf-8")
+        lock = (self.state / "lock").open("a+", encoding="utf-8")
+        lock.seek(0)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            process = lock.read()
             lock.close()
-            raise DemoError("a demo node is already running on this machine: end it with Ctrl-C first") from error
+            raise DemoError(
+                f"a demo node is already running on this machine, process {process}: use that one, or end it first "
+                f"(Ctrl-C in its terminal, or kill {process})"
+            ) from error
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
         self._lock = lock
 
     def _namespaces(self) -> list[str]:

@@ -23,8 +23,8 @@ PARTS = frozenset(
 _LOOPBACK = 1  # the same in every namespace
 
 _TURN_ON_BPF = (
-    "mount the BPF file system where --bpf.fs says, turn Calico's eBPF dataplane on (linuxDataplane: BPF), and look "
-    "whether calico-node runs on this node"
+    "turn Calico's eBPF dataplane on (linuxDataplane: BPF), look whether calico-node runs on this node, and give the "
+    "place where its BPF file system is mounted with --bpf.fs"
 )
 _POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
 _NAMES = (

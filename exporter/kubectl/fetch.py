@@ -7,7 +7,7 @@ from pathlib import Path
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Target
 from exporter.printable import say
-from exporter.replacing import replacing
+from exporter.replacing import replacing, wrote
 
 
 def fetch_bundle(kubectl: Kubectl, place: Target, file: str) -> int:
@@ -21,6 +21,7 @@ def fetch_bundle(kubectl: Kubectl, place: Target, file: str) -> int:
                 say(line, err=True)
             if not _whole(part.name):
                 raise KubectlError(f"{place.exporter} on node {place.node} sent no whole bundle")
+        say(wrote(Path(file)), err=True)
     except OSError as error:
         raise KubectlError(f"{file} could not be written: {error.strerror}") from error
     return ran.code

@@ -12,7 +12,7 @@ server was asked), `endpoint-status/<file>`, `policy/<file>`. Others are ignored
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -44,11 +44,18 @@ class BundleError(ExporterError):
     """The file is not a bundle that this program can read. The message is one sentence."""
 
 
-def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many maps and files of Calico's a bundle holds, and one sentence for each part that could not be read."""
+
+    maps: int
+    files: int
+    problems: tuple[str, ...]
+
+
+def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> Written:
     """Writes everything this program reads of a node into `target`: the raw facts of `source`, and what `snapshot` has
     found out about them; `about` names versions and the node.
-
-    Returns one sentence for each part that could not be read; the rest is whole.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
@@ -67,7 +74,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     pods = _value(errors, "pods", snapshot.cluster_pods)
     if pods:
         members["pods.json"] = _json(asdict(pods))
-    folders = {}
+    files, folders = 0, {}
     for part, prefix in _FOLDERS.items():
         folder: Folder[bytes] = _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER
         folders[part] = {
@@ -76,6 +83,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
             "unread": list(folder.unread),
         }
         members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
+        files += len(folder.files)
     versions = _value(errors, "live", snapshot.counter_map)
     live = versions.choice.live if versions else None
     head = {
@@ -91,7 +99,11 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
-    return [f"{part}: {sentence}" for part, sentence in errors.items()]
+    return Written(
+        len(pins) - sum(f"maps/{name}" in errors for name in pins),
+        files,
+        tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
+    )
 
 
 class Bundle:

@@ -140,7 +140,9 @@ def test_a_bundle_of_this_node_can_be_looked_at(run, tmp_path):
     made = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
     assert (1, "") == (made.exit_code, made.stdout)  # this node has no maps of Calico
     assert 0o600 == file.stat().st_mode & 0o777
-    assert all(line.startswith("not in the bundle: ") for line in made.stderr.splitlines())
+    wrote, *missing = made.stderr.splitlines()
+    assert f"wrote {file} ({file.stat().st_size / 1024:.1f} KiB): 0 maps and 0 files of Calico's" == wrote
+    assert all(line.startswith("not in the bundle: ") for line in missing)
     with tarfile.open(file) as archive:
         head = json.loads(archive.extractfile("bundle.json").read())
     assert {"exporter", "kernel", "node", "made"} == set(head["about"])
@@ -150,6 +152,7 @@ def test_a_dash_is_standard_output(start, tmp_path):
     ended = start("bundle", "-", "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
     with tarfile.open(fileobj=io.BytesIO(ended.stdout)) as archive:
         assert "bundle.json" in archive.getnames()
+    assert b"in the bundle: 0 maps and 0 files of Calico's" == ended.stderr.splitlines()[0]
 
 
 @pytest.mark.parametrize("place", ["nowhere/node.tar.xz", "\x1b[2J/node.tar.xz"])

@@ -107,7 +107,7 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
         assert told(whole) == told(server.scrape())
         assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
-    missing = f"{made.bpf_fs}/tc/globals does not exist: is the BPF file system mounted there?"
+    missing = f"{made.bpf_fs}/tc/globals does not exist: no BPF file system is mounted there"
     for collector in ALL_WELL:
         assert 1 == said.count(f"collector {collector} failed: {missing}")
         assert 1 == said.count(f"collector {collector} works again")

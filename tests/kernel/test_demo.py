@@ -276,7 +276,7 @@ def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_ear
             line = running.stdout.readline()
             assert line, said
             said += line
-        return running, re.search(r"alerts at (http://127\.0\.0\.1:[0-9]+)/alerts", said)[1]
+        return running, re.search(r"query instant (http://127\.0\.0\.1:[0-9]+) ALERTS", said)[1]
 
     killed, address = started()
     killed.kill()

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from exporter.bpf.maps import MapDenied, MapError, MapMissing, NotAMap
+from exporter.bpf.pins import list_pins
 from tests.kernel.conftest import READERS
 from tests.kernel.machine import HERE, ROOT, compile_bpf, load_programs, run
 from tests.kernel.pinned import PERCPU_HASH, delete, put, u64
@@ -181,3 +182,10 @@ def refused_with(change) -> int | None:
     except OSError as error:
         return error.errno
     return None
+
+
+def test_a_bpf_file_system_without_calicos_folder_is_called_mounted(bpf_mount, bpf_fs):
+    with pytest.raises(MapMissing) as refusal:
+        list_pins(bpf_fs / "tc" / "elsewhere")
+    said = f"a BPF file system is mounted at {bpf_mount}, and nothing of Calico's is in it"
+    assert f"{bpf_fs}/tc/elsewhere does not exist: {said}" == str(refusal.value)

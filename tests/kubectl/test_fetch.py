@@ -39,6 +39,7 @@ def test_the_file_is_the_node_s_bundle(sending, kubectl, tmp_path, words):
     assert BUNDLE.read_bytes() == file.read_bytes()
     assert 0o600 == file.stat().st_mode & 0o777
     assert "not in the bundle: something" in done.stderr.splitlines()
+    assert f"wrote {file} ({file.stat().st_size / 1024:.1f} KiB)" == done.stderr.splitlines()[-1]
     assert [["bundle", "-"]] == [ran[1:] for _, ran in cluster.ran]
     shown = subprocess.run(
         [installed.program(), "counters", "--bundle", file], cwd=ROOT, capture_output=True, check=True

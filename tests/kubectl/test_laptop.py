@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
+from exporter.cli.main import COMMANDS
 from tests import installed
 
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory):
-    """A virtual environment with the wheel, as `pip install calico-bpf-exporter` makes it."""
+    """A virtual environment with the wheel, as `pipx install .` makes it."""
     folder = tmp_path_factory.mktemp("laptop")
     python = folder / "venv" / "bin" / "python"
     installed.uv("venv", "--python", sys.executable, folder / "venv")
@@ -40,9 +41,22 @@ def test_the_plugin_and_its_completion_work(laptop, recorded, environment):
     assert "top\tShow who drops most in the whole cluster.\n:4\n" == offered.stdout
 
 
-@pytest.mark.parametrize("command", ["counters", "serve"])
-def test_the_node_s_commands_say_what_they_need(laptop, command):
-    done = subprocess.run([laptop[0] / "calico-bpf-exporter", command], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("words", [["counters", "--pod", "ns-b/server", "--nonzero"], ["serve"]])
+def test_the_node_s_commands_say_what_they_need(laptop, words):
+    command = words[0]
+    done = subprocess.run([laptop[0] / "calico-bpf-exporter", *words], capture_output=True, text=True, check=False)
     assert (1, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith(f"Error: {command} needs ")
-    assert done.stderr.endswith(", and this is the kubectl plugin alone: install calico-bpf-exporter[node]\n")
+    assert done.stderr.endswith(
+        ", which the kubectl plugin alone does without: install this package with its extra for nodes "
+        "(in a clone of it, pip install '.[node]')\n"
+    )
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
+def test_help_is_the_same_as_on_a_node(laptop, words):
+    def ask(program):
+        done = subprocess.run([program, *words, "--help"], capture_output=True, text=True, check=False)
+        return done.returncode, "".join(done.stdout.split()), done.stderr  # lines may break elsewhere
+
+    assert ask(installed.program()) == ask(laptop[0] / "calico-bpf-exporter")

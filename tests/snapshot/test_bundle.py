@@ -231,11 +231,12 @@ def test_what_could_not_be_read_is_told_while_writing(make, node):
     broken = make.node(node.maps.values(), **{**node.facts, "links": NodeError("no netlink")})
     broken.maps["cali_iface4"] = MapDenied("refused")
     told = write_bundle(broken, make.snapshot(broken), {}, io.BytesIO())
-    assert ["links: no netlink", "maps/cali_iface4: refused"] == sorted(told)
+    assert ["links: no netlink", "maps/cali_iface4: refused"] == sorted(told.problems)
+    assert (len(broken.maps) - 1, 3) == (told.maps, told.files)
 
 
 def test_a_whole_node_has_nothing_to_tell(make, node):
-    assert [] == write_bundle(node, make.snapshot(node), {}, io.BytesIO())
+    assert () == write_bundle(node, make.snapshot(node), {}, io.BytesIO()).problems
 
 
 def test_a_node_where_all_failed_still_makes_a_bundle_that_says_so(make, opened):
