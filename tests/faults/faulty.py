@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from exporter.bpf import cpus, libbpf
+from exporter.bpf import libbpf, walk
 from exporter.bpf.walk import Calls
 from exporter.cli import serve
 from exporter.cli.main import main
@@ -32,7 +32,7 @@ class Kernel:
         self._calls = calls
         self._control = control
         self._pins: dict[int, str] = {}
-        self._copies = cpus.possible_cpus()  # by the kernel's own list, whatever ours says later
+        self._copies = walk.possible_cpus()  # by the kernel's own list, whatever ours says later
 
     def calls(self) -> Calls:
         return Calls(**{one.name: self._call(one.name) for one in fields(Calls)})
@@ -68,7 +68,7 @@ class Kernel:
 
     def _spread(self, pin: str, *arguments) -> None:
         """Gives every possible CPU a value, where the kernel wrote those of its own: they repeat."""
-        copies = cpus.possible_cpus()
+        copies = walk.possible_cpus()
         whole = len(arguments) > 3
         start, count = (arguments[4], arguments[5]._obj.value) if whole else (arguments[2], 1)
         entry = STRIDES[pin] * self._copies
@@ -89,7 +89,7 @@ def wrap(control: Path) -> None:
     def calls(library: ctypes.CDLL) -> Calls:
         wrapped = Kernel(real_calls(library), control).calls()
         if (control / "possible").exists():
-            cpus.POSSIBLE = control / "possible"
+            walk.POSSIBLE = control / "possible"
         return wrapped
 
     libbpf._calls = calls
