@@ -10,14 +10,14 @@ SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-# Tests wait as much as they work, so there is one process more than CPUs.
+# Tests wait about as much as they compute, so one process more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
 
 setup: .venv/.done
 
-# What the demo needs, and then what the tests need beside it.
+# The demo's dependencies, then those that only the tests need.
 .venv/.demo: pyproject.toml uv.lock .ci/uv.txt .ci/install-packages
 	.ci/install-packages $(TOOLS) demo
 	test -x $(TOOLS)/uv/bin/pip || $(PYTHON) -m venv $(TOOLS)/uv
@@ -32,18 +32,18 @@ setup: .venv/.done
 	$(SYNC) --all-extras
 	touch $@
 
-# Beside another program on the exporter's port: make demo PORT=0
+# Where another program uses the port: make demo PORT=0
 demo: .venv/.demo
 	@exec .ci/demo "$(CURDIR)/$(TOOLS)/bin" --web.listen-address localhost:$(PORT) --rules chart/files/rules
 
 test: lint type
 	$(BIN)/pytest $(PARALLEL)
 
-# In under a minute and without root; CONTRIBUTING.md says what it leaves out.
+# About a minute, without root; CONTRIBUTING.md says what it leaves out.
 test-fast: setup
 	$(BIN)/pytest $(PARALLEL) -m "not kernel" -k "not promtool" $(addprefix tests/,bpf calico metrics node page snapshot) tests/test_*.py
 
-# All tests, with each process of the installed program that they start; it takes longer than make test.
+# Covers the processes of the installed program that tests start too, so it takes longer than make test.
 coverage: setup
 	mkdir -p build/coverage
 	$(BIN)/coverage erase
@@ -104,15 +104,15 @@ dist: setup
 sbom: setup
 	.ci/sbom $(UV) build/calico-bpf-exporter.cdx.json
 
-# Asks api.osv.dev, so it runs only where that is reached, and fails anywhere else.
+# Needs api.osv.dev and fails without it.
 audit: setup
 	$(UV) audit --locked --no-dev --preview-features audit-command
 
-# The laws of tests/fuzz with 20,000 examples each instead of 100; it takes some half an hour.
+# The properties of tests/fuzz with 20,000 examples each instead of 100; about half an hour.
 fuzz: setup
 	$(BIN)/pytest --hypothesis-profile=long --timeout=0 tests/fuzz
 
-# Compiled as in the image: memory and start are those of a node.
+# Byte-compiled as in the image, so that memory and start-up time are those on a node.
 bench: setup
 	$(SYNC) --all-extras --compile-bytecode
 	$(BIN)/python -m compileall -q exporter
@@ -124,7 +124,7 @@ bench: setup
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/peer.py
 
-# Ten minutes, or as long as you say: make soak DURATION=8h
+# For a night: make soak DURATION=8h
 soak: setup
 	$(BIN)/python -m tests.soak $(DURATION)
 

@@ -1,4 +1,4 @@
-"""A small API server for the benchmark: over TLS, with one list of pods, and a watch that says nothing more."""
+"""A small API server for the benchmark: over TLS, with one list of pods, and a watch without events."""
 
 import json
 import ssl
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from door import make_certificate
+from connections import make_certificate
 
 # What a pod of a Deployment with one container holds besides what the exporter reads: some 8 kB.
 _PADDING = {"managedFields": [{"fieldsV1": {f"f:field-{number}": {}}} for number in range(250)]}

@@ -1,4 +1,4 @@
-"""What the front door costs, printed as a table with ratios: part of `make bench`.
+"""The cost of HTTP and TLS, printed as a table with ratios: part of `make bench`.
 
 A real server over a recording, once in the clear and once in TLS, and beside them asyncio's own TLS streams: resident
 memory for each idle connection, CPU for each scrape on a connection kept open and on a new one. Then bcrypt: the CPU
@@ -38,7 +38,7 @@ asyncio.run(main())
 
 
 class Running:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, command: list[str]) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -165,7 +165,7 @@ def idle(running: Running, folder: Path, *, tls: bool) -> float:
 
 
 def passwords(folder: Path) -> None:
-    """Prints what passwords cost."""
+    """Prints the cost of passwords."""
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     with serving(folder, f"basic_auth_users: {{bob: {hashed}}}\n") as running:
         client = connect(running, folder, tls=False)

@@ -1,4 +1,4 @@
-"""What `serve` costs beside a Go exporter of the same counters, printed as Markdown tables: part of `make bench`.
+"""The cost of `serve` and of a Go exporter of the same counters, printed as Markdown tables: part of `make bench`.
 
 The peer (bench/peer) serves the same series from the same pinned maps with cilium/ebpf and client_golang. Both run at
 once in a network namespace with as many links and routes as there are pods, both are new in each round, and each is
@@ -49,7 +49,7 @@ class Figures:
 
 
 class Running:
-    """A server in a process of its own, and one connection to it that is kept open."""
+    """A server in a separate process, and a persistent connection to it."""
 
     def __init__(self, words: list[str], port: int) -> None:
         self.process = subprocess.Popen(words)
@@ -57,7 +57,7 @@ class Running:
         self._client = http.client.HTTPConnection("127.0.0.1", port)
 
     def first(self) -> None:
-        """Asks until there is an answer."""
+        """Retries until there is a response."""
         until = time.monotonic() + 30
         while time.monotonic() < until:
             try:
@@ -100,8 +100,8 @@ def main() -> None:
 def measure(peer: Path) -> Iterator[tuple[int, str, tuple[Figures, Figures]]]:
     """For each number of interfaces and `zeros`, what ours and the peer took."""
     for count in INTERFACES:
-        with made_node(count) as (bpf_fs, run_dir), own_network(count):
-            # A file younger than two seconds is read at every look, which is no scrape of a settled node.
+        with made_node(count) as (bpf_fs, run_dir), private_network(count):
+            # Files newer than two seconds are reread at every scrape, which is not the steady state.
             time.sleep(2)
             for zeros in ("core", "all"):
                 where = [f"--bpf.fs={bpf_fs}", f"--calico.run-dir={run_dir}", "--no-kubernetes", "--log.level=error"]
@@ -114,7 +114,7 @@ def measure(peer: Path) -> Iterator[tuple[int, str, tuple[Figures, Figures]]]:
 
 
 @contextlib.contextmanager
-def own_network(count: int) -> Iterator[None]:
+def private_network(count: int) -> Iterator[None]:
     """Moves this process into a network namespace with the links and routes of `count` pods."""
     name = f"bench-peer-{os.getpid()}-{count}"
     lines = ["link set lo up"]
@@ -149,7 +149,7 @@ def compared(ours: list[str], theirs: list[str]) -> tuple[Figures, Figures]:
 
 @contextlib.contextmanager
 def both(ours: list[str], theirs: list[str], figures: tuple[Figures, Figures]) -> Iterator[tuple[Running, Running]]:
-    """New processes of both, started one after the other; ours has taken the second look of its start."""
+    """New processes of both, started one after the other; ours has taken the second snapshot of its start."""
     servers = []
     try:
         for words, port, taken in zip((theirs, ours), (10943, 10942), figures[::-1], strict=True):

@@ -1,4 +1,4 @@
-"""What policy rules cost, printed as a table: `make bench`.
+"""The cost of policy rules, printed as a table: `make bench`.
 
 Writes 500 policy debug files of Calico's shape (250 pods, two directions) with some 2000 rules in all, a real pinned
 rule counter map with a count for each of them, and measures CPU time of parsing all files cold and after a change of
@@ -68,7 +68,7 @@ def _rules(actions: tuple[str, ...], number: int) -> tuple[Rule, ...]:
 
 
 def write_files(folder: Path, pods: list[Pod]) -> None:
-    """Writes the IPv4 files of these pods, older than what is read again for being young."""
+    """Writes the IPv4 files of these pods, old enough not to be reread as recently changed."""
     folder.mkdir(parents=True)
     for pod in pods:
         for name, text in policy_files(pod).items():

@@ -1,4 +1,4 @@
-"""What a scrape costs, printed as a table with ratios: `make bench`.
+"""The cost of a scrape, printed as a table with ratios: `make bench`.
 
 Makes real pinned maps of Calico's shape in a BPF file system of its own, of 30 to 1000 interfaces with two hooks and 27
 slots each, and measures CPU time: the parts of a scrape, the whole of it, and beside it in the same run the same

@@ -139,7 +139,7 @@ def scraped(words: list[str]) -> float:
 
 
 def asked() -> bool:
-    """Whether a scrape was answered."""
+    """Whether a scrape succeeded."""
     client = http.client.HTTPConnection("127.0.0.1", PORT)
     try:
         client.request("GET", "/metrics")
@@ -178,7 +178,7 @@ def print_table(imported: list[str], ran: set[str], all_of_it: float) -> None:
 
 
 def package_of(module: str) -> str:
-    """The package on whose account a module goes."""
+    """The package that a module belongs to."""
     first = module.partition(".")[0]
     return "standard library" if first in sys.stdlib_module_names else first
 

@@ -1,8 +1,8 @@
 """Calico's eBPF drop and accept counters for Prometheus: one read-only process on each node.
 
-A number travels one way: `bpf` reads a pinned map, `calico` says what its bytes mean, `node` says who lives
-behind an interface, `snapshot` joins the three into one look at the node, `metrics` names the families, `web` and
-`cli` show them. docs/architecture.md walks one counter through these rooms.
+Data flows one way: `bpf` reads a pinned map, `calico` decodes it, `node` finds the pod of each interface, `snapshot`
+joins the three, `metrics` exports the metric families, `web` and `cli` show them. docs/architecture.md follows one
+sample through these packages.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -1,22 +1,22 @@
-"""Tells the C library's allocator that this process is small and does the same thing again and again.
+"""Tunes the C library's allocator for a small process that repeats the same work.
 
-glibc gives each thread an arena of its own, which costs a daemon with three threads some 4 MiB for nothing. And it asks
-the kernel for every large block anew: 2300 page faults for a scrape of 1000 interfaces, a third of its CPU. Other C
-libraries have no such knobs and are left alone.
+glibc gives each thread its own arena, which costs a daemon with three threads some 4 MiB for nothing. It also maps
+every large block again: 2300 page faults for a scrape of 1000 interfaces, a third of its CPU. Other C libraries do
+not have these settings and are left alone.
 """
 
 import ctypes
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-# What a scrape leaves free is kept for the next one up to this, which holds the bodies of 1000 interfaces; what the
-# start or a rare large body leaves goes back.
+# Up to this much free memory is kept for the next scrape: the bodies of 1000 interfaces. More, from the start or a rare
+# large body, goes back to the kernel.
 _TRIM_BYTES = 4 << 20
-_MMAP_BYTES = 32 << 20  # the largest that glibc takes: a mapped block cannot be kept
+_MMAP_BYTES = 32 << 20  # glibc's maximum: a mapped block cannot be kept
 
 
 def keep_memory_small() -> None:
-    """To be called before the first thread starts."""
+    """Must be called before the first thread starts."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)

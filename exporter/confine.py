@@ -1,7 +1,7 @@
-"""Takes from this process what reading counters does not need. Nothing here can be undone, nor by a child.
+"""Drops the privileges that reading counters does not need, for good: neither this process nor a child regains them.
 
 Knows capset(2), prctl(2), the commands of bpf(2) by number (include/uapi/linux/bpf.h) and six functions of libseccomp.
-A process has to call it before it starts a thread: capabilities are each thread's own.
+Call it before the first thread starts: capabilities are per thread.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ from functools import partial
 from exporter import privileges
 from exporter.errors import ExporterError
 
-# A number that no other program of a node is likely to run as: processes of one user may signal each other.
+# A user id that no other program of a node is likely to have: processes of one user may signal each other.
 USER = 10042
-# What reading takes. SYS_ADMIN is for kernels before BPF, and to ask a program which maps it uses.
+# Capabilities that reading needs. SYS_ADMIN is for kernels without CAP_BPF, and to get the maps that a program uses.
 KEPT = (privileges.DAC_READ_SEARCH, privileges.SYS_ADMIN, privileges.BPF)
 # Lookup, next key, open a pin, a program's descriptor by its id, shape of an object, lookup of a batch.
 READING = frozenset({1, 4, 7, 13, 15, 24})
-# bpftool also asks for the next program's id, and for the types of a map by their id.
+# bpftool also gets the next program's id, and a map's BTF by its id.
 READING_BY_BPFTOOL = READING | {11, 19}
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 8, 38
@@ -32,7 +32,7 @@ _EQUAL, _GREATER = 4, 6
 
 
 class ConfinementError(ExporterError):
-    """A right could not be given up. One sentence."""
+    """A privilege could not be dropped. The message is one sentence."""
 
 
 class _Compare(ctypes.Structure):
@@ -42,20 +42,20 @@ class _Compare(ctypes.Structure):
 
 
 def confine(*, bpftool: bool) -> Iterator[ConfinementError]:
-    """Gives up each right that reading does not need; yields what could not be given up, and goes on.
+    """Drops each privilege that reading does not need; yields an error for each that could not be dropped, and goes on.
 
-    The user becomes `USER`, whom the pins do not belong to, so that the kernel opens none of them for writing; of the
-    capabilities `KEPT` is left; no program that is started gets any back; and of bpf(2) only the commands that read
-    are answered, everything else is EPERM. `bpftool` opens pins for writing although it only reads, and starts with
-    what its user has, so for its sake the user stays.
+    The user becomes `USER`, who does not own the pins, so the kernel opens none of them for writing; of the
+    capabilities only `KEPT` remain; no child process regains any; and bpf(2) allows only the commands that read, all
+    others fail with EPERM. `bpftool` opens pins for writing although it only reads, and starts with the capabilities
+    of its user, so with `bpftool` the user stays.
     """
     steps: list[Callable[[], None]] = [
-        _give_up_capabilities,
-        _give_up_new_privileges,
+        _drop_capabilities,
+        _forbid_new_privileges,
         partial(_refuse_writes, bpftool=bpftool),
     ]
     if not bpftool and os.geteuid() == 0:
-        steps.insert(0, _give_up_root)
+        steps.insert(0, _drop_root)
     for step in steps:
         try:
             step()
@@ -63,13 +63,13 @@ def confine(*, bpftool: bool) -> Iterator[ConfinementError]:
             yield error
 
 
-def _give_up_root() -> None:
+def _drop_root() -> None:
     with _explained("become another user than root"):
         _libc("prctl", ctypes.c_int(_PR_SET_KEEPCAPS), *[ctypes.c_ulong(number) for number in (1, 0, 0, 0)])
         os.setresuid(USER, USER, USER)
 
 
-def _give_up_capabilities() -> None:
+def _drop_capabilities() -> None:
     kept = sum(1 << number for number in KEPT) & privileges.permitted()
     # Version and process 0, this thread; then effective, permitted, inheritable of the lower and the upper 32 bits.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
@@ -78,7 +78,7 @@ def _give_up_capabilities() -> None:
         _libc("capset", header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0))
 
 
-def _give_up_new_privileges() -> None:
+def _forbid_new_privileges() -> None:
     with _explained("give up new privileges"):
         _libc("prctl", ctypes.c_int(_PR_SET_NO_NEW_PRIVS), *[ctypes.c_ulong(number) for number in (1, 0, 0, 0)])
 
@@ -97,7 +97,7 @@ def _refuse_writes(*, bpftool: bool) -> None:
     try:
         bpf = library.seccomp_syscall_resolve_name(b"bpf")
         _check(library.seccomp_attr_set(program, _TSYNC, 1))
-        # The kernel takes 32 bits of the command and the filter sees 64: a large number is no way around it.
+        # The kernel uses 32 bits of the command and the filter sees 64: a larger number must not bypass it.
         refused = [(_EQUAL, number) for number in range(max(allowed)) if number not in allowed]
         for operation, number in [*refused, (_GREATER, max(allowed))]:
             rule = _Compare(0, operation, number, 0)
@@ -105,7 +105,7 @@ def _refuse_writes(*, bpftool: bool) -> None:
         _check(library.seccomp_load(program))
     finally:
         library.seccomp_release(program)
-    privileges.own_filters += 1
+    privileges.installed_filters += 1
 
 
 def _check(result: int) -> None:

@@ -1,8 +1,8 @@
-"""The base of every error that is a sentence for a person, and nothing else: each package has kinds of its own."""
+"""The base class of errors whose message is a sentence for the user; each package derives its own."""
 
 
 class ExporterError(Exception):
-    """Something could not be done: the message is one sentence, and `remedy` says what to do where that is known."""
+    """A failure: the message is one sentence, `remedy` what to do about it, empty where that is not known."""
 
     def __init__(self, sentence: str, remedy: str = "") -> None:
         super().__init__(sentence)

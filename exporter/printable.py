@@ -1,4 +1,4 @@
-"""Text for a person's terminal: names from outside made safe, long lines wrapped, colours where they are wanted."""
+"""Terminal output: escapes unprintable characters, wraps long lines, colours where they are wanted."""
 
 import os
 import shutil
@@ -12,25 +12,25 @@ _MIN_WIDTH = 40
 
 
 def printable(text: str) -> str:
-    """The text with everything that is not printable shown as an escape: it could move a terminal's cursor."""
+    """The text with unprintable characters escaped: they could control the terminal."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def say(line: str, style: str = "", *, err: bool = False) -> None:
-    """Prints a line, made safe, in this style (see `styled`); in a terminal wrapped at its width."""
+    """Prints a line, escaped, in this style (see `styled`); in a terminal wrapped at its width."""
     text = "\n".join(wrapped(printable(line), width_of(sys.stderr if err else sys.stdout)))
     click.echo(styled(text, style), err=err)
 
 
 def width_of(stream: TextIO) -> int | None:
-    """The columns of the terminal that this is, at least 40; None for a pipe, where nothing is wrapped."""
+    """The terminal's width in columns, at least 40; None for a pipe, where nothing is wrapped."""
     return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if stream.isatty() else None
 
 
 def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:
-    """The line in pieces of this width, wrapped between words: a word that is longer, such as a URL, stays whole.
+    """The line wrapped at this width between words; a longer word, such as a URL, is not broken.
 
-    What follows the first piece is indented by `hang` more, or stands below the text of the line's last column.
+    Continuation lines are indented by `hang` more, or aligned with the line's last column of text.
     """
     if width is None or len(text) <= width:
         return [text]
@@ -43,7 +43,7 @@ def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:
 
 
 def wrap_error(error: click.ClickException) -> None:
-    """Wraps the sentence of an error for the terminal that standard error is."""
+    """Wraps the error message where standard error is a terminal."""
     width = width_of(sys.stderr)
     if width is not None:
         lines = [piece for line in f"Error: {error.message}".splitlines() for piece in wrapped(line, width)]
@@ -51,7 +51,7 @@ def wrap_error(error: click.ClickException) -> None:
 
 
 def styled(text: str, style: str) -> str:
-    """The text in these words of style: a colour, `bold`, `dim` or `underline`."""
+    """The text in a style: a colour, `bold`, `dim` or `underline`, separated by spaces."""
     marks = set(style.split())
     colour = next(iter(marks - {"bold", "dim", "underline"}), None)
     if not marks:
@@ -60,5 +60,5 @@ def styled(text: str, style: str) -> str:
 
 
 def colours() -> bool | None:
-    """False where the user wants none (https://no-color.org) or the terminal has none; else None: click looks."""
+    """False where the user wants no colours (https://no-color.org) or the terminal none; else None: click decides."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

@@ -1,6 +1,6 @@
-"""What this process may do, in the words an operator needs when the kernel says no.
+"""The privileges of this process, for error messages when the kernel refuses something.
 
-Reads /proc/self/status. Knows capabilities by number (include/uapi/linux/capability.h) and nothing of maps.
+Reads /proc/self/status. Knows capabilities by number (include/uapi/linux/capability.h) but nothing of maps.
 """
 
 import os
@@ -17,8 +17,8 @@ _CAPABILITIES = {
 }
 _SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 
-# Filters of system calls that this process put on itself: they refuse nothing that it needs.
-own_filters = 0
+# Number of seccomp filters that this process installed itself: they refuse nothing that it needs.
+installed_filters = 0
 
 
 def describe_privileges() -> str:
@@ -33,7 +33,7 @@ def describe_privileges() -> str:
 
 
 def permitted() -> int:
-    """The capabilities that this thread may have, as the kernel's bits."""
+    """The permitted capabilities of this thread, as the kernel's bit mask."""
     return int(_status().get("CapPrm", "0"), 16)
 
 
@@ -43,24 +43,24 @@ def may_read_maps() -> bool:
 
 
 def remedy_of_refusal() -> str:
-    """What gives this process the right to read maps, when it was just refused."""
+    """How to get permission to read maps, after the kernel has refused it."""
     if not may_read_maps() or (os.geteuid() and not _holds(DAC_READ_SEARCH)):
         return "run as root with CAP_BPF or CAP_SYS_ADMIN; in Kubernetes, with the chart's securityProfile privileged"
     if not _holds(SYS_ADMIN) and _is_filtered_by_others():
-        # Default filters of runtimes before containerd 1.7 and moby 23 may know bpf(2) as CAP_SYS_ADMIN's alone.
+        # Default filters before containerd 1.7 and moby 23 may allow bpf(2) with CAP_SYS_ADMIN only.
         return "the container runtime's seccomp filter does not know CAP_BPF; take securityProfile sysadmin"
     return "the rights are there, so SELinux, AppArmor or seccomp refused it; take securityProfile privileged"
 
 
 def remedy_of_modes() -> str:
-    """What lets root read what a file's or folder's mode keeps from it, as Calico's folder of policies does."""
+    """How to read a file or folder whose mode refuses even root, such as Calico's folder of policies."""
     return "run as root with CAP_DAC_READ_SEARCH, which each securityProfile of the chart has"
 
 
 def _is_filtered_by_others() -> bool:
     status = _status()
-    # Kernels before 5.9 do not say how many there are; they do not know CAP_BPF either.
-    return status.get("Seccomp") == "2" and int(status.get("Seccomp_filters", 1)) > own_filters
+    # Kernels before 5.9 do not report the number of filters; they do not have CAP_BPF either.
+    return status.get("Seccomp") == "2" and int(status.get("Seccomp_filters", 1)) > installed_filters
 
 
 def _holds(capability: int) -> bool:

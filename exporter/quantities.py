@@ -1,5 +1,5 @@
-"""How a person reads and writes quantities: lengths of time (`10s`, `2m`, `1h`, `500ms`; a bare number is seconds), and
-counts with what is counted.
+"""Parses and formats durations (`10s`, `2m`, `1h`, `500ms`; a bare number is seconds), and formats counts with their
+nouns.
 """
 
 import re
@@ -27,7 +27,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 
 def shown(seconds: float) -> str:
-    """The length of time for a person."""
+    """The duration for display, such as `90 s` or `2.5 min`."""
     number, unit = (
         (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
     )

@@ -1,4 +1,4 @@
-"""A file that is replaced as a whole or stays as it was."""
+"""Atomic replacement of a file."""
 
 import errno
 import tempfile
@@ -12,13 +12,13 @@ from exporter.printable import printable
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A new file that only its owner may read and that takes the place of `target` at the end.
+    """A new file, readable by its owner only, that replaces `target` at the end.
 
-    After an error `target` is as it was. Raises OSError.
+    After an error `target` is unchanged. Raises OSError.
     """
     if target.exists() and not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no file that could be replaced; - is standard output")
-    # Under a name that nobody can foresee, beside the file: in a shared folder a link could wait for one.
+    # An unpredictable name in the same folder: in a shared one, somebody could plant a link under a known name.
     with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent, delete=False) as part:
         unfinished = Path(part.name)
         try:
@@ -30,5 +30,5 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 def wrote(target: Path) -> str:
-    """Says that this file was written, and how large it is."""
+    """The message that this file was written, with its size."""
     return f"wrote {printable(str(target))} ({target.stat().st_size / 1024:.1f} KiB)"

@@ -1,6 +1,6 @@
-"""What all tests share: laws are not timed, and the processes of one run divide the files among them.
+"""Shared by all tests: Hypothesis has no deadline, and files are distributed over the processes of a run.
 
-A busy machine is no counter-example, so Hypothesis has no deadline.
+A busy machine is not a counterexample, hence no deadline.
 """
 
 import pytest
@@ -14,8 +14,8 @@ settings.load_profile("project")
 # For `make fuzz`.
 settings.register_profile("long", deadline=None, max_examples=20_000)
 
-# The order of folders, so that what takes long does not begin last. With its first file each process gets a second one
-# that waits for it: quick ones come first.
+# Order of folders, so that slow ones do not start last. With its first file each process gets a second one, which
+# waits: quick ones come first.
 ORDER = ("bpf", "calico", "kubectl", "cli", "node")
 
 # What changes the machine's links, namespaces and mounts: one process runs it, one after the other. The demo must leave
@@ -30,12 +30,12 @@ MACHINE = (
     "tests/kubectl/test_live.py",
 )
 
-# Clients and servers that time each other out: beside each other they would take each other's CPU.
+# Clients and servers with time-outs: in parallel they would compete for the CPU.
 TIMED = ("tests/web/", "tests/cli/test_serve.py", "tests/node/test_api_server.py")
 
 
 def pytest_configure(config):
-    """Before it starts others, the first process makes the folder in which all share the installed program."""
+    """Creates the folder of the installed program in the first process, before it starts the others."""
     installed.folder_of_this_run()
 
 
@@ -44,14 +44,14 @@ def pytest_collection_modifyitems(items):
         if "machine" in item.fixturenames and not _machine(item.nodeid):
             message = f"{item.nodeid} uses the machine: its file belongs to MACHINE in {__file__}"
             raise pytest.UsageError(message)
-    items.sort(key=_place)
+    items.sort(key=_order)
 
 
 def _machine(nodeid):
     return nodeid.startswith(MACHINE)
 
 
-def _place(item):
+def _order(item):
     if _machine(item.nodeid) or item.nodeid.startswith(TIMED):
         return -1
     folder = item.path.parent.name

@@ -22,7 +22,7 @@ UV = ROOT / ".tools" / "uv" / "bin" / "uv"
 
 
 def uv(*words, **more):
-    """What uv prints, which needs the project's set-up and nothing of the environment."""
+    """The output of uv, which uses the project's set-up and nothing of the environment."""
     command = [UV, "-q", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, **more).stdout
 
@@ -32,7 +32,7 @@ MEASURED = "COVERAGE_PROCESS_CONFIG"  # the variable that coverage gives the pro
 
 
 def folder_of_this_run() -> Path:
-    """The folder of the process that began this run; where none did, this one begins and removes it at its exit."""
+    """The folder of this run; the first process creates it and removes it at exit."""
     if FOLDER not in os.environ:
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="calico-bpf-exporter-")
         atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
@@ -41,7 +41,7 @@ def folder_of_this_run() -> Path:
 
 @contextmanager
 def made_once(name: str):
-    """The folder of this name, and whether another process of this run has made it already; the others wait."""
+    """The folder of this name, and whether another process of this run has filled it already; the others wait."""
     folder = folder_of_this_run() / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

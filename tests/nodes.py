@@ -49,7 +49,7 @@ class FakeNode:
 
     def _fact(self, name):
         self.asked[name] += 1
-        return _said(self.facts[name])
+        return _value_or_raise(self.facts[name])
 
     def pin_names(self):
         return list(self._fact("pin_names") if "pin_names" in self.facts else self._counted("pin_names", self.maps))
@@ -70,7 +70,7 @@ class FakeNode:
         return self._map(name)
 
     def _map(self, name):
-        return _said(self.maps.get(name, MapMissing(f"{name} does not exist")))
+        return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
     def programs(self, ids):
         return [program for program in self._fact("programs") if program.id in ids]
@@ -95,11 +95,11 @@ class FakeNode:
 
     def policies(self):
         self.asked["policies"] += 1
-        return policies_of(_said(self.facts["policy_files"]))
+        return policies_of(_value_or_raise(self.facts["policy_files"]))
 
     def policy_file_names(self):
         self.asked["policy_file_names"] += 1
-        return sorted(_said(self.facts["policy_files"]).files)
+        return sorted(_value_or_raise(self.facts["policy_files"]).files)
 
 
 def fact_of(source, name):
@@ -115,7 +115,7 @@ def _same_facts(one, other):
     return all(str(left) == str(right) if isinstance(left, NodeError) else left == right for left, right in pairs)
 
 
-def _said(fact):
+def _value_or_raise(fact):
     if isinstance(fact, Exception):
         raise fact
     return fact

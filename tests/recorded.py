@@ -22,7 +22,7 @@ PAIRS = [name.removesuffix(".after") for name in NAMES if name.endswith(".after"
 
 
 class Recording:
-    """One recording, each part of which is read when it is first asked for. Nobody changes what it gives."""
+    """One recording, each part of which is read on first use. Its values are not modified."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Recording:
 
     @functools.cached_property
     def oracle(self) -> dict[str, str]:
-        """What Calico's own tools said at the same moment, by file name."""
+        """The output of Calico's tools at the same moment, by file name."""
         oracles = (name for name in self.members if name.startswith("oracle/"))
         return {name.removeprefix("oracle/"): self.members[name].decode() for name in oracles}
 
@@ -82,7 +82,7 @@ def recording(name: str) -> Recording:
 
 @dataclass
 class Laws:
-    """Laws by the place where they are written, and the names of what each is asked of."""
+    """Laws by the module that defines them, and the recordings that each applies to."""
 
     asked_of: dict = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Laws:
         return register
 
     def of(self, name):
-        """The laws that are asked of what has this name."""
+        """The laws that apply to this name."""
         return [law for law, names in self.asked_of.values() if name in names]
 
 
@@ -104,7 +104,7 @@ law_of_recordings, law_of_pairs = Laws(), Laws()
 
 
 def ask(laws, subject):
-    """Asks all of these laws; those that are broken are raised together, each with its name."""
+    """Checks all of these laws; failures are raised together, each with its name."""
     broken = []
     for law in laws:
         try:

@@ -1,4 +1,4 @@
-"""What cannot be given up is one sentence, and the rest is given up all the same."""
+"""A privilege that cannot be dropped is reported in one sentence, and the rest is dropped all the same."""
 
 import os
 import subprocess
@@ -20,25 +20,25 @@ print(status["Uid"].split()[1], privileges.permitted(), status["NoNewPrivs"], st
 """
 
 
-def said(*prefix: str, library: str = "libseccomp.so.2", user: int | None = None) -> list[str]:
+def report(*prefix: str, library: str = "libseccomp.so.2", user: int | None = None) -> list[str]:
     words = [*prefix, sys.executable, "-c", _CONFINE, library, str(os.getuid() if user is None else user)]
     return subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")[:-1]
 
 
 def test_without_libseccomp_a_sentence_names_the_package():
-    problem, status = said(library="libseccomp.so.0")
+    problem, status = report(library="libseccomp.so.0")
     assert problem == "libseccomp.so.0 is not installed (package libseccomp2), so bpf(2) is left as it is"
     assert status.split()[2:] == ["1", "0"]
 
 
 @pytest.mark.kernel
-def test_without_the_right_to_change_the_user_root_stays_and_has_no_more_rights_than_reading_takes():
-    problem, status = said("capsh", "--drop=cap_setuid", "--", "-c", '"$@"', "--")
+def test_without_cap_setuid_the_user_stays_root_with_only_the_capabilities_that_reading_needs():
+    problem, status = report("capsh", "--drop=cap_setuid", "--", "-c", '"$@"', "--")
     assert problem == "could not become another user than root: Operation not permitted"
     assert status == f"0 {1 << 2 | 1 << 21 | 1 << 39} 1 2"
 
 
 @pytest.mark.kernel
-def test_nobody_gives_up_nothing_that_is_not_there_without_a_word():
-    empty, status = said(user=65534)
+def test_a_user_without_capabilities_drops_nothing_and_reports_nothing():
+    empty, status = report(user=65534)
     assert (empty, status) == ("", "65534 0 1 2")

@@ -1,4 +1,4 @@
-"""A refusal names what is missing, and never a right that the process has."""
+"""A permission error names the missing capability, and never one that the process has."""
 
 import pytest
 
@@ -20,7 +20,7 @@ BPF, ADMIN, READ_ALL = 1 << 39, 1 << 21, 1 << 2
         (BPF | READ_ALL, "2", 10042, "seccomp filter does not know CAP_BPF"),
     ],
 )
-def test_a_refusal_is_explained_by_what_the_process_may_do(monkeypatch, capabilities, seccomp, user, said):
+def test_the_remedy_names_the_missing_privilege(monkeypatch, capabilities, seccomp, user, said):
     status = {"CapEff": f"{capabilities:x}", "Seccomp": seccomp}
     monkeypatch.setattr(privileges, "_status", lambda: status)
     monkeypatch.setattr(privileges.os, "geteuid", lambda: user)
@@ -32,9 +32,9 @@ def test_a_refusal_is_explained_by_what_the_process_may_do(monkeypatch, capabili
     ("filters", "own", "said"),
     [("1", 0, "filter does not know"), ("1", 1, "the rights are there"), ("2", 1, "filter does not know")],
 )
-def test_a_filter_of_its_own_is_no_reason(monkeypatch, filters, own, said):
+def test_a_seccomp_filter_of_the_exporter_is_not_blamed(monkeypatch, filters, own, said):
     status = {"CapEff": f"{BPF:x}", "Seccomp": "2", "Seccomp_filters": filters}
     monkeypatch.setattr(privileges, "_status", lambda: status)
     monkeypatch.setattr(privileges.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(privileges, "own_filters", own)
+    monkeypatch.setattr(privileges, "installed_filters", own)
     assert said in privileges.remedy_of_refusal()

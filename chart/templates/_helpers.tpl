@@ -81,13 +81,13 @@ serving; it is given up too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
 {{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
-{{- /* On nodes with SELinux, container_t may not look into bpffs. Elsewhere this is without effect. */}}
+{{- /* On nodes with SELinux, container_t may not read bpffs. Elsewhere this has no effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}
 {{- end }}
 {{- toYaml (mergeOverwrite $context .Values.containerSecurityContext) }}
 {{- end }}
 
-{{/* http or https: how the port is asked. */}}
+{{/* The scheme of the port: http or https. */}}
 {{- define "exporter.scheme" -}}
 {{- hasKey .Values.webConfig.content "tls_server_config" | ternary "https" "http" }}
 {{- end }}

@@ -1,8 +1,8 @@
 """The reader over BCC's Python bindings (the distribution's package python3-bpfcc).
 
-Only its library handle and its C functions are used: the bindings' own table classes take every failed lookup for a
-missing key, and importing them costs some 60 MiB, so this reader is never chosen unless it is asked for.
-PyPI's package `bcc` is an unrelated lattice library and is refused by name.
+Only its library handle and its C functions are used: the bindings' table classes treat every failed lookup as a
+missing key, and importing them costs some 60 MiB, so `auto` never chooses this reader.
+PyPI's package `bcc` is an unrelated lattice library; the error says so.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from exporter.bpf.library import LibraryReader, bind, bind_open_pin
 from exporter.bpf.maps import ReaderMissing
 from exporter.bpf.walk import Calls
 
-# Where Debian, Ubuntu, Fedora and RHEL put modules of their own interpreter, for one that is not theirs.
+# Where Debian, Ubuntu, Fedora and RHEL install Python modules, for an interpreter that is not the distribution's.
 DISTRIBUTION_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version_info.minor}/site-packages")
 
 
@@ -27,7 +27,7 @@ def bcc_reader() -> LibraryReader:
 def _import_bindings() -> ModuleType:
     for folder in DISTRIBUTION_FOLDERS:
         if folder not in sys.path:
-            sys.path.append(folder)  # last: nothing of the distribution may shadow what this program came with
+            sys.path.append(folder)  # last: the distribution must not shadow this program's dependencies
     try:
         return importlib.import_module("bcc.libbcc")
     except ModuleNotFoundError as error:
@@ -43,7 +43,7 @@ def _import_bindings() -> ModuleType:
 def _calls(library: ctypes.CDLL) -> Calls:
     number, address = ctypes.c_int, ctypes.c_void_p
     return Calls(
-        # BCC's own bpf_obj_get cannot ask for a read-only descriptor; libbpf's is linked into the same handle.
+        # BCC's bpf_obj_get cannot open read-only; libbpf's is linked into the same handle.
         open_pin=bind_open_pin(library),
         object_info=bind(library, "bpf_obj_get_info", number, address, address),
         next_key=bind(library, "bpf_get_next_key", number, address, address),

@@ -1,7 +1,7 @@
-"""The reader over the `bpftool` program, for machines where no library can be loaded.
+"""The reader that runs the `bpftool` program, for machines where no library can be loaded.
 
-Runs it once per question, with a time-out, and takes its JSON. Knows bpftool's command line and output and nothing
-else; it is the only file outside the demo that starts a process.
+Runs it once per query, with a timeout, and parses its JSON. Knows only bpftool's command line and output. It is the
+only module outside the demo that starts a process.
 """
 
 import json
@@ -33,8 +33,8 @@ from exporter.bpf.walk import possible_cpus
 from exporter.privileges import remedy_of_refusal
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What bpftool says, and what it means here; checked in this order.
-_COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
+# bpftool's error messages and the errors they become; the first match counts.
+_ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
     (re.compile(r"No such file"), MapMissing, "does not exist"),
     (re.compile(r"incorrect object type|unknown object|not in bpf"), NotAMap, "is not a pinned BPF map"),
     (re.compile(r"Operation not permitted|Permission denied"), MapDenied, "may not be read"),
@@ -42,7 +42,7 @@ _COMPLAINTS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
 
 
 class BpftoolReader:
-    """A `maps.Reader` that asks the program at `path`, waiting at most `timeout` seconds for each answer."""
+    """A `maps.Reader` that runs the program at `path`, each time for at most `timeout` seconds."""
 
     name = "bpftool"
 
@@ -52,27 +52,27 @@ class BpftoolReader:
 
     def info(self, pin: str) -> MapInfo:
         """See `maps.Reader`."""
-        answer = self._ask(pin, "map", "show", "pinned", pin)
+        answer = self._run(pin, "map", "show", "pinned", pin)
         if not isinstance(answer, dict) or "bytes_key" not in answer:
             raise NotAMap(f"{pin} is not a pinned BPF map")
-        with _unfamiliar(pin):
+        with _parsing(pin):
             return MapInfo(
                 pin=pin,
-                id=_natural(answer["id"]),
+                id=_unsigned(answer["id"]),
                 name=str(answer.get("name", "")),
                 type=str(answer["type"]),
-                key_size=_natural(answer["bytes_key"]),
-                value_size=_natural(answer["bytes_value"]),
-                max_entries=_natural(answer["max_entries"]),
-                flags=_natural(answer.get("flags", 0)),
+                key_size=_unsigned(answer["bytes_key"]),
+                value_size=_unsigned(answer["bytes_value"]),
+                max_entries=_unsigned(answer["max_entries"]),
+                flags=_unsigned(answer.get("flags", 0)),
             )
 
     def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         info = self.info(pin)
-        entries = self._ask(pin, "map", "dump", "pinned", pin)
+        entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
-        with _unfamiliar(pin):
+        with _parsing(pin):
             keys, values = _columns(info, entries, copies)
         return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
 
@@ -82,19 +82,19 @@ class BpftoolReader:
         if not wanted:
             return []
         subject = "the loaded programs"
-        answer = self._ask(subject, "prog", "show")
-        with _unfamiliar(subject):
+        answer = self._run(subject, "prog", "show")
+        with _parsing(subject):
             return [
                 ProgramInfo(
                     entry["id"],
-                    _natural(entry.get("loaded_at", 0)) * 10**9,
-                    tuple(map(_natural, entry.get("map_ids", ()))),
+                    _unsigned(entry.get("loaded_at", 0)) * 10**9,
+                    tuple(map(_unsigned, entry.get("map_ids", ()))),
                 )
                 for entry in answer
-                if _natural(entry["id"]) in wanted
+                if _unsigned(entry["id"]) in wanted
             ]
 
-    def _ask(self, subject: str, *arguments: str) -> Any:  # JSON
+    def _run(self, subject: str, *arguments: str) -> Any:  # JSON
         try:
             done = subprocess.run(
                 [self._path, "--json", *arguments], capture_output=True, timeout=self._timeout, check=False
@@ -109,23 +109,23 @@ class BpftoolReader:
             answer = None
         first = answer[0] if isinstance(answer, list) and answer else answer
         if isinstance(first, dict) and first.keys() == {"error"}:
-            raise _complaint(subject, str(first["error"]))
+            raise _map_error(subject, str(first["error"]))
         if done.returncode != 0 or answer is None:
             text = done.stderr.decode("utf-8", "replace").strip() or f"exit status {done.returncode}"
-            raise _complaint(subject, text)
+            raise _map_error(subject, text)
         return answer
 
 
 @contextmanager
-def _unfamiliar(subject: str) -> Iterator[None]:
-    """The map was replaced between two questions, or this bpftool prints another JSON than is known."""
+def _parsing(subject: str) -> Iterator[None]:
+    """Handles unexpected JSON: the map was replaced between two queries, or this bpftool prints another format."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ReadAborted(f"bpftool's answer about {subject} does not have the shape it should: {error}") from error
 
 
-def _natural(value: Any) -> int:  # JSON
+def _unsigned(value: Any) -> int:  # JSON
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise ValueError(f"{value!r:.40} is no number of the kernel's")
     return value
@@ -139,21 +139,20 @@ def bpftool_reader() -> BpftoolReader:
     return BpftoolReader(path)
 
 
-def _complaint(subject: str, text: str) -> MapError:
+def _map_error(subject: str, text: str) -> MapError:
     if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
-        # The kernel answers so both for a file mode that forbids and for a file that is no BPF object at all.
+        # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{subject} is not a pinned BPF map")
-    for pattern, kind, meaning in _COMPLAINTS:
+    for pattern, kind, meaning in _ERRORS:
         if pattern.search(text):
             return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
     return MapError(f"bpftool could not read {subject}: {text}")
 
 
 def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    # An entry deleted between bpftool's walk and its look-up carries an error in place of a value; one that could not
-    # be read for another reason must not be mistaken for it.
-    # When the key it stands on is deleted bpftool starts anew and prints again what it meets again: the last counts.
-    whole = list({tuple(entry["key"]): entry for entry in entries if not _vanished(entry)}.values())
+    # An entry deleted between bpftool's walk and its lookup has an error instead of a value; other read errors must not
+    # be mistaken for that. When bpftool's current key is deleted, it restarts and repeats entries: the last counts.
+    whole = list({tuple(entry["key"]): entry for entry in entries if not _deleted(entry)}.values())
     keys = [_bytes(entry["key"]) for entry in whole]
     if info.per_cpu:
         values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
@@ -165,7 +164,7 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple
     )
 
 
-def _vanished(entry: dict[str, Any]) -> bool:
+def _deleted(entry: dict[str, Any]) -> bool:
     for value in chain((entry.get("value"),), entry.get("values") or ()):
         if isinstance(value, dict) and "error" in value:
             if "No such file" in str(value["error"]):

@@ -1,7 +1,7 @@
 """The default reader: libbpf through ctypes, loaded by soname on first use.
 
-Chosen because it is what distributions ship (0.2 MiB), reads in batches and can ask for a read-only descriptor.
-Knows the names of libbpf's functions and nothing else.
+Chosen because distributions ship it (0.2 MiB), it reads in batches and can open a pin read-only.
+Knows only the names of libbpf's functions.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """A reader over any C library that has the commands of bpf(2): what `libbpf.py` and `bcc.py` share.
 
-Opens a pin read-only, asks the kernel for its shape, walks it, closes it. Knows the kernel's info structures
-(include/uapi/linux/bpf.h: struct bpf_map_info, struct bpf_prog_info) and nothing of where the library came from.
+Opens a pin read-only, gets the map's shape, reads it, closes it. Knows the kernel's info structures
+(include/uapi/linux/bpf.h: struct bpf_map_info, struct bpf_prog_info), but not which library it uses.
 """
 
 import ctypes
@@ -85,7 +85,7 @@ class LibraryReader:
         try:
             descriptor = self._calls.open_pin(os.fsencode(pin))
         except OSError as error:
-            if error.errno == errno.EINVAL:  # what the kernel says of a pinned link that is opened read-only
+            if error.errno == errno.EINVAL:  # the kernel's errno for a pinned link opened read-only
                 raise NotAMap(f"{pin} is not a pinned BPF map") from error
             raise map_error(pin, error.errno or 0, "opening") from error
         try:
@@ -94,7 +94,7 @@ class LibraryReader:
             os.close(descriptor)
 
     def _map_info(self, pin: str, descriptor: int) -> MapInfo:
-        # Programs and links are pinned too, and their info structures look plausible when read as a map's.
+        # Programs and links can be pinned too, and their info structures pass for a map's.
         if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != "anon_inode:bpf-map":
             raise NotAMap(f"{pin} is not a pinned BPF map")
         buffer = ctypes.create_string_buffer(_MAP_INFO.size)

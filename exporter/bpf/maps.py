@@ -1,7 +1,7 @@
-"""What a pinned BPF map is to this program: its shape, its content, and the ways reading it can fail.
+"""A pinned BPF map: its shape, its content, and the errors of reading it.
 
-This is the contract of every reader in this room (`libbpf.py`, `bcc.py`, `bpftool.py`): the same pin gives the
-same `MapInfo` and an equal `MapDump` through each of them. Nothing here says what the bytes mean.
+This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bpftool.py`): each returns the same
+`MapInfo` and an equal `MapDump` for a pin. Nothing here knows what the bytes mean.
 """
 
 import errno
@@ -62,7 +62,7 @@ class ReaderMissing(MapError):
 class MapInfo:
     """The shape of a pinned map, as the kernel reports it.
 
-    `pin` is the path it was opened by, `id` the kernel's number for this very map (a re-created map has another),
+    `pin` is the path it was opened by, `id` the kernel's id of the map (a recreated map has another),
     sizes are bytes, `max_entries` is the capacity in entries.
     """
 
@@ -86,8 +86,8 @@ class MapDump:
     """The whole content of a map in columns; row i of both arrays is one entry, in no particular order.
 
     `keys` is uint8 of shape (entries, key_size); `values` is uint8 of shape (entries, copies, value_size), where
-    copies is the number of possible CPUs for a per-CPU map, unless they were added up, and 1 for any other. The padding
-    that the kernel puts after each CPU's value is already cut off.
+    copies is the number of possible CPUs for a per-CPU map, unless they were summed, and 1 for any other. The padding
+    that the kernel puts after each CPU's value is removed.
     """
 
     info: MapInfo
@@ -105,18 +105,18 @@ class ProgramInfo:
 
 
 class Reader(Protocol):
-    """A way to read pinned maps. Every call opens the pin anew and read-only, and raises only `MapError`."""
+    """Reads pinned maps. Every call opens the pin again, read-only, and raises only `MapError`."""
 
     @property
     def name(self) -> str:
-        """The word that selects this reader on the command line."""
+        """The name that selects this reader on the command line."""
 
     def info(self, pin: str) -> MapInfo:
         """The shape of the map pinned at `pin`."""
 
     def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
-        """The shape and the whole content of the map pinned at `pin`, with `add_cpus` its values as `sum_over_cpus` has
-        them: a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+        """The shape and content of the map pinned at `pin`; with `add_cpus`, values are summed as `sum_over_cpus` does:
+        a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
         """
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
@@ -124,7 +124,7 @@ class Reader(Protocol):
 
 
 def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The values of a per-CPU map of u64 words, which are counts, as one copy: their sums. Any others as they are."""
+    """The values of a per-CPU map of u64 counts summed over CPUs, as one copy; any other values unchanged."""
     if not info.per_cpu or info.value_size % 8 or not values.size:
         return values
     sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
@@ -132,12 +132,12 @@ def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]
 
 
 def map_error(pin: str, number: int, doing: str) -> MapError:
-    """The error of this room for the kernel's errno `number`, met while `doing` something with `pin`."""
+    """The `MapError` for the kernel's errno `number`, returned while `doing` something with `pin`."""
     reason = os.strerror(number)
     if number == errno.ENOENT:
         return MapMissing(f"{pin} does not exist")
     if number == errno.EACCES and os.access(pin, os.R_OK):
-        # The kernel answers EACCES both for a file mode that forbids and for a file that is no BPF object at all.
+        # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{pin} is not a pinned BPF map")
     if number in (errno.EPERM, errno.EACCES):
         return MapDenied(f"{doing} {pin} was refused ({reason})", remedy_of_refusal())

@@ -7,7 +7,7 @@ from exporter.bpf.maps import MapDenied, MapError, MapMissing
 
 
 def list_pins(directory: Path) -> list[str]:
-    """The sorted names pinned in `directory`; sub-directories and symbolic links are left out (nobody pins a link).
+    """The sorted names pinned in `directory`; subdirectories and symbolic links are left out.
 
     Raises `MapMissing` when the directory is absent and `MapDenied` when it may not be listed.
     """
@@ -15,12 +15,12 @@ def list_pins(directory: Path) -> list[str]:
 
 
 def list_subdirectories(directory: Path) -> list[str]:
-    """The sorted names of the sub-directories of `directory`; the same errors as `list_pins`."""
+    """The sorted names of the subdirectories of `directory`; the same errors as `list_pins`."""
     return sorted(entry.name for entry in _scan(directory) if entry.is_dir(follow_symlinks=False))
 
 
-def _why_absent(directory: Path) -> str:
-    # Calico makes the folder; where it does not run, the file system is there all the same.
+def _reason_missing(directory: Path) -> str:
+    # Calico creates the folder; where it does not run, the file system can still be mounted.
     mounts = _bpf_mounts()
     for path in directory.resolve().parents:
         if path in mounts:
@@ -39,7 +39,7 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MapMissing(f"{directory} does not exist: {_why_absent(directory)}") from error
+        raise MapMissing(f"{directory} does not exist: {_reason_missing(directory)}") from error
     except PermissionError as error:
         raise MapDenied(f"{directory} may not be listed", "run as root") from error
     except OSError as error:

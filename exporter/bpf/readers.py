@@ -1,4 +1,4 @@
-"""Chooses the reader: by the name the user gave, or the first that this machine has."""
+"""Chooses the reader: by name, or the first that is available."""
 
 from exporter.bpf.maps import Reader, ReaderMissing
 
@@ -12,17 +12,17 @@ def open_reader(name: str) -> Reader:
     """
     if name != "auto":
         return _open(name)
-    complaints = []
+    missing = []
     for candidate in ("libbpf", "bpftool"):
         try:
             return _open(candidate)
         except ReaderMissing as error:
-            complaints.append(str(error))
-    raise ReaderMissing("; ".join(complaints))
+            missing.append(str(error))
+    raise ReaderMissing("; ".join(missing))
 
 
 def _open(name: str) -> Reader:
-    # Imported here: `serve` must not pay for the readers it does not use.
+    # Imported here: `serve` must not load the readers that it does not use.
     if name == "bpftool":
         from exporter.bpf.bpftool import bpftool_reader
 

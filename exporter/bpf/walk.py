@@ -1,8 +1,8 @@
 """Reads a whole map through an open descriptor: in batches, or key by key where the kernel has no batches.
 
-Knows how the kernel walks a map and what may change under it. A missing key in the middle of a walk is a concurrent
-delete and is skipped; every other error of the kernel leaves as OSError, so half a map is never taken for a whole one.
-The stride of per-CPU values (value size rounded up to 8) is known here and nowhere else.
+Knows how the kernel walks a map and how concurrent changes affect it. A missing key in the middle of a walk was
+deleted concurrently and is skipped; any other error raises OSError, so a partial map is never taken for a whole one.
+Only this module knows the stride of per-CPU values (value size rounded up to 8).
 """
 
 import ctypes
@@ -19,13 +19,13 @@ from exporter.bpf.maps import MapError, MapInfo, ReadAborted, sum_over_cpus
 Bytes = NDArray[np.uint8]
 Columns = tuple[Bytes, Bytes]
 
-# The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number comes
-# from here and never from `os.cpu_count()`.
+# The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number is
+# read here and never from `os.cpu_count()`.
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 _BATCH_BYTES = 1 << 20
 _MIN_BATCH = 64
-# ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches answer it. EINVAL is what
-# kernels before 5.6 (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") say.
+# ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches return it. Kernels before 5.6
+# (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") return EINVAL.
 _NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -46,7 +46,7 @@ class Calls:
 
 def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, add_cpus: bool = False) -> Columns:
     """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`; with
-    `add_cpus` values as `sum_over_cpus` has them, batch by batch.
+    `add_cpus`, each batch is summed over CPUs.
     """
     stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
     shape = (copies, stride)
@@ -68,7 +68,7 @@ def _read_batches(
     calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int], kept: Callable[[Bytes], Bytes]
 ) -> Columns:
     size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _MIN_BATCH), max(info.max_entries, 1))
-    # The kernel's cursor is a u32 for hash maps and a key for others: room for the larger of the two.
+    # The kernel's cursor is a u32 for hash maps and a key for others: allocate the larger of the two.
     cursor = np.zeros(max(info.key_size, 4), np.uint8)
     chunks: list[Columns] = []
     started = False
@@ -84,18 +84,18 @@ def _read_batches(
             )
         except OSError as error:
             if error.errno == errno.ENOSPC and size < 2 * info.max_entries:
-                size *= 2  # one bucket holds more entries than the batch: ask again for the same place
+                size *= 2  # one bucket holds more entries than the batch: retry at the same cursor
                 continue
             if error.errno != errno.ENOENT:
                 raise
-            at_end = True  # "no such entry" is the end of the map, with the last entries in hand
+            at_end = True  # the end of the map; the last entries have been returned
         started = True
         chunks.append((keys[: count.value], kept(values[: count.value])))
         total += count.value
         if at_end:
             return _join(chunks)
         if total > 2 * info.max_entries:
-            raise ReadAborted(f"{info.pin} kept growing while it was read; the next scrape reads it anew")
+            raise ReadAborted(f"{info.pin} kept growing while it was read; the next scrape reads it again")
 
 
 def _join(chunks: list[Columns]) -> Columns:
@@ -108,9 +108,9 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
     found: dict[bytes, bytes] = {}
     key, following = np.zeros(info.key_size, np.uint8), np.zeros(info.key_size, np.uint8)
     value = np.zeros(shape, np.uint8)
-    start: int | None = None  # NULL asks for the first key
-    # A key that vanishes under the walk sends the kernel back to the first one; walking over known keys again is
-    # harmless, walking for ever is not.
+    start: int | None = None  # NULL: get the first key
+    # When the current key is deleted, the kernel restarts at the first one. Reading known keys again is harmless, an
+    # endless loop is not.
     for _ in range(4 * info.max_entries + 1):
         if not _found(calls.next_key, descriptor, start, following.ctypes.data):
             break
@@ -120,7 +120,7 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
         if name not in found and _found(calls.lookup, descriptor, key.ctypes.data, value.ctypes.data):
             found[name] = value.tobytes()
     else:
-        raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it anew")
+        raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it again")
     keys = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), info.key_size)
     values = np.frombuffer(b"".join(found.values()), np.uint8).reshape(len(found), *shape)
     return keys, values
@@ -149,7 +149,7 @@ def parse_cpu_list(text: str) -> int:
 
 
 def possible_cpus() -> int:
-    """The number of CPUs that this kernel could ever bring up."""
+    """The number of possible CPUs of this kernel."""
     try:
         return parse_cpu_list(POSSIBLE.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:

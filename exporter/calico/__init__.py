@@ -1,6 +1,6 @@
-"""The format room: what Calico's bytes, names and files mean.
+"""Calico's formats: the meaning of its bytes, names and files.
 
-Pure: bytes and text in, tables out. Knows no files, sockets, processes, clocks, Prometheus, and not how a map is read.
+Pure functions: bytes and text in, tables out. No files, sockets, processes, clocks, Prometheus or map access.
 Facts come from Calico's source at release tags (names cited, never line numbers) and from recordings of real nodes.
 """
 

@@ -1,8 +1,8 @@
-"""The counter map `cali_counters<V>`: its layouts, its slots, and its bytes as a table.
+"""The counter map `cali_counters<V>`: its layouts and slots, and decoding it into a table.
 
 An entry is `{u32 ifindex, u32 hook}` -> `u64 slot[n]` per CPU (felix/bpf-gpl/counters.h, felix/bpf/counters). Slots are
-append-only: an index has the same meaning in every open-source release. The number of slots tells the layout, the
-version in the pinned name does not. Calico's own reader takes the low 32 bits of each CPU's value; this one takes 64.
+append-only: an index has the same meaning in every open-source release. The number of slots determines the
+layout, the version in the pinned name does not. Calico's reader uses the low 32 bits of each value, this one all 64.
 """
 
 import struct
@@ -79,10 +79,10 @@ TOTAL_PACKETS, ACCEPTED_BY_POLICY, DROPPED_BY_POLICY = 0, 2, 4
 RELEASED_COUNTS = (14, 17, 25, 26, 27)
 _CERTAIN_SLOTS = {**{count: count for count in RELEASED_COUNTS}, 23: 22}
 _CERTAIN_SLOTS_OF_OTHERS = 13
-# From v3.31 (25 slots) on Felix makes an entry when it attaches, and a program that finds none drops every packet;
-# before, the program made it at the first packet.
+# From v3.31 (25 slots) on Felix creates an entry when it attaches, and a program that finds none drops every packet;
+# before, the program created it at the first packet.
 _FIRST_COUNT_WITH_ENTRIES_BY_FELIX = 25
-# From v3.30 (17 slots) on a tier's end has a rule id of its own, and id 0 is left to "no profile matched".
+# From v3.30 (17 slots) on the end of a tier has its own rule id, and id 0 means only "no profile matched".
 FIRST_COUNT_WITH_TIER_ENDS = 17
 
 

@@ -15,12 +15,12 @@ from urllib.parse import unquote
 from exporter.errors import ExporterError
 
 FOLDER = "endpoint-status"
-# A recorded one has 122 bytes; a pod with a dozen addresses would not reach a thousand.
+# A recorded one has 122 bytes; one of a pod with a dozen addresses has less than a thousand.
 MAX_BYTES = 1 << 16
 
 
 class EndpointStatusError(ExporterError):
-    """A status file that does not say whose interface it is. The message is one sentence."""
+    """A status file from which the interface or its pod cannot be read. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def parse_endpoint_status(name: str, text: str) -> EndpointStatus:
 
 
 def _pod(name: str) -> tuple[str, str]:
-    # A name that is not UTF-8 arrives with surrogates, which no output could carry.
+    # A name that is not UTF-8 has surrogates, which cannot be encoded for output.
     printable = name.encode("utf-8", "backslashreplace").decode()
     parts = [unquote(part) for part in printable.split(" ")]
     if len(parts) != 3:
@@ -63,7 +63,7 @@ def _pod(name: str) -> tuple[str, str]:
 def _addresses(nets: Any) -> list[str]:  # JSON
     found = []
     for net in nets if isinstance(nets, list) else ():
-        # One odd net does not make the interface's owner unknown.
+        # A malformed net must not hide the interface's pod.
         with suppress(ValueError):
             if isinstance(net, str):
                 found.append(str(ipaddress.ip_interface(net).ip))
@@ -71,5 +71,5 @@ def _addresses(nets: Any) -> list[str]:  # JSON
 
 
 def _is_text(text: str) -> bool:
-    # JSON can spell half a character, which no output can carry and no interface is called.
+    # JSON can contain lone surrogates, which cannot be encoded for output and are in no interface name.
     return text.encode("utf-8", "ignore").decode() == text

@@ -1,8 +1,8 @@
-"""Hooks and directions, the two words for "which way" that must not be mixed up.
+"""Hooks and directions, which must not be confused.
 
-A hook is where Calico's program sits, seen from the host: the second u32 of a counter key (felix/bpf-gpl/counters.h)
-and the columns of Calico's own table. A direction is seen from the endpoint itself, pod or node: what leaves a pod
-enters the host, so tc ingress of a workload interface is its outbound traffic; for a host interface nothing flips.
+A hook is where Calico's program is attached, seen from the host: the second u32 of a counter key
+(felix/bpf-gpl/counters.h). A direction is seen from the endpoint, pod or node: what leaves a pod enters the host, so
+tc ingress of a workload interface is its outbound traffic; for a host interface, ingress is inbound.
 """
 
 TC_INGRESS, TC_EGRESS, XDP = 0, 1, 2
@@ -18,7 +18,7 @@ def hook_name(hook: int) -> str:
 
 
 def direction(hook: int, *, workload: bool) -> str:
-    """`inbound` or `outbound` as the endpoint sees it; XDP runs before everything else and is inbound.
+    """`inbound` or `outbound` from the endpoint's point of view; XDP is always inbound.
 
     Empty for a hook that no release uses.
     """

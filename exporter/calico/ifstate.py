@@ -1,4 +1,4 @@
-"""The interface state map `cali_iface<V>`: which interfaces Calico's programs know, and in which state.
+"""The interface state map `cali_iface<V>`: the interfaces that Calico's programs know, and their states.
 
 An entry is `u32 ifindex` -> `{u32 flags, char name[16], ...}` (felix/bpf/ifstate); the policy-program indexes after the
 name differ by release and are not needed here. Known sizes: 20 bytes (V2, v3.26), 40 (V3, v3.27), 52 (V4, from v3.28

@@ -34,7 +34,7 @@ def _member(raw: bytes, size: int) -> str:
     port = int.from_bytes(raw[12 + size : 14 + size], "little")
     protocol = raw[14 + size]
     if protocol == 0:
-        # A length that the kernel's trie would not hold appears as what it says.
+        # A prefix length that the kernel's trie would refuse is shown as it is.
         return f"{address}/{int.from_bytes(raw[:4], 'little') - _NUMBER_BITS}"
     shown = f"[{address}]" if address.version == 6 else str(address)
     return f"{shown}:{port}/{_PROTOCOLS.get(protocol, f'protocol {protocol}')}"

@@ -1,7 +1,7 @@
-"""The layout file: an operator's names for slots that his build of Calico has and no open-source release has.
+"""The layout file: an operator's names for slots that no open-source release of Calico has.
 
-YAML of the form `{when_slots: 15, slots: {14: {category: accepted, reason: egress_gateway}}}`. Anything else in it is
-an error at start: a misread name would be a false number for ever.
+YAML of the form `{when_slots: 15, slots: {14: {category: accepted, reason: egress_gateway}}}`. Anything else is
+an error at startup: a wrong name would make a metric wrong permanently.
 """
 
 import re
@@ -17,7 +17,7 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 
 class LayoutFileError(ExporterError):
-    """The layout file does not say what it must. The message is one sentence."""
+    """The layout file is invalid. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class LayoutFile:
     slots: Mapping[int, Slot]
 
     def named_for(self, count: int) -> Mapping[int, Slot]:
-        """The names that apply to a map with `count` slots: all or none."""
+        """The names for a map with `count` slots: all or none."""
         return self.slots if count == self.when_slots else {}
 
 
@@ -50,7 +50,7 @@ def _load(text: str) -> object:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses equal keys, which YAML forbids and PyYAML answers with the last, in whatever spelling."""
+        """Refuses duplicate keys, which YAML forbids and PyYAML accepts, taking the last."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -98,6 +98,6 @@ def _mapping(value: object, what: str, allowed: set[str]) -> dict[str, Any]:
     return value
 
 
-def _number(value: object, least: int, most: int) -> int | None:
+def _number(value: object, minimum: int, maximum: int) -> int | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and isinstance(value, int) and least <= value <= most else None
+    return value if whole and isinstance(value, int) and minimum <= value <= maximum else None

@@ -1,4 +1,4 @@
-"""Interface names: how Calico derives a workload's, and how bytes of the kernel become text.
+"""Interface names: derives a workload's as Calico does, and decodes the kernel's bytes.
 
 The derivation is `VethNameForWorkload` in libcalico-go: the prefix and the first 11 hex digits of SHA-1 of
 `<namespace>.<pod>`. With other CNI plugins (prefix `eni`, for one) the name is not that hash.
@@ -17,7 +17,7 @@ def workload_interface(prefix: str, namespace: str, pod: str) -> str:
 
 
 def has_workload_prefix(interface: str, prefixes: Sequence[str]) -> bool:
-    """Whether the name alone says workload: one of the prefixes and something after it."""
+    """Whether the name is a workload's: one of the prefixes followed by something."""
     return any(interface.startswith(prefix) and interface != prefix for prefix in prefixes)
 
 

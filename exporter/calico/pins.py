@@ -1,8 +1,8 @@
-"""What the names under `<bpffs>/tc/globals` mean: which datum a pin holds, in which version, live or left over.
+"""The names under `<bpffs>/tc/globals`: which map a pin is, in which version, live or left over.
 
 A pinned name is the map's name and a decimal version (none for version 1); `_old` follows while Calico resizes a map
 (felix/bpf/maps, `MapParameters.VersionedName` and `upgrade.go`). The version names a migration, not a layout:
-layouts are told by sizes. Releases v3.24 and v3.25 kept their counters outside this folder, one map per attach point
+the sizes determine that. Releases v3.24 and v3.25 kept their counters outside this folder, one map per attach point
 (`MapPinPath` in felix/bpf/bpf.go at v3.25.2).
 """
 

@@ -1,9 +1,9 @@
-"""Policy debug files: what each interface's policy program does, as Felix writes it down for people.
+"""Policy debug files: each interface's policy program, as Felix documents it for debugging.
 
 `<run dir>/bpf/policy/<interface>_<ingress|egress|xdp>_v<4|6>.json` holds the program's instructions with comments
 (`bpf.PolicyDebugInfo`, `writePolicyDebugInfo` in felix/dataplane/linux/bpf_ep_mgr.go), and the comments carry the
-structure (felix/bpf/polprog/pol_prog_builder.go, `AddComment*`). Read as one stream: a rule without code leaves its
-comments on the next instruction. What differs between releases is told by what is there: v3.32 added the kind to
+structure (felix/bpf/polprog/pol_prog_builder.go, `AddComment*`). Read as one stream: the
+comments of a rule without code are on the next instruction. The content shows the release: v3.32 added the kind to
 `Start of <kind> <name> <n>` and the policy to `Start of rule`, v3.30 the action to `End of tier`.
 """
 
@@ -19,16 +19,16 @@ _FILE_NAME = re.compile(r"(?P<interface>.+)_(?P<direction>ingress|egress|xdp)_v(
 _OLD_RULE = re.compile(r"\w+:")
 _ACTIONS = {"": "allow", "next-tier": "pass"}
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
-# The label of the first instruction after all policy of host endpoints, which a pod's program carries too.
+# The label of the first instruction after the host endpoints' policy, which a pod's program contains too.
 _END_OF_HOST_POLICY = "allowed_by_host_policy"
 _MAX_ID = 22  # a blank and the 20 digits of 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFileName:
-    """What the name says: the interface, the policy's direction `ingress`, `egress` or `xdp`, and IP family 4 or 6.
+    """A parsed file name: the interface, the policy's direction `ingress`, `egress` or `xdp`, and IP family 4 or 6.
 
-    Ingress policy is what comes to the endpoint, whatever hook enforces it.
+    Ingress policy is for traffic to the endpoint, whatever hook enforces it.
     """
 
     interface: str
@@ -38,11 +38,11 @@ class PolicyFileName:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its place in its policy from 0, `allow`, `deny`, `pass` or `log`, its id, and its text as Felix wrote it.
+    """A rule: its position in its policy from 0, `allow`, `deny`, `pass` or `log`, its id, and its text from Felix.
 
-    Profiles that have no name in the file (before v3.32) are one policy there, and the places of a second go on from
-    the first. `id` is the key of its counter and 0 where it has none. `ip_sets` are the comments that give the numbers
-    of its IP sets.
+    Profiles that have no name in the file (before v3.32) are one policy here, and the positions of a second one
+    continue those of the first. `id` is the key of its counter, 0 without one. `ip_sets` are the comments with the
+    numbers of its IP sets.
     """
 
     position: int
@@ -54,7 +54,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy's rules of one direction. `kind` is empty where the file has none; `name` is as it stands there.
+    """A policy's rules of one direction. `kind` is empty where the file has none; `name` is as in the file.
 
     A profile has the kind `Profile`, and no name before v3.32. A staged policy leaves both empty.
     """
@@ -66,12 +66,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier's policies and its end; profiles stand in one without a name.
+    """A tier's policies and its end; profiles are in a tier without a name.
 
     `end_action` is `deny` or `pass`, empty before v3.30; `end_id` is the key of the end's counter, 0 where the program
-    has no code for it or it has no id of its own. `before_workload` says that it stands before the instruction where
-    a workload's own policy begins: in a pod's file, it is a host endpoint's then. One whose code was all unreachable
-    can be a host endpoint's without that: its comments stand on that very instruction.
+    has no code for it or it has no id. `before_workload` says that it comes before the instruction where the
+    workload's policy begins: in a pod's file, it is then a host endpoint's. One with only unreachable code can be a
+    host endpoint's without that: its comments are on that instruction.
     """
 
     name: str
@@ -83,9 +83,9 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProgram:
-    """A parsed file. `hook` is as Felix wrote it (`tc egress`), `error` why the program could not be loaded.
+    """A parsed file. `hook` is as in the file (`tc egress`), `error` why the program could not be loaded.
 
-    `counts_zero` says that it has code which counts under id 0: from v3.30 on, for packets that no profile matched.
+    `counts_zero` says whether it has code that counts under id 0: from v3.30 on, for packets that no profile matched.
     """
 
     about: PolicyFileName
@@ -96,22 +96,22 @@ class PolicyProgram:
 
 
 def parse_file_name(name: str) -> PolicyFileName | None:
-    """What the name of a policy debug file says; None for another file."""
+    """The parsed name of a policy debug file; None for another file."""
     match = _FILE_NAME.fullmatch(name)
     return PolicyFileName(match["interface"], match["direction"], int(match["family"])) if match else None
 
 
 def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
-    """The file with this content. Raises `PolicyDebugError` unless it is whole."""
-    file, reading = PolicyFile(content), _Reading()
+    """The file with this content. Raises `PolicyDebugError` unless it is complete."""
+    file, parser = PolicyFile(content), _Parser()
     for instruction in file.instructions():
-        reading.take(instruction)
-    return PolicyProgram(about, file.text("hook"), file.text("error"), reading.tiers(), reading.counts_zero)
+        parser.take(instruction)
+    return PolicyProgram(about, file.text("hook"), file.text("error"), parser.tiers(), parser.counts_zero)
 
 
 @dataclass(slots=True)
 class _OpenRule:
-    """A rule whose comments are still coming."""
+    """A rule whose comments are still being read."""
 
     position: int
     action: str
@@ -124,8 +124,8 @@ class _OpenRule:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """The state between two instructions: what has begun and not yet ended."""
+class _Parser:
+    """The state between two instructions: what has started and not yet ended."""
 
     done: list[Tier] = field(default_factory=list)
     tier: str | None = None
@@ -207,16 +207,16 @@ class _Reading:
 
     def _end_tier(self, rest: str) -> None:
         self._end_policy()
-        # The name is known from where it began: the action stands behind it, from v3.30 on.
+        # The name is known from its start: the action follows it, from v3.30 on.
         name = self.tier if self.tier is not None and rest.startswith(self.tier) else rest.rpartition(": ")[0] or rest
         colon, action = rest[len(name) :][:2], rest[len(name) + 2 :]
-        action = (action or "deny") if colon == ": " else ""  # not said is deny
+        action = (action or "deny") if colon == ": " else ""  # deny is the default
         self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host))
         self.tier, self.policies = None, []
         self.ending = True
 
     def _end_profiles(self) -> None:
-        """Profiles have no end of their own: something else begins."""
+        """Profiles have no end comment: they end where something else starts."""
         self._end_policy()
         if self.policies and self.tier is None:
             self.done.append(Tier("", tuple(self.policies), before_workload=self.of_host))
@@ -233,7 +233,7 @@ class _Reading:
             self.rules[-1].ip_sets.append(comment)
 
     def _find_id(self, code: bytes) -> None:
-        """The end of a tier has no comment with its id: it is the number that its code loads into R2."""
+        """Finds the id of a tier's end, which no comment has: its code loads it into R2."""
         if self.low is not None:
             loaded = self.low | int.from_bytes(code[4:], "little") << 32
             self.counts_zero |= loaded == 0

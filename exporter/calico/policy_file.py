@@ -1,7 +1,7 @@
-"""The JSON of a policy debug file: its instructions one by one, and its other fields.
+"""Streams the JSON of a policy debug file: its instructions one by one, and its other fields.
 
-`bpf.PolicyDebugInfo` in felix/bpf: `{ifacename, hook, policyInfo: [{inst, labels, comments, annotation}], error}`, in
-which absent fields are left out. What the comments say is told by `policy_debug.py`.
+`bpf.PolicyDebugInfo` in felix/bpf: `{ifacename, hook, policyInfo: [{inst, labels, comments, annotation}], error}`, with
+absent fields left out. `policy_debug.py` parses the comments.
 """
 
 import base64
@@ -13,7 +13,7 @@ from typing import Any
 
 from exporter.errors import ExporterError
 
-# A recorded file has 2 kB for each rule: this is room for 7000 rules on one interface.
+# A recorded file has 2 kB for each rule: this is enough for 7000 rules on one interface.
 MAX_BYTES = 16 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
@@ -25,7 +25,7 @@ class PolicyDebugError(ExporterError):
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One BPF instruction of 8 bytes and what Felix noted on it."""
+    """One BPF instruction of 8 bytes and Felix's notes on it."""
 
     code: bytes
     labels: tuple[str, ...]
@@ -34,17 +34,17 @@ class Instruction:
 
 
 class PolicyFile:
-    """A file with this content, taken apart an instruction at a time: as one value it would need twelve times its size
-    in memory. Raises `PolicyDebugError` where it is not whole.
+    """A file with this content, parsed an instruction at a time: as one value it would need twelve times its size
+    in memory. Raises `PolicyDebugError` where it is incomplete.
     """
 
     def __init__(self, content: bytes) -> None:
         self._content = content.decode("utf-8", "replace")
-        self._place = 0
+        self._offset = 0
         self._fields: dict[str, Any] = {}
 
     def instructions(self) -> Iterator[Instruction]:
-        """The instructions, once, in their order."""
+        """Yields the instructions in order; call it once."""
         self._expect("{")
         while not self._skip("}"):
             key = self._value()
@@ -56,12 +56,12 @@ class PolicyFile:
             if not self._skip(","):
                 self._expect("}")
                 break
-        self._place = self._after_space()
-        if self._place != len(self._content):
+        self._offset = self._after_space()
+        if self._offset != len(self._content):
             raise PolicyDebugError("something follows its end")
 
     def text(self, key: str) -> str:
-        """The text field `key`, empty where there is none; only after the instructions."""
+        """The text field `key`, empty where there is none; call it after `instructions`."""
         value = self._fields.get(key) or ""
         if not isinstance(value, str):
             raise PolicyDebugError(f"its field {key} is no text")
@@ -78,19 +78,19 @@ class PolicyFile:
 
     def _value(self) -> Any:  # JSON
         try:
-            value, self._place = _DECODER.raw_decode(self._content, self._after_space())
+            value, self._offset = _DECODER.raw_decode(self._content, self._after_space())
         except (ValueError, RecursionError) as error:
             raise PolicyDebugError("it is cut off, still being written or not JSON") from error
         return value
 
     def _after_space(self) -> int:
-        match = _SPACE.match(self._content, self._place)
-        return match.end() if match else self._place
+        match = _SPACE.match(self._content, self._offset)
+        return match.end() if match else self._offset
 
     def _skip(self, mark: str) -> bool:
-        place = self._after_space()
-        found = self._content.startswith(mark, place)
-        self._place = place + found
+        offset = self._after_space()
+        found = self._content.startswith(mark, offset)
+        self._offset = offset + found
         return found
 
     def _expect(self, mark: str) -> None:
@@ -114,5 +114,5 @@ def _instruction(element: Any) -> Instruction:  # JSON
 
 
 def _writable(text: str) -> str:
-    # JSON can spell half a character, which no output can carry: it appears as its escape.
+    # JSON can contain lone surrogates, which cannot be encoded for output: they are escaped.
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What each reason for which Calico drops a packet means, and what a person looks at next.
+"""The meaning of each drop reason of Calico, and what to check next.
 
 The meanings are those of the counters in felix/bpf-gpl (`CALI_REASON_*` where each is set) at v3.32.1.
 """
@@ -21,11 +21,11 @@ REASONS = {
     ),
     "too_short": Reason(
         "a header was cut off: the packet ends before its IP, TCP, UDP or ICMP header does",
-        "look for a broken sender or raw-socket program, and for wrong MTU or offload settings on the way",
+        "find the broken sender or raw-socket program, and check MTU and offload settings on the path",
     ),
     "checksum": Reason(
         "the checksum could not be corrected after an address was rewritten",
-        "look at NAT and at offload settings of the interface (ethtool -k)",
+        "check NAT and the offload settings of the interface (ethtool -k)",
     ),
     "ip_options": Reason(
         "the IPv4 header carries options that the program cannot handle",
@@ -58,8 +58,8 @@ REASONS = {
         "check whether the service or pod with this address still exists",
     ),
     "nat_collision_unresolved": Reason(
-        "NAT made two flows look alike and no free source port was found",
-        "look for very many connections to one backend, and for short-lived connections that reuse ports",
+        "NAT mapped two flows to the same addresses and ports, and no free source port was found",
+        "check for very many connections to one backend, and for short-lived connections that reuse ports",
     ),
     "conntrack_create_failed": Reason(
         "no connection tracking entry could be made, most often because the table is full",

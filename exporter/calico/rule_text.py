@@ -1,8 +1,8 @@
-"""What a rule matches, in words: the protobuf text that Felix writes after `Start of rule`.
+"""Describes what a rule matches, from the protobuf text that Felix writes after `Start of rule`.
 
 The text is `proto.Rule` (felix/proto/felixbackend.proto) in protobuf's text format, whose spacing varies by build and
-whose messages have angle brackets before v3.30 and braces from then on. A text that cannot be taken apart is shown as
-it stands.
+whose messages have angle brackets before v3.30 and braces from then on. A text that cannot be parsed is shown
+unchanged.
 """
 
 import re
@@ -19,7 +19,7 @@ _TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[{}<>:;,])|(?
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 _PLAIN_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _CLOSING = {"{": "}", "<": ">"}
-_MAX_DEPTH = 8  # a rule's own messages are three deep
+_MAX_DEPTH = 8  # a rule has messages three levels deep
 _SET_NUMBERS = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _SET_IN_IF = re.compile(r" ipset (\S+) \((0x[0-9a-fA-F]{1,16})\)")
 _SETS_BY_LEG = re.compile(r"(not_)?(src|dst)_ip_set_ids:<([^<>]*)>")
@@ -27,19 +27,19 @@ _LEGS_OF_MATCH = re.compile(r"(!)?(src|dst)=\{([^{}]*)\}")
 
 
 class RuleTextError(ExporterError):
-    """A text that is no protobuf text. The message is one sentence."""
+    """The text is not protobuf text format. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a rule matches: in words, and the names of the IP sets it asks for."""
+    """What a rule matches, as text, and the names of the IP sets that it uses."""
 
     words: str
     ip_sets: tuple[str, ...] = ()
 
 
 def match_of(text: str) -> Match:
-    """What the rule with this text matches; the text itself where it is none that is known."""
+    """What the rule with this text matches; the text itself where it cannot be parsed."""
     try:
         fields = parse_rule_text(text)
     except RuleTextError:
@@ -49,7 +49,7 @@ def match_of(text: str) -> Match:
 
 
 def parse_rule_text(text: str) -> Fields:
-    """The fields of a rule's text in their order; repeated ones stand several times. Raises `RuleTextError`."""
+    """The fields of a rule's text in order; repeated ones occur several times. Raises `RuleTextError`."""
     tokens = list(_tokens(text))
     fields, end = _fields(tokens, 0, "", 0)
     if end != len(tokens):
@@ -58,7 +58,7 @@ def parse_rule_text(text: str) -> Fields:
 
 
 def set_numbers(text: str, comments: Sequence[str]) -> dict[str, int]:
-    """The numbers of a rule's IP sets by their names, from the comments on them in any release's grammar."""
+    """The numbers of a rule's IP sets by name, from the comments in any release's format."""
     try:
         fields = parse_rule_text(text)
     except RuleTextError:
@@ -70,7 +70,7 @@ def set_numbers(text: str, comments: Sequence[str]) -> dict[str, int]:
         for negated, leg, listed in legs:
             names = _texts(fields, f"{'not_' if negated else ''}{leg}_ip_set_ids")
             found = [int(number, 16) for number in _SET_NUMBERS.findall(listed)]
-            if len(names) == len(found):  # else which number is whose is not known
+            if len(names) == len(found):  # else they cannot be matched
                 numbers |= dict(zip(names, found, strict=True))
     return numbers
 
@@ -88,7 +88,7 @@ _SET_FIELDS = tuple(
 )
 
 
-# What is said in words, and what matches nothing. Any other field is shown as it stands: it narrows the rule.
+# Fields that are described or match nothing. Any other field is shown unchanged: it narrows the rule.
 _KNOWN_FIELDS = {
     "action",
     "rule_id",

@@ -1,9 +1,9 @@
-"""The rule counter map `cali_rule_ctrs<V>`, and how Felix makes the ids that are its keys.
+"""The rule counter map `cali_rule_ctrs<V>`, and how Felix computes the rule ids that are its keys.
 
 An entry is `u64 rule id` -> `u64` per CPU (felix/bpf/counters, `PolicyMap`): one for each rule and node, whatever
 interface and IP family. Deny hits are packets, allow hits are new flows. Names of ids come from the policy debug files;
-the formula here is a cross-check, and tells a rule's own direction and a profile's name where a file does not. It holds
-while flow logs are off: with them the ids are not computable and change when Felix restarts.
+the formula here is a cross-check, and finds a rule's direction and a profile's name where a file has none. It holds
+while flow logs are off: with them the ids cannot be computed and change when Felix restarts.
 """
 
 import base64
@@ -24,7 +24,7 @@ _HASHED_LENGTH = 41
 _KEPT_LENGTH = 10
 
 
-# The hits of each rule by its id; one without an entry has none yet, for an entry is made by the first hit.
+# The hits of each rule by its id; one without an entry has none yet: the first hit creates it.
 RuleHits = Mapping[int, int]
 
 
@@ -46,7 +46,7 @@ def decode_rule_hits(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> Rule
 
 
 def rule_ids(action: str, direction: str, position: int, owner: str, kind: str, name: str) -> Iterator[int]:
-    """The ids that some release gives a rule while flow logs are off: v3.32, v3.30 and v3.31, v3.29 and older.
+    """The ids of a rule in each release while flow logs are off: v3.32, v3.30 and v3.31, v3.29 and older.
 
     `action` is `allow`, `deny` or `pass`; `direction` `ingress` or `egress`; `owner` `policy` or `profile`; `name` as
     in the file, with its namespace; `kind` as in the file, empty where it has none.
@@ -74,7 +74,7 @@ _SHORT_KINDS = {
 
 
 def _limited(prefix: str) -> str:
-    """A prefix as NFLOG can carry it: the middle of a long one is replaced by its hash (`felix/hashutils`)."""
+    """A prefix that fits NFLOG: the middle of a long one is replaced by its hash (`felix/hashutils`)."""
     if len(prefix.encode()) <= _MAX_PREFIX:
         return prefix
     digest = base64.urlsafe_b64encode(hashlib.sha256(prefix.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""What a person types: one file per command, and `main.py`, where the rooms are put together.
+"""The command line: one file per command; the entry point is `main.py`.
 
-Knows options, tables and exit codes. Knows nothing of how anything is read, decoded or named.
+Knows options, tables and exit codes, but not how anything is read, decoded or named.
 """

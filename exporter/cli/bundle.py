@@ -1,4 +1,4 @@
-"""`bundle`: everything the other commands need of this node in one archive, to be looked at anywhere."""
+"""`bundle`: everything that the other commands need of this node in one archive, to be read anywhere."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from exporter.quantities import plural
 from exporter.replacing import replacing, wrote
 
 
-@click.command("bundle", short_help="Put this node's facts into one file to carry away.")
+@click.command("bundle", short_help="Save this node's state to a file.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @node_options(bundles=0)
 def command(node: NodeOptions, file: Path) -> None:
     """Write maps, links, routes and Calico's files of this node into FILE (tar and xz; - is standard output).
 
     FILE is replaced, and readable by its owner only: it names pods and policies, though it holds no packets and no
-    secrets. Look at it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
+    secrets. Read it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
     """
     from exporter.snapshot.bundle import PARTS, write_bundle
 

@@ -1,4 +1,4 @@
-"""`check`: what the exporter needs on this node, what it found, what is missing and what to do about it."""
+"""`check`: what the exporter needs on this node, what is missing and how to fix it."""
 
 import json
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from exporter.diagnosis.check import MISSING, NOTE, OK, PARTS, Finding, findings
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
 
 
-@click.command("check", short_help="Say what is missing on this node, and the remedy.")
-@flag("output", "How to print it.", command="check", type=click.Choice(["text", "json"]), default="text", short="-o")
+@click.command("check", short_help="Check this node and suggest fixes.")
+@flag("output", "Output format.", command="check", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options()
 def command(node: NodeOptions, output: str) -> None:
-    """Look at everything the exporter needs here, with a remedy for what is missing. Exits 1 if something is."""
-    # In a bundle it is another process on another machine that counts.
-    found = [*([] if node.bundle else [_process()]), *_look(node)]
+    """Check what the exporter needs on this node and suggest fixes for what is missing. Exits 1 if anything is."""
+    # A bundle comes from another process, usually on another machine.
+    found = [*([] if node.bundle else [_process()]), *_node(node)]
     if output == "json":
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:
@@ -35,7 +35,7 @@ def _process() -> Finding:
     return Finding("process", NOTE, describe_privileges(), remedy_of_refusal())
 
 
-def _look(node: NodeOptions) -> list[Finding]:
+def _node(node: NodeOptions) -> list[Finding]:
     try:
         return list(findings(take_decided(node, PARTS)))
     except ReaderMissing as error:
@@ -44,10 +44,10 @@ def _look(node: NodeOptions) -> list[Finding]:
 
 def _print(found: Sequence[Finding]) -> None:
     colours = {OK: "green", MISSING: "red"}
-    said: set[str] = set()
+    reported: set[str] = set()
     rows: list[Row] = []
     for one in found:
-        again = one.state != OK and one.found in said
+        again = one.state != OK and one.found in reported
         rows.append(
             [
                 Cell(one.state, colours.get(one.state, "yellow")),
@@ -57,5 +57,5 @@ def _print(found: Sequence[Finding]) -> None:
         )
         if one.remedy and not again:
             rows.append([Cell(""), Cell(""), Cell(f"-> {one.remedy}")])
-        said.add(one.found)
+        reported.add(one.found)
     say_columns((Column(""), Column(""), Column("")), rows)

@@ -1,4 +1,4 @@
-"""`counters`: the table that `calico-node -bpf counters dump` prints, with the pod's name on it and droppers first."""
+"""`counters`: the table of `calico-node -bpf counters dump`, with pod names and top droppers first."""
 
 import json
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
 
 
-@click.command("counters", short_help="Show who drops and accepts what, droppers first.")
+@click.command("counters", short_help="Show accepted and dropped packets, top droppers first.")
 @selector_options("counters")
-@flag("nonzero", "Leave out rows and endpoints that are zero.", command="counters", is_flag=True)
+@flag("nonzero", "Hide zero rows and endpoints.", command="counters", is_flag=True)
 @flag(
     "output",
-    "How to print it.",
+    "Output format.",
     command="counters",
     type=click.Choice(["table", "json"]),
     default="table",
@@ -29,7 +29,7 @@ from exporter.snapshot.snapshot import Snapshot
 )
 @flag(
     "diff",
-    "Show what was counted within this time, 10s if none is given.",
+    "Show only what is counted within this time (10s if not given).",
     command="counters",
     type=Duration(),
     is_flag=False,
@@ -38,27 +38,27 @@ from exporter.snapshot.snapshot import Snapshot
 )
 @flag(
     "watch",
-    "Go on showing what was counted since the start and how fast lately, again after each such time, 2s if none is "
-    "given; a pipe gets a line for each counter of each such time.",
+    "Show counts since the start and current rates, refreshed at this interval (2s if not given); a pipe gets one line "
+    "per counter and interval.",
     command="counters",
     type=Duration(),
     is_flag=False,
     flag_value="2s",
     default=None,
 )
-@flag("top", "Only the so many endpoints that drop most.", command="counters", type=click.IntRange(1), default=None)
+@flag("top", "Show the top N endpoints by drops.", command="counters", type=click.IntRange(1), default=None)
 @node_options(bundles=2)
 def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
-    """Show packets and flows by endpoint, reason and direction, those who drop most first.
+    """Show packets and flows by endpoint, reason and direction, top droppers first.
 
     Without --interface, --pod or --ip it shows every endpoint of the node. With --diff or --watch, or with two bundles,
-    it shows what was counted between two looks instead, and only what moved.
+    it shows only what was counted between two snapshots.
     """
     diff, watch, top, nonzero = given["diff"], given["watch"], given["top"], given["nonzero"]
     if diff is not None and watch is not None:
-        raise click.UsageError("--diff looks twice and --watch goes on: take one of them")
+        raise click.UsageError("--diff and --watch are mutually exclusive")
     if node.bundle and watch is not None:
-        raise click.UsageError("--watch looks at a running node and not at bundles")
+        raise click.UsageError("--watch needs a running node, not bundles")
     if watch is not None:
         from exporter.cli.counters_compare import show_watch
 
@@ -90,7 +90,7 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
 
 
 def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
-    """The same facts for a program: numbers as they were read, hooks without an entry as null."""
+    """The same data as JSON: values as they were read, and null for hooks without an entry."""
     layout, choice = snapshot.counters.get().layout, snapshot.counter_map.get().choice
     listed = [one for one in shown if not nonzero or any(map(any, one.hooks.values()))]
     return {

@@ -1,4 +1,4 @@
-"""What changed between two looks, as a table, as lines that each say all of one counter, or as JSON."""
+"""What changed between two snapshots, as a table, as one self-contained line per counter, or as JSON."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
-from exporter.cli.counters_table import DROP_STYLE, in_order, what
+from exporter.cli.counters_table import DROP_STYLE, display_order, what
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.diagnosis.counters import dropped_in_all
@@ -22,7 +22,7 @@ from exporter.quantities import plural, shown
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One counter that moved: whose, at which hook, what it counts, by how much and how fast (None: not known)."""
+    """One counter that changed: its endpoint, hook, slot, increase and rate (None if unknown)."""
 
     endpoint: endpoints.Endpoint
     hook: int
@@ -32,42 +32,42 @@ class Counted:
 
     @property
     def words(self) -> tuple[str, str, str]:
-        """What it counts, in which direction and at which hook; the direction is empty if it is not known."""
+        """What it counts, the direction and the hook; the direction is empty if unknown."""
         return what(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
-class Lately:
-    """The changes of the last interval, and its seconds: what rates are made of where a view goes on."""
+class Interval:
+    """The changes of the last interval and its length in seconds, from which a live view computes rates."""
 
     changes: Sequence[EndpointChange]
     seconds: float | None
 
 
-def counted(changes: Sequence[EndpointChange], layout: Layout, lately: Lately) -> Iterator[Counted]:
-    """The counters that moved, in the order of the endpoints, drops of each first, with the rates of `lately`."""
-    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in lately.changes}
+def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interval) -> Iterator[Counted]:
+    """The counters that changed, by endpoint, drops first, with the rates of `interval`."""
+    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in interval.changes}
     for change in changes:
-        for slot in in_order(layout):
+        for slot in display_order(layout):
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
                 rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
-                per_second = (rate[slot.number] if rate else 0) / lately.seconds if lately.seconds else None
+                per_second = (rate[slot.number] if rate else 0) / interval.seconds if interval.seconds else None
                 if count:
                     yield Counted(change.endpoint, hook, slot, count, per_second)
 
 
 def print_changes(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> None:
-    """Prints them once."""
+    """Prints the changes as one table."""
     click.echo("\n".join(changes_view(changes, layout, seconds, top, width_of(sys.stdout))))
 
 
 def changes_lines(
     changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None, now: datetime
 ) -> Iterator[str]:
-    """Lines that each begin with the time: one for each counter that moved, and one for all."""
+    """Timestamped lines: one per counter that changed, then the total."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} "
-    for one in counted(_top(changes, layout, top), layout, Lately(changes, seconds)):
+    for one in counted(_top(changes, layout, top), layout, Interval(changes, seconds)):
         count, direction_of, hook = one.words
         words = (one.endpoint.title, one.endpoint.interface, direction_of, hook, count, str(one.count))
         yield start + printable("  ".join(filter(None, (*words, _rate(one.per_second)))))
@@ -81,29 +81,29 @@ def changes_view(
     seconds: float | None,
     top: int | None,
     width: int | None,
-    lately: Lately | None = None,
-    most: int | None = None,
+    interval: Interval | None = None,
+    limit: int | None = None,
 ) -> list[str]:
-    """The lines of a table and what is to say below it; of counters and of notes at most `most` each, if given.
+    """The lines of a table and the notes below it; at most `limit` counters and `limit` notes, if given.
 
-    With `lately` the counts are since the start and the rates those of the last interval, and the headings say so.
+    With `interval`, counts are since the start and rates are those of the last interval, as the headings say.
     """
-    rows = list(counted(_top(changes, layout, top), layout, lately or Lately(changes, seconds)))
-    said = list(notes(changes))
-    below = [(note, "") for note in said[:most]]
-    hidden = 0 if most is None else max(len(rows) - most, 0) + max(len(said) - most, 0)
+    rows = list(counted(_top(changes, layout, top), layout, interval or Interval(changes, seconds)))
+    sentences = list(notes(changes))
+    below = [(note, "") for note in sentences[:limit]]
+    hidden = 0 if limit is None else max(len(rows) - limit, 0) + max(len(sentences) - limit, 0)
     if hidden:
         below.append((f"{hidden} more lines do not fit this terminal", "dim"))
     dropped = any(change.counters.dropped(layout) for change in changes)
     below.append((total_line(changes, layout, seconds, top), DROP_STYLE if dropped else ""))
-    table = lines_of(_columns(seconds, lately), list(_rows(rows[:most])), width) if rows[:most] else ()
+    table = lines_of(_columns(seconds, interval), list(_rows(rows[:limit])), width) if rows[:limit] else ()
     return [*table, *(styled(piece, style) for line, style in below for piece in wrapped(line, width))]
 
 
-def _columns(seconds: float | None, lately: Lately | None) -> list[Column]:
+def _columns(seconds: float | None, interval: Interval | None) -> list[Column]:
     columns = [Column("  WHAT"), Column("DIRECTION"), Column("HOOK")]
-    if lately and seconds and lately.seconds:
-        since, last = f"SINCE START\n({shown(seconds)})", f"PER SECOND\n(last {shown(lately.seconds)})"
+    if interval and seconds and interval.seconds:
+        since, last = f"SINCE START\n({shown(seconds)})", f"PER SECOND\n(last {shown(interval.seconds)})"
         return [*columns, Column(since, right=True), Column(last, right=True)]
     return [*columns, Column("COUNT", right=True), Column("PER SECOND" if seconds else "", right=True)]
 
@@ -127,19 +127,19 @@ def fitting_view(
     layout: Layout,
     seconds: float | None,
     top: int | None,
-    lately: Lately,
+    interval: Interval,
 ) -> Text:
-    """A view that is no higher than the terminal, whose rows may be folded."""
-    most = console.height
+    """A view that fits the height of the terminal, even if it wraps rows."""
+    limit = console.height
     while True:
-        view = changes_view(changes, layout, seconds, top, console.width, lately, most)
-        if most == 0 or len(view) < console.height:
+        view = changes_view(changes, layout, seconds, top, console.width, interval, limit)
+        if limit == 0 or len(view) < console.height:
             return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
-        most = most * 3 // 4
+        limit = limit * 3 // 4
 
 
 def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
-    """A sentence for each endpoint that came, went or began to count anew between the two looks."""
+    """A sentence for each endpoint that appeared, vanished or was reset between the two snapshots."""
     for change in changes:
         name = printable(f"{change.endpoint.title} ({change.endpoint.interface}, ifindex {change.endpoint.ifindex})")
         if change.fate == APPEARED:
@@ -147,17 +147,17 @@ def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
         elif change.fate == VANISHED:
             yield f"{name} vanished in between: what it counted last is not known"
         if change.reset:
-            yield f"{name} began to count anew at {_places(change, change.reset)}: what it counted is since then"
+            yield f"{name} was reset at {_hook_titles(change, change.reset)}: what it counted is since then"
         if change.lost:
-            yield f"{name} has no counters at {_places(change, change.lost)} any more"
+            yield f"{name} has no counters at {_hook_titles(change, change.lost)} any more"
 
 
-def _places(change: EndpointChange, hooks: Sequence[int]) -> str:
+def _hook_titles(change: EndpointChange, hooks: Sequence[int]) -> str:
     return " and ".join(change.endpoint.hook_title(hook) for hook in hooks)
 
 
 def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> str:
-    """How many endpoints counted, all drops by reason, and how many that counted are not shown."""
+    """The number of endpoints that counted, their drops by reason, and the number of endpoints not shown."""
     moved = [change for change in changes if change.counted]
     dropped = dropped_in_all((change.counters for change in changes), layout)
     packets = sum(dropped.values())
@@ -175,7 +175,7 @@ def _top(changes: Sequence[EndpointChange], layout: Layout, top: int | None) -> 
 def changes_json(
     changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None
 ) -> dict[str, object]:
-    """The same facts for a program; endpoints that neither counted nor came, went or were reset are left out."""
+    """The same data as JSON, without endpoints that neither counted nor appeared, vanished or were reset."""
     listed = [one for one in _top(changes, layout, top) if one.counted or one.fate or one.reset or one.lost]
     return {
         "seconds": seconds,
@@ -200,7 +200,7 @@ def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None
 
 
 def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) -> list[dict[str, object]]:
-    """The counters of one endpoint that moved."""
+    """The counters of one endpoint that changed."""
     return [
         {
             "hook": hook_name(one.hook),
@@ -211,7 +211,7 @@ def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) 
             "count": one.count,
             "per_second": one.per_second,
         }
-        for one in counted([change], layout, Lately([change], seconds))
+        for one in counted([change], layout, Interval([change], seconds))
     ]
 
 

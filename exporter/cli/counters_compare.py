@@ -1,4 +1,4 @@
-"""`counters --diff` and `--watch`: takes looks at a node one after another and shows what was counted in between."""
+"""`counters --diff` and `--watch`: takes consecutive snapshots and shows what was counted in between."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from exporter.cli.counters_changes import Lately, changes_json, changes_lines, fitting_view, print_changes
+from exporter.cli.counters_changes import Interval, changes_json, changes_lines, fitting_view, print_changes
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
 from exporter.cli.snapshots import NodeSnapshots, two_snapshots
@@ -25,9 +25,9 @@ from exporter.snapshot.snapshot import Snapshot
 
 def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     """Shows what was counted within `seconds`, or between two bundles."""
-    before, after = two_snapshots(node, seconds, PARTS, lambda look: _select(look, wanted))
+    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _select(snapshot, wanted))
     if before is None:
-        raise click.UsageError("one bundle is one look: give --bundle twice to see what changed in between")
+        raise click.UsageError("one bundle is one snapshot: give --bundle twice to compare two")
     changes = _changes(before, after, wanted)
     layout, passed = after.counters.get().layout, after.seconds_since(before)
     if wanted.output == "json":
@@ -37,60 +37,60 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
 
 
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
-    """Shows it again and again until Ctrl-C: in a terminal all since the start, in a pipe each interval's."""
+    """Repeats until Ctrl-C: a terminal shows counts since the start, a pipe gets those of each interval."""
     console = Console(highlight=False)
-    looks = NodeSnapshots(node, PARTS)
-    first = looks.now()
-    _select(first, wanted)  # wrong usage is said at once, not after the first interval
+    snapshots = NodeSnapshots(node, PARTS)
+    first = snapshots.now()
+    _select(first, wanted)  # reports wrong usage before the first interval
     in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
     live = Live(_waiting(seconds), console=console, auto_refresh=False) if in_place else None
-    # What is shown last is the last whole interval: a rate of the moments before Ctrl-C would mislead.
+    # The last full interval stays on the screen: a rate over the moments before Ctrl-C would mislead.
     with suppress(KeyboardInterrupt), live or nullcontext():
-        _watch(looks, first, seconds, wanted, live)
+        _watch(snapshots, first, seconds, wanted, live)
 
 
 def _waiting(seconds: float) -> Text:
     return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
 
 
-def _watch(looks: NodeSnapshots, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:
+def _watch(snapshots: NodeSnapshots, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:
     previous = first
     while True:
         try:
-            look = looks.after(seconds)
+            snapshot = snapshots.after(seconds)
             if live:
-                _update(live, (first, previous, look), wanted)
+                _update(live, (first, previous, snapshot), wanted)
             else:
-                _write(previous, look, wanted)
+                _write(previous, snapshot, wanted)
         except ExporterError as error:
-            # Calico may be restarting: what comes after is compared with the next look that is whole.
+            # Calico may be restarting: start again from the next complete snapshot.
             say(str(error), err=True)
-            first = previous = _next_whole(looks, seconds)
+            first = previous = _next_complete(snapshots, seconds)
         else:
-            previous = look
+            previous = snapshot
 
 
-def _select(look: Snapshot, wanted: Wanted) -> set[int]:
-    return select((one.endpoint for one in counters_by_endpoint(look)), wanted.selector)
+def _select(snapshot: Snapshot, wanted: Wanted) -> set[int]:
+    return select((one.endpoint for one in counters_by_endpoint(snapshot)), wanted.selector)
 
 
-def _next_whole(looks: NodeSnapshots, seconds: float) -> Snapshot:
+def _next_complete(snapshots: NodeSnapshots, seconds: float) -> Snapshot:
     while True:
         with suppress(ExporterError):
-            return looks.after(seconds)
+            return snapshots.after(seconds)
 
 
-def _update(live: Live, three: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
-    first, previous, look = three
-    changes, recent = _changes(first, look, wanted, known=True), _changes(previous, look, wanted, known=True)
-    layout, top = look.counters.get().layout, wanted.top
-    lately = Lately(recent, look.seconds_since(previous))
-    live.update(fitting_view(live.console, changes, layout, look.seconds_since(first), top, lately), refresh=True)
+def _update(live: Live, snapshots: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
+    first, previous, snapshot = snapshots
+    changes, recent = _changes(first, snapshot, wanted, known=True), _changes(previous, snapshot, wanted, known=True)
+    layout, top = snapshot.counters.get().layout, wanted.top
+    interval = Interval(recent, snapshot.seconds_since(previous))
+    live.update(fitting_view(live.console, changes, layout, snapshot.seconds_since(first), top, interval), refresh=True)
 
 
-def _write(previous: Snapshot, look: Snapshot, wanted: Wanted) -> None:
-    changes = _changes(previous, look, wanted, known=True)
-    layout, passed, now = look.counters.get().layout, look.seconds_since(previous), datetime.now(UTC)
+def _write(previous: Snapshot, snapshot: Snapshot, wanted: Wanted) -> None:
+    changes = _changes(previous, snapshot, wanted, known=True)
+    layout, passed, now = snapshot.counters.get().layout, snapshot.seconds_since(previous), datetime.now(UTC)
     if wanted.output == "json":
         click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed, wanted.top)}))
     else:
@@ -99,15 +99,15 @@ def _write(previous: Snapshot, look: Snapshot, wanted: Wanted) -> None:
 
 
 def _changes(before: Snapshot, after: Snapshot, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
-    """The wanted of all changes. One that was `known` before may be gone by now, which is no failure."""
+    """The selected changes. An endpoint that was `known` before may have vanished, which is not an error."""
     every = compare_counters(before, after)
     if wanted.selector == Selector():
         return every
     present = [one for one in every if one.fate != VANISHED]
     shown = _selected(present, wanted, known=known) or _selected(every, wanted, known=known)
     if not shown and not known:
-        select((one.endpoint for one in every), wanted.selector)  # says who is not there
-    # One that was made again is two: the one that went, and the one that came.
+        select((one.endpoint for one in every), wanted.selector)  # raises: no such endpoint
+    # A recreated endpoint is two: one that vanished and one that appeared.
     names = {(one.endpoint.interface, one.endpoint.pod) for one in shown}
     return [one for one in every if one in shown or (one.endpoint.interface, one.endpoint.pod) in names]
 
@@ -118,7 +118,7 @@ def _selected(changes: Sequence[EndpointChange], wanted: Wanted, *, known: bool)
     except click.UsageError:
         if not known:
             raise
-        # A second pod of that name has come since: both are shown.
+        # A second pod of that name has appeared: show both.
         name = (wanted.selector.pod or "").rpartition("/")[2]
         return [one for one in changes if one.endpoint.pod == name]
     except click.ClickException:

@@ -1,4 +1,4 @@
-"""Prints counters as tables: one per endpoint, a total line, and what was left out."""
+"""Prints counters as tables: one per endpoint, a total line, and what is hidden."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,7 +10,7 @@ from exporter.node import endpoints
 from exporter.printable import say
 from exporter.quantities import plural
 
-# The categories in the order in which they are shown.
+# In display order.
 _WORDS = {
     DROPPED: "dropped",
     ACCEPTED: "accepted",
@@ -23,13 +23,13 @@ _PER_FLOW = ("policy", "failsafe")
 DROP_STYLE = "red"
 
 
-def in_order(layout: Layout) -> list[Slot]:
-    """The slots in the order in which they are shown: drops first."""
+def display_order(layout: Layout) -> list[Slot]:
+    """The slots in display order: drops first."""
     return sorted(layout.slots, key=lambda slot: list(_WORDS).index(slot.category))
 
 
 def what(slot: Slot, hooks: Iterable[int]) -> str:
-    """What a slot counts at these hooks: packets, or flows where it says so, and the reason as in the label."""
+    """What a slot counts at these hooks (packets unless it says flows), with the reason as in the label."""
     flows = slot.category == ACCEPTED and slot.reason in _PER_FLOW and all(hook in TC_HOOKS for hook in hooks)
     word = "accepted flows" if flows else _WORDS[slot.category]
     return f"{word}: {slot.reason}" if slot.reason else word
@@ -38,11 +38,11 @@ def what(slot: Slot, hooks: Iterable[int]) -> str:
 def print_counters(
     shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool, left_out: int = 0
 ) -> None:
-    """Prints these endpoints in their order. `nonzero` leaves out zero rows and endpoints that have nothing else;
-    `left_out` is how many endpoints dropped too little to be among the shown.
+    """Prints these endpoints in their order. `nonzero` hides zero rows and endpoints without other rows; `left_out` is
+    the number of endpoints that --top excluded.
     """
     hidden_endpoints = hidden_rows = 0
-    slots = in_order(layout)
+    slots = display_order(layout)
     for one in shown:
         rows = [slot for slot in slots if _is_shown(slot, one, nonzero=nonzero)]
         hidden_rows += sum(slot.category != UNKNOWN for slot in slots) - sum(slot.category != UNKNOWN for slot in rows)
@@ -59,7 +59,7 @@ def print_counters(
 
 
 def title(endpoint: endpoints.Endpoint) -> str:
-    """The names, the index and the addresses of an endpoint in one line."""
+    """Names, index and addresses of an endpoint on one line."""
     about = [f"ifindex {endpoint.ifindex}", endpoint.kind, *endpoint.addresses]
     names = f"{endpoint.title}  {endpoint.interface}" if endpoint.pod else endpoint.interface
     return f"{names}  ({', '.join(about)})"

@@ -1,4 +1,4 @@
-"""`demo`: a small node with real packets and real drops, and the exporter inside it, to try everything on."""
+"""`demo`: a small node with real packets and drops, with the exporter running on it, to try everything out."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ The demo node is up: four pods that send, a policy that drops, and the exporter.
 
   curl -s http://localhost:{port}/metrics | grep dropped | grep -v ' 0$'
 
-look at http://localhost:{port}/ in a browser,{prometheus}
+open http://localhost:{port}/ in a browser,{prometheus}
 and as if on the node, with a name for its exporter:
 
   on_node() {{ {on_node} "$@"; }}
@@ -38,17 +38,17 @@ and as if on the node, with a name for its exporter:
 Ctrl-C ends it and removes everything.
 """
 _PROMETHEUS = """
-ask the Prometheus beside it for alerts (none at first; two fire within 15 minutes),
+query the Prometheus next to it for alerts (none at first; two fire within 15 minutes),
 
   {ask}
 """
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@click.command("demo", short_help="Build a small node with real drops, to try it on.")
+@click.command("demo", short_help="Build a small node with real drops.")
 @flag(
     "web.listen-address",
-    "Address to listen on, HOST:PORT, in the machine's own network.",
+    "Address to listen on, HOST:PORT, in the host's network.",
     command="demo",
     default="localhost:10042",
 )
@@ -68,12 +68,12 @@ def command(web_listen_address: str, rules: Path | None) -> None:
     node = Node()
     try:
         node.claim()
-        # Opened before the process moves into the node's namespace: a socket stays where it was made.
+        # Before entering the node's namespace: a socket stays in the namespace that created it.
         _run(node, _listener(web_listen_address), rules)
     except KeyboardInterrupt:
-        pass  # ended before it served; that is no failure
+        pass  # interrupted before serving, which is not an error
     finally:
-        for number in _STOPS:  # a second one must not leave half of it behind
+        for number in _STOPS:  # a second signal must not interrupt the cleanup
             signal.signal(number, signal.SIG_IGN)
         if node.close():
             with suppress(OSError):  # the terminal may be closed
@@ -81,16 +81,16 @@ def command(web_listen_address: str, rules: Path | None) -> None:
 
 
 def _run(node: "Node", listener: socket.socket, rules: Path | None) -> None:
-    """Builds the node and serves it until a signal says stop."""
+    """Builds the node and serves its metrics until a signal arrives."""
     from exporter.cli.serve import ServeOptions, serve
     from exporter.demo.namespace import enter_namespace
 
     node.build()
     node.send_forever()
     port = listener.getsockname()[1]
-    said, prometheus = _start_prometheus(node.state, port, rules)
+    hint, prometheus = _start_prometheus(node.state, port, rules)
     try:
-        click.echo(_TRY.format(port=port, prometheus=said, on_node=_on_node(node)))
+        click.echo(_TRY.format(port=port, prometheus=hint, on_node=_on_node(node)))
         enter_namespace(node.namespace)
         options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None, node="demo")
         serve(options, [listener], ServeOptions())
@@ -107,14 +107,14 @@ def _stop_on_signals() -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    # By way of SIGTERM, which the server takes over.
+    # As SIGTERM, which the server handles.
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     if sys.stdout.isatty():
         threading.Thread(target=_stop_when_closed, args=(sys.stdout.fileno(),), daemon=True).start()
 
 
 def _stop_when_closed(terminal: int) -> None:
-    # Where make leads the terminal's session, it alone gets SIGHUP and ends.
+    # Where make is the session leader, only make gets SIGHUP.
     closed = select.poll()
     closed.register(terminal, 0)
     closed.poll()
@@ -134,15 +134,15 @@ def _listener(address: str) -> socket.socket:
 
 
 def _on_node(node: "Node") -> str:
-    """How a shell runs this program as if on the node; by variables, so that any words can follow."""
+    """The shell command that runs this program as if on the node; it sets variables, so that any flags can follow."""
     where = [f"CALICO_BPF_EXPORTER_BPF_FS={node.bpf.path}", f"CALICO_BPF_EXPORTER_CALICO_RUN_DIR={node.run_dir}"]
-    sudo = ["sudo"] if "SUDO_UID" in os.environ else []  # the other terminal is then the user's
+    sudo = ["sudo"] if "SUDO_UID" in os.environ else []  # the other terminal is the user's, not root's
     inside = ["ip", "netns", "exec", node.namespace, "env", *where, str(Path(sys.argv[0]).resolve())]
     return shlex.join(sudo + inside)
 
 
 def _start_prometheus(folder: Path, port: int, rules: Path | None) -> "tuple[str, Prometheus | None]":
-    """What to say of the Prometheus that scrapes this port, and that Prometheus."""
+    """The hint about the Prometheus that scrapes this port, and that Prometheus."""
     from exporter.demo.prometheus import is_installed, start_prometheus
 
     if rules is None:
@@ -154,7 +154,7 @@ def _start_prometheus(folder: Path, port: int, rules: Path | None) -> "tuple[str
 
 
 def _alerts(address: str) -> str:
-    """The command that shows the alerts. Debian's Prometheus finds its pages only where it is installed."""
+    """The command that shows the alerts. Debian's Prometheus serves its pages only from its package's directory."""
     promtool = shutil.which("promtool")
     if promtool:
         return shlex.join([str(Path(promtool).resolve()), "query", "instant", address, "ALERTS"])

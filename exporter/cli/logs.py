@@ -1,4 +1,4 @@
-"""Log lines for machines and people: logfmt or JSON on standard error, one line per event."""
+"""Logging: logfmt or JSON on standard error, one line per event."""
 
 import io
 import json
@@ -12,34 +12,34 @@ from typing import TextIO
 
 def set_up_logging(level: str, style: str) -> None:
     """Sends every record of `level` and above to standard error in `style`, `logfmt` or `json`."""
-    logging.raiseExceptions = False  # what cannot be written cannot be complained of there either
-    handler = logging.StreamHandler(_unbuffered_errors())
+    logging.raiseExceptions = False  # a failed write could only be reported to the same stream
+    handler = logging.StreamHandler(_unbuffered_stderr())
     handler.setFormatter(_Formatter(as_json=style == "json"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for library in ("httpx2", "httpcore2", "pyroute2"):  # a line for every request, and more below
+    for library in ("httpx2", "httpcore2", "pyroute2"):  # they log every request at INFO
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def _unbuffered_errors() -> TextIO:
-    # What a full disk or a closed pipe left in a buffer would fail once more at the end, and make the exit code 120.
+def _unbuffered_stderr() -> TextIO:
+    # Data that a full disk or closed pipe left in a buffer would fail again at exit, with exit code 120.
     try:
-        raw = io.FileIO(_never_waiting(sys.stderr.fileno()), "wb", closefd=False)
+        raw = io.FileIO(_nonblocking(sys.stderr.fileno()), "wb", closefd=False)
     except (AttributeError, OSError):
-        return sys.stderr  # closed from the start, or a test's
+        return sys.stderr  # closed at start, or replaced by a test
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
-def _never_waiting(descriptor: int) -> int:
-    """One for the same file that is not waited for where it is a pipe: who reads it may have stopped.
+def _nonblocking(descriptor: int) -> int:
+    """A descriptor of the same file that does not block if it is a pipe whose reader has stopped.
 
-    Of its own, so that the others who write to that pipe find it as they left it.
+    It is opened separately: the pipe's other writers must not become non-blocking.
     """
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return descriptor
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        return descriptor  # nobody reads it: writing fails at once
+        return descriptor  # no reader: writing fails at once
 
 
 class _Formatter(logging.Formatter):
@@ -58,7 +58,7 @@ class _Formatter(logging.Formatter):
             fields["traceback"] = self.formatException(record.exc_info)
         if self._as_json:
             return json.dumps(fields)
-        # A JSON string is also a quoted logfmt value: line breaks in a hostile name stay inside it.
+        # A JSON string is also a quoted logfmt value: line breaks in a malicious name stay escaped.
         return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
 
 

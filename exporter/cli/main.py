@@ -1,4 +1,4 @@
-"""The program: its commands, found by name and imported only when used, and what an error looks like to a person.
+"""The entry point: finds commands by name, imports them on first use and turns errors into sentences.
 
 An error is one sentence on standard error and exit code 1; wrong usage is exit code 2; a traceback is always a bug.
 """
@@ -16,14 +16,14 @@ from exporter import __version__
 from exporter.errors import ExporterError
 from exporter.printable import colours, printable, wrap_error
 
-# Each is the function `command` of the module of the same name in this room.
+# Each is the function `command` of the module of the same name in this package.
 COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
 COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 
 
 class Commands(click.Group):
-    """Imports a command's module when the command is asked for: `counters` must not pay for the web server."""
+    """Imports a command's module on first use: `counters` must not load the web server."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See `click.Group`."""
@@ -57,9 +57,9 @@ class Commands(click.Group):
             sentence = sentence_of(error)
             if sentence is None:
                 raise
-            said = click.ClickException(printable(sentence))
-            wrap_error(said)
-            raise said from error
+            failure = click.ClickException(printable(sentence))
+            wrap_error(failure)
+            raise failure from error
         return result
 
 
@@ -68,30 +68,30 @@ class Commands(click.Group):
 def program() -> None:
     """Calico's eBPF counters: what was accepted and dropped on this node, by interface, reason and pod.
 
-    Every option can also come from the environment; its variable is shown beside it.
+    Every option can also be set by the environment variable shown next to it.
     """
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """The sentence that this exception says to a person, or None when it is a bug and deserves its traceback."""
+    """The sentence for the user, or None for a bug, which deserves its traceback."""
     if isinstance(error, ExporterError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        # What else can be full is written through files of their own, whose errors say which.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again at its end
+        # Other files report their errors themselves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes it again at exit
         return "standard output could not be written: no space left"
-    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # it has no class of its own
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # no dedicated class
         return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
     return None
 
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
-    # numpy's library for matrices, which nothing here uses, starts a thread for each CPU and aborts where it may not.
+    # numpy's OpenBLAS, which is not used here, starts a thread per CPU and aborts where it cannot.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its escape
+            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show a name
     if COMPLETE in os.environ:
-        importlib.import_module("exporter.cli.shells").teach_click()
+        importlib.import_module("exporter.cli.shells").register_completion()
     program(prog_name=PROGRAM, complete_var=COMPLETE, color=colours())

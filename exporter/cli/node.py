@@ -1,4 +1,4 @@
-"""Puts the rooms together for a command: from options to a snapshot of the node or of a bundle."""
+"""From a command's options to a snapshot of the node or of a bundle."""
 
 import os
 import time
@@ -15,14 +15,14 @@ from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapsho
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 
-# A node's own interfaces move the live map within this time.
+# The node's traffic changes the live map within this time.
 _BETWEEN_SNAPSHOTS = 1.0
 
 
 def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[NodeSource, Memory]:
-    """The node's facts and the memory to start from.
+    """The source of the node's data and the memory to start with.
 
-    With a reader to `follow` the node by, threads keep its links, routes and pods current.
+    With a reader to `follow`, threads keep links, routes and pods current.
 
     Raises `ReaderMissing` or `BundleError`.
     """
@@ -43,19 +43,19 @@ def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[
 
 
 def settings_of(options: NodeOptions) -> Settings:
-    """What the user said about the node. Raises `LayoutFileError`."""
+    """The user's settings for the node. Raises `LayoutFileError`."""
     return Settings(options.prefixes, _layout_file(options.layout_file))
 
 
 def take_decided(options: NodeOptions, parts: Collection[str] = EVERY_PART) -> Snapshot:
-    """One snapshot; of two, a second apart, the second where the live counter map can only be told by what moves."""
+    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart."""
     source, memory = open_source(options)
     take = take_snapshot if options.bundle else decided
     return take(source, settings_of(options), memory, parts)
 
 
 def decided(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str] = EVERY_PART) -> Snapshot:
-    """A snapshot of a running node that knows the live counter map, if anything can tell."""
+    """A snapshot of a running node that knows the live counter map, if it can be determined."""
     snapshot = take_snapshot(source, settings, memory, parts)
     versions = snapshot.counter_map.or_else(None)
     if versions and versions.choice.live is None:
@@ -65,15 +65,15 @@ def decided(source: NodeSource, settings: Settings, memory: Memory, parts: Colle
 
 
 def node_name(options: NodeOptions) -> str:
-    """What the cluster calls this node: as the user said, else as the pod was told, else the host's name."""
+    """The node's name in the cluster: from the flag, else $NODE_NAME, else the hostname."""
     return options.node or os.environ.get("NODE_NAME") or os.uname().nodename
 
 
 def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
-    asked = options.kubernetes
-    if asked is None:
-        asked = options.kubeconfig is not None or in_cluster()
-    if not asked:
+    enabled = options.kubernetes
+    if enabled is None:
+        enabled = options.kubeconfig is not None or in_cluster()
+    if not enabled:
         return None
     from exporter.node.pod_watch import ListedPods, LivePods
 

@@ -1,6 +1,6 @@
-"""The options that all commands share which read the node, and what they select.
+"""The options shared by all commands that read the node.
 
-Each is spelled as Prometheus exporters spell flags and comes from `CALICO_BPF_EXPORTER_<FLAG>` too.
+Flags are spelled as in Prometheus exporters; `CALICO_BPF_EXPORTER_<FLAG>` sets them too.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """Where the node's facts are, as the user said it; `before` is the first of two bundles to compare."""
+    """Where to read the node's data; `before` is the first of two bundles to compare."""
 
     bpf_fs: Path
     reader: str
@@ -34,16 +34,16 @@ class NodeOptions:
 def flag(
     name: str, about: str, *, command: str | None = None, short: str = "", **more: Any
 ) -> Callable[[_Command], _Command]:
-    """A click option for the flag `--<name>`, dots and all, with its environment variable.
+    """A click option for the flag `--<name>`, dots included, with its environment variable.
 
-    The parameter is the name with dots and dashes as underscores; `command` puts its own name into the variable.
+    The parameter is the name with dots and dashes as underscores; `command` becomes part of the variable's name.
     """
     parameter = name.replace(".", "_").replace("-", "_")
     words = [VARIABLE_PREFIX, *([command] if command else []), parameter]
     declared = f"--{name}"
     if more.pop("switch", False):
-        room, _, last = name.rpartition(".")
-        declared += f"/--no-{name}" if not room else f"/--no-{room}.{last}"
+        group, _, last = name.rpartition(".")
+        declared += f"/--no-{name}" if not group else f"/--no-{group}.{last}"
     more.setdefault("show_default", True)
     names = [declared, parameter, *([short] if short else [])]
     return click.option(*names, help=about, envvar="_".join(words).upper(), show_envvar=True, **more)
@@ -52,7 +52,7 @@ def flag(
 def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
     """The shared options, handed to the command as one `NodeOptions` called `node`.
 
-    `bundles` is how many it can look at instead of the node: none, one, or two to compare.
+    `bundles` is how many it can read instead of the node: none, one, or two to compare.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -88,51 +88,51 @@ def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
     )
 
 
-def _bundles(given: tuple[Path, ...], most: int) -> dict[str, Path | None]:
-    if len(given) > most:
-        number = "one bundle" if most == 1 else f"{most} bundles"
-        raise click.UsageError(f"--bundle is given {len(given)} times: this command looks at {number} at most")
+def _bundles(given: tuple[Path, ...], limit: int) -> dict[str, Path | None]:
+    if len(given) > limit:
+        number = "one bundle" if limit == 1 else f"{limit} bundles"
+        raise click.UsageError(f"--bundle is given {len(given)} times: this command reads {number} at most")
     return {"bundle": given[-1] if given else None, "before": given[0] if len(given) == 2 else None}
 
 
 def _shared(*, bundles: int) -> list[Callable[[Any], Any]]:
     path = click.Path(path_type=Path)
     options = [
-        flag("bpf.fs", "Where the BPF file system is mounted.", type=path, default=Path("/sys/fs/bpf")),
+        flag("bpf.fs", "Mount point of the BPF file system.", type=path, default=Path("/sys/fs/bpf")),
         flag(
             "bpf.reader",
-            "How BPF maps are read; auto is libbpf, else bpftool.",
+            "Reader of BPF maps (auto = libbpf, else bpftool).",
             type=click.Choice(["auto", "libbpf", "bcc", "bpftool"]),
             default="auto",
         ),
         flag("calico.run-dir", "Calico's run directory.", type=path, default=Path("/var/run/calico")),
         flag(
             "calico.interface-prefix",
-            "Prefix of workload interfaces; repeat it for several.",
+            "Prefix of workload interfaces (can be repeated).",
             multiple=True,
             default=("cali",),
         ),
-        flag("calico.layout-file", "YAML that names counter slots of an unpublished build.", type=path),
+        flag("calico.layout-file", "YAML file with the counter slots of an unpublished build.", type=path),
         flag(
             "kubernetes",
-            "Ask the API server for this node's pods (on inside a cluster, or with a kubeconfig).",
+            "Read this node's pods from the API server (default: on in a cluster or with a kubeconfig).",
             switch=True,
             default=None,
         ),
-        flag("kubernetes.node", "This node's name there ($NODE_NAME, else the host's name)."),
-        flag("kubernetes.kubeconfig", "Where the API server is, from outside a cluster.", type=path),
+        flag("kubernetes.node", "This node's name in the cluster (default: $NODE_NAME, else the hostname)."),
+        flag("kubernetes.kubeconfig", "Path to the kubeconfig file, outside a cluster.", type=path),
     ]
     if bundles:
-        about = "Look at this bundle instead of the node"
-        about += "." if bundles == 1 else "; give an earlier one before it to see what changed in between."
+        about = "Read this bundle instead of the node"
+        about += "." if bundles == 1 else "; give an earlier one first to compare them."
         options.append(flag("bundle", about, type=path, multiple=True, show_default=False))
     return [
         *options,
         flag(
             "log.level",
-            "Least important log lines to write.",
+            "Only log messages with the given severity or above.",
             type=click.Choice(["debug", "info", "warning", "error"]),
             default="info",
         ),
-        flag("log.format", "How log lines are written.", type=click.Choice(["logfmt", "json"]), default="logfmt"),
+        flag("log.format", "Output format of log messages.", type=click.Choice(["logfmt", "json"]), default="logfmt"),
     ]

@@ -20,7 +20,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 _OFF = (
     "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
-    "(its default), and look whether --calico.run-dir is right"
+    "(its default), and check --calico.run-dir"
 )
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
 # The members of IP sets by IP family and set number.
@@ -29,7 +29,7 @@ Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the options leave of a program, and how much is told about it."""
+    """The part of the programs to show, and how much detail."""
 
     direction: str
     family: str
@@ -38,26 +38,26 @@ class Shown:
     instructions: bool
 
 
-@click.command("policy", short_help="Show policy rules with their hits, tier ends included.")
+@click.command("policy", short_help="Show policy rules with hits, including tier ends.")
 @selector_options("policy")
 @flag(
     "direction",
-    "Which way, as the endpoint sees it.",
+    "Traffic direction, as seen by the endpoint.",
     command="policy",
     type=click.Choice(["inbound", "outbound", "all"]),
     default="all",
 )
-@flag("family", "Which IP family.", command="policy", type=click.Choice(["4", "6", "all"]), default="all")
-@flag("nonzero", "Leave out rules without a hit.", command="policy", is_flag=True)
-@flag("ip-sets", "Name the members of the rules' IP sets.", command="policy", is_flag=True)
-@flag("instructions", "Show the programs' instructions too.", command="policy", is_flag=True)
-@flag("output", "How to print it.", command="policy", type=click.Choice(["table", "json"]), default="table", short="-o")
+@flag("family", "IP family.", command="policy", type=click.Choice(["4", "6", "all"]), default="all")
+@flag("nonzero", "Hide rules without hits.", command="policy", is_flag=True)
+@flag("ip-sets", "List the members of the rules' IP sets.", command="policy", is_flag=True)
+@flag("instructions", "Also show the programs' instructions.", command="policy", is_flag=True)
+@flag("output", "Output format.", command="policy", type=click.Choice(["table", "json"]), default="table", short="-o")
 @node_options(bundles=2)
 def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
     """Show the tiers, policies and rules of endpoints in the order in which a packet meets them, with their hits.
 
-    Hits count the whole node: a rule that several endpoints carry has one number. Deny hits are packets, allow hits are
-    new flows. Of two bundles it shows the hits between them.
+    Hits are per node: a rule that applies to several endpoints has one number. Deny hits are packets, allow hits are
+    new flows. With two bundles it shows the hits between them.
     """
     wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
     parts = {*PARTS, *(_IP_SETS if wanted.ip_sets else ()), *(("policy_files",) if wanted.instructions else ())}
@@ -69,7 +69,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
         raise click.ClickException("none of Calico's policy files could be read" if policies.unread else _OFF)
     hits = _hits(before, after)
     if hits is None:
-        wanted = replace(wanted, nonzero=False)  # what is not known may have been hit
+        wanted = replace(wanted, nonzero=False)  # unknown hits may not be zero
     programs = _programs(after, selector, hits, wanted)
     members = _members(after, programs) if wanted.ip_sets else {}
     contents = _contents(after) if wanted.instructions else {}
@@ -86,17 +86,17 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 
 
 def _programs(
-    look: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: Shown
+    snapshot: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: Shown
 ) -> list[CountedProgram]:
-    carriers = {program.about.interface for program in look.policies.get().files.values() if program}
-    known = sorted(look.endpoints.get().by_index.values(), key=lambda one: one.title)
+    carriers = {program.about.interface for program in snapshot.policies.get().files.values() if program}
+    known = sorted(snapshot.endpoints.get().by_index.values(), key=lambda one: one.title)
     chosen = select(known, selector)
     endpoints = [one for one in known if one.ifindex in chosen and one.interface in carriers]
     if not endpoints and selector != Selector():
         raise click.ClickException(
-            "Calico has written no policy file for this endpoint: check says what is known of it"
+            "Calico has written no policy file for this endpoint: run `check` for what is known about it"
         )
-    programs = [one for endpoint in endpoints for one in programs_of(look, endpoint, hits)]
+    programs = [one for endpoint in endpoints for one in programs_of(snapshot, endpoint, hits)]
     families = (4, 6) if wanted.family == "all" else (int(wanted.family),)
     directions = ("inbound", "outbound") if wanted.direction == "all" else (wanted.direction,)
     return [one for one in programs if one.direction in directions and one.families[0] in families]
@@ -110,10 +110,10 @@ def _hits(before: Snapshot | None, after: Snapshot) -> Mapping[int, int] | None:
         return None
 
 
-def _members(look: Snapshot, programs: Sequence[CountedProgram]) -> Members:
+def _members(snapshot: Snapshot, programs: Sequence[CountedProgram]) -> Members:
     members = {}
     for family in sorted({one.families[0] for one in programs if any(_set_names(one))}):
-        sets = look.ip_sets(family)
+        sets = snapshot.ip_sets(family)
         if sets.error:
             say(f"without the members of IPv{family} sets: {sets.error}", err=True)
         else:
@@ -177,7 +177,7 @@ def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None,
         "hits": rule.hits,
         "match": rule.match,
         "text": rule.text,
-        # As texts: they need all 64 bits, which a JSON number does not carry everywhere.
+        # As strings: not every JSON parser keeps the 64 bits of a number.
         "id": str(rule.id) if rule.id else None,
         "ip_sets": sets,
     }
@@ -187,11 +187,11 @@ def _known_members(members: Mapping[int, tuple[str, ...]] | None, number: int | 
     return None if members is None or number is None else members.get(number, ())
 
 
-def _contents(look: Snapshot) -> Mapping[str, bytes]:
-    if look.policy_files.error:
-        say(f"without instructions: {look.policy_files.error}", err=True)
+def _contents(snapshot: Snapshot) -> Mapping[str, bytes]:
+    if snapshot.policy_files.error:
+        say(f"without instructions: {snapshot.policy_files.error}", err=True)
         return {}
-    return look.policy_files.get().files
+    return snapshot.policy_files.get().files
 
 
 def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[dict[str, object]]:
@@ -203,9 +203,9 @@ def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -
 
 def _print_instructions(contents: Mapping[str, bytes], program: CountedProgram) -> None:
     click.echo(f"\n{printable(', '.join(program.files))}:")
-    for place, one in enumerate(_instructions_json(contents, program)):
+    for index, one in enumerate(_instructions_json(contents, program)):
         for comment in one["comments"]:  # type: ignore[attr-defined]
             click.echo(f"       // {printable(comment)}")
         for label in one["labels"]:  # type: ignore[attr-defined]
             click.echo(f"     {printable(label)}:")
-        click.echo(f"{place:>5}  {one['code']}  {printable(str(one['annotation']))}".rstrip())
+        click.echo(f"{index:>5}  {one['code']}  {printable(str(one['annotation']))}".rstrip())

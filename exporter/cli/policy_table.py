@@ -1,4 +1,4 @@
-"""Prints the policy of endpoints as tables: a packet meets what stands there from top to bottom."""
+"""Prints the policy of endpoints as tables, top to bottom in the order of evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -19,7 +19,7 @@ _Row = tuple[str, str, str, str]
 
 
 def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzero: bool) -> None:
-    """Prints these programs; `nonzero` leaves out what has no hit, and says how much that was."""
+    """Prints these programs; `nonzero` hides what has no hits and prints how much that is."""
     hidden = 0
     previous = None
     for program in programs:
@@ -36,7 +36,7 @@ def print_policy(programs: Sequence[CountedProgram], members: Members, *, nonzer
         if shown:
             say_columns(_COLUMNS, list(map(_cells, shown)))
     say(
-        "Hits are the node's: one number for all who carry a rule. deny counts packets, allow new flows; - is not "
+        "Hits are per node: one number for all endpoints with a rule. deny counts packets, allow new flows; - is not "
         "counted.",
         "dim",
     )
@@ -61,7 +61,7 @@ def _cells(row: _Row) -> Row:
     what, action, hits, match = row
     style = f"bold {_STYLES.get(action, '')}" if _has_hits(row) else "dim"
     if not any((action, hits, match)):
-        return [Cell(what)]  # the title of what follows has the whole line
+        return [Cell(what)]  # a heading spans the line
     return [Cell(what), Cell(action, _STYLES.get(action, "")), Cell(hits, style), Cell(match)]
 
 

@@ -24,10 +24,10 @@ _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 
 
 @click.command("scrape", short_help="Print one scrape, without a server.")
-@flag("format", "Which text format.", command="scrape", type=click.Choice(list(_FORMATS)), default=TEXT.name)
+@flag("format", "Exposition format.", command="scrape", type=click.Choice(list(_FORMATS)), default=TEXT.name)
 @flag(
     "output",
-    "Write to this file instead, replacing it in one step.",
+    "Write to this file instead, replacing it atomically.",
     command="scrape",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
@@ -36,7 +36,7 @@ _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noqa: A002  the flag's name
     """Print one scrape: the same samples as /metrics by default, without those about the process.
 
-    Exits 1 when a collector failed; what the others found is written all the same.
+    Exits 1 when a collector failed; the samples of the others are still written.
     """
     collectors = make_collectors(ON_BY_DEFAULT)
     snapshot = take_decided(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))

@@ -1,4 +1,4 @@
-"""SELECTOR: which endpoints a person means, by interface, pod or address."""
+"""Selects endpoints by interface, pod or address."""
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.complete import complete_addresses, complete_interfaces, complete_pods
+from exporter.cli.candidates import complete_addresses, complete_interfaces, complete_pods
 from exporter.cli.options import flag
 from exporter.node.endpoints import Endpoint
 from exporter.printable import printable
@@ -24,7 +24,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a person wants to see of counters: whose, how many of the busiest droppers (None: all), and how."""
+    """Which counters to show: of which endpoints, of how many top droppers (None: all), in which format."""
 
     selector: Selector
     top: int | None
@@ -42,12 +42,12 @@ def selector_options(command: str) -> Callable[[Any], Any]:
         gathered.__doc__, gathered.__name__ = function.__doc__, function.__name__
         gathered.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
         more: dict[str, Any] = {"command": command, "default": None}
-        gathered = flag("ip", "The endpoint that has this address.", shell_complete=complete_addresses, **more)(
+        gathered = flag("ip", "Only the endpoint with this address.", shell_complete=complete_addresses, **more)(
             gathered
         )
-        gathered = flag("pod", "This pod, [NAMESPACE/]NAME.", shell_complete=complete_pods, **more)(gathered)
+        gathered = flag("pod", "Only this pod, [NAMESPACE/]NAME.", shell_complete=complete_pods, **more)(gathered)
         several: dict[str, Any] = {"command": command, "multiple": True, "shell_complete": complete_interfaces}
-        return flag("interface", "This interface; repeat it for several.", **several)(gathered)
+        return flag("interface", "Only this interface (can be repeated).", **several)(gathered)
 
     return decorate
 
@@ -55,7 +55,7 @@ def selector_options(command: str) -> Callable[[Any], Any]:
 def select(endpoints: Iterable[Endpoint], selector: Selector) -> set[int]:
     """The interface indexes of the selected endpoints.
 
-    A pod name that fits several is wrong usage (exit 2, with the list); nothing found is a failure (exit 1).
+    An ambiguous pod name is wrong usage (exit 2, with the list); nothing found is a failure (exit 1).
     """
     every = list(endpoints)
     chosen: list[list[Endpoint]] = []

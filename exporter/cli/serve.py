@@ -1,4 +1,4 @@
-"""`serve`: the exporter itself. Builds the scrapes and the server, and runs them until told to stop."""
+"""`serve`: builds the exporter's scrapes and HTTP server and runs them until SIGTERM."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger("exporter.serve")
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What is served and how: the paths and limits of HTTP, the collectors, and the zeros they write."""
+    """What to serve and how: HTTP path and limits, collectors and their options."""
 
     telemetry_path: str = "/metrics"
     max_requests: int = 40
@@ -56,60 +56,49 @@ def _collector_flags(command: Any) -> Any:
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
 @flag(
     "web.listen-address",
-    "Address to listen on, HOST:PORT; repeat it for several.",
+    "Address to listen on, HOST:PORT (can be repeated).",
     command="serve",
     multiple=True,
     default=(":10042",),
 )
 @flag(
     "web.config.file",
-    "TLS, users, headers and rate limit, in the format of Prometheus' exporters.",
+    "Path to the web configuration file (TLS, users, headers, rate limit).",
     command="serve",
     type=click.Path(path_type=Path),
 )
-@flag("web.telemetry-path", "Path of the metrics.", command="serve", default="/metrics")
+@flag("web.telemetry-path", "Path under which to expose metrics.", command="serve", default="/metrics")
 @flag(
-    "web.max-requests", "Requests worked on at once; 0: no limit.", command="serve", type=click.IntRange(0), default=40
+    "web.max-requests",
+    "Maximum concurrent requests (0 = unlimited).",
+    command="serve",
+    type=click.IntRange(0),
+    default=40,
 )
 @flag(
     "web.timeout-offset",
-    "Seconds taken off the time-out that Prometheus announces.",
+    "Offset subtracted from Prometheus's scrape timeout, in seconds.",
     command="serve",
     type=click.FloatRange(0),
     default=0.5,
 )
 @flag("web.page", "Serve a page about this node at /.", command="serve", switch=True, default=True)
-@flag("web.disable-exporter-metrics", "Leave out process_* and python_*.", command="serve", is_flag=True)
+@flag("web.disable-exporter-metrics", "Exclude process_* and python_* metrics.", command="serve", is_flag=True)
 @flag(
     "collector.counters.zeros",
-    "Which zeros are written: those worth an alert (core), all, or none.",
+    "Which zero-valued series to expose (core = those worth an alert).",
     command="serve",
     type=click.Choice(ZEROS),
     default="core",
 )
-@flag(
-    "collector.rules.unattributed",
-    "Add a series for each rule id that no policy file explains.",
-    command="serve",
-    is_flag=True,
-)
-@flag("collector.disable-defaults", "Only collectors that are switched on by name.", command="serve", is_flag=True)
+@flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", command="serve", is_flag=True)
+@flag("collector.disable-defaults", "Disable all collectors by default.", command="serve", is_flag=True)
 @_collector_flags
-@flag(
-    "kubernetes.authorization",
-    "Let in bearer tokens whose user may get the path, as the API server says.",
-    command="serve",
-    is_flag=True,
-)
-@flag(
-    "kubernetes.workload-labels",
-    "Add a series with the owner of each pod.",
-    command="serve",
-    is_flag=True,
-)
+@flag("kubernetes.authorization", "Authorize bearer tokens through the API server.", command="serve", is_flag=True)
+@flag("kubernetes.workload-labels", "Add a series with the owner of each pod.", command="serve", is_flag=True)
 @flag(
     "security.drop-capabilities",
-    "Give up root, capabilities and the commands of bpf(2) that write, before serving.",
+    "Drop root, capabilities and bpf(2) write commands before serving.",
     command="serve",
     switch=True,
     default=True,
@@ -121,7 +110,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 
     if not _PATH.fullmatch(web_telemetry_path) or web_telemetry_path in ("/healthz", "/readyz"):
         raise click.UsageError(
-            f"--web.telemetry-path {web_telemetry_path!r} must begin with / and be a path of its own"
+            f"--web.telemetry-path {web_telemetry_path!r} must begin with / and not be /, /healthz or /readyz"
         )
     if not math.isfinite(given["web_timeout_offset"]):
         raise click.UsageError("--web.timeout-offset must be a number of seconds")
@@ -148,10 +137,10 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 
 
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
-    """The collectors that the flags leave on: a collector's own flag decides, else the default."""
+    """The enabled collectors: each by its flag, else by default."""
     default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
     chosen = {name: given[f"collector_{name}"] for name in (one.name for one in COLLECTORS)}
-    return [name for name, said in chosen.items() if (name in default if said is None else said)]
+    return [name for name, enabled in chosen.items() if (name in default if enabled is None else enabled)]
 
 
 def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeOptions) -> None:
@@ -180,13 +169,13 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     scrapes = Scrapes(lambda: Reading(source, settings, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
-    door = _access(routes, rejected, live, node, options)
+    access = _access(routes, rejected, live, node, options)
     log.info("serving with what this process may do: %s", describe_privileges())
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         scheme = "https" if live and live.tls else "http"
         log.info("listening on %s port %s for %s with reader %s", host, port, scheme, source.reader_name)
-    asyncio.run(_run(scrapes, door, listeners, live, rejected))
+    asyncio.run(_run(scrapes, access, listeners, live, rejected))
 
 
 def _live_config(options: ServeOptions) -> "LiveConfig | None":
@@ -220,20 +209,20 @@ def _access(
 
 async def _run(
     scrapes: "Scrapes",
-    door: "Access",
+    access: "Access",
     listeners: Sequence[socket.socket],
     live: "LiveConfig | None",
     rejected: "Rejected",
 ) -> None:
     from exporter.web.server import Server
 
-    looks = asyncio.create_task(_collect_twice(scrapes))
-    await Server(listeners, door.handle, live=live, failed_handshake=partial(rejected.count, "tls_handshake")).run()
-    looks.cancel()
+    warm_up = asyncio.create_task(_collect_twice(scrapes))
+    await Server(listeners, access.handle, live=live, failed_handshake=partial(rejected.count, "tls_handshake")).run()
+    warm_up.cancel()
 
 
 async def _collect_twice(scrapes: "Scrapes") -> None:
-    # Of several pinned versions the one that moves between two looks is alive; the first scrape should know it.
+    # Of several pinned versions, the live one changes between two snapshots; the first scrape should know it.
     await scrapes.collect()
     await asyncio.sleep(1)
     await scrapes.collect()

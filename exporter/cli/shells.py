@@ -1,8 +1,7 @@
-"""What bash, zsh and fish run to complete a command line of the program, and how the program reads their question.
+"""Completion scripts for bash, zsh and fish, and the program's side of their protocol.
 
-click finds what could come next, but its scripts lose what is behind the cursor and the `=` and `:` in a word, and need
-compinit in zsh. These hand over the line as it was typed; the answer is one candidate a line: kind, word and help,
-with tabs between.
+click's own scripts lose the text after the cursor and the `=` and `:` in a word, and need compinit in zsh. These pass
+the line as typed and read one candidate per line: kind, word and help, separated by tabs.
 """
 
 import logging
@@ -13,7 +12,7 @@ from click.shell_completion import CompletionItem, ShellComplete, add_completion
 
 from exporter.printable import printable
 
-# bash replaces what stands behind the last `=` or `:` only: that part of the word is its second argument.
+# bash replaces only the part of the word after the last `=` or `:`, which is its second argument.
 _BASH = r"""
 %(complete_func)s() {
     local kind word help
@@ -60,7 +59,7 @@ else
 fi
 """
 
-# fish keeps to itself what stands behind the cursor.
+# fish does not pass the text after the cursor.
 _FISH = r"""
 function %(complete_func)s
     set -l program (string match -v '*=*' -- (commandline -opc))[1]
@@ -83,18 +82,18 @@ complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
 
 
 class _Completion(ShellComplete):
-    """Reads what the scripts say of the line up to the cursor and behind it; whatever is wrong, nothing is offered."""
+    """Parses the line before and after the cursor as the scripts pass it; any error means no candidates."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """See `ShellComplete`."""
-        # A letter more at the end tells a word that has begun from one that has ended.
+        # The extra letter distinguishes an unfinished word from a finished one.
         *words, typed = split_arg_string(os.environ["COMP_BEFORE"] + "x")
         while "=" in words[0]:
             words.pop(0)  # variables before the command
         self._typed = typed[:-1]
         command, *given = words[1:] or [""]
-        # Flags count wherever they stand: those behind the cursor are as good before it.
-        return [*([command, *_behind()] if command else []), *given], self._typed
+        # The order of flags does not matter: those after the cursor can go before it.
+        return [*([command, *_after_cursor()] if command else []), *given], self._typed
 
     def format_completion(self, item: CompletionItem) -> str:
         """See `ShellComplete`."""
@@ -107,7 +106,7 @@ class _Completion(ShellComplete):
         logging.disable()
         try:
             return super().complete()
-        except Exception:  # noqa: BLE001  of any kind: a command line half typed is no place for errors
+        except Exception:  # noqa: BLE001  completion must never print an error
             return ""
 
     def _shortened(self, word: str) -> str:
@@ -132,14 +131,14 @@ class _Fish(_Completion):
     source_template = _FISH
 
 
-def _behind() -> list[str]:
+def _after_cursor() -> list[str]:
     after = os.environ.get("COMP_AFTER", "")
     words = split_arg_string("x" + after)[1:]  # the letter stands for the rest of the word at the cursor
     return words[: words.index("--")] if "--" in words else words
 
 
-def teach_click() -> None:
-    """Makes click answer these shells in this way."""
+def register_completion() -> None:
+    """Replaces click's completion for these shells."""
     classes: tuple[type[Any], ...] = (_Bash, _Zsh, _Fish)
     for one in classes:
         add_completion_class(one)

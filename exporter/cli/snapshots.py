@@ -1,4 +1,4 @@
-"""Several looks at one node after another, or at two bundles of it, for commands that compare."""
+"""Consecutive snapshots of a node, or those of two bundles, for commands that compare."""
 
 import time
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 
 class NodeSnapshots:
-    """Snapshots of a running node, with these parts. Each raises where it has no counters, and another can be taken."""
+    """Snapshots of a running node, with these parts. Each raises if it has no counters; the next may have them."""
 
     def __init__(self, options: NodeOptions, parts: Collection[str]) -> None:
         self._source, self._memory = open_source(options)
@@ -24,11 +24,11 @@ class NodeSnapshots:
         self._parts = parts
 
     def now(self) -> Snapshot:
-        """A snapshot that knows the live counter map, if anything can tell."""
+        """A snapshot that knows the live counter map, if it can be determined."""
         return _with_counters(decided(self._source, self._settings, self._memory, self._parts))
 
     def after(self, seconds: float) -> Snapshot:
-        """A snapshot after this time, 0 for one at once."""
+        """A snapshot after this time (0 = now)."""
         if seconds:
             time.sleep(seconds)
         return _with_counters(take_snapshot(self._source, self._settings, self._memory, self._parts))
@@ -44,21 +44,21 @@ def two_snapshots(
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
 
-    `check` sees the first of a node before the wait, and raises where it makes no sense to wait.
+    `check` gets the first snapshot of a node and raises if there is no point in waiting for the second.
     """
     if options.bundle is not None:
         return _bundles(options, options.bundle, parts)
-    looks = NodeSnapshots(options, parts)
-    first = looks.now()
+    snapshots = NodeSnapshots(options, parts)
+    first = snapshots.now()
     check(first)
     try:
-        return first, looks.after(seconds)
-    except KeyboardInterrupt:  # it is over sooner
-        return first, looks.after(0)
+        return first, snapshots.after(seconds)
+    except KeyboardInterrupt:  # stop waiting
+        return first, snapshots.after(0)
 
 
 def one_snapshot(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
-    """A snapshot of the node now, or of a bundle; the first is that of the earlier of two bundles, if there are two."""
+    """A snapshot of the node or of a bundle, preceded by that of the earlier bundle if there are two."""
     if options.bundle is None:
         return None, take_decided(options, parts)
     return _bundles(options, options.bundle, parts)

@@ -1,6 +1,6 @@
-"""`why`: watches an endpoint and says in sentences what dropped its packets, and which rules can have done it.
+"""`why`: watches an endpoint and explains what dropped its packets and which rules may have done it.
 
-Exits 0 when nothing was dropped and 3 when something was, so that a script can ask.
+For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
 import json
@@ -23,25 +23,25 @@ LOSES_PACKETS = 3
 _STYLES = {HEADLINE: "bold", DROP: "red", PROBLEM: "red", "deny": "red", "allow": "green", "pass": "yellow"}
 
 
-@click.command("why", short_help="Say why an endpoint loses packets.")
+@click.command("why", short_help="Explain why an endpoint loses packets.")
 @selector_options("why")
 @flag("for", "How long to watch; Ctrl-C ends it sooner.", command="why", type=Duration(), default="30s")
-@flag("output", "How to print it.", command="why", type=click.Choice(["text", "json"]), default="text", short="-o")
+@flag("output", "Output format.", command="why", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options(bundles=2)
 def command(node: NodeOptions, selector: Selector, output: str, **given: float) -> None:
     """Watch one endpoint and explain which of its packets were dropped, for which reason, and which rules counted then.
 
-    Of two bundles it explains the time between them, of one all since its counters began. Exits 0 when nothing was
-    dropped, 3 when something was.
+    With two bundles it explains the time between them, with one everything since its counters were created.
+    Exits 0 when nothing was dropped, 3 when something was.
     """
     seconds = given["for"]
     if selector == Selector():
-        raise click.UsageError("say whose packets: --pod, --ip or --interface")
+        raise click.UsageError("give --pod, --ip or --interface")
     if node.bundle is None:
         say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_snapshots(node, seconds, PARTS, lambda look: _one(look, selector))
+    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector))
     explanation = explain(before, after, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":
@@ -59,26 +59,26 @@ def _endpoint(before: Snapshot | None, after: Snapshot, selector: Selector) -> E
     except click.ClickException:
         if before is None:
             raise
-        return _one(before, selector)  # it may be gone by now
+        return _one(before, selector)  # it may have vanished
 
 
-def _one(look: Snapshot, selector: Selector) -> Endpoint:
-    chosen = select(look.endpoints.get().by_index.values(), selector)
+def _one(snapshot: Snapshot, selector: Selector) -> Endpoint:
+    chosen = select(snapshot.endpoints.get().by_index.values(), selector)
     if len(chosen) > 1:
         raise click.UsageError(f"why explains one endpoint, and {len(chosen)} fit: name one with --interface")
-    return look.endpoints.get().of(chosen.pop())
+    return snapshot.endpoints.get().of(chosen.pop())
 
 
 def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> dict[str, object]:
     from exporter.cli.counters_changes import counted_json
 
-    def whose(endpoint: Endpoint) -> dict[str, object]:
+    def identity(endpoint: Endpoint) -> dict[str, object]:
         kept = ("interface", "ifindex", "kind", "namespace", "pod")
         return {name: getattr(endpoint, name) for name in kept}
 
     change = explanation.change
     return {
-        **whose(explanation.endpoint),
+        **identity(explanation.endpoint),
         "window": explanation.window,
         "seconds": seconds,
         "loses_packets": explanation.loses_packets,
@@ -88,7 +88,7 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
         "problems": list(explanation.problems),
         "notes": list(explanation.notes),
         "others": [
-            {**whose(one.endpoint), "direction": one.direction, "packets": one.packets, "reasons": dict(one.reasons)}
+            {**identity(one.endpoint), "direction": one.direction, "packets": one.packets, "reasons": dict(one.reasons)}
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),

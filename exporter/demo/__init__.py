@@ -1,7 +1,7 @@
-"""A small node of our own: namespaces as pods, veths named as Calico names them, a tc program that counts as Calico's.
+"""A small simulated node: namespaces as pods, veths named as by Calico, and a tc program that counts like Calico's.
 
-For trying the exporter, for tests and for screenshots. Nothing imports this room but `cli/demo.py` and tests. Whatever
-it makes carries its own name, lies in namespaces, a folder and a BPF file system of its own, and goes when it goes.
+For trying the exporter, for tests and for screenshots. Only `cli/demo.py` and tests import this package. Everything it
+creates is in separate namespaces, a separate folder and a separate BPF file system, and is removed at the end.
 """
 
 from exporter.errors import ExporterError

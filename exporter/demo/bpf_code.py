@@ -21,7 +21,7 @@ _LOOKUP, _TAIL_CALL = (1, "call bpf_map_lookup_elem"), (12, "call bpf_tail_call"
 _NOT_EQUAL, _EQUAL, _AT_LEAST, _ALWAYS = 0x55, 0x15, 0x35, 0x05
 _EXIT = 0x95
 _ALLOWED, _DENIED, _NO_PROGRAM = 1, 2, 10
-# A packet's metadata has room for the ids of so many rules.
+# A packet's metadata can hold the ids of this many rules.
 _MAX_HITS = 32
 
 
@@ -34,13 +34,13 @@ class Program:
     def __init__(self) -> None:
         self._lines: list[dict[str, Any]] = []
         self._jumps: list[tuple[int, str]] = []
-        self._places: dict[str, int] = {}
+        self._indexes: dict[str, int] = {}
         self._labels: list[str] = []
         self._comments: list[str] = []
         self._reached = True
 
     def comment(self, text: str) -> None:
-        """Says this on the next instruction."""
+        """Adds a comment to the next instruction."""
         self._comments.append(text)
 
     def label(self, name: str) -> None:
@@ -54,14 +54,14 @@ class Program:
             return False
         raw = struct.pack("<BBhI", opcode, registers, offset, immediate % 2**32)
         line = {"inst": list(raw), "labels": labels, "comments": self._comments, "annotation": note}
-        self._places.update(dict.fromkeys(labels, len(self._lines)))
+        self._indexes.update(dict.fromkeys(labels, len(self._lines)))
         self._comments = []
         self._lines.append({key: value for key, value in line.items() if value})
         self._reached = opcode not in {_ALWAYS, _EXIT}
         return True
 
     def jump(self, opcode: int, registers: int, immediate: int, target: str) -> None:
-        """Adds a jump to a label that is still to come."""
+        """Adds a jump to a later label."""
         if self.add(opcode, registers, immediate=immediate, note=f"goto {target}"):
             self._jumps.append((len(self._lines) - 1, target))
 
@@ -80,14 +80,14 @@ class Program:
         self.add(0x85, immediate=number, note=note)
 
     def finish(self) -> list[dict[str, Any]]:
-        """The instructions as they stand in the file, each jump with its distance."""
-        for place, target in self._jumps:
-            self._lines[place]["inst"][2:4] = struct.pack("<h", self._places[target] - place - 1)
+        """The instructions as they are in the file, each jump with its distance."""
+        for index, target in self._jumps:
+            self._lines[index]["inst"][2:4] = struct.pack("<h", self._indexes[target] - index - 1)
         return self._lines
 
 
 def write_header(program: Program) -> None:
-    """What stands before all policy: finds the metadata."""
+    """Writes the header before all policy, which loads the metadata."""
     program.label("start")
     program.add(0xBF, 0x16)
     program.add(0xB7, 0x01)
@@ -109,7 +109,7 @@ def write_header(program: Program) -> None:
 
 
 def write_footer(program: Program) -> None:
-    """What stands behind all policy: the ways out."""
+    """Writes the footer after all policy: the verdicts."""
     program.label("deny")
     _write_verdict(program, _DENIED, 1)
     program.label("exit")
@@ -161,9 +161,9 @@ def write_source_match(program: Program, ip_set: int, version: int, no_match: st
     program.add(0x6B, 0x1A, end)
     program.load("ip_proto")
     program.add(0x73, 0x1A, end + 2)
-    for place, word in zip((-32, -28), struct.unpack("<2I", struct.pack(">Q", ip_set)), strict=True):
+    for offset, word in zip((-32, -28), struct.unpack("<2I", struct.pack(">Q", ip_set)), strict=True):
         program.add(0xB4, 0x01, immediate=word)
-        program.add(0x63, 0x1A, place)
+        program.add(0x63, 0x1A, offset)
     program.load_immediate(0x11, _IP_SETS_MAP)
     program.add(0xBF, 0xA2)
     program.add(0x07, 0x02, immediate=-36)

@@ -1,7 +1,7 @@
-"""The demo's own BPF file system: mounted at a private place, and the only place where the demo pins anything.
+"""The demo's BPF file system: mounted at a private path, and the only one where the demo pins anything.
 
-On a real Calico node `/sys/fs/bpf/tc/globals` holds the maps that packets depend on; so every path is made here, and
-one that would lie outside our mount is refused.
+On a real Calico node `/sys/fs/bpf/tc/globals` holds the maps that packets depend on; so every path is built here, and
+paths outside the demo's mount are refused.
 """
 
 import platform
@@ -22,8 +22,8 @@ _CALICO_MAPS = {
 }
 # An interface's policy of one direction: `struct policy` of node.bpf.c, 12 rules of 24 bytes.
 POLICY_SIZE = 12 * 24
-# Maps of the demo's program alone.
-_OWN_MAPS = {
+# Maps of the demo's program only.
+_DEMO_MAPS = {
     "demo_policy": ("hash", 8, POLICY_SIZE, 4096, 0),
     "demo_homes": ("hash", 16, 12, 4096, 0),
 }
@@ -72,7 +72,7 @@ class BpfFs:
         include = f"-I/usr/include/{machine}-linux-gnu"
         run("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", include, "-c", _SOURCE, "-o", compiled)
         shared: list[object] = []
-        for folder, maps in (("tc/globals", _CALICO_MAPS), ("demo", _OWN_MAPS)):
+        for folder, maps in (("tc/globals", _CALICO_MAPS), ("demo", _DEMO_MAPS)):
             for name, (kind, key, value, entries, flags) in maps.items():
                 pin = self.pin(folder, name)
                 shape = ("type", kind, "key", key, "value", value, "entries", entries, "name", name, "flags", flags)

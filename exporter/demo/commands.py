@@ -1,4 +1,4 @@
-"""Runs the programs that build the demo node: ip, tc, mount, clang, bpftool. Knows how each failure reads."""
+"""Runs the programs that build the demo node: ip, tc, mount, clang, bpftool. Turns their failures into `DemoError`."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ def require(programs: Iterable[str] = PROGRAMS) -> None:
 
 
 def run(*words: object, check: bool = True) -> str:
-    """What the program prints. Raises `DemoError` with its own complaint when it fails, unless told not to check."""
+    """What the program prints. Raises `DemoError` with its own output_lines when it fails, unless told not to check."""
     program, *arguments = map(str, words)
     done = subprocess.run([_path(program) or program, *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode:
-        complaint = (done.stderr or done.stdout).strip().splitlines()
-        said = complaint[-1] if complaint else f"exit status {done.returncode}"
-        raise DemoError(f"{program} {' '.join(arguments)} failed: {said}")
+        output_lines = (done.stderr or done.stdout).strip().splitlines()
+        reason = output_lines[-1] if output_lines else f"exit status {done.returncode}"
+        raise DemoError(f"{program} {' '.join(arguments)} failed: {reason}")
     return done.stdout
 
 

@@ -5,7 +5,7 @@
  * packet, slot 2 for a new flow that policy lets pass, slot 4 for every packet that policy denies, slot 5 for a header
  * that is cut off, 8 for a header length below 5, 13 for a blackhole route, 19 for an established flow handed straight
  * to its pod, 21 for a later fragment without its first; a program without its counter entry drops everything. A rule
- * counts whenever policy is asked: once for each flow that passes, and for each packet that is denied in the end.
+ * counts whenever policy is evaluated: once for each flow that passes, and for each packet that is denied in the end.
  */
 #include <stddef.h>
 #include <linux/bpf.h>

@@ -1,7 +1,7 @@
 """Builds and removes the demo node: a namespace as node, one for each pod, veths, routes, programs and Calico's files.
 
 Shaped as Calico shapes it: the host side of a pod's veth has the address ee:ee:ee:ee:ee:ee and a /32 and a /128 route,
-the pod's gateway is 169.254.1.1. Neighbours are written down instead of asked for, so that counts are exact.
+the pod's gateway is 169.254.1.1. Neighbours are static, without ARP or NDP, so that counts are exact.
 """
 
 import fcntl
@@ -29,10 +29,10 @@ from exporter.demo.policy_files import policy_files
 
 STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"
-_HOST_LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # what the kernel makes of that address
+_HOST_LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # the kernel derives it from that address
 _WORLD = "192.168.50.2"
 _PROGRAMS = {TC_INGRESS: ("ingress", "from_endpoint"), TC_EGRESS: ("egress", "to_endpoint")}
-# What comes to a pod leaves the host at its interface.
+# Ingress of a pod is egress of the host's interface.
 _DIRECTIONS = {TC_INGRESS: EGRESS, TC_EGRESS: INGRESS}
 _WORKLOAD, _READY_4, _READY_6, _HOST = 0x1, 0x2, 0x4, 0x8
 
@@ -50,7 +50,7 @@ class Node:
         self._children: list[Popen[bytes]] = []
 
     def build(self, pods: Sequence[Pod] = PODS) -> None:
-        """Builds it, after removing what an earlier one of this name left behind. Raises `DemoError`."""
+        """Builds the node after removing leftovers of an earlier one of this name. Raises `DemoError`."""
         self.claim()
         self.remove()
         self.bpf.mount()
@@ -67,14 +67,14 @@ class Node:
             self.add_pod(pod)
 
     def claim(self) -> None:
-        """Keeps others from building one of this name. Raises `DemoError` where one runs, or none can be built."""
+        """Locks this name. Raises `DemoError` if a node of this name is running or none can be built."""
         _require_root()
         require()
         if self._lock is None:
             self._take_lock()
 
     def remove(self) -> None:
-        """Removes everything of this node that there is, however it came to be left."""
+        """Removes everything of this node, including leftovers."""
         for child in self._children:
             child.kill()
             child.wait()
@@ -90,7 +90,7 @@ class Node:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> bool:
-        """Removes the node and its folder, and says whether there was one; leaves another's alone."""
+        """Removes the node and its folder, and returns whether there was one; does nothing without the lock."""
         if self._lock is None:
             return False
         built = self.bpf.is_mounted()

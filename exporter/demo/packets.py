@@ -1,4 +1,4 @@
-"""Sends packets from inside a pod's namespace: counted ones for tests, or a pod's traffic once a second for ever.
+"""Sends packets from inside a pod's namespace: counted ones for tests, or a pod's traffic once a second forever.
 
 Run as a program (`python -m exporter.demo.packets`), in the namespace it is to send from. Packets that no socket would
 send (cut off, malformed, a lone fragment) are written to the link whole.
@@ -45,10 +45,10 @@ def send_forever(pod: Pod) -> None:
     for family in (socket.AF_INET, socket.AF_INET6):
         for port in _SINK_PORTS:
             threading.Thread(target=_swallow, args=(family, port), daemon=True).start()
-    time.sleep(1)  # until every pod listens: what nobody takes comes back as an ICMP error, and is a packet too
+    time.sleep(1)  # until every pod listens: an ICMP error would count as a packet
     while os.getppid() == parent:
         for burst in pod.sends:
-            # A pod that is just coming or going has no way to send; the next second does.
+            # A pod that is being created or removed cannot send; try again in the next second.
             with suppress(OSError):
                 send(burst.kind, burst.address, burst.port, burst.count)
         time.sleep(1)
@@ -70,7 +70,7 @@ def _send_pings(address: str, port: int, count: int) -> None:
     with socket.socket(family, socket.SOCK_RAW, protocol) as sender:
         for number in range(count):
             echo = struct.pack(">BBHHH", request, 0, 0, os.getpid() & 0xFFFF, number)
-            # The kernel writes the checksum of ICMPv6 itself, whatever stands there.
+            # The kernel overwrites the checksum of ICMPv6.
             sender.sendto(echo[:2] + struct.pack(">H", _checksum(echo)) + echo[4:], (address, 0))
 
 
@@ -89,7 +89,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _swallow(family: int, port: int) -> None:
-    # Without a listener the kernel answers with ICMP errors, which are packets of their own.
+    # Without a listener the kernel answers with ICMP errors, which would count as packets.
     with socket.socket(family, socket.SOCK_DGRAM) as sink:
         if family == socket.AF_INET6:
             sink.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -99,9 +99,9 @@ def _swallow(family: int, port: int) -> None:
 
 
 def _ipv4(address: str, payload: bytes, *, header_words: int = 5, fragment: int = 0) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-        own.connect((address, 9))
-        source = socket.inet_aton(own.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))
+        source = socket.inet_aton(probe.getsockname()[0])
     head = struct.pack(">BBHHHBBH", 0x40 | header_words, 0, 20 + len(payload), 1, fragment, 64, _PROTOCOL_UDP, 0)
     return head + source + socket.inet_aton(address) + payload
 

@@ -1,6 +1,6 @@
-"""Who lives on the demo node, what their policies are, and what they send: the figures that everything else follows.
+"""The pods of the demo node, their policies and their traffic.
 
-Pure data and names, with no knowledge of how a node is built.
+Pure data: how a node is built is elsewhere.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Pod:
 
     @property
     def mac(self) -> str:
-        """The address of its own side of the veth."""
+        """The MAC address of the pod's side of the veth."""
         return f"02:00:00:00:65:{self.number:02x}"
 
     def way(self, direction: str) -> Way:

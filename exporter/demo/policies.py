@@ -1,7 +1,7 @@
-"""What a policy of the demo is made of, and the way that a packet takes through all policies of a pod.
+"""The policies of the demo, and the path of a packet through all policies of a pod.
 
-Pure data in Calico's words: tiers, policies, rules, profiles, and the ids of all that counts. A direction is a policy's
-own: `ingress` is what comes to the pod, `egress` what leaves it. How any of it is written down is told elsewhere.
+Pure data in Calico's words: tiers, policies, rules, profiles, and the ids of all that counts. Directions are those of a
+policy: `ingress` is traffic to the pod, `egress` traffic from it. Other modules write all this to maps and files.
 """
 
 import base64
@@ -18,7 +18,7 @@ _ACTIONS = {"allow": 1, "deny": 2, "pass": 3}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: it allows, denies or passes (`action`) what it matches; whatever is not said matches everything.
+    """A rule: it allows, denies or passes (`action`) what it matches; unset fields match everything.
 
     `version` is the IP version 4 or 6, `app` the label of the pods that a packet must come from.
     """
@@ -32,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A tier; `end` is what becomes of a packet that none of its rules matches: `deny` or `pass`."""
+    """A tier; `end` is the action for a packet that none of its rules matches: `deny` or `pass`."""
 
     name: str
     end: str = "deny"
@@ -58,7 +58,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A place on the way that counts: a rule, a tier's end, or that no profile matched, which has no prefix."""
+    """A counted step on the path: a rule, a tier's end, or that no profile matched, which has no prefix."""
 
     prefix: str
     rule: Rule

@@ -1,6 +1,6 @@
-"""A Prometheus beside the demo, where one is installed: it scrapes the exporter and evaluates the alerts.
+"""A Prometheus next to the demo, if one is installed: it scrapes the exporter and evaluates the alerts.
 
-It ends with the process that started it, whatever becomes of that one, and at once: the next demo takes its folder.
+The kernel kills it when its parent process ends: the next demo uses the same folder.
 """
 
 import shutil
@@ -17,9 +17,9 @@ from exporter.demo import DemoError
 from exporter.demo.commands import start
 
 _PORT = 9090
-_PATIENCE = 20.0
-# Quicker than a cluster's, so that there is something to see; the alerts' own times stay what they are. The alerts
-# take the exporter by its job and tell nodes by this label, as with the chart.
+_MAX_WAIT = 20.0
+# Shorter intervals than a cluster's, to show results soon; the alerts' `for` is unchanged. The alerts select the
+# exporter by its job and nodes by this label, as with the chart.
 _CONFIG = """\
 global: {{scrape_interval: 5s, evaluation_interval: 5s}}
 rule_files: ["{rules}/*.yaml"]
@@ -38,13 +38,13 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A running one, and where it answers."""
+    """A running Prometheus and its address."""
 
     address: str
     process: "Popen[bytes]"
 
     def end(self) -> None:
-        """Ends it at once; its data is of no further use."""
+        """Kills it; its data is not needed any more."""
         self.process.kill()
         self.process.wait()
 
@@ -63,18 +63,18 @@ def start_prometheus(folder: Path, target: str, rules: Path) -> Prometheus:
     address = f"127.0.0.1:{port}"
     where = (f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}")
     one = Prometheus(f"http://{address}", start("setpriv", "--pdeathsig", "KILL", "prometheus", *where, log=log))
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _MAX_WAIT
     while time.monotonic() < until and one.process.poll() is None:
         with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"http://{address}/-/ready", timeout=1):
             return one
         time.sleep(0.1)
     one.end()
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    raise DemoError(f"Prometheus did not come up: {said[-1] if said else 'it said nothing'}")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise DemoError(f"Prometheus did not come up: {lines[-1] if lines else 'it lines nothing'}")
 
 
 def _free_port() -> int:
-    """Prometheus' own port, or another where that is taken."""
+    """Prometheus' default port, or a free one if that is taken."""
     for port in (_PORT, 0):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)) as trying:
             return int(trying.getsockname()[1])

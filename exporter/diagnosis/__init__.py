@@ -1,4 +1,4 @@
-"""What snapshots mean for a person: changes between two, why an endpoint loses packets, its rules, what is missing.
+"""Interprets snapshots: changes between two, causes of packet loss, an endpoint's rules, missing prerequisites.
 
-Pure functions of snapshots. Knows no metric names, HTTP or terminals, and not how a fact was read.
+Pure functions of snapshots. Knows nothing of metric names, HTTP, terminals or data sources.
 """

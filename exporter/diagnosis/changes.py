@@ -1,7 +1,7 @@
-"""What happened between two looks at a node: counted packets and hits, resets, interfaces that came and went.
+"""Changes between two snapshots of a node: packets and hits, counter resets, added and removed interfaces.
 
-Pure over two snapshots. A counter that fell has begun anew, so what it shows is what was counted since, as Prometheus'
-`increase()` has it; nothing is ever negative.
+Pure functions of two snapshots. A counter that decreased was reset, so its value is the increase since then, as in
+Prometheus' `increase()`; no change is negative.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ _Hooks = Mapping[int, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class EndpointChange:
-    """What was counted at an endpoint between two looks, by hook and slot.
+    """The increase of an endpoint's counters between two snapshots, by hook and slot.
 
-    `reset` are the hooks whose counters began anew in between: theirs is what was counted since. `lost` are those whose
-    entry is gone. `fate` is `appeared`, `vanished` (nothing is known then) or empty.
+    `reset` are the hooks whose counters were reset in between: these count since the reset. `lost` are the hooks whose
+    entry was deleted. `fate` is `appeared`, `vanished` (no counters then) or empty.
     """
 
     counters: EndpointCounters
@@ -34,23 +34,23 @@ class EndpointChange:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Whose it is."""
+        """The endpoint."""
         return self.counters.endpoint
 
     @property
     def counted(self) -> bool:
-        """Whether any of its counters moved."""
+        """Whether any counter increased."""
         return any(map(any, self.counters.hooks.values()))
 
 
 def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
-    """Every endpoint of either look, those who dropped most in between first.
+    """Every endpoint of either snapshot, those with the most drops first.
 
-    Raises `MapError` when the two are of different layouts and cannot be compared.
+    Raises `MapError` if their counter layouts differ.
     """
     layout = after.counters.get().layout
     if before.counters.get().layout != layout:
-        raise MapError("Calico replaced its counter map by one of another layout between the two looks: look again")
+        raise MapError("Calico replaced its counter map by one of another layout between the two snapshots: try again")
     earlier = {_identity(one.endpoint): one for one in counters_by_endpoint(before)}
     now = {_identity(one.endpoint): one for one in counters_by_endpoint(after)}
     changes = [_change(earlier.get(key), one) for key, one in now.items()]
@@ -59,7 +59,7 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
 
 
 def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
-    """The hits between two looks by rule id, without the zeros; of an id that fell, those since."""
+    """The increase of hits by rule id between two snapshots, without zeros; since the reset for reset counters."""
     changes = {}
     for rule_id, hits in after.items():
         earlier = before.get(rule_id, 0)
@@ -68,7 +68,7 @@ def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
 
 
 def _identity(endpoint: Endpoint) -> tuple[int, str]:
-    # An index can be another interface's by now.
+    # The kernel may have reused the index for another interface.
     return endpoint.ifindex, endpoint.interface
 
 

@@ -1,6 +1,6 @@
-"""Looks at a node the way a person would who asks "why are there no numbers?": what is needed, found, missing.
+"""Checks the prerequisites on a node: what is required, found and missing.
 
-Pure over a snapshot: every part is asked for, and its failure becomes a finding with its remedy.
+Pure function of a snapshot: the error of each part becomes a finding with a remedy.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,24 +20,24 @@ OK, NOTE, MISSING = "ok", "note", "missing"
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
 )
-_LOOPBACK = 1  # the same in every namespace
+_LOOPBACK = 1  # in every namespace
 
 _TURN_ON_BPF = (
-    "turn Calico's eBPF dataplane on (linuxDataplane: BPF), look whether calico-node runs on this node, and give the "
-    "place where its BPF file system is mounted with --bpf.fs"
+    "turn Calico's eBPF dataplane on (linuxDataplane: BPF), check that calico-node runs on this node, and set "
+    "--bpf.fs to the mount point of its BPF file system"
 )
 _POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
 _NAMES = (
-    "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or let the API server be asked: "
+    "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
-_LET_IT_ASK = "the exporter's user needs to list and watch pods; the other sources still name what they know"
+_GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: `ok`, a `note` (works without), or `missing` (needed), what was found, what to do."""
+    """The result of one check: `ok`, `note` (optional) or `missing` (required), with the finding and a remedy."""
 
     subject: str
     state: str
@@ -46,7 +46,7 @@ class Finding:
 
 
 def findings(snapshot: Snapshot) -> Iterator[Finding]:
-    """All findings about this node, in the order in which one thing needs another."""
+    """All findings about this node, in order of dependency."""
     yield Finding("reader", OK, snapshot.reader)
     yield _part("pinned maps", lambda: f"{len(snapshot.pins.get())} of Calico's that this program reads")
     yield _part("counter map", lambda: _live(snapshot.counter_map.get(), snapshot.counters))
@@ -77,7 +77,7 @@ def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Fi
 def _live(versions: MapVersions, content: Part[Any]) -> str:
     live = versions.choice.live
     if live is None:
-        content.get()  # which says that it is undecided
+        content.get()  # raises: undecided
     beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
     return f"{live.name if live else ''}, known by: {versions.choice.chosen_by}{beside}"
 
@@ -128,7 +128,7 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     if cluster is None:
         yield Finding("API server", OK, "not asked for pods")
     elif cluster.problem:
-        yield Finding("API server", NOTE, cluster.problem, _LET_IT_ASK)
+        yield Finding("API server", NOTE, cluster.problem, _GRANT_PODS)
     elif not cluster.pods:
         yield Finding("API server", NOTE, f"it knows no pod with an interface of its own on node {cluster.node}", _NODE)
     else:
@@ -151,6 +151,6 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
-    for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else endpoints say why
+    for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else reported for endpoints
         found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
-        yield Finding("policy programs", NOTE, found, "look for this interface in the log of calico-node")
+        yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")

@@ -1,6 +1,6 @@
-"""The counters of a look grouped by endpoint, as a person asks for them: who drops most comes first.
+"""The counters of a snapshot grouped by endpoint, those with the most drops first.
 
-Pure over a snapshot's parts; the same facts that the `counters` collector exposes, for tables and pages.
+Pure functions of a snapshot; the data of the `counters` collector, for tables and pages.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,19 +10,19 @@ from exporter.calico.counters import DROPPED, Layout
 from exporter.node.endpoints import UNKNOWN, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
-# The parts of a snapshot that the functions of this file need.
+# The snapshot parts that this module needs.
 PARTS = frozenset({"counters", "endpoints"})
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointCounters:
-    """An endpoint and its slot values by hook; a hook without an entry in the map is absent."""
+    """An endpoint and its slot values by hook; hooks without a map entry are absent."""
 
     endpoint: Endpoint
     hooks: Mapping[int, tuple[int, ...]]
 
     def dropped(self, layout: Layout) -> dict[str, int]:
-        """Packets dropped at all hooks, by reason, without the zeros."""
+        """Packets dropped at all hooks by reason, without zeros."""
         sums: dict[str, int] = {}
         for slot in layout.slots:
             packets = sum(row[slot.number] for row in self.hooks.values())
@@ -32,18 +32,18 @@ class EndpointCounters:
 
 
 def counters_by_endpoint(snapshot: Snapshot) -> list[EndpointCounters]:
-    """Every endpoint that Calico knows or that has counted something; droppers first, then by name."""
+    """Every endpoint that Calico knows or that has counters; most drops first, then by name."""
     table, known = snapshot.counters.get(), snapshot.endpoints.get()
     rows: dict[int, dict[int, tuple[int, ...]]] = {}
     for (ifindex, hook), row in table.rows.items():
         rows.setdefault(ifindex, {})[hook] = row
-    calicos = {one.ifindex for one in known.by_index.values() if one.is_calicos}
+    calicos = {one.ifindex for one in known.by_index.values() if one.belongs_to_calico}
     every = [EndpointCounters(known.of(ifindex), rows.get(ifindex, {})) for ifindex in calicos | rows.keys()]
     return sorted(every, key=lambda one: _rank(one, table.layout))
 
 
 def dropped_in_all(every: Iterable[EndpointCounters], layout: Layout) -> dict[str, int]:
-    """Packets dropped by all of these, by reason, most first."""
+    """Packets dropped by these endpoints by reason, most first."""
     sums: dict[str, int] = {}
     for one in every:
         for reason, packets in one.dropped(layout).items():

@@ -1,7 +1,7 @@
-"""Which rules of an endpoint counted between two looks, and who else could have hit them.
+"""The rules of an endpoint with hits between two snapshots, and the other endpoints that may have hit them.
 
-A rule's number is the node's. It is the endpoint's own only where nobody who shares the rule dropped anything at the
-hook where he does.
+Rule counters are per node. The hits are certainly the endpoint's only if no other endpoint with the rule dropped
+packets at that hook.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,16 +21,16 @@ from exporter.snapshot.snapshot import Snapshot
 
 _ORDER = {"deny": 0, "pass": 1, "allow": 2}
 # An interface and the name of one of its hooks.
-_Place = tuple[str, str]
+_Hook = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class CountingRule:
-    """A rule of the endpoint that counted in the same time.
+    """A rule of the endpoint with hits in this period.
 
-    `others` is how many other endpoints share its counter, `others_dropping` how many of those dropped packets by
-    policy in that time, or may have: if none did, all hits of a deny rule are this endpoint's. `policy` is empty for a
-    tier's end and for "no profile matched"; `rule` is its place, `end_of_tier` or `no_profile_match`.
+    `others` is the number of other endpoints that share its counter, `others_dropping` of those that dropped packets
+    by policy, or may have: if 0, all hits of a deny rule are this endpoint's. `policy` is empty for a tier's end and
+    for "no profile matched"; `rule` is its position, `end_of_tier` or `no_profile_match`.
     """
 
     hook: str
@@ -47,9 +47,9 @@ class CountingRule:
 
 @dataclass(frozen=True, slots=True)
 class CountingRules:
-    """The rules of an endpoint that counted, those that deny first; `known` says whether all of them are.
+    """The rules of an endpoint with hits, deny rules first; `known` is whether the list is complete.
 
-    `notes` say what is not known, and what to keep in mind of the numbers.
+    `notes` are limits of the data.
     """
 
     rules: tuple[CountingRule, ...]
@@ -60,7 +60,7 @@ class CountingRules:
 def counting_rules(
     before: Snapshot | None, after: Snapshot, endpoint: Endpoint, changes: Sequence[EndpointChange]
 ) -> CountingRules:
-    """The rules of `endpoint` that counted between the looks, of whose endpoints `changes` tells the rest."""
+    """The rules of `endpoint` with hits between the snapshots; `changes` are those of all endpoints."""
     try:
         hits = after.rule_hits.get() if before is None else compare_rules(before.rule_hits.get(), after.rule_hits.get())
         programs = merged([one for one in programs_of(after, endpoint, hits) if one.hook != hook_name(XDP)])
@@ -79,20 +79,20 @@ def counting_rules(
     return CountingRules(tuple(rules), not unread, (*unread, *_cautions(before, after)))
 
 
-def _carriers(before: Snapshot | None, after: Snapshot, changes: Sequence[EndpointChange]) -> Mapping[int, set[_Place]]:
-    """Who carries each rule at either look; a pod that came in between had no policy at first, and no profile."""
+def _carriers(before: Snapshot | None, after: Snapshot, changes: Sequence[EndpointChange]) -> Mapping[int, set[_Hook]]:
+    """Where each rule is loaded in either snapshot; a pod added in between had no policy or profile at first."""
     carriers = sharers(after)
     if before:
         with suppress(ExporterError):
-            for rule_id, places in sharers(before).items():
-                carriers.setdefault(rule_id, set()).update(places)
+            for rule_id, hooks in sharers(before).items():
+                carriers.setdefault(rule_id, set()).update(hooks)
     new = [one.endpoint for one in changes if one.fate == APPEARED and one.endpoint.kind == WORKLOAD]
     carriers.setdefault(NO_PROFILE_MATCH, set()).update((one.interface, hook_name(h)) for one in new for h in TC_HOOKS)
     return carriers
 
 
-def _droppers(changes: Sequence[EndpointChange]) -> set[_Place]:
-    """Where packets were dropped by policy; where an interface is gone, where they may have been."""
+def _droppers(changes: Sequence[EndpointChange]) -> set[_Hook]:
+    """Hooks at which policy dropped packets, or may have if the interface was removed."""
     found = set()
     for change in changes:
         for hook in TC_HOOKS:
@@ -117,11 +117,11 @@ def _cautions(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
 
 
 def _counting(
-    program: CountedProgram, carriers: Mapping[int, set[_Place]], droppers: set[_Place]
+    program: CountedProgram, carriers: Mapping[int, set[_Hook]], droppers: set[_Hook]
 ) -> Iterator[CountingRule]:
     def others(rule_id: int) -> tuple[int, int]:
-        places = {place for place in carriers.get(rule_id, set()) if place[0] != program.endpoint.interface}
-        return len({interface for interface, _ in places}), len({interface for interface, _ in places & droppers})
+        hooks = {one for one in carriers.get(rule_id, set()) if one[0] != program.endpoint.interface}
+        return len({interface for interface, _ in hooks}), len({interface for interface, _ in hooks & droppers})
 
     for tier in program.tiers:
         for policy in tier.policies:

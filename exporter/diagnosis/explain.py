@@ -1,7 +1,7 @@
-"""Why an endpoint loses packets: what two looks can say about it, and no more.
+"""Explains why an endpoint loses packets, from two snapshots.
 
-Pure over two snapshots, or over one, whose counters then stand for all since they began. Every sentence says what was
-counted; a rule that counted at the same time is called that and no cause, unless the numbers leave no other.
+Pure functions of two snapshots, or of one, whose counters then cover all time since they were created. Reports only
+what was counted; a rule with hits in the same period is not called the cause unless the numbers leave no other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ PARTS = counters.PARTS | rules.PARTS | {"ifstate", "policy_file_names"}
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Packets dropped at one hook for one reason, what the reason means and what to check."""
+    """Packets dropped at one hook for one reason, with the reason's meaning and what to check."""
 
     hook: str
     direction: str
@@ -32,14 +32,14 @@ class Drop:
     check: str
 
     @property
-    def place(self) -> str:
-        """The hook, with the direction if that is known."""
+    def hook_title(self) -> str:
+        """The hook, with the direction if known."""
         return f"{self.hook} ({self.direction})" if self.direction else self.hook
 
 
 @dataclass(frozen=True, slots=True)
 class OtherDropper:
-    """Another endpoint of this node that dropped packets in the same time."""
+    """Another endpoint of this node that dropped packets in the same period."""
 
     endpoint: Endpoint
     direction: str
@@ -49,11 +49,11 @@ class OtherDropper:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known: drops, the rules that counted, what is wrong with the endpoint, and notes of caution.
+    """The drops, the rules with hits, the endpoint's problems, and notes on the limits of the data.
 
-    `window` says whether it is about the time between two looks; else about all since the counters began. `black_hole`
-    are the hooks at which every packet is lost uncounted. `change` is all that was counted of the endpoint, None if
-    nothing ever was.
+    `window` is whether it covers the time between two snapshots or all time since the counters were created.
+    `black_hole` are the hooks at which every packet is lost uncounted. `change` are the endpoint's counters, None if
+    it never had any.
     """
 
     endpoint: Endpoint
@@ -68,23 +68,23 @@ class Explanation:
 
     @property
     def loses_packets(self) -> bool:
-        """Whether drops were counted, or packets are lost for certain without being counted."""
+        """Whether drops were counted, or packets are certainly lost uncounted."""
         return bool(self.drops or self.black_hole)
 
 
 def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Explanation:
-    """What the looks say about `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
+    """Explains the drops of `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
     changes = _changes(before, after)
-    own = next((one for one in changes if _same(one.endpoint, endpoint)), None)
+    change = next((one for one in changes if _same(one.endpoint, endpoint)), None)
     gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
-    drops = tuple(_drops(own, after)) if own else ()
+    drops = tuple(_drops(change, after)) if change else ()
     missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
     counting = counting_rules(before, after, endpoint, changes)
-    notes = [*_fate(own, gone=gone), *_cautions(drops, counting, own, after), *counting.notes]
+    notes = [*_fate(change, gone=gone), *_cautions(drops, counting, change, after), *counting.notes]
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
-        change=own,
+        change=change,
         drops=drops,
         rules=counting.rules,
         problems=() if gone else tuple(_problems(after, endpoint, missing)),
@@ -132,7 +132,7 @@ def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> 
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
     for family in families or ():
         if endpoint.state and endpoint.state.managed and not endpoint.state.ready(family):
-            yield f"Calico's IPv{family} programs are not in place on it (not ready): look into the log of calico-node"
+            yield f"Calico's IPv{family} programs are not in place on it (not ready): check the log of calico-node"
     if after.rules.error:
         yield f"Its policy is not known: {after.rules.error}"
     for one in after.rules.get().problems if after.rules.error is None else ():
@@ -148,7 +148,7 @@ def _fate(change: EndpointChange | None, *, gone: bool) -> Iterator[str]:
     elif change.fate == APPEARED:
         yield "It appeared in this time: counts are since then; Calico denies a pod's packets until it knows the pod"
     elif change.reset:
-        yield "Its counters began anew in this time: the counts are since then"
+        yield "Its counters were reset in this time: the counts are since then"
 
 
 def _cautions(
@@ -157,37 +157,37 @@ def _cautions(
     for drop in (drop for drop in drops if drop.reason == "policy"):
         denied = sum(rule.hits for rule in counting.rules if rule.hook == drop.hook and rule.action == "deny")
         left = drop.packets - denied
-        if left * 100 <= drop.packets:  # the two maps are read one after the other
+        if left * 100 <= drop.packets:  # tolerance: the two maps are not read at the same instant
             left = 0
         if drop.hook == hook_name(XDP):
             yield "Drops by untracked policy (XDP) are counted without their rule"
         elif left > 0 and counting.known and after.ends_have_ids() is False:
             yield (
-                f"No deny rule with a number explains {left} of the drops at {drop.place}: before Calico v3.30 ends of "
-                "tiers and missing profile matches have none"
+                f"No deny rule with a number explains {left} of the drops at {drop.hook_title}: before Calico v3.30 "
+                "ends of tiers and missing profile matches have none"
             )
         elif left > 0 and counting.known:
             yield (
-                f"No deny rule of this endpoint explains {left} of the drops at {drop.place}: rule counts may be off, "
-                "full or just emptied, or the pod was not yet known to Calico"
+                f"No deny rule of this endpoint explains {left} of the drops at {drop.hook_title}: rule counts may be "
+                "off, full or just emptied, or the pod was not yet known to Calico"
             )
     if change and not drops:
         for silent in _silent_hooks(change, after):
             yield (
-                f"At {change.endpoint.hook_title(silent)} packets were seen that count as nothing else: packets "
-                "of established connections and ARP do, and so do some that Calico drops without a reason (a spoofed "
+                f"At {change.endpoint.hook_title(silent)} packets were counted only in the total, as are "
+                "packets of established connections, ARP, and some that Calico drops without a reason (a spoofed "
                 "source, a TCP ACK without connection, a pod without workload endpoint)"
             )
 
 
 def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
-    """The tc hooks at which only the total moved."""
+    """The tc hooks at which only the total increased."""
     slots = after.counters.get().layout.slots
-    spoken = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED)]
+    categorized = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED)]
     silent = []
     for hook in (TC_INGRESS, TC_EGRESS):
         row = change.counters.hooks.get(hook)
-        if row and row[TOTAL_PACKETS] and not any(row[number] for number in spoken):
+        if row and row[TOTAL_PACKETS] and not any(row[number] for number in categorized):
             silent.append(hook)
     return silent
 

@@ -1,7 +1,6 @@
-"""The policy of an endpoint as a person asks for it: tiers, policies and rules in the order in which a packet meets
-them, each with its hits.
+"""The policy of an endpoint: tiers, policies and rules in evaluation order, each with its hits.
 
-Pure over a snapshot's parts. Hits are the node's: the same rule on another interface counts into the same number.
+Pure functions of a snapshot. Hits are per node: the same rule on another interface shares the counter.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +14,16 @@ from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.rules import COUNTED_ACTIONS, DIRECTIONS, PolicyName, hook_of
 from exporter.snapshot.snapshot import Snapshot
 
-# The parts of a snapshot that the functions of this file need; hits are given to them.
+# The snapshot parts that this module needs; hits are passed in.
 PARTS = frozenset({"policies", "rules", "endpoints", "counters", "rule_hits"})
 
 
 @dataclass(frozen=True, slots=True)
 class CountedRule:
-    """A rule with its hits, None where nothing counts it or nobody could read them.
+    """A rule with its hits, None if it has no counter or the counters could not be read.
 
-    `match` is what it matches in words, `text` as Felix wrote it; `ip_sets` are the numbers of its IP sets by name,
-    None for one that its program does not name.
+    `match` describes what it matches, `text` is Felix's form; `ip_sets` are the numbers of its IP sets by name, None
+    for one that its program does not name.
     """
 
     position: int
@@ -38,7 +37,7 @@ class CountedRule:
 
 @dataclass(frozen=True, slots=True)
 class CountedPolicy:
-    """A policy under its user's name and its rules in order."""
+    """A policy under its Kubernetes name, with its rules in order."""
 
     name: PolicyName
     rules: tuple[CountedRule, ...]
@@ -46,9 +45,9 @@ class CountedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CountedTier:
-    """A tier, or profiles where its name is empty. `end_hits` is None where its end is not counted on its own.
+    """A tier, or the profiles if its name is empty. `end_hits` is None if its end has no separate counter.
 
-    `direction` is the rules' own: another than the program's where they belong to a host endpoint `*`.
+    `direction` is that of the rules, which differs from the program's for rules of a host endpoint `*`.
     """
 
     name: str
@@ -61,9 +60,9 @@ class CountedTier:
 
 @dataclass(frozen=True, slots=True)
 class CountedProgram:
-    """What a packet meets at one hook of an endpoint, for these IP families; `error` is why it is not in place.
+    """The policy program at one hook of an endpoint, for these IP families; `error` is why it is not loaded.
 
-    `no_profile_match` are the hits of the denial at its end, None where it has none or nobody could read them.
+    `no_profile_match` are the hits of its final deny, None if it has none or the counters could not be read.
     """
 
     endpoint: Endpoint
@@ -77,7 +76,7 @@ class CountedProgram:
 
 
 def programs_of(snapshot: Snapshot, endpoint: Endpoint, hits: Mapping[int, int] | None) -> list[CountedProgram]:
-    """The programs of an endpoint, inbound first, IPv4 first. `hits` are by rule id; None when they are not known."""
+    """The programs of an endpoint, inbound first, IPv4 first. `hits` are by rule id, None if unknown."""
     files = [
         (name, program)
         for name, program in snapshot.policies.get().files.items()
@@ -89,7 +88,7 @@ def programs_of(snapshot: Snapshot, endpoint: Endpoint, hits: Mapping[int, int] 
 
 
 def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:
-    """The same programs, with those of IPv4 and IPv6 in one where they have the same rules."""
+    """The programs, with those of IPv4 and IPv6 merged if their rules are the same."""
     found: list[CountedProgram] = []
     for one in programs:
         last = found[-1] if found else None
@@ -113,10 +112,10 @@ def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:
 
 
 def sharers(snapshot: Snapshot) -> dict[int, set[tuple[str, str]]]:
-    """Who carries each rule id in a tc program: existing interfaces, each with the hook at which it does."""
+    """The existing interfaces and hooks whose tc program contains each rule id."""
     found: dict[int, set[tuple[str, str]]] = {}
     for program in snapshot.policies.get().files.values():
-        endpoint = snapshot.rules.get().whose.endpoints.get(program.about.interface) if program else None
+        endpoint = snapshot.rules.get().owners.endpoints.get(program.about.interface) if program else None
         if program and endpoint and program.about.direction in (INGRESS, EGRESS):
             hook = hook_name(hook_of(program.about.direction, workload=endpoint.kind == WORKLOAD))
             for rule_id in _ids(program):
@@ -138,7 +137,7 @@ def _program(
 ) -> CountedProgram:
     about = program.about
     counted = hits if about.direction != "xdp" else None
-    # Before v3.30 id 0 holds tier ends and accepted packets too.
+    # Before v3.30 id 0 also counts tier ends and accepted packets.
     zero = counted if program.counts_zero and snapshot.ends_have_ids() else None
     return CountedProgram(
         endpoint,
@@ -156,9 +155,9 @@ def _tier(snapshot: Snapshot, program: PolicyProgram, tier: Tier, hits: Mapping[
     policies = []
     for policy in tier.policies:
         rules = tuple(_rule(rule, hits) for rule in policy.rules)
-        name = snapshot.rules.get().whose.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
+        name = snapshot.rules.get().owners.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
         policies.append(CountedPolicy(name, rules))
-    direction = DIRECTIONS[snapshot.rules.get().whose.direction_for_owner(program, tier)]
+    direction = DIRECTIONS[snapshot.rules.get().owners.direction_for_owner(program, tier)]
     end_hits = hits.get(tier.end_id, 0) if hits is not None and tier.end_id else None
     return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id)
 
@@ -190,5 +189,5 @@ def _rules_of(program: CountedProgram) -> list[object]:
 
 
 def _with_end_of(tier: CountedTier, other: CountedTier) -> CountedTier:
-    # A tier's end may have code in the program of one family only.
+    # A tier's end may be compiled into the program of one family only.
     return tier if tier.end_id else replace(tier, end_hits=other.end_hits, end_id=other.end_id)

@@ -1,6 +1,6 @@
-"""An explanation of `explain.py` in sentences for a person, line by line.
+"""Formats an explanation of `explain.py` as lines of text.
 
-Pure text: names from outside are in it as they are, and whoever shows a line makes it safe for where it goes.
+Names are not escaped: the caller escapes each line for its output.
 """
 
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from exporter.quantities import plural, shown
 from exporter.snapshot.rules import END_OF_TIER
 
 _MAX_OTHERS = 10
-# What a line is about, for whoever shows it: a rule's line has the rule's action.
+# Kinds of lines, for the caller's formatting; the kind of a rule's line is the rule's action.
 HEADLINE, DROP, PROBLEM = "headline", "drop", "problem"
 
 
 def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple[str, str]]:
-    """The lines, each with what it is about: `HEADLINE`, `DROP`, `PROBLEM`, a rule's action or nothing.
+    """The lines, each with its kind: `HEADLINE`, `DROP`, `PROBLEM`, a rule's action or empty.
 
-    `seconds` passed between the snapshots, if known.
+    `seconds` is the time between the snapshots, if known.
     """
     endpoint = explanation.endpoint
     names = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
     when = "since its counters began" if not explanation.window else f"in {shown(seconds)}" if seconds else "in between"
     packets = sum(drop.packets for drop in explanation.drops)
-    said = (
+    summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
-    yield f"{names}, {when}: {said}.", HEADLINE
+    yield f"{names}, {when}: {summary}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
         yield from _rule_lines(explanation, drop)

@@ -1,6 +1,6 @@
-"""Tab completion within kubectl, which runs `kubectl_complete-calico_bpf` with the words so far.
+"""Tab completion in kubectl, which runs `kubectl_complete-calico_bpf` with the words so far.
 
-It prints one candidate a line, and last a colon and a number, as programs made with cobra answer.
+The output is cobra's: one candidate per line, then a colon and a number.
 Described in Kubernetes' sample-cli-plugin; kubectl does so from v1.26 on.
 """
 

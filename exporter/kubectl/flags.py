@@ -1,6 +1,6 @@
-"""The plugin's flags: those that go to kubectl, those that go to the exporter's command, and how its pods are found.
+"""The plugin's flags: for kubectl, for the exporter's command, and for finding the exporter's pods.
 
-The exporter's flags are named here once more because a laptop has no node's libraries to ask; a test holds both equal.
+The exporter's flags are repeated here because a laptop does not have the node's libraries; a test compares both.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ _MAX_SECONDS = 5.0
 
 
 class KubectlFlag(click.Option):
-    """A flag that every call of kubectl gets."""
+    """A flag passed to every call of kubectl."""
 
 
 class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """A length of time, kept as it was typed; a flag may stand without it, and must not take the pod for it."""
+    """A duration, kept as typed; a flag whose duration is optional must not mistake the pod for it."""
 
     name = "duration"
 
@@ -42,7 +42,7 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
 
 
 class PassedOn(click.Option):
-    """A flag that the exporter's command gets as it was typed; `alone` if it may stand without its value."""
+    """A flag that the exporter's command gets as it was typed; `alone` if its value is optional."""
 
     def __init__(self, names: Sequence[str], *, alone: bool = False, **more: Any) -> None:
         if alone:
@@ -51,7 +51,7 @@ class PassedOn(click.Option):
 
 
 def words_of(context: click.Context, kind: type[click.Option]) -> list[str]:
-    """The words on a command line that say what the user said with the flags of this kind."""
+    """The command-line words of the flags of this kind that the user gave."""
     words: list[str] = []
     for option in context.command.params:
         name = option.name or ""
@@ -72,18 +72,18 @@ def kubectl_of(context: click.Context) -> Kubectl:
 
 
 def exporters_of(context: click.Context) -> Exporters:
-    """How the user said that the exporter's pods are found."""
+    """How to find the exporter's pods, by the user's flags."""
     return Exporters(context.params["exporter_selector"], context.params["exporter_namespace"])
 
 
 def complete_pods(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of pods, for a shell: of the namespace that was named, or of the context's."""
+    """Names of pods for a shell, in the given namespace or that of the context."""
     if context.params.get(parameter.name or ""):
         return []  # there is one already
-    room, slash, start = incomplete.rpartition("/")
-    namespace = room or context.params.get("namespace")
+    prefix, slash, start = incomplete.rpartition("/")
+    namespace = prefix or context.params.get("namespace")
     names = _names(context, "get", "pods", *([f"--namespace={namespace}"] if namespace else []))
-    return [CompletionItem(f"{room}{slash}{name}") for name in names if name.startswith(start)]
+    return [CompletionItem(f"{prefix}{slash}{name}") for name in names if name.startswith(start)]
 
 
 def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -98,14 +98,14 @@ def _names(context: click.Context, *words: str) -> list[str]:
     try:
         return Kubectl(tuple(words_of(context, KubectlFlag))).list_names(*words, wait=_MAX_SECONDS)
     except KubectlError:
-        return []  # a shell has no place for errors
+        return []  # completion must not print errors
 
 
 complete_nodes = _completing("get", "nodes")
 
 
 def kubectl_flags(command: Any) -> Any:
-    """`--context` and what else kubectl takes to find and enter a cluster, and where the exporter is in it."""
+    """Flags of kubectl for the cluster and the user, such as `--context`, and those for finding the exporter's pods."""
     value: dict[str, Any] = {"cls": KubectlFlag, "default": None}
     several: dict[str, Any] = {"cls": KubectlFlag, "multiple": True}
     options = [
@@ -118,7 +118,7 @@ def kubectl_flags(command: Any) -> Any:
         ),
         click.option(
             "--exporter-namespace",
-            help="Where the exporter's pods are; all namespaces if not given.",
+            help="Namespace of the exporter's pods (all namespaces if not given).",
             default=None,
             envvar=f"{VARIABLE_PREFIX}_EXPORTER_NAMESPACE",
             show_envvar=True,
@@ -126,7 +126,7 @@ def kubectl_flags(command: Any) -> Any:
         ),
         click.option(
             "--exporter-selector",
-            help="The labels of the exporter's pods.",
+            help="Label selector of the exporter's pods.",
             default=DEFAULT_SELECTOR,
             show_default=True,
             envvar=f"{VARIABLE_PREFIX}_EXPORTER_SELECTOR",
@@ -138,18 +138,18 @@ def kubectl_flags(command: Any) -> Any:
         click.option("--kubeconfig", help="The kubeconfig file.", type=click.Path(dir_okay=False), **value),
         click.option("--cluster", help="The cluster in the kubeconfig.", **value),
         click.option("--user", help="The user in the kubeconfig.", **value),
-        click.option("--as", "as_user", help="Whom to act as.", **value),
-        click.option("--as-group", help="Which group to act as; repeat it for several.", **several),
-        click.option("--as-uid", help="Which uid to act as.", **value),
+        click.option("--as", "as_user", help="User to impersonate.", **value),
+        click.option("--as-group", help="Group to impersonate (can be repeated).", **several),
+        click.option("--as-uid", help="UID to impersonate.", **value),
         click.option("--server", "-s", help="The API server's address.", **value),
         click.option("--token", help="The bearer token for the API server.", **value),
-        click.option("--certificate-authority", help="The API server's authority.", type=click.Path(), **value),
-        click.option("--client-certificate", help="The certificate of the user.", type=click.Path(), **value),
-        click.option("--client-key", help="The key of the user.", type=click.Path(), **value),
-        click.option("--tls-server-name", help="The name in the API server's certificate.", **value),
-        click.option("--insecure-skip-tls-verify", help="Trust any API server.", is_flag=True, cls=KubectlFlag),
-        click.option("--request-timeout", help="How long kubectl waits for one answer.", **value),
-        click.option("--cache-dir", help="Where kubectl keeps what it discovers.", type=click.Path(), **value),
+        click.option("--certificate-authority", help="CA certificate of the API server.", type=click.Path(), **value),
+        click.option("--client-certificate", help="Client certificate.", type=click.Path(), **value),
+        click.option("--client-key", help="Client key.", type=click.Path(), **value),
+        click.option("--tls-server-name", help="Server name to expect in the API server's certificate.", **value),
+        click.option("--insecure-skip-tls-verify", help="Skip TLS verification.", is_flag=True, cls=KubectlFlag),
+        click.option("--request-timeout", help="Timeout of a single request.", **value),
+        click.option("--cache-dir", help="kubectl's cache directory.", type=click.Path(), **value),
     ]
     for option in reversed(options):
         command = option(command)
@@ -167,23 +167,23 @@ def passed_on(command: str) -> _Decorator:
     return decorate
 
 
-_TABLE_OR_JSON = (("--output", "-o"), {"help": "How to print it.", "type": click.Choice(["table", "json"])})
-_TEXT_OR_JSON = (("--output", "-o"), {"help": "How to print it.", "type": click.Choice(["text", "json"])})
+_TABLE_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["table", "json"])})
+_TEXT_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["text", "json"])})
 
 _PASSED_ON: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "counters": [
-        (("--nonzero",), {"help": "Leave out rows that are zero.", "is_flag": True}),
+        (("--nonzero",), {"help": "Hide zero rows.", "is_flag": True}),
         _TABLE_OR_JSON,
-        (("--diff",), {"help": "Show what was counted within this time, 10s if none is given.", "alone": True}),
-        (("--watch",), {"help": "Go on showing what was counted, each 2s if no time is given.", "alone": True}),
-        (("--top",), {"help": "Only the so many endpoints that drop most (with --node).", "type": click.IntRange(1)}),
+        (("--diff",), {"help": "Show only what is counted within this time (10s if not given).", "alone": True}),
+        (("--watch",), {"help": "Show counts and rates, refreshed at this interval (2s if not given).", "alone": True}),
+        (("--top",), {"help": "Show the top N endpoints by drops (with --node).", "type": click.IntRange(1)}),
     ],
     "policy": [
-        (("--direction",), {"help": "Which way.", "type": click.Choice(["inbound", "outbound", "all"])}),
-        (("--family",), {"help": "Which IP family.", "type": click.Choice(["4", "6", "all"])}),
-        (("--nonzero",), {"help": "Leave out rules without a hit.", "is_flag": True}),
-        (("--ip-sets",), {"help": "Name the members of the rules' IP sets.", "is_flag": True}),
-        (("--instructions",), {"help": "Show the programs' instructions too.", "is_flag": True}),
+        (("--direction",), {"help": "Traffic direction.", "type": click.Choice(["inbound", "outbound", "all"])}),
+        (("--family",), {"help": "IP family.", "type": click.Choice(["4", "6", "all"])}),
+        (("--nonzero",), {"help": "Hide rules without hits.", "is_flag": True}),
+        (("--ip-sets",), {"help": "List the members of the rules' IP sets.", "is_flag": True}),
+        (("--instructions",), {"help": "Also show the programs' instructions.", "is_flag": True}),
         _TABLE_OR_JSON,
     ],
     "why": [

@@ -1,6 +1,6 @@
-"""Runs kubectl: the user's own program, with the user's own context and rights. Nothing else here talks to a cluster.
+"""Runs kubectl with the user's context and permissions. Nothing else in this package talks to a cluster.
 
-kubectl speaks through exit codes and standard error; this file knows its sentences and makes errors of them.
+kubectl reports errors by exit code and standard error, which this module parses.
 """
 
 import json
@@ -23,15 +23,15 @@ PROGRAM = "calico-bpf-exporter"
 # "Error from server (NotFound): pods "x" not found"
 _FROM_SERVER = re.compile(r"Error from server(?: \((?P<reason>\w+)\))?: (?P<sentence>.+)")
 _ENDED = re.compile(rb"command terminated with exit code [0-9]+\s*")
-# What client-go logs beside the sentence that says it for people.
+# client-go logs these in addition to the error for people.
 _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
 _REQUEST_TIMEOUT = "--request-timeout=30s"
-_QUESTION = 0.3
+_PROMPT_SECONDS = 0.3
 
 
 class KubectlError(Exception):
-    """kubectl could not do it. One sentence; `reason` is the API server's word, such as `NotFound`, or empty."""
+    """kubectl could not do it. One sentence; `reason` is the API server's, such as `NotFound`, or empty."""
 
     def __init__(self, sentence: str, reason: str = "") -> None:
         super().__init__(sentence)
@@ -66,8 +66,8 @@ class Kubectl:
 
     def get(self, *words: str) -> dict[str, Any]:
         """The object that `kubectl get WORDS -o json` prints. Raises `KubectlError`."""
-        patience = [] if any("--request-timeout" in flag for flag in self.flags) else [_REQUEST_TIMEOUT]
-        ran = self._run("get", *words, *patience, "--output=json", person=True)
+        timeout = [] if any("--request-timeout" in flag for flag in self.flags) else [_REQUEST_TIMEOUT]
+        ran = self._run("get", *words, *timeout, "--output=json", person=True)
         if ran.code:
             raise _error(ran.errors)
         try:
@@ -84,7 +84,7 @@ class Kubectl:
         if ran.code:
             raise _error(ran.errors)
         lines = ran.output.decode(errors="replace").splitlines()
-        # Objects have their kind before them, contexts have not, and may have a slash of their own.
+        # Objects are prefixed by their kind; contexts are not, and may contain a slash.
         return [line.partition("/")[2] for line in lines] if words[0] == "get" else lines
 
     def run_in(
@@ -92,7 +92,7 @@ class Kubectl:
     ) -> Ran:
         """Runs the exporter's program in a pod to its end.
 
-        Raises `KubectlError` where it could not be started, and after `wait` seconds without its end.
+        Raises `KubectlError` if it cannot be started or runs for more than `wait` seconds.
         """
         ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait)
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
@@ -101,9 +101,9 @@ class Kubectl:
         return Ran(ran.code, ran.output, "\n".join(kept))
 
     def attach(self, pod: PodName, words: Sequence[str]) -> int:
-        """Runs the exporter's program in a pod with this terminal, if it is one, and gives its exit code.
+        """Runs the exporter's program in a pod, attached to this terminal if it is one, and returns its exit code.
 
-        In a terminal Ctrl-C goes to the program there, which ends as it would here. Raises `KubectlError`.
+        In a terminal, Ctrl-C goes to the program in the pod. Raises `KubectlError`.
         """
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
@@ -129,19 +129,19 @@ class Kubectl:
         wait: float | None = None,
         person: bool = False,
     ) -> Ran:
-        # A login may have something to ask of the person at the terminal, who must see it while it waits.
+        # A login may prompt the user, who must see the prompt while it waits.
         person = person and sys.stdin.isatty() and sys.stderr.isatty()
         with _start(self._command(*words), stdin=None if person else subprocess.DEVNULL, stdout=output) as process:
             try:
-                printed, errors = _heard(process) if person else process.communicate(timeout=wait)
+                printed, errors = _output_of(process) if person else process.communicate(timeout=wait)
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise KubectlError(f"no answer within {wait:.0f} s") from error
         return Ran(process.returncode, printed or b"", errors.decode(errors="replace"))
 
 
-def _heard(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    """What a process writes; its standard error on ours too, as it comes, but for what becomes a sentence of ours."""
+def _output_of(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """The output of a process; its standard error is also passed on, without lines that become our error message."""
     errors = bytearray()
     listener = Thread(target=_pass_on, args=(process.stderr, errors))
     listener.start()
@@ -159,10 +159,10 @@ def _pass_on(source: IO[bytes], errors: bytearray) -> None:
 
 
 def _pieces(source: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a pipe as they come; a question, which waits on its line for an answer, without its end."""
+    """The lines of a pipe as they arrive; a prompt, which waits for input, is an incomplete line."""
     rest = b""
     while True:
-        if rest and not select.select([source], [], [], _QUESTION)[0]:
+        if rest and not select.select([source], [], [], _PROMPT_SECONDS)[0]:
             yield rest
             rest = b""
         piece = os.read(source.fileno(), 4096)
@@ -197,5 +197,5 @@ def _not_started(pod: PodName, errors: str) -> KubectlError:
 def _error(errors: str) -> KubectlError:
     lines = [line for line in errors.splitlines() if line.strip() and not _LOG_LINE.match(line)]
     last = lines[-1].strip().removeprefix("error: ") if lines else "kubectl failed and did not say why"
-    said = _FROM_SERVER.search(last)
-    return KubectlError(said["sentence"], said["reason"] or "") if said else KubectlError(last)
+    match = _FROM_SERVER.search(last)
+    return KubectlError(match["sentence"], match["reason"] or "") if match else KubectlError(last)

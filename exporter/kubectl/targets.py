@@ -1,7 +1,6 @@
-"""Where to ask: the node of a pod, and the exporter's pod on that node.
+"""Finds targets: the node of a pod, and the exporter's pod on that node.
 
-Reads the few fields of pods that this takes, from the JSON that kubectl prints, and says in one sentence what stands in
-the way.
+Reads the necessary fields of pods from the JSON that kubectl prints. Errors are one sentence.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ _KINDS = ("pod", "pods", "po")
 
 
 class NoTarget(Exception):
-    """There is nobody to ask. The message is one sentence."""
+    """No exporter can be queried. The message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Exporters:
     namespace: str | None = None
 
     def pods(self, kubectl: Kubectl, *words: str) -> list[Mapping[str, Any]]:
-        """Those that there are, `words` narrowing the search. Raises `KubectlError`."""
+        """The exporter's pods, filtered by `words`. Raises `KubectlError`."""
         where = f"--namespace={self.namespace}" if self.namespace else "--all-namespaces"
         try:
             found = kubectl.get("pods", where, f"--selector={self.selector}", *words).get("items")
@@ -53,9 +52,9 @@ class Target:
 
 
 def target_of_pod(
-    kubectl: Kubectl, exporters: Exporters, wanted: str, namespace: str | None, *, own_interface: bool = True
+    kubectl: Kubectl, exporters: Exporters, wanted: str, namespace: str | None, *, needs_interface: bool = True
 ) -> Target:
-    """Where to ask about pod `wanted`, [NAMESPACE/]NAME; `own_interface` says whether it must have one.
+    """The target for pod `wanted`, [NAMESPACE/]NAME; `needs_interface` says whether the pod must have one.
 
     Raises `NoTarget` or `KubectlError`.
     """
@@ -74,49 +73,49 @@ def target_of_pod(
     node = _text(pod, "spec", "nodeName")
     if not node:
         raise NoTarget(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
-    if own_interface and _at(pod, "spec", "hostNetwork"):
+    if needs_interface and _at(pod, "spec", "hostNetwork"):
         raise NoTarget(
-            f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; look at the "
+            f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; see the "
             f"node's interfaces with --node {node}"
         )
-    if own_interface and _text(pod, "status", "phase") == "Pending" and not _text(pod, "status", "podIP"):
+    if needs_interface and _text(pod, "status", "phase") == "Pending" and not _text(pod, "status", "podIP"):
         raise NoTarget(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
-    if own_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
+    if needs_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
         raise NoTarget(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
     return Target(node, target_of_node(kubectl, exporters, node).exporter, title)
 
 
 def target_of_node(kubectl: Kubectl, exporters: Exporters, node: str) -> Target:
-    """Where to ask about a whole node. Raises `NoTarget` or `KubectlError`."""
-    places, problems = _places(exporters.pods(kubectl, f"--field-selector=spec.nodeName={node}"))
-    if places:
-        return places[0]
+    """The target for a whole node. Raises `NoTarget` or `KubectlError`."""
+    targets, problems = _best_targets(exporters.pods(kubectl, f"--field-selector=spec.nodeName={node}"))
+    if targets:
+        return targets[0]
     if problems:
         raise NoTarget(problems[0])
     raise NoTarget(
-        f"no calico-bpf-exporter is on node {node} (looked for {exporters}): install it there, or see whether its "
+        f"no calico-bpf-exporter is on node {node} (searched for {exporters}): install it there, or see whether its "
         "DaemonSet tolerates the node's taints"
     )
 
 
 def all_targets(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Target], list[str]]:
-    """One place for each node that has an exporter, and what is wrong on other nodes.
+    """One target per node with an exporter, and the problems of other nodes.
 
-    Raises `NoTarget` where there is no exporter at all, or `KubectlError`.
+    Raises `NoTarget` if there is no exporter at all, or `KubectlError`.
     """
     found = exporters.pods(kubectl)
     if not found:
-        raise NoTarget(f"no calico-bpf-exporter is in this cluster (looked for {exporters})")
-    places, problems = _places(found)
-    if not places:
+        raise NoTarget(f"no calico-bpf-exporter is in this cluster (searched for {exporters})")
+    targets, problems = _best_targets(found)
+    if not targets:
         raise NoTarget("; ".join(problems))
-    return places, problems
+    return targets, problems
 
 
-def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
-    """The best exporter of each node, and one sentence for each node that has none that runs."""
+def _best_targets(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
+    """The best exporter of each node, and one sentence per node without a running one."""
     best: dict[str, Mapping[str, Any]] = {}
-    places, problems = [], []
+    targets, problems = [], []
     for pod in pods:
         node = _text(pod, "spec", "nodeName")
         if not node:
@@ -125,14 +124,14 @@ def _places(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]
             best[node] = pod
     for node, pod in sorted(best.items()):
         if _rank(pod)[0]:
-            places.append(Target(node, _name(pod)))
+            targets.append(Target(node, _name(pod)))
         else:
             problems.append(f"the exporter on node {node}, pod {_name(pod)}, does not run: {_why_not_running(pod)}")
-    return places, problems
+    return targets, problems
 
 
 def _rank(pod: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    """Whether it runs, stays, and is ready: while one is replaced by another there are two."""
+    """Running, not terminating, ready: during a rollout a node can have two."""
     conditions = _at(pod, "status", "conditions")
     ready = any(
         _text(one, "type") == "Ready" and _text(one, "status") == "True"
@@ -143,7 +142,7 @@ def _rank(pod: Mapping[str, Any]) -> tuple[bool, bool, bool]:
 
 
 def _waiting(pod: Mapping[str, Any]) -> str:
-    """Why one of its containers does not run, such as CrashLoopBackOff; empty if all do."""
+    """Why a container is waiting, such as CrashLoopBackOff; empty if none is."""
     statuses = _at(pod, "status", "containerStatuses")
     reasons = (_text(one, "state", "waiting", "reason") for one in (statuses if isinstance(statuses, list) else ()))
     return next(filter(None, reasons), "")
@@ -162,10 +161,10 @@ def _not_scheduled(pod: Mapping[str, Any]) -> str:
 
 
 def _split(wanted: str, namespace: str | None) -> tuple[str | None, str]:
-    room, slash, name = wanted.rpartition("/")
-    if not name or "/" in room or name.startswith("-") or (slash and not room):
+    prefix, slash, name = wanted.rpartition("/")
+    if not name or "/" in prefix or name.startswith("-") or (slash and not prefix):
         raise NoTarget(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
-    return (namespace if room in _KINDS else room or namespace), name
+    return (namespace if prefix in _KINDS else prefix or namespace), name
 
 
 def _name(pod: Mapping[str, Any]) -> PodName:

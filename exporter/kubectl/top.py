@@ -1,4 +1,4 @@
-"""`top`: many nodes looked at in the same seconds, and the endpoints that dropped most among them."""
+"""`top`: measures many nodes at the same time and shows the top endpoints by drops."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from exporter.columns import Cell, Column, Row, lines_of
-from exporter.kubectl.answers import AT_ONCE, UNREADABLE, Answer, ask_all
+from exporter.kubectl.answers import MAX_PARALLEL, UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.targets import Exporters, all_targets
 from exporter.printable import say, width_of
@@ -23,7 +23,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Dropper:
-    """What an endpoint dropped for one reason in one direction; the pod's names are empty if it is none."""
+    """What an endpoint dropped for one reason in one direction; the pod's names are empty if it is not a pod."""
 
     node: str
     namespace: str
@@ -41,27 +41,27 @@ class Dropper:
 
 
 def show_top(
-    kubectl: Kubectl, exporters: Exporters, seconds: str, most: int, namespace: str | None, output: str
+    kubectl: Kubectl, exporters: Exporters, seconds: str, limit: int, namespace: str | None, output: str
 ) -> None:
-    """Prints the `most` endpoints that dropped most, and exits 1 if a node did not answer.
+    """Prints the `limit` endpoints that dropped the most, and exits 1 if a node did not answer.
 
-    Raises `KubectlError` or `NoTarget` where no node could be asked.
+    Raises `KubectlError` or `NoTarget` if no node can be queried.
     """
-    places, problems = all_targets(kubectl, exporters)
-    crowd = f", {AT_ONCE} at a time" if len(places) > AT_ONCE else ""
-    say(f"looking at {plural(len(places), 'node')} for {seconds}{crowd}", err=True)
+    targets, problems = all_targets(kubectl, exporters)
+    batches = f", {MAX_PARALLEL} at a time" if len(targets) > MAX_PARALLEL else ""
+    say(f"measuring {plural(len(targets), 'node')} for {seconds}{batches}", err=True)
     droppers: list[Dropper] = []
     silent = []
-    for answer in ask_all(kubectl, places, [["counters", f"--diff={seconds}"]] * len(places), seconds):
+    for answer in query_all(kubectl, targets, [["counters", f"--diff={seconds}"]] * len(targets), seconds):
         try:
             found = list(droppers_of(answer))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            silent.append(answer.problem or f"node {answer.place.node}: {UNREADABLE}")
+            silent.append(answer.problem or f"node {answer.target.node}: {UNREADABLE}")
         else:
             droppers += [one for one in found if namespace in (None, one.namespace)]
-    answered = len(places) - len(silent)
+    answered = len(targets) - len(silent)
     problems += silent
-    shown = worst(droppers, most)
+    shown = worst(droppers, limit)
     if output == "json":
         click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
     else:
@@ -75,7 +75,7 @@ def show_top(
 
 
 def droppers_of(answer: Answer) -> Iterator[Dropper]:
-    """What the endpoints of one node dropped; an answer of another shape raises what reading it does."""
+    """What the endpoints of one node dropped; an invalid answer raises whatever reading it does."""
     for endpoint in answer.found["endpoints"]:
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
@@ -83,7 +83,7 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
                 if packets >> 64:
                     raise ValueError("a counter has 64 bits")
                 yield Dropper(
-                    answer.place.node,
+                    answer.target.node,
                     str(endpoint["namespace"]),
                     str(endpoint["pod"]),
                     str(endpoint["interface"]),
@@ -94,19 +94,19 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
                 )
 
 
-def worst(droppers: Sequence[Dropper], most: int) -> list[Dropper]:
-    """All rows of the `most` endpoints that dropped most, those first."""
+def worst(droppers: Sequence[Dropper], limit: int) -> list[Dropper]:
+    """All rows of the `limit` endpoints that dropped the most, in that order."""
     packets: Counter[tuple[str, str]] = Counter()
     for one in droppers:
         packets[one.node, one.interface] += one.packets
-    chosen = sorted(packets, key=lambda endpoint: (-packets[endpoint], endpoint))[:most]
+    chosen = sorted(packets, key=lambda endpoint: (-packets[endpoint], endpoint))[:limit]
     order = {endpoint: number for number, endpoint in enumerate(chosen)}
     rows = [one for one in droppers if (one.node, one.interface) in order]
     return sorted(rows, key=lambda one: (order[one.node, one.interface], -one.packets, one.direction, one.reason))
 
 
 def _table(droppers: Sequence[Dropper], width: int | None) -> list[str]:
-    """One line for each; where long names do not fit the terminal, they stand above what their endpoint dropped."""
+    """One line each; names too long for the terminal go on a line above their endpoint's drops."""
     rows = [[one.node, one.title, one.direction, one.reason, str(one.packets), _rate(one)] for one in droppers]
     lines = list(lines_of(_COLUMNS, [list(map(Cell, row)) for row in rows], width))
     if width is None or max(map(len, lines)) <= width:

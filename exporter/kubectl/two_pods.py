@@ -1,7 +1,7 @@
-"""`why POD --to POD2`: two pods watched at once, and on whose side packets were lost.
+"""`why POD --to POD2`: watches two pods at once and shows on which side packets were lost.
 
-Each exporter explains its own pod; here the two are laid side by side. Counters are of a pod and not of a pair of pods,
-and a receiver's total leaves out packets of known connections: no sentence here claims more.
+Each exporter explains its pod; this module compares the two. Counters are per pod, not per pair of pods, and a
+receiver's total excludes packets of known connections: no sentence here claims more.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from exporter.kubectl.answers import UNREADABLE, Answer, ask_all
+from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Target
 from exporter.printable import say
@@ -22,7 +22,7 @@ _WATCH = "30s"
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One stretch of the way there and back: what one pod counted of packets in one direction.
+    """One stretch of the round trip: what one pod counted in one direction.
 
     `entered` are the packets that Calico's program saw, which for `inbound` are the first of each connection only.
     """
@@ -43,14 +43,14 @@ class Leg:
 def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: str | None, output: str | None) -> None:
     """Watches both for the same time and prints what each counted. Exits 3 if one dropped packets.
 
-    Raises `KubectlError` where one could not be asked.
+    Raises `KubectlError` if one cannot be queried.
     """
     watch = watch or _WATCH
-    for place in (sender, receiver):
-        say(f"pod {place.pod} is on node {place.node}, asking {place.exporter} there", err=True)
+    for target in (sender, receiver):
+        say(f"pod {target.pod} is on node {target.node}, asking {target.exporter} there", err=True)
     say(f"watching both for {watch}", err=True)
-    commands = [["why", "--pod", str(place.pod), f"--for={watch}"] for place in (sender, receiver)]
-    answers = list(ask_all(kubectl, (sender, receiver), commands, watch))
+    commands = [["why", "--pod", str(target.pod), f"--for={watch}"] for target in (sender, receiver)]
+    answers = list(query_all(kubectl, (sender, receiver), commands, watch))
     if problems := [answer.problem for answer in answers if answer.problem]:
         for answer in answers:
             if not answer.problem:
@@ -64,7 +64,7 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
         raise KubectlError(UNREADABLE) from error
     if output == "json":
         sides = {
-            side: {"node": one.place.node, **one.found}
+            side: {"node": one.target.node, **one.found}
             for side, one in zip(("sender", "receiver"), answers, strict=True)
         }
         found = {**sides, "legs": [asdict(leg) for leg in legs], "verdict": list(verdict(legs))}
@@ -77,14 +77,14 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
 
 
 def _say_text(answer: Answer) -> None:
-    """What one side says, where the other said nothing."""
+    """Prints one side's explanation where the other failed."""
     text = answer.found.get("text")
     for line in text if isinstance(text, list) else ():
         say(str(line), "")
 
 
 def legs_of(sender: Answer, receiver: Answer) -> tuple[Leg, Leg, Leg, Leg]:
-    """Out of the sender, into the receiver, and back the same way."""
+    """Out of the sender, into the receiver, and the same way back."""
     return (
         _leg("there", sender, "outbound"),
         _leg("there", receiver, "inbound"),
@@ -105,11 +105,11 @@ def _leg(way: str, answer: Answer, direction: str) -> Leg:
             flows += one["count"]
         elif one["category"] == "dropped":
             dropped[one["reason"]] = dropped.get(one["reason"], 0) + one["count"]
-    return Leg(way, str(answer.place.pod), direction, entered, flows, dropped)
+    return Leg(way, str(answer.target.pod), direction, entered, flows, dropped)
 
 
 def verdict(legs: tuple[Leg, Leg, Leg, Leg]) -> Iterator[str]:
-    """What the four stretches say together, in sentences."""
+    """Sentences about the four stretches together."""
     out, into, _, _ = legs
     for leg in legs:
         if leg.lost:
@@ -138,7 +138,7 @@ def _lines(answers: list[Answer], legs: tuple[Leg, Leg, Leg, Leg], watch: str) -
     yield from ((f"{sentence}.", "") for sentence in verdict(legs))
     for answer in answers:
         yield "", ""
-        yield f"What {answer.place.pod} says, on node {answer.place.node}:", "bold"
+        yield f"What {answer.target.pod} says, on node {answer.target.node}:", "bold"
         yield from ((f"  {line}", "") for line in answer.found["text"])
 
 

@@ -1,5 +1,4 @@
-"""The metrics room: families, their names, help and labels, and their text.
+"""Metric families, collectors and exposition formats.
 
-Knows what a snapshot offers and how Prometheus wants it. Knows no ctypes, processes,
-netlink, APIs and no bytes of maps.
+Turns snapshots into Prometheus metrics. Knows nothing of ctypes, processes, netlink, APIs or raw map data.
 """

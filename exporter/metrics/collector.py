@@ -1,4 +1,4 @@
-"""What a collector is: a class with a name, the parts of a snapshot that it needs, and the samples it makes of them."""
+"""The interface of collectors: a name, the snapshot parts it needs, and the samples it makes of them."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -9,8 +9,8 @@ from exporter.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class CollectorOptions:
-    """What a user can say about samples: which zeros of counters are written (`core`, `all` or `none`), whether rule
-    ids that no file explains have series, and whether the owners of pods do.
+    """User options: which zero-valued series to expose (`core`, `all` or `none`), and whether to expose series for
+    unattributed rule ids and for the owners of pods.
     """
 
     zeros: str = "core"
@@ -19,9 +19,9 @@ class CollectorOptions:
 
 
 class Collector(Protocol):
-    """Makes one datum's families from a snapshot.
+    """Collects a group of metric families from a snapshot.
 
-    `name` is the word for it in flags, `collect[]` and the `collector` label, `about` the help text of its flag.
+    `name` is used in flags, `collect[]` and the `collector` label; `about` is the help text of its flag.
     """
 
     name: ClassVar[str]
@@ -30,7 +30,7 @@ class Collector(Protocol):
     parts: ClassVar[frozenset[str]]
 
     def __init__(self, options: CollectorOptions) -> None:
-        """Makes one for a server's life: it may keep what saves work at the next scrape."""
+        """Created once per server: it may cache work for the next scrape."""
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """All its samples. Raises the error of a part that it cannot do without."""
+        """All samples. Raises the error of a required part."""

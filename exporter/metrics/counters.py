@@ -1,8 +1,7 @@
-"""Collector `counters`: packets and flows that Calico's programs counted, per endpoint, hook and reason.
+"""Collector `counters`: packets and flows counted by Calico's programs, per endpoint, hook and reason.
 
-Turns the decoded counter table into families. An index that nobody knows keeps its number as its name and shows only
-what is not zero, so that nothing read is lost and nothing is invented. Which samples there are is decided once and
-kept while the same slots have something to show: between two scrapes only values change.
+An unknown interface index is named by its number and exposes only nonzero values. The set of samples is cached while
+the same slots are exposed: between scrapes usually only values change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,14 +36,14 @@ ZEROS = ("core", "all", "none")
 PROGRAM_PACKETS = Family(
     "calico_bpf_program_packets_total",
     COUNTER,
-    "Packets that entered Calico's program at this hook; not all packets of the endpoint, since redirected ones pass "
-    "by the hook of their destination.",
+    "Packets that entered Calico's program at this hook; not all packets of the endpoint, since redirected "
+    "packets bypass the destination's hook.",
     ENDPOINT_LABELS,
 )
 ACCEPTED_FLOWS = Family(
     "calico_bpf_accepted_flows_total",
     COUNTER,
-    "New flows accepted at a tc hook, one per flow and not per packet; later packets of a tracked flow are not in it.",
+    "New flows accepted at a tc hook, one per flow, not per packet; later packets of a tracked flow are not counted.",
     (*ENDPOINT_LABELS, "reason"),
 )
 ACCEPTED_PACKETS = Family(
@@ -58,19 +57,19 @@ DROPPED_PACKETS = Family(
     "calico_bpf_dropped_packets_total",
     COUNTER,
     "Packets dropped, by reason; a lower bound, since some drops (a pod's spoofed source, a stray TCP ACK) have no "
-    "reason in Calico and move only the program's total.",
+    "reason in Calico and are counted only in the program's total.",
     (*ENDPOINT_LABELS, "reason"),
 )
 REDIRECTED_PACKETS = Family(
     "calico_bpf_redirected_packets_total",
     COUNTER,
-    "Packets forwarded past the kernel's own path, by kind of redirect; they are in the program's total too.",
+    "Packets forwarded past the kernel's own path, by kind of redirect; also counted in the program's total.",
     (*ENDPOINT_LABELS, "path"),
 )
 NAT_SOURCE_COLLISIONS = Family(
     "calico_bpf_nat_source_collisions_total",
     COUNTER,
-    "Packets whose source port had to be changed because NAT made two flows look alike; not drops.",
+    "Packets whose source port had to be changed because NAT gave two flows the same addresses and ports; not drops.",
     ENDPOINT_LABELS,
 )
 UNKNOWN_SLOT = Family(
@@ -112,7 +111,7 @@ _Taker = Callable[[Sequence[int]], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An entry of the counter map, or one that is a true zero until its first packet: whose it is and at which hook."""
+    """An entry of the counter map, or a hook without one until its first packet, which counts as zero."""
 
     endpoint: Endpoint
     hook: int
@@ -131,19 +130,19 @@ class CountersCollector:
         self._zeros = (options or CollectorOptions()).zeros
         self._made_from: tuple[Sequence[_Key], Endpoints, Layout] | None = None
         self._rows: dict[_Key, _Row] = {}
-        # Which zeros are shown, a byte for every slot of every row; and where values were not zero when last seen.
+        # Which zeros are exposed (one byte per slot of each row), and which values were nonzero in the last scrape.
         self._shown_zeros = b""
         self._zero_counts: list[int] = []
         self._take_nonzero: _Taker = tuple
-        # The lines of each family, and what takes their values out of those of all rows.
+        # The lines of each family, and the function that selects their values from those of all rows.
         self._templates: list[tuple[Family, bytes, _Taker]] = []
-        # The slots that a row shows in a family, and their lines.
+        # The slots that a row exposes in a family, and their lines.
         self._lines: dict[tuple[str, tuple[str, ...]], tuple[tuple[Slot, ...], bytes]] = {}
         self._unknown = Samples(UNKNOWN_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file from the live counter map."""
-        # Without interface state most zeros would be missing, and a missing zero is as false as a made-up one.
+        """The families of this module, from the live counter map."""
+        # Without interface state most zero-valued series would be missing.
         table, _, known = snapshot.counters.get(), snapshot.ifstate.get(), snapshot.endpoints.get()
         keys = list(table.rows)
         if self._made_from is None or (keys, table.layout) != self._made_from[::2] or known is not self._made_from[1]:
@@ -152,7 +151,7 @@ class CountersCollector:
         idle = (0,) * len(table.layout.slots)
         rows = [table.rows.get(key, idle) for key in self._rows]
         values = list(chain.from_iterable(rows))
-        # As many zeros in each row, and none where there was none: then they are where they were.
+        # If each row has as many zeros as before and no nonzero value became zero, the zeros are unchanged.
         zero_counts = [row.count(0) for row in rows]
         if zero_counts != self._zero_counts or not all(self._take_nonzero(values)):
             nonzero = bytes(map(bool, values))
@@ -164,8 +163,8 @@ class CountersCollector:
 
     def _make_rows(self, table: CounterTable, known: Endpoints) -> None:
         keys = set(table.rows)
-        # Before v3.31 the program made its entry at the first packet of a hook: until then the count is 0, and
-        # increase() must see the first denial.
+        # Before v3.31 the program creates its entry at a hook's first packet: expose 0 until then, so that
+        # increase() sees the first drop.
         if self._zeros != "none" and not table.layout.entries_made_by_felix:
             keys |= set(_tc_hooks_of_calicos(known))
         self._rows = {key: _row(known.of(key[0]), key[1]) for key in sorted(keys)}
@@ -174,7 +173,7 @@ class CountersCollector:
         self._zero_counts, self._take_nonzero, self._templates = [], tuple, []
         unknown = {row.endpoint.ifindex for row in self._rows.values() if row.endpoint.kind == endpoints.UNKNOWN}
         self._unknown = Samples(UNKNOWN_INTERFACES, [((), len(unknown))])
-        # An interface's lines go with the interface.
+        # Drop the lines of removed interfaces.
         labels = {row.labels for row in self._rows.values()}
         self._lines = {key: line for key, line in self._lines.items() if key[1] in labels}
 
@@ -182,11 +181,11 @@ class CountersCollector:
         self, layout: Layout, shown: bytes, values: Sequence[int]
     ) -> Iterator[tuple[Family, bytes, "_Taker"]]:
         width = len(layout.slots)
-        rows = [(place * width, row) for place, row in enumerate(self._rows.values())]
+        rows = [(index * width, row) for index, row in enumerate(self._rows.values())]
         hidden = _hidden(rows, width, values)
         rows = [(start, row) for start, row in rows if row.endpoint.ifindex not in hidden]
         lines: dict[Family, list[bytes]] = {family: [] for family in FAMILIES}
-        places: dict[Family, list[int]] = {family: [] for family in FAMILIES}
+        indexes: dict[Family, list[int]] = {family: [] for family in FAMILIES}
         for at_tc in (True, False):
             group = [(start, row) for start, row in rows if (row.hook in TC_HOOKS) == at_tc]
             for family, slots in _slots_by_family(layout, at_tc=at_tc).items():
@@ -194,10 +193,10 @@ class CountersCollector:
                     chosen = tuple(compress(slots, [shown[start + slot.number] for slot in slots]))
                     if chosen:
                         lines[family].append(self._row_lines(family, row.labels, chosen))
-                        places[family] += [start + slot.number for slot in chosen]
+                        indexes[family] += [start + slot.number for slot in chosen]
         for family in FAMILIES:
-            if places[family]:
-                yield family, b"".join(lines[family]), _taker(places[family])
+            if indexes[family]:
+                yield family, b"".join(lines[family]), _taker(indexes[family])
 
     def _row_lines(self, family: Family, labels: tuple[str, ...], chosen: tuple[Slot, ...]) -> bytes:
         kept = self._lines.get((family.name, labels))
@@ -208,14 +207,14 @@ class CountersCollector:
         return kept[1]
 
 
-def _taker(places: Sequence[int]) -> _Taker:
-    if len(places) < 2:  # of one place itemgetter would give the bare value
-        return lambda values: tuple([values[place] for place in places])
-    return itemgetter(*places)
+def _taker(indexes: Sequence[int]) -> _Taker:
+    if len(indexes) < 2:  # itemgetter with one index returns a bare value
+        return lambda values: tuple([values[index] for index in indexes])
+    return itemgetter(*indexes)
 
 
 def _hidden(rows: Sequence[tuple[int, _Row]], width: int, values: Sequence[int]) -> set[int]:
-    """The unknown interfaces past the most that get a name, of those that count."""
+    """The unknown interfaces with nonzero counters beyond the limit."""
     counting = {
         row.endpoint.ifindex
         for start, row in rows
@@ -236,11 +235,11 @@ def _tc_hooks_of_calicos(known: Endpoints) -> Iterator[_Key]:
 
 
 def _shown_zeros(row: _Row, layout: Layout, zeros: str) -> list[bool]:
-    """Which slots of this row are shown even when they are zero, by slot number."""
+    """Which slots of this row are exposed even if zero, by slot number."""
     endpoint, slots = row.endpoint, layout.slots
     if zeros == "none" or endpoint.kind == endpoints.UNKNOWN or row.hook > XDP:
         return [False] * len(slots)
-    # A host's interfaces are few, and where a node's own traffic is lost.
+    # Host interfaces are few, and drops there affect the node itself.
     if zeros == "all" or (endpoint.kind == endpoints.HOST and endpoint.state is not None):
         return [slot.category != UNKNOWN for slot in slots]
     core = endpoint.state is not None and row.hook in TC_HOOKS
@@ -255,7 +254,7 @@ def _slots_by_family(layout: Layout, *, at_tc: bool) -> dict[Family, list[Slot]]
 
 
 def family_of(slot: Slot, *, at_tc: bool) -> Family:
-    """The family that shows this slot: policy and failsafe count flows at tc hooks and packets at XDP."""
+    """The family of this slot: policy and failsafe count flows at tc hooks and packets at XDP."""
     if slot.category == ACCEPTED:
         return ACCEPTED_FLOWS if slot.counts_flows(TC_INGRESS if at_tc else XDP) else ACCEPTED_PACKETS
     return _FAMILY_OF[slot.category]

@@ -1,7 +1,7 @@
-"""Collector `endpoints`: what lives on this node, and what is wrong with it.
+"""Collector `endpoints`: the endpoints of this node and their problems.
 
-The problem gauges are sparse: a series exists only while its problem does, and `calico_bpf_endpoint_problems` counts
-them always, so that "no series" and "nothing was looked at" can be told apart.
+The problem gauges are sparse: a series exists only while its problem does. `calico_bpf_endpoint_problems` always
+exposes their number, which distinguishes "no problem" from "not checked".
 """
 
 from collections.abc import Iterable, Iterator
@@ -43,32 +43,32 @@ COUNTERS_MISSING = Family(
 PROBLEMS = Family(
     "calico_bpf_endpoint_problems",
     GAUGE,
-    "How many series of each problem gauge this node has now.",
+    "Number of series of each problem gauge on this node.",
     ("problem",),
 )
 WORKLOAD_INFO = Family(
     "calico_bpf_workload_info",
     GAUGE,
-    "Always 1: what owns a pod of this node, as its controlling owner reference says; absent for pods without one.",
+    "Always 1: the owner of a pod of this node by its controller owner reference; absent for pods without one.",
     ("namespace", "pod", "workload_kind", "workload"),
 )
 FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
 
 
-# All that the samples are made from: the endpoints, the keys of the counter map (None where it was not read), the
-# endpoints that lose packets for want of their entry by hook, and the IP families in use.
+# The inputs of all samples: the endpoints, the keys of the counter map (None if it was not read), the endpoints and
+# hooks whose missing entry makes them lose packets, and the IP families in use.
 _Facts = tuple[Endpoints, frozenset[tuple[int, int]] | None, tuple[tuple[Endpoint, int], ...], tuple[int, ...]]
 
 
 class EndpointsCollector:
-    """Needs links, routes, pods, interface state and the names of policy files; does without the counter map.
+    """Requires links, routes, pods, interface state and the names of policy files; the counter map is optional.
 
-    With `workloads` it writes the owners of pods too, of those that have an interface here. Samples are kept while what
-    they are made from stays the same, as it nearly always does between two scrapes.
+    `workloads` adds the owners of pods with an interface on this node. Samples are cached while their inputs are
+    unchanged.
     """
 
     name: ClassVar[str] = "endpoints"
-    about: ClassVar[str] = "Endpoints and what is wrong with them."
+    about: ClassVar[str] = "Endpoints and their problems."
     on_by_default: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "policy_file_names"})
 
@@ -77,12 +77,12 @@ class EndpointsCollector:
         self._made: tuple[_Facts, list[Samples]] | None = None
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file."""
-        # Asked for here although the join can do without them: half a list of endpoints would be a false one.
+        """The families of this module."""
+        # Required here although the join does without them: an incomplete list of endpoints would be wrong.
         for part in (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate, snapshot.policy_file_names):
             part.get()
         known, counters = snapshot.endpoints.get(), snapshot.counters.or_else(None)
-        keys = frozenset(counters.rows) if counters else None  # else nothing is known to be missing
+        keys = frozenset(counters.rows) if counters else None  # without counters, missing entries are unknown
         missing = tuple(
             (one, hook)
             for one in known.by_index.values()
@@ -90,7 +90,7 @@ class EndpointsCollector:
         )
         facts = (known, keys, missing, snapshot.ip_families())
         if self._made is None or facts[1:] != self._made[0][1:] or known is not self._made[0][0]:
-            # The pods of the API server are among what the endpoints are known by.
+            # Endpoints change whenever the API server's pods do.
             self._made = facts, _samples(facts, snapshot.cluster_pods.get() if self._workloads else None)
         return self._made[1]
 
@@ -98,7 +98,7 @@ class EndpointsCollector:
 def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
     known, keys, losing, families = facts
     counted = {ifindex for ifindex, _ in keys or ()}
-    shown = [one for one in known.by_index.values() if one.is_calicos or one.ifindex in counted]
+    shown = [one for one in known.by_index.values() if one.belongs_to_calico or one.ifindex in counted]
     unknown = sorted(counted - known.by_index.keys())
     shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MAX_UNKNOWN]]
     not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
@@ -129,7 +129,7 @@ def _addresses(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:
 
 def _owners(shown: Iterable[Endpoint], pods: Iterable[ClusterPod]) -> Iterator[tuple[str, ...]]:
     here = {(one.namespace, one.pod) for one in shown}
-    # A pod made anew under its old name can be there twice for a moment; one of them says who owns it.
+    # A pod recreated under its name can be listed twice for a moment; either one has the owner.
     owners = {(pod.namespace, pod.pod): (pod.owner_kind, pod.owner) for pod in pods if pod.owner}
     for name, owner in owners.items():
         if name in here:

@@ -1,7 +1,7 @@
-"""Samples as text: Prometheus text format 0.0.4 and OpenMetrics 1.0.0, and which of the two a client asked for.
+"""Exposition formats: Prometheus text format 0.0.4, OpenMetrics 1.0.0, and content negotiation.
 
-Both are written by us because rendering, not reading, is what a scrape costs; whatever is written here must parse back
-to the same samples with prometheus-client's parsers and with promtool. Families without samples are not written.
+A custom implementation because rendering dominates the cost of a scrape; the output must parse back to the same
+samples with prometheus-client's parsers and with promtool. Families without samples are omitted.
 """
 
 import re
@@ -19,7 +19,7 @@ _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
-    """An exposition format: the word for it on the command line and its content type."""
+    """An exposition format: its name on the command line and its content type."""
 
     name: str
     content_type: str
@@ -30,22 +30,20 @@ OPENMETRICS = TextFormat("openmetrics", "application/openmetrics-text; version=1
 
 
 def negotiate(accept: str) -> TextFormat:
-    """The format for an HTTP Accept header: OpenMetrics where the client likes it no less than plain text."""
-    liked = {TEXT: 0.0, OPENMETRICS: 0.0}
+    """The format for an HTTP Accept header: OpenMetrics unless the client prefers plain text."""
+    quality = {TEXT: 0.0, OPENMETRICS: 0.0}
     for offer in accept.lower().split(","):
         media, *parameters = (word.strip() for word in offer.split(";"))
         version = next((word[8:].strip('"') for word in parameters if word.startswith("version=")), "")
         if media == "application/openmetrics-text" and version in _OPENMETRICS_VERSIONS:
-            liked[OPENMETRICS] = max(liked[OPENMETRICS], _quality(parameters))
+            quality[OPENMETRICS] = max(quality[OPENMETRICS], _quality(parameters))
         elif media in ("text/plain", "text/*", "*/*"):
-            liked[TEXT] = max(liked[TEXT], _quality(parameters))
-    return OPENMETRICS if liked[OPENMETRICS] > 0 and liked[OPENMETRICS] >= liked[TEXT] else TEXT
+            quality[TEXT] = max(quality[TEXT], _quality(parameters))
+    return OPENMETRICS if quality[OPENMETRICS] > 0 and quality[OPENMETRICS] >= quality[TEXT] else TEXT
 
 
 def render(samples: Iterable[Samples], text_format: TextFormat, others: bytes = b"") -> bytes:
-    """The body of a response in UTF-8: the families with samples, families that are text already, and OpenMetrics' end
-    mark.
-    """
+    """The response body in UTF-8: families with samples, rendered families, and OpenMetrics' end marker."""
     parts: list[bytes] = []
     for one in samples:
         if one.values:
@@ -62,7 +60,7 @@ def _quality(parameters: list[str]) -> float:
 
 
 def _head(family: Family, *, openmetrics: bool) -> bytes:
-    # OpenMetrics names a counter's family without the suffix that its samples carry, and escapes quotes in help too.
+    # In OpenMetrics a counter family's name has no `_total` suffix, and quotes in help are escaped.
     title = family.name.removesuffix("_total") if openmetrics and family.kind == COUNTER else family.name
     text = family.help.translate(_OPENMETRICS_ESCAPES if openmetrics else _TEXT_ESCAPES)
     return f"# HELP {title} {text}\n# TYPE {title} {family.kind}\n".encode()

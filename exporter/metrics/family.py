@@ -1,8 +1,8 @@
-"""What a metric family and its samples are, between the collectors and the text.
+"""Metric families and their samples, from the collectors to the exposition formats.
 
-Values stay the integers they were read as. Everything else of a sample's line is a template made once: rendering is
-what a scrape costs, and only values change from one scrape to the next. Templates are bytes, because Python writes
-integers into bytes in half the time that it takes to write them into text and encode that.
+Values stay integers. The rest of a sample's line is a template built once: rendering dominates the cost of a scrape,
+and usually only values change. Templates are bytes, because formatting integers into bytes takes half the time of
+formatting and encoding text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 COUNTER, GAUGE = "counter", "gauge"
 
-# The same five, in the same order, on every family that counts per interface.
+# The labels of every family that counts per interface, in this order.
 ENDPOINT_LABELS = ("interface", "hook", "direction", "namespace", "pod")
 
-# Both text formats escape label values alike; the percent sign is the template's own.
+# Both text formats escape label values alike; `%` is escaped for the template.
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\"", "%": "%%"})
 
 
@@ -27,23 +27,23 @@ class Family:
     labels: tuple[str, ...] = ()
 
     def line(self, labels: Sequence[str]) -> bytes:
-        """The line of the series with these label values, in the family's order, with `%d` where its integer goes."""
+        """The line of the series with these label values, in the family's order, with `%d` for the value."""
         pairs = zip(self.labels, labels, strict=True)
         text = ",".join([f'{name}="{_escape(value)}"' for name, value in pairs])
         return (f"{self.name}{{{text}}} %d\n" if text else f"{self.name} %d\n").encode()
 
 
 def _escape(value: str) -> str:
-    # Half a character, which a file name can hold and UTF-8 cannot carry, appears as its escape.
+    # Lone surrogates, which file names may hold and UTF-8 cannot encode, are written as escapes.
     text = value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-    # Nearly every name is plain, and looking for four characters is far cheaper than translating all.
-    odd = "\\" in text or '"' in text or "\n" in text or "%" in text
-    return text.translate(_ESCAPES) if odd else text
+    # Most names need no escaping, and four searches are far cheaper than a translation.
+    special = "\\" in text or '"' in text or "\n" in text or "%" in text
+    return text.translate(_ESCAPES) if special else text
 
 
 @dataclass(init=False, slots=True)
 class Samples:
-    """The samples of one family: pieces of template, one or more lines each, and the values that go into them."""
+    """The samples of one family: template pieces of one or more lines each, and their values."""
 
     family: Family
     pieces: list[bytes]
@@ -58,7 +58,7 @@ class Samples:
 
     @classmethod
     def of(cls, family: Family, lines: bytes, values: Iterable[int]) -> "Samples":
-        """Samples whose lines were made before, with the integers that go into them."""
+        """Samples from prebuilt lines and their integers."""
         samples = cls(family)
         samples.pieces, samples.values = [lines], list(values)
         return samples
@@ -66,12 +66,12 @@ class Samples:
     def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
         line = self.family.line(labels)
-        # `%d` would cut a fraction off; `%a` writes what Python calls the number.
+        # `%d` would truncate a fraction; `%a` writes the repr.
         self.pieces.append(line if isinstance(value, int) else line.removesuffix(b"%d\n") + b"%a\n")
         self.values.append(value)
 
-    def with_those_of(self, other: "Samples") -> "Samples":
-        """These samples and then those of another of the same family."""
+    def merged_with(self, other: "Samples") -> "Samples":
+        """These samples followed by those of another instance of the same family."""
         both = Samples(self.family)
         both.pieces, both.values = [*self.pieces, *other.pieces], [*self.values, *other.values]
         return both

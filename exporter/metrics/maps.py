@@ -1,6 +1,6 @@
-"""Collector `maps`: how full Calico's maps are, of which shape, and how the live version was told.
+"""Collector `maps`: fill and shape of Calico's maps, and the evidence for the live version.
 
-A map that is not pinned has no series; one whose live version is undecided shows every candidate and no fill.
+A map that is not pinned has no series; while the live version is undecided, every candidate has an info series.
 """
 
 from typing import ClassVar
@@ -11,9 +11,7 @@ from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
 from exporter.snapshot.snapshot import MapVersions, Snapshot
 
-ENTRIES = Family(
-    "calico_bpf_map_entries", GAUGE, "Entries in the live map; new ones are refused at its maximum.", ("map",)
-)
+ENTRIES = Family("calico_bpf_map_entries", GAUGE, "Entries in the live map; a full map rejects new ones.", ("map",))
 MAX_ENTRIES = Family("calico_bpf_map_max_entries", GAUGE, "Entries that the live map can hold.", ("map",))
 INFO = Family(
     "calico_bpf_map_info",
@@ -25,14 +23,14 @@ INFO = Family(
 STALE_PINS = Family(
     "calico_bpf_map_stale_pins",
     GAUGE,
-    "Other pinned versions of the map; Calico leaves them behind after every upgrade, they do no harm.",
+    "Other pinned versions of the map; Calico leaves them behind after upgrades, they are harmless.",
     ("map",),
 )
 FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS)
 
 
 class MapsCollector:
-    """Fails only when a map cannot be read, or none is pinned at all."""
+    """Fails only if a map cannot be read, or if none is pinned."""
 
     name: ClassVar[str] = "maps"
     about: ClassVar[str] = "Fill and shape of Calico's maps."
@@ -43,7 +41,7 @@ class MapsCollector:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file."""
+        """The families of this module."""
         samples = [Samples(family) for family in FAMILIES]
         missing = 0
         for datum, part in snapshot.maps.items():

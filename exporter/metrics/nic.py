@@ -1,8 +1,8 @@
-"""Collector `nic`, off by default: the kernel's own interface counters beside Calico's, from the endpoint's own view.
+"""Collector `nic`, off by default: the kernel's interface counters, from the endpoint's view.
 
-They count what crosses the host side of the interface (measured on the demo node, see tests/kernel/test_demo.py): what
-a pod sends counts before Calico's program sees it, dropped or not; what Calico drops on its way to a pod, and what it
-redirects straight into the pod's namespace, counts nowhere here. Drops of Calico are in no drop counter of the kernel.
+They count at the host side of the interface (verified by tests/kernel/test_demo.py): packets from a pod before
+Calico's program runs, dropped or not, but not packets to a pod that Calico drops or redirects straight into the pod's
+namespace. The kernel's drop counters do not include Calico's drops.
 """
 
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ from exporter.node.nic import Nic, NicCounters
 from exporter.snapshot.snapshot import Snapshot
 
 _LABELS = ("interface", "direction", "namespace", "pod")
-_LEFT_OUT = (
-    "outbound includes what Calico then drops; inbound leaves out what Calico drops or redirects straight into the pod."
+_EXCLUDED = (
+    "outbound includes what Calico then drops; inbound excludes what Calico drops or redirects straight into the pod."
 )
 PACKETS = Family(
     "calico_bpf_interface_packets_total",
     COUNTER,
-    f"Packets that the kernel counted on the host side of an endpoint's interface; {_LEFT_OUT}",
+    f"Packets that the kernel counted on the host side of an endpoint's interface; {_EXCLUDED}",
     _LABELS,
 )
 BYTES = Family(
     "calico_bpf_interface_bytes_total",
     COUNTER,
-    f"Bytes that the kernel counted on the host side of an endpoint's interface; {_LEFT_OUT}",
+    f"Bytes that the kernel counted on the host side of an endpoint's interface; {_EXCLUDED}",
     _LABELS,
 )
 DROPS = Family(
     "calico_bpf_interface_drops_total",
     COUNTER,
-    "Packets that the kernel itself dropped at an endpoint's interface; Calico's drops are not among them.",
+    "Packets that the kernel itself dropped at an endpoint's interface; excluding drops by Calico.",
     _LABELS,
 )
 ERRORS = Family(
@@ -56,10 +56,10 @@ class NicCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         samples = [Samples(family) for family in FAMILIES]
-        nics, _ = snapshot.nics.get(), snapshot.ifstate.get()  # which tells whose interfaces are Calico's
+        nics, _ = snapshot.nics.get(), snapshot.ifstate.get()  # required to identify Calico's interfaces
         for endpoint in snapshot.endpoints.get().by_index.values():
             nic = nics.get(endpoint.interface)
-            if nic is None or not endpoint.is_calicos:
+            if nic is None or not endpoint.belongs_to_calico:
                 continue
             for direction, counted in _directions(endpoint, nic):
                 labels = (endpoint.interface, direction, endpoint.namespace, endpoint.pod)

@@ -1,7 +1,7 @@
-"""Collector `rules`: how often each policy rule and each tier's end was hit, once per node and rule.
+"""Collector `rules`: hits of each policy rule and each tier's end, per node.
 
-One number holds the hits of all interfaces and both IP families: which pod it was is in no map. Deny hits are packets,
-allow hits are new flows, and a packet adds one to every rule it passes on its way.
+A counter sums over all interfaces and both IP families: no map has hits per pod. Deny hits are packets, allow hits are
+new flows, and a packet increments every pass rule on its way.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,26 @@ _POLICY_LABELS = ("kind", "policy_namespace", "policy", "tier", "direction")
 HITS = Family(
     "calico_bpf_policy_rule_hits_total",
     COUNTER,
-    "Hits of a policy rule or a tier's end on this node, all interfaces together: packets where the action is deny, "
+    "Hits of a policy rule or a tier's end on this node, summed over interfaces: packets where the action is deny, "
     "new flows where it is allow, either where it is pass; XDP and Log rules are not counted.",
     (*_POLICY_LABELS, "rule", "action"),
 )
 NO_PROFILE_MATCH_HITS = Family(
     "calico_bpf_no_profile_match_hits_total",
     COUNTER,
-    "Packets denied because no profile of an endpoint matched, both directions together; also each packet of a pod "
+    "Packets denied because no profile of an endpoint matched, in both directions; also each packet of a pod "
     "whose workload endpoint Calico does not know yet.",
 )
 UNATTRIBUTED_IDS = Family(
     "calico_bpf_unattributed_rule_ids",
     GAUGE,
-    "Rule ids with a counter to which no policy file gives a name, such as those of deleted policies.",
+    "Rule ids with a counter that no policy file names, such as those of deleted policies.",
 )
 UNATTRIBUTED_HITS = Family(
     "calico_bpf_unattributed_rule_hits_total",
     COUNTER,
-    "Hits of a rule id to which no policy file gives a name; id 0 before Calico v3.30 holds tier ends and accepted "
-    "packets together and is no count of drops.",
+    "Hits of a rule id that no policy file names; id 0 before Calico v3.30 counts tier ends and accepted "
+    "packets together, not drops.",
     ("rule_id",),
 )
 POLICY_INTERFACES = Family(
@@ -49,7 +49,7 @@ POLICY_INTERFACES = Family(
 DEBUG_FILES = Family(
     "calico_bpf_policy_debug_files",
     GAUGE,
-    "Policy debug files that were read; 0 while Calico's bpfPolicyDebugEnabled is off, and then no rule has a sample.",
+    "Policy debug files that were read; 0 while Calico's bpfPolicyDebugEnabled is off, then no rule has a series.",
 )
 POLICY_ERROR = Family(
     "calico_bpf_endpoint_policy_error",
@@ -70,9 +70,7 @@ FAMILIES = (
 
 
 class RulesCollector:
-    """`unattributed` adds a series for each id that no file explains. What stands before the values is kept while the
-    rules are the same.
-    """
+    """`unattributed` adds a series for each id that no file names. Caches lines while the rules are unchanged."""
 
     name: ClassVar[str] = "rules"
     about: ClassVar[str] = "Hits of policy rules and tier ends."
@@ -86,7 +84,7 @@ class RulesCollector:
         self._interfaces = Samples(POLICY_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file, from the live rule counter map and the policy files."""
+        """The families of this module, from the live rule counter map and the policy files."""
         found, rules, files = snapshot.rule_hits.get(), snapshot.rules.get(), snapshot.policies.get()
         table = rules.table
         if self._table is not table:
@@ -98,14 +96,14 @@ class RulesCollector:
         read = sum(one is not None for one in files.files.values())
         return [
             hits,
-            *self._of_no_name(found, table, snapshot.ends_have_ids() if read else None),
+            *self._unattributed_samples(found, table, snapshot.ends_have_ids() if read else None),
             self._interfaces,
             Samples(DEBUG_FILES, [((), read)]),
             problems,
             Samples(PROBLEMS, [(("policy_error",), len(problems.values))]),
         ]
 
-    def _of_no_name(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact
+    def _unattributed_samples(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact
         of_zero = found.get(NO_PROFILE_MATCH, 0)
         unexplained = found.keys() - table.explained
         if ends_have_ids:

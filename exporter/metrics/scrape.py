@@ -1,7 +1,7 @@
-"""One scrape: runs collectors over one snapshot, times them, and keeps each one's failure to itself.
+"""Runs the collectors of one scrape over one snapshot, times them and isolates their failures.
 
-The broad `except` of a scrape is here and nowhere else: a collector is all or nothing, and what it raises, foreseen or
-not, becomes success 0 and one sentence, never a broken scrape.
+This is the only broad `except` of a scrape: a collector returns all samples or none, and any exception becomes
+success 0 and one sentence, never a failed scrape.
 """
 
 import logging
@@ -22,7 +22,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 log = logging.getLogger("exporter.metrics")
 
-# Every collector there is, in the order in which they run and their families stand: to add one, add it here.
+# All collectors in the order of execution and exposition; add new ones here.
 COLLECTORS: tuple[type[Collector], ...] = (
     CountersCollector,
     EndpointsCollector,
@@ -36,7 +36,7 @@ ON_BY_DEFAULT = tuple(one.name for one in COLLECTORS if one.on_by_default)
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one collector did: its samples (none if it failed), the seconds it took, and the failure's sentence."""
+    """The result of one collector: its samples (none if it failed), its duration, and the error message."""
 
     name: str
     samples: Sequence[Samples]
@@ -45,22 +45,22 @@ class Collected:
 
 
 def make_collectors(names: Iterable[str], options: CollectorOptions | None = None) -> list[Collector]:
-    """The collectors of these names, in the order of `COLLECTORS`."""
+    """The collectors with these names, in the order of `COLLECTORS`."""
     wanted = set(names)
     return [one(options or CollectorOptions()) for one in COLLECTORS if one.name in wanted]
 
 
 def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapshot]) -> Collected:
-    """Reads what one collector needs and runs it; whatever goes wrong in it stays in the result."""
+    """Reads the parts that a collector needs and runs it; any failure is part of the result."""
     start = time.perf_counter()
     try:
         samples = collector.collect(read(collector.parts))
     except ExporterError as error:
         return Collected(collector.name, (), time.perf_counter() - start, str(error))
-    except MemoryError:  # no bug, and a traceback at every scrape would be the least use of what is left
+    except MemoryError:  # not a bug: no traceback at every scrape
         failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
-    except Exception as error:  # the boundary: one datum's fault must not take the others with it
+    except Exception as error:  # isolate collectors from each other
         log.exception("collector %s met an unforeseen error", collector.name)
         failure = f"unforeseen error ({type(error).__name__}), please report it"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
@@ -68,14 +68,14 @@ def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapsho
 
 
 def collected_samples(results: Sequence[Collected]) -> list[Samples]:
-    """The samples of all collectors and those about them."""
+    """The samples of all collectors, and those about the collectors."""
     samples: dict[str, Samples] = {}
     for one in (one for result in results for one in result.samples):
-        # A family may have samples of two collectors, and must stand in one place.
-        samples[one.family.name] = samples[one.family.name].with_those_of(one) if one.family.name in samples else one
+        # Two collectors may have samples of one family, which must be contiguous in the output.
+        samples[one.family.name] = samples[one.family.name].merged_with(one) if one.family.name in samples else one
     return list(samples.values()) + about_collectors((one.name, one.failure is None, one.seconds) for one in results)
 
 
 def exporter_samples(read: Callable[[frozenset[str]], Snapshot]) -> list[Samples]:
-    """The samples that the exporter makes about itself, whatever collectors are on."""
+    """The self-metrics, exposed whichever collectors are enabled."""
     return list(run_collector(ExporterCollector(), read).samples)

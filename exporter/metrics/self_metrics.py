@@ -1,6 +1,6 @@
-"""The exporter about itself: what it is, which pods it knows, and how each collector did in this scrape.
+"""Self-metrics: build info, known pods, and the result of each collector in this scrape.
 
-The families about its own process (`process_*`, `python_*`) are prometheus-client's and belong to the web room.
+The process metrics (`process_*`, `python_*`) come from prometheus-client and belong to the web package.
 """
 
 import os
@@ -25,39 +25,39 @@ PODS = Family("calico_bpf_exporter_pods", GAUGE, "Pods of this node that the exp
 ENDPOINT_MISMATCHES = Family(
     "calico_bpf_exporter_endpoint_mismatches",
     GAUGE,
-    "Interfaces about whose pod the sources disagree: Calico's file, the interface's name, the route to its address.",
+    "Interfaces whose pod differs between sources: Calico's file, the interface's name, the route to its address.",
 )
 PODS_SYNCED = Family(
     "calico_bpf_exporter_pods_last_sync_timestamp_seconds",
     GAUGE,
-    "Unix time at which the API server last said anything about this node's pods; absent where it is not asked.",
+    "Unix time of the last pod list or watch event received from the API server; absent if it is not used.",
 )
 WATCH_ERRORS = Family(
     "calico_bpf_exporter_pod_watch_errors_total",
     COUNTER,
-    "Failed requests for this node's pods, by reason; gone is ordinary and is followed by a new list.",
+    "Failed requests for this node's pods, by reason; gone is normal and followed by a new list.",
     ("reason",),
 )
 COLLECTOR_SUCCESS = Family(
     "calico_bpf_scrape_collector_success",
     GAUGE,
-    "1 if the collector read everything it needs in this scrape; 0 if it failed and wrote no sample.",
+    "1 if the collector succeeded in this scrape; 0 if it failed and has no samples.",
     ("collector",),
 )
 COLLECTOR_SECONDS = Family(
     "calico_bpf_scrape_collector_duration_seconds",
     GAUGE,
-    "Seconds the collector took in this scrape; the first one that needs a map pays for reading it.",
+    "Seconds the collector took in this scrape; includes reading the maps that no earlier collector read.",
     ("collector",),
 )
 FAMILIES = (BUILD_INFO, PODS, PODS_SYNCED, WATCH_ERRORS, ENDPOINT_MISMATCHES, COLLECTOR_SUCCESS, COLLECTOR_SECONDS)
 
-# Set by the image at build time; a tree or a wheel does not know its commit.
+# Set when the image is built; a source tree or a wheel has no revision.
 REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
 
 
 class ExporterCollector:
-    """Makes what depends on no other collector; it is always on and not among those that `success` tells of."""
+    """Self-metrics independent of other collectors; always enabled and not covered by `success`."""
 
     name: ClassVar[str] = "exporter"
     about: ClassVar[str] = "The exporter itself."
@@ -68,7 +68,7 @@ class ExporterCollector:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
-        """The families of this file that are not about collectors; what is not known is left out."""
+        """The families of this module that are not about collectors; unknown values are omitted."""
         labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), snapshot.reader)
         samples = [Samples(BUILD_INFO, [(labels, 1)])]
         if not (snapshot.cluster_pods.error or snapshot.pods.error):
@@ -92,7 +92,7 @@ def _pods(local: LocalPods, cluster: ClusterPods | None) -> Iterator[Samples]:
 def about_collectors(results: Iterable[tuple[str, bool, float]]) -> list[Samples]:
     """The two families about collectors, from (name, success, seconds) of each."""
     success, seconds = Samples(COLLECTOR_SUCCESS), Samples(COLLECTOR_SECONDS)
-    for name, well, duration in results:
-        success.add((name,), int(well))
+    for name, succeeded, duration in results:
+        success.add((name,), int(succeeded))
         seconds.add((name,), duration)
     return [success, seconds]

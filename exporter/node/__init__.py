@@ -1,6 +1,6 @@
-"""The node room: who lives on this node now: links, routes, Calico's files about endpoints, and their join.
+"""The node's current state: links, routes, Calico's files about endpoints, and their join.
 
-Knows the node's network namespace and run directory. Knows no maps, no bytes of maps and no metric names.
+Knows the node's network namespace and run directory. Does not know maps or metric names.
 """
 
 from exporter.errors import ExporterError

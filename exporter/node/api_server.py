@@ -1,7 +1,7 @@
-"""The cluster's API server: where it is, who we are to it, and its answers as bytes.
+"""A client of the cluster's API server: its address, the credentials, and responses as bytes.
 
-lightkube finds the address and the credentials, in a cluster or in a kubeconfig; its client carries the request. Knows
-HTTP and the API's refusals; what is asked is the caller's business.
+lightkube reads the address and the credentials, in a cluster or from a kubeconfig; its HTTP client sends the requests.
+Knows HTTP and the API's errors, but not the resources.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from exporter.node import NodeError
-from exporter.node.cluster_ca import tls_error, verify_as_go, why_refused
+from exporter.node.cluster_ca import tls_error, verification_problem, verify_as_go
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_WAIT = 3.0
-_WHOLE = 8.0
+_TIMEOUT = 3.0
+_BODY_TIMEOUT = 8.0
 _MAX_BYTES = 1 << 20
-_MAX_WAIT = 120.0
+_MAX_RETRY_AFTER = 120.0
 _MAX_MESSAGE = 300
 _TOKEN = re.compile("[!-~]+", re.ASCII)
-# HTTP/2 and other event loops: the client below loads both where they are installed, 2 MiB that nothing here runs.
+# HTTP/2 and other event loops: the HTTP client loads both where they are installed, 2 MiB for nothing.
 _NOT_USED = ("h2", "anyio")
 _REASONS = {401: "unauthorized", 403: "forbidden", 410: "gone", 429: "throttled"}
 
 
 class ApiServerError(NodeError):
-    """The API server cannot be asked, or said no, or said nothing that can be understood.
+    """The API server cannot be reached, refused the request, or sent a malformed response.
 
     `reason` is one of `gone`, `unauthorized`, `forbidden`, `throttled`, `server`, `connection` and `malformed`;
-    `retry_after` is how many seconds the server wants to be left alone.
+    `retry_after` is the server's Retry-After, in seconds.
     """
 
     def __init__(self, sentence: str, reason: str = "malformed", retry_after: float = 0.0) -> None:
@@ -52,9 +52,9 @@ class ApiServerError(NodeError):
 
 
 class ApiServer:
-    """The API server that `kubeconfig` names, or without one that of the cluster this process runs in.
+    """The API server in `kubeconfig`, or without one that of the cluster this process runs in.
 
-    Raises `ApiServerError` when neither can be made out; connects at the first request. For one thread at a time.
+    Raises `ApiServerError` when there is neither; connects at the first request. Not thread-safe.
     """
 
     def __init__(self, kubeconfig: Path | None = None, service_account: Path = _SERVICE_ACCOUNT) -> None:
@@ -63,66 +63,68 @@ class ApiServer:
         self._client: httpx2.Client | None = self._connect()
 
     def create(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Posts an object and returns the one that comes back. Raises `ApiServerError`."""
-        with self._asked("POST", path, json=body) as response:
-            content = _whole(response, _MAX_BYTES)
+        """Posts an object and returns the created one. Raises `ApiServerError`."""
+        with self._request("POST", path, json=body) as response:
+            content = _read_body(response, _MAX_BYTES)
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            what = f"a request to create {_last(path)}"
+            what = f"a request to create {_resource(path)}"
             raise ApiServerError(f"the API server answered {what} with something that is no object")
         return answer
 
-    def read(self, path: str, params: Mapping[str, str], largest: int) -> bytes:
-        """The whole answer to a GET, at most `largest` bytes. Raises `ApiServerError`."""
-        with self._asked("GET", path, params=dict(params)) as response:
-            return _whole(response, largest)
+    def read(self, path: str, params: Mapping[str, str], max_bytes: int) -> bytes:
+        """The whole response to a GET, at most `max_bytes` bytes. Raises `ApiServerError`."""
+        with self._request("GET", path, params=dict(params)) as response:
+            return _read_body(response, max_bytes)
 
-    def lines(self, path: str, params: Mapping[str, str], largest: int, silence: float) -> Iterator[bytes]:
-        """The lines of a GET's answer as they come, each at most `largest` bytes, until it ends.
+    def lines(self, path: str, params: Mapping[str, str], max_bytes: int, idle: float) -> Iterator[bytes]:
+        """Yields the lines of a GET's response as they arrive, each at most `max_bytes` bytes, until it ends.
 
-        Raises `ApiServerError`, also after `silence` seconds without a byte and for an end within a line.
+        Raises `ApiServerError`, also after `idle` seconds without a byte and when it ends within a line.
         """
-        with self._asked("GET", path, silence, params=dict(params)) as response:
+        with self._request("GET", path, idle, params=dict(params)) as response:
             _keep_alive(response)
             rest = b""
             for piece in response.iter_raw():
                 *whole, rest = (rest + piece).split(b"\n")
-                if len(rest) > largest:
-                    raise ApiServerError(f"the API server sent a line of more than {largest >> 20} MiB")
+                if len(rest) > max_bytes:
+                    raise ApiServerError(f"the API server sent a line of more than {max_bytes >> 20} MiB")
                 yield from whole
             if rest:
                 raise ApiServerError("the API server stopped in the middle of a line", "connection")
 
     def close(self) -> None:
-        """Hangs up; a request after that connects anew."""
+        """Closes the connection; a later request connects again."""
         if self._client:
-            self._forget(self._client)
+            self._disconnect(self._client)
 
     @contextmanager
-    def _asked(self, method: str, path: str, silence: float = _WAIT, **more: Any) -> "Iterator[httpx2.Response]":
+    def _request(self, method: str, path: str, idle: float = _TIMEOUT, **more: Any) -> "Iterator[httpx2.Response]":
         import httpx2
 
         client = self._client = self._client or self._connect()
-        # Not compressed: a small answer must not become a large one.
-        headers, clocks = {"Accept-Encoding": "identity"}, httpx2.Timeout(_WAIT, read=silence)
+        # Not compressed: a small response must not decompress to a large one.
+        headers, clocks = {"Accept-Encoding": "identity"}, httpx2.Timeout(_TIMEOUT, read=idle)
         try:
             with client.stream(method, path, headers=headers, timeout=clocks, **more) as response:
                 verb = "create" if method == "POST" else "watch" if "watch" in more.get("params", ()) else "list"
-                _refuse_failure(response, f"{verb} {_last(path)}")
+                _raise_for_status(response, f"{verb} {_resource(path)}")
                 yield response
         except ApiServerError as error:
             if error.reason == "unauthorized":
-                self._forget(client)
+                self._disconnect(client)
             raise
-        except Exception as error:  # libraries below have errors of many kinds for what a network can do
-            self._forget(client)
-            raise ApiServerError(_failed(f"the API server {_shown(client.base_url)}", error), "connection") from error
+        except Exception as error:  # the libraries raise many kinds of network errors
+            self._disconnect(client)
+            raise ApiServerError(
+                _failed(f"the API server {_display_url(client.base_url)}", error), "connection"
+            ) from error
 
-    def _forget(self, client: "httpx2.Client") -> None:
-        # The next attempt reads addresses, certificates and credentials anew; a connection may be half open.
+    def _disconnect(self, client: "httpx2.Client") -> None:
+        # The next attempt reads address, certificates and credentials again; a connection may be half open.
         self._client = None
         client.close()
 
@@ -132,34 +134,34 @@ class ApiServer:
         try:
             if self._kubeconfig:
                 config = KubeConfig.from_file(self._kubeconfig)
-                _refuse_unserved(config, self._kubeconfig)
+                _check_config(config, self._kubeconfig)
             else:
                 config = KubeConfig.from_service_account(self._service_account)
-            return _client(cast("SingleConfig", config.get()))  # it raises when there is none
-        except Exception as error:  # a file that a person wrote fails in as many ways as there are libraries below
-            raise ApiServerError(self._cannot(error), "connection") from error
+            return _client(cast("SingleConfig", config.get()))  # raises when there is none
+        except Exception as error:  # an invalid file raises many kinds of errors in the libraries
+            raise ApiServerError(self._config_failure(error), "connection") from error
 
-    def _cannot(self, error: Exception) -> str:
+    def _config_failure(self, error: Exception) -> str:
         if self._kubeconfig:
-            return f"the kubeconfig {self._kubeconfig} cannot be used: {_why_not(error)}"
+            return f"the kubeconfig {self._kubeconfig} cannot be used: {_config_problem(error)}"
         return (
-            f"this process runs in no cluster that it could ask ({_words(error)}); "
+            f"this process runs in no cluster that it could ask ({_message(error)}); "
             "--kubernetes.kubeconfig names one from outside"
         )
 
 
 def in_cluster() -> bool:
-    """Whether this process runs in a pod that may ask its cluster's API server."""
+    """Whether this process runs in a pod with a service account."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
 
 
 def reason_of(status: int) -> str:
-    """The reason of an `ApiServerError` for a status that is a refusal."""
+    """The `reason` of an `ApiServerError` for an HTTP status that is an error."""
     return _REASONS.get(status, "server")
 
 
 def one_line(text: str) -> str:
-    """What a server said, fit for a log and a terminal."""
+    """A server's message on one line, safe for a log and a terminal."""
     printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
     return " ".join(printable.split())
 
@@ -167,55 +169,55 @@ def one_line(text: str) -> str:
 def _failed(server: str, error: Exception) -> str:
     problem = tls_error(error)
     if isinstance(problem, ssl.SSLCertVerificationError):
-        return f"the certificate of {server} was refused: {why_refused(problem)}"
+        return f"the certificate of {server} was refused: {verification_problem(problem)}"
     if problem:
-        return f"TLS with {server} failed: {(problem.reason or _words(problem)).replace('_', ' ').lower()}"
-    return f"{server} did not answer: {_words(error)}"
+        return f"TLS with {server} failed: {(problem.reason or _message(problem)).replace('_', ' ').lower()}"
+    return f"{server} did not answer: {_message(error)}"
 
 
-def _whole(response: "httpx2.Response", largest: int) -> bytes:
+def _read_body(response: "httpx2.Response", max_bytes: int) -> bytes:
     content = bytearray()
-    deadline = time.monotonic() + _WHOLE
+    deadline = time.monotonic() + _BODY_TIMEOUT
     for piece in response.iter_raw():
         content += piece
-        if len(content) > largest:
-            raise ApiServerError(f"the API server answered more than {largest >> 20} MiB")
+        if len(content) > max_bytes:
+            raise ApiServerError(f"the API server answered more than {max_bytes >> 20} MiB")
         if time.monotonic() > deadline:
-            raise ApiServerError(f"the API server's answer was not whole after {_WHOLE:.0f} s", "connection")
+            raise ApiServerError(f"the API server's answer was not whole after {_BODY_TIMEOUT:.0f} s", "connection")
     return bytes(content)
 
 
-def _refuse_failure(response: "httpx2.Response", what: str) -> None:
+def _raise_for_status(response: "httpx2.Response", what: str) -> None:
     status = response.status_code
     if response.is_success:
         return
     try:
-        said = json.loads(_whole(response, _MAX_BYTES))
+        details = json.loads(_read_body(response, _MAX_BYTES))
     except (ValueError, RecursionError, ApiServerError):
-        said = None  # the status says enough
-    message = said.get("message") if isinstance(said, dict) else None
-    told = f": {one_line(message)}" if isinstance(message, str) else ""
+        details = None  # the status is enough
+    message = details.get("message") if isinstance(details, dict) else None
+    suffix = f": {one_line(message)}" if isinstance(message, str) else ""
     if status == 401:
-        sentence = f"the API server does not know this exporter's own credentials (401){told}"
+        sentence = f"the API server does not know this exporter's own credentials (401){suffix}"
     elif status == 403:
-        sentence = f"the API server does not let this exporter {what} (403){told}"
+        sentence = f"the API server does not let this exporter {what} (403){suffix}"
     else:
-        sentence = f"the API server answered a request to {what} with {status}{told}"
+        sentence = f"the API server answered a request to {what} with {status}{suffix}"
     seconds = response.headers.get("retry-after", "")
-    wait = min(float(seconds), _MAX_WAIT) if seconds.isascii() and seconds.isdigit() else 0.0
+    wait = min(float(seconds), _MAX_RETRY_AFTER) if seconds.isascii() and seconds.isdigit() else 0.0
     raise ApiServerError(sentence, reason_of(status), wait)
 
 
 def _keep_alive(response: "httpx2.Response") -> None:
-    # A peer that is gone without a word is noticed within a minute, and not only when the silence is over.
+    # Detects a dead peer within a minute, and not only after the idle timeout.
     sock = response.extensions["network_stream"].get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _refuse_unserved(config: "KubeConfig", file: Path) -> None:
-    """Says what lightkube would pass over, or not say clearly."""
+def _check_config(config: "KubeConfig", file: Path) -> None:
+    """Refuses what lightkube would ignore, or report unclearly."""
     import yaml
     from lightkube.core.exceptions import ConfigError
 
@@ -244,9 +246,9 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
         raise ConfigError("its user's token is empty, or holds what none can")
     for file in (config.cluster.certificate_auth, user and user.client_cert, user and user.client_key):
         if file:
-            Path(config.abs_file(file)).open("rb").close()  # what TLS says of a file that is not there has no name
+            Path(config.abs_file(file)).open("rb").close()  # the TLS error for a missing file does not name it
     for name in _NOT_USED:
-        sys.modules.setdefault(name, cast("ModuleType", None))  # what Python takes for "not installed"
+        sys.modules.setdefault(name, cast("ModuleType", None))  # marks it as not installed
     parameters = ConnectionParams().httpx_params(config)
     verify_as_go(parameters["verify"])
     client = httpx2.Client(**parameters)
@@ -255,22 +257,22 @@ def _client(config: "SingleConfig") -> "httpx2.Client":
     return client
 
 
-def _why_not(error: Exception) -> str:
+def _config_problem(error: Exception) -> str:
     import msgspec
     import yaml
     from lightkube.core.exceptions import ConfigError
 
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1} is not YAML"  # the parser would quote it, a token and all
+        return f"line {error.problem_mark.line + 1} is not YAML"  # the parser's message quotes it, with tokens
     if isinstance(error, (ConfigError, OSError, msgspec.MsgspecError)):
-        return _words(error)
+        return _message(error)
     if isinstance(error, KeyError):
-        return f"it names {_words(error)} and does not have it, or has none where it needs one"
+        return f"it names {_message(error)} and does not have it, or has none where it needs one"
     return "it does not have the shape of a kubeconfig"
 
 
 def _with_token(file: Path, request: "httpx2.Request") -> "httpx2.Request":
-    # Read for each request: it is renewed long before it runs out, and nothing has to be asked twice.
+    # Read for each request: it is renewed long before it expires, so no request has to be retried.
     try:
         token = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
@@ -281,13 +283,13 @@ def _with_token(file: Path, request: "httpx2.Request") -> "httpx2.Request":
     return request
 
 
-def _shown(url: "httpx2.URL") -> str:
-    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"  # neither a password nor a query
+def _display_url(url: "httpx2.URL") -> str:
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}"  # without password and query
 
 
-def _last(path: str) -> str:
+def _resource(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__

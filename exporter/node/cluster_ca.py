@@ -1,20 +1,20 @@
-"""Which certificates of an API server are accepted: those that Go's crypto/x509 accepts, and so kubectl.
+"""Verifies an API server's certificate as Go's crypto/x509 does, and so kubectl.
 
-Knows TLS contexts and their errors, and nothing of HTTP or of Kubernetes' files.
+Knows TLS contexts and their errors, but not HTTP or kubeconfig files.
 """
 
 import ssl
 
 # OpenSSL's `x509_vfy.h`; Python has no names for these.
 _EXPIRED, _NOT_YET_VALID = 10, 9
-# An issuer that cannot be found, whose signature is another one, or that is in the chain and not among the trusted.
+# The issuer is missing, its signature does not match, or it is in the chain but not trusted.
 _UNKNOWN_AUTHORITY = frozenset({2, 7, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 63, 64})
 
 
 def verify_as_go(context: ssl.SSLContext) -> None:
     """Verifies chain, dates and names as Go does, on every version of Python."""
-    # Since 3.13 Python asks for what RFC 5280 asks of CAs. Those of older EKS and MicroK8s clusters have no key usage.
+    # Since 3.13 Python enforces RFC 5280 for CAs. Those of older EKS and MicroK8s clusters have no key usage.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     # What is in the CA file is trusted, also an intermediate CA or the server's own certificate. Default since 3.13.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -22,7 +22,7 @@ def verify_as_go(context: ssl.SSLContext) -> None:
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The error of TLS that `error` comes from, None when the connection failed or ended without one."""
+    """The TLS error that caused `error`, None when the connection failed or ended without one."""
     found: BaseException | None = error
     while found:
         if isinstance(found, ssl.SSLError):
@@ -31,8 +31,8 @@ def tls_error(error: BaseException) -> ssl.SSLError | None:
     return None
 
 
-def why_refused(error: ssl.SSLCertVerificationError) -> str:
-    """What is wrong with the certificate, as the end of a sentence about it."""
+def verification_problem(error: ssl.SSLCertVerificationError) -> str:
+    """What is wrong with the certificate, as a clause for an error message."""
     code, message = error.verify_code, error.verify_message.rstrip(".")
     if code in _UNKNOWN_AUTHORITY:
         return f"it is signed by an unknown authority ({message})"

@@ -1,6 +1,6 @@
-"""The pods of this node, from Calico's endpoint-status files: the source that needs no Kubernetes API.
+"""The pods of this node, from Calico's endpoint-status files, without the Kubernetes API.
 
-Turns the folder's content into `LocalPod`s; a file that says nothing usable becomes a sentence and not a failure.
+Turns the folder's content into `LocalPod`s; an unusable file is reported as a problem and not a failure.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from exporter.node.files import Folder
 
 @dataclass(frozen=True, slots=True)
 class LocalPod:
-    """A pod that lives on this node: its name, the host side of its interface, and its addresses."""
+    """A pod on this node: its name, the host side of its interface, and its addresses."""
 
     namespace: str
     pod: str
@@ -22,9 +22,9 @@ class LocalPod:
 
 @dataclass(frozen=True, slots=True)
 class LocalPods:
-    """The pods that a source knows, and one sentence for each that it could not make out.
+    """The pods of a source, and one sentence for each file that could not be parsed.
 
-    `parsed` keeps each file's pod by name and content: hardly one changes between two looks.
+    `parsed` caches each file's pod by name and content: few change between two snapshots.
     """
 
     pods: tuple[LocalPod, ...]
@@ -33,7 +33,7 @@ class LocalPods:
 
 
 def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods:
-    """The pods that the endpoint-status files in `folder` name; files that `before` knew are not parsed again."""
+    """The pods that the endpoint-status files in `folder` name; files in `before` are not parsed again."""
     known = before.parsed if before else {}
     parsed: dict[tuple[str, bytes], LocalPod] = {}
     problems = list(folder.problems)

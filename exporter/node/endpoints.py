@@ -1,8 +1,8 @@
-"""The join: from an interface index to the endpoint it belongs to, never a hole.
+"""Joins interface indexes with endpoints; each index gets one.
 
-Pure: takes what the kernel, Calico's interface state and the pod sources said, and decides. The kernel's name for an
-index wins over Calico's; an index that neither knows keeps its number as its name. An identity once known stays with
-its index while no source names another, so that no series loses its name by a passing doubt.
+Pure functions of the kernel's links, Calico's interface state and the pod sources. The kernel's name for an index
+overrides Calico's; an index without a name is named by its number. A known identity stays with its index until a
+source names another, so that no series loses its labels when a source is briefly unavailable.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ from exporter.node.pods import ClusterPod
 
 WORKLOAD, HOST, UNMANAGED, UNKNOWN = "workload", "host", "unmanaged", "unknown"
 
-# Interfaces that nothing knows get this many names at most: a map full of leftovers must not become 20000 series.
+# At most this many unknown interfaces are exported: a map full of stale entries must not become 20000 series.
 MAX_UNKNOWN = 100
 
-# Who an interface was last known to belong to: (ifindex, name) -> (namespace, pod).
+# The pod that an interface was last known to belong to: (ifindex, name) -> (namespace, pod).
 Identities = Mapping[tuple[int, str], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What an interface belongs to. `interface` is its name, or `ifindex:<n>` where no name is known.
+    """The endpoint of an interface. `interface` is its name, or `ifindex:<n>` where no name is known.
 
-    `kind` is `workload`, `host`, `unmanaged` or `unknown`; `namespace` and `pod` are empty for anything that is not
-    an identified pod; `state` is what Calico's programs know of it, None when they do not know it.
+    `kind` is `workload`, `host`, `unmanaged` or `unknown`; `namespace` and `pod` are empty for anything but an
+    identified pod; `state` is its state in Calico's programs, None when they do not know it.
     """
 
     ifindex: int
@@ -43,27 +43,27 @@ class Endpoint:
 
     @property
     def title(self) -> str:
-        """How a person calls it: `namespace/pod`, or the interface where no pod is known."""
+        """Its name for display: `namespace/pod`, or the interface where no pod is known."""
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
 
     @property
-    def is_calicos(self) -> bool:
-        """Whether it is an interface of Calico's: its programs know it, or it is a workload's."""
+    def belongs_to_calico(self) -> bool:
+        """Whether it is Calico's: its programs know the interface, or it is a workload's."""
         return self.state is not None or self.kind == WORKLOAD
 
     def direction(self, hook: int) -> str:
-        """`inbound` or `outbound`, what passes `hook` being that to the endpoint; empty where that is not known."""
+        """`inbound` or `outbound`: the direction of traffic through `hook`; empty where it is unknown."""
         return "" if self.kind == UNKNOWN else direction(hook, workload=self.kind == WORKLOAD)
 
     def hook_title(self, hook: int) -> str:
-        """How a sentence calls a hook of it: with the direction, if that is known."""
-        way = self.direction(hook)
-        return f"{hook_name(hook)} ({way})" if way else hook_name(hook)
+        """A hook's name for display, with the direction if it is known."""
+        direction = self.direction(hook)
+        return f"{hook_name(hook)} ({direction})" if direction else hook_name(hook)
 
     def hooks_without_entry(self, counters: CounterTable) -> tuple[int, ...]:
-        """The tc hooks at which it has no entry in `counters` and so loses every packet uncounted (Calico v3.31 on)."""
-        # Felix makes the entry before it attaches a program and calls the interface ready after; a bond's parts have
-        # their tc programs on the bond.
+        """The tc hooks without an entry in `counters`, where all packets are dropped uncounted (from v3.31 on)."""
+        # Felix creates the entry before it attaches a program and marks the interface ready after; the tc programs of
+        # bond slaves are on the bond.
         state = self.state
         attached = state is not None and state.managed and not state.bond_slave and (state.ready(4) or state.ready(6))
         if not attached or not counters.layout.entries_made_by_felix:
@@ -73,14 +73,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints of a node by interface index, what to remember of them, and how often sources disagreed."""
+    """The endpoints of a node by interface index, the identities to remember, and the number of disagreements."""
 
     by_index: Mapping[int, Endpoint]
     identities: Identities = field(default_factory=dict)
     mismatches: int = 0
 
     def of(self, ifindex: int) -> Endpoint:
-        """The endpoint behind `ifindex`; one that nothing knows is `unknown`."""
+        """The endpoint of `ifindex`; one that no source knows is `unknown`."""
         return self.by_index.get(ifindex) or Endpoint(ifindex, f"ifindex:{ifindex}", UNKNOWN)
 
 
@@ -93,10 +93,10 @@ def join_endpoints(
     prefixes: Sequence[str],
     remembered: Identities,
 ) -> Endpoints:
-    """The endpoints of a node from all that is known of it. `prefixes` are those of workload interfaces.
+    """Joins all sources into the endpoints of a node. `prefixes` are those of workload interfaces.
 
-    Three sources name the pod of an interface: Calico's file about it, its name, where that is the hash of a pod that
-    the API server knows, and the route to such a pod's address. Two that agree are believed before one that does not.
+    Three sources name an interface's pod: Calico's endpoint-status file; its name, if that is the hash of a pod that
+    the API server knows; and the route to such a pod's address. Two sources that agree override the third.
     """
     state_of = {state.ifindex: state for state in states}
     addresses = _addresses_by_index(routes)
@@ -123,7 +123,7 @@ def join_endpoints(
 
 
 class _Claims:
-    """What each source says about who lives behind an interface. `disputed` are the indexes where they disagree."""
+    """The pod of each interface according to each source. `disputed` are the indexes where they disagree."""
 
     def __init__(
         self,
@@ -151,23 +151,23 @@ class _Claims:
                 continue
             if len(claimants) == 1:
                 self._by_route[index] = claimants.pop()
-            else:  # one of them is on its way out, and which is not said
+            else:  # one of them is terminating, but which one is unknown
                 self.disputed.add(index)
 
     def pod_of(self, ifindex: int, *, workload: bool) -> tuple[str, str] | None:
-        """The pod behind an interface, None where no source names one."""
+        """The pod of an interface, None where no source names one."""
         by_file, by_name = self._by_file.get(ifindex), self._by_name.get(ifindex)
         by_route = self._by_route.get(ifindex) if workload else None
         if len({by_file, by_name, by_route} - {None}) > 1:
             self.disputed.add(ifindex)
         if by_route in (by_file, by_name):
             return by_route or by_file or by_name
-        # An address can have passed to another pod before the API server says so: where interfaces are named after
-        # their pods, a route alone names nobody.
+        # An address can be reassigned before the API server reports it: where interfaces are named after their pods,
+        # a route alone names no pod.
         return by_file or by_name or (None if self._by_name else by_route)
 
     def addresses_of(self, identity: tuple[str, str]) -> tuple[str, ...]:
-        """The addresses of a pod as the sources have them."""
+        """The addresses of a pod from the pod sources."""
         return self._addresses.get(identity, ())
 
     def _claim(
@@ -195,12 +195,12 @@ def _by_address(pods: Iterable[ClusterPod]) -> dict[str, set[tuple[str, str]]]:
 
 
 def _names(links: Sequence[Link], states: Sequence[InterfaceState]) -> dict[int, str]:
-    # A dump is not atomic: an interface made anew while it runs can stand in it twice; the younger index is the one.
+    # A dump is not atomic: an interface recreated during it can appear twice; the newer index is the valid one.
     index_of = {link.name: link.ifindex for link in sorted(links, key=lambda link: link.ifindex)}
     names = {ifindex: name for name, ifindex in index_of.items()}
     taken = set(index_of)
-    # Calico's state outlives an interface for a moment: its name counts only where nobody else has it now, and of
-    # two such the younger index wins.
+    # Calico's state briefly outlives an interface: its name counts only where no link has it now, and the newer of
+    # two indexes wins.
     for state in sorted(states, key=lambda state: state.ifindex, reverse=True):
         if state.ifindex not in names and state.name and state.name not in taken:
             names[state.ifindex] = state.name

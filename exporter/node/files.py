@@ -1,7 +1,7 @@
 """Reads the small files that Calico keeps in its run directory, with limits, following no links.
 
-A file may vanish, be cut in the middle or be replaced by something hostile while it is read; one odd file never hides
-the others. Knows paths and sizes; what a file says is the format room's business.
+A file may be deleted, truncated or maliciously replaced while it is read; one bad file never hides the others. Knows
+paths and sizes; `calico` parses the contents.
 """
 
 import os
@@ -16,20 +16,19 @@ from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.privileges import remedy_of_modes
 
-# A policy file of a host endpoint with thousands of rules has been seen at some MB; a status file is under 1 kB.
+# A policy file of a host endpoint with thousands of rules has some MB; a status file is under 1 kB.
 MAX_BYTES = 64 << 20
-_SETTLED_NS = 2 * 10**9
-_MAX_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and room
+_STABLE_NS = 2 * 10**9
+_MAX_FILES = 20_000  # four policy files for each of the 1000 interfaces that Calico can hold, and a margin
 _Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
 class Folder(Generic[_Kept]):
-    """The regular files of a folder: what is kept of each by name, and one sentence for each that could not be read.
+    """The regular files of a folder: the parsed content by name, and one sentence for each that could not be read.
 
-    `present` is False when the folder does not exist, which is normal: Calico makes it only where the feature is on.
-    `stamps` tell by name whether a file is still the one that was read; `unread` are the names of those that are there
-    and could not be.
+    `present` is False when the folder does not exist, which is normal: Calico creates it only for enabled features.
+    `stamps` detect changed files, by name; `unread` are the names of the files that exist but could not be read.
     """
 
     present: bool
@@ -40,26 +39,26 @@ class Folder(Generic[_Kept]):
 
 
 class Unparsable(ExporterError):
-    """What `parse` raises for content that it cannot make out: the message ends a sentence that names the file."""
+    """`parse` raises it for malformed content: the message completes a sentence that names the file."""
 
 
-def read_folder(path: Path, largest: int = MAX_BYTES, before: Folder[bytes] | None = None) -> Folder[bytes]:
-    """The files directly in `path`, each at most `largest` bytes; those that have not changed are taken from `before`.
+def read_folder(path: Path, max_bytes: int = MAX_BYTES, before: Folder[bytes] | None = None) -> Folder[bytes]:
+    """The files directly in `path`, each at most `max_bytes` bytes; unchanged ones are taken from `before`.
 
     Raises `NodeError` when the folder cannot be listed.
     """
-    return parse_folder(path, lambda _, content: content, largest, before)
+    return parse_folder(path, lambda _, content: content, max_bytes, before)
 
 
 def parse_folder(
     path: Path,
     parse: Callable[[str, bytes], _Kept],
-    largest: int,
+    max_bytes: int,
     before: Folder[_Kept] | None = None,
 ) -> Folder[_Kept]:
-    """As `read_folder`, keeping of each file what `parse` makes of its name and content.
+    """As `read_folder`, with each file parsed by `parse` from its name and content.
 
-    One that `parse` cannot make out keeps what it said in `before`: it may be in the middle of being written.
+    A malformed file keeps its value from `before`: it may be in the middle of being written.
     """
     entries = _entries(path)
     if entries is None:
@@ -69,7 +68,7 @@ def parse_folder(
     problems: list[str] = []
     unread: list[str] = []
     if entries and not os.access(path, os.X_OK, effective_ids=True):
-        # Calico makes the folder of policies with mode 0600: root lists it, and enters it with a capability only.
+        # Calico creates the folder of policies with mode 0600: root can list it, but enter it only with a capability.
         problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
         return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
     if len(entries) > _MAX_FILES:
@@ -79,7 +78,7 @@ def parse_folder(
         try:
             stamp = _stamp(entry)
             unchanged = stamp and before and before.stamps.get(name) == stamp
-            files[name] = before.files[name] if unchanged and before else parse(name, _read_file(entry.path, largest))
+            files[name] = before.files[name] if unchanged and before else parse(name, _read_file(entry.path, max_bytes))
         except FileNotFoundError:
             continue  # deleted since it was listed
         except (OSError, ValueError, Unparsable) as error:
@@ -95,8 +94,8 @@ def parse_folder(
 
 def _problem(path: str, error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{shown(path)} could not be read: {error.strerror}"
-    return f"{shown(path)} was left out: {error}"
+        return f"{display_path(path)} could not be read: {error.strerror}"
+    return f"{display_path(path)} was left out: {error}"
 
 
 def list_folder(path: Path) -> list[str] | None:
@@ -117,26 +116,26 @@ def _entries(path: Path) -> list[os.DirEntry[str]] | None:
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int] | None:
     status = entry.stat(follow_symlinks=False)
-    # Times are as coarse as the kernel's tick: a file written just now can be written again at the same time.
-    settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
-    return (status.st_ino, status.st_size, status.st_mtime_ns) if settled else None
+    # File times have the resolution of the kernel's tick: a file written just now can change without a new time.
+    stable = time.time_ns() - status.st_mtime_ns > _STABLE_NS
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if stable else None
 
 
-def _read_file(path: str, largest: int) -> bytes:
-    # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
+def _read_file(path: str, max_bytes: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO must not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        if status.st_size > largest:
-            raise ValueError(f"it has {status.st_size} bytes, more than the limit of {largest}")
+        if status.st_size > max_bytes:
+            raise ValueError(f"it has {status.st_size} bytes, more than the limit of {max_bytes}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(largest)
+            return file.read(max_bytes)
     finally:
         os.close(descriptor)
 
 
-def shown(path: str) -> str:
-    """A path or name for a sentence: one that is not UTF-8 arrives with surrogates, which no output could carry."""
+def display_path(path: str) -> str:
+    """A path or name for a message: one that is not UTF-8 has surrogates, which cannot be encoded."""
     return path.encode("utf-8", "backslashreplace").decode()

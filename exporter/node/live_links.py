@@ -1,11 +1,11 @@
-"""Links and host routes kept current: read once, then followed by the kernel's notifications in one thread.
+"""Links and host routes kept current: dumped once, then updated from the kernel's notifications in one thread.
 
 A dump of 1000 interfaces takes some 200 ms, a notification well under one. The notifications come through a plain
-socket and are parsed by pyroute2: its own asynchronous socket does not come back after an overrun. Traps of rtnetlink
-that this file knows: it subscribes before it reads, so nothing falls between; an overrun (ENOBUFS) means lost messages,
-so everything is read again, but only after the queue is emptied, because until then the kernel drops more of them and
-says nothing; a link set down takes its IPv4 routes with it without a word; a bridge announces with
-RTM_DELLINK that a link left it, not that the link is gone; a replaced route is announced only by its successor.
+socket and are parsed by pyroute2, whose asynchronous socket does not recover from an overrun. Pitfalls of rtnetlink
+handled here: it subscribes before the dump, so no change is missed; an overrun (ENOBUFS) means lost messages, so
+everything is dumped again, but only after the queue is drained, because until then the kernel silently drops more; a
+link set down loses its IPv4 routes without a notification; a bridge sends RTM_DELLINK when a link left it, not only
+when the link is deleted; a replaced route is only announced by its replacement.
 """
 
 import errno
@@ -27,18 +27,18 @@ _GROUPS = 0x1 | 0x40 | 0x400
 _BUFFER = 1 << 20
 _MAX_MESSAGE = 1 << 17
 _UP = 0x1  # IFF_UP
-_FIRST_READING = 5.0
-_BEFORE_RETRY = 1.0
+_FIRST_READ_TIMEOUT = 5.0
+_RETRY_DELAY = 1.0
 
 
 class LiveLinks:
-    """The links and host routes of this namespace as of now. One thread of its own, until `close`."""
+    """The current links and host routes of this namespace, kept by a thread until `close`."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._links: dict[int, Link] = {}
         self._routes: dict[RouteKey, HostRoute] = {}
-        # What was answered last, and is again while it is equal: by identity one can tell that nothing changed.
+        # Returned again while equal, so that callers can detect by identity that nothing changed.
         self._link_rows: tuple[Link, ...] = ()
         self._route_rows: tuple[HostRoute, ...] = ()
         self._failure: NodeError | None = NodeError("the node's links have not been read yet")
@@ -63,7 +63,7 @@ class LiveLinks:
             return self._route_rows
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._closed.set()
         os.write(self._waker, b"x")
         self._thread.join()
@@ -71,8 +71,8 @@ class LiveLinks:
         os.close(self._waker)
 
     def _current(self) -> Lock:
-        # Only the very first reading is waited for; after a failure the answer is the failure, at once.
-        self._read_once.wait(_FIRST_READING)
+        # Waits only for the first dump; after a failure it raises at once.
+        self._read_once.wait(_FIRST_READ_TIMEOUT)
         if self._failure is not None:
             raise self._failure
         return self._lock
@@ -91,11 +91,11 @@ class LiveLinks:
                 self._failure = NodeError(f"the node's links cannot be followed through netlink: {error.strerror}")
             except MemoryError:
                 self._failure = NodeError("the node's links cannot be followed: the process was refused memory")
-            except Exception:  # the thread must not die: its last table would be served for ever
+            except Exception:  # the thread must not die: its last table would be served forever
                 log.exception("following the node's links met an unforeseen error")
                 self._failure = NodeError("following the node's links met an unforeseen error, please report it")
             self._read_once.set()
-            self._closed.wait(_BEFORE_RETRY)
+            self._closed.wait(_RETRY_DELAY)
 
     def _read_all(self) -> None:
         links = {link.ifindex: link for link in read_links()}
@@ -130,9 +130,9 @@ class LiveLinks:
             if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] == socket.AF_UNSPEC:
                 self._apply_link(parse_link(message), gone=event == "RTM_DELLINK", up=bool(message["flags"] & _UP))
             elif event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
-                placed = parse_route(message)
-                if placed is not None:
-                    self._apply_route(*placed, gone=event == "RTM_DELROUTE")
+                keyed = parse_route(message)
+                if keyed is not None:
+                    self._apply_route(*keyed, gone=event == "RTM_DELROUTE")
 
     def _apply_link(self, link: Link, *, gone: bool, up: bool) -> None:
         if gone:
@@ -142,16 +142,14 @@ class LiveLinks:
         if gone or not up:
             kept = self._routes.items()
             self._routes = {
-                place: route
-                for place, route in kept
-                if route.ifindex != link.ifindex or (not gone and ":" in place.address)
+                key: route for key, route in kept if route.ifindex != link.ifindex or (not gone and ":" in key.address)
             }
 
-    def _apply_route(self, place: RouteKey, route: HostRoute | None, *, gone: bool) -> None:
+    def _apply_route(self, key: RouteKey, route: HostRoute | None, *, gone: bool) -> None:
         if not gone and route is not None:
-            self._routes[place] = route
-        elif not gone or self._routes.get(place) == route:
-            self._routes.pop(place, None)  # gone, or replaced by one that leads elsewhere
+            self._routes[key] = route
+        elif not gone or self._routes.get(key) == route:
+            self._routes.pop(key, None)  # deleted, or replaced by one to another interface
 
 
 def _drain(notifications: socket.socket) -> None:

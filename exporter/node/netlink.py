@@ -1,7 +1,7 @@
-"""Links and host routes of the network namespace this process runs in: asked of the kernel, parsed by pyroute2.
+"""Links and host routes of the network namespace this process runs in: dumped by the kernel, parsed by pyroute2.
 
-Interface indexes mean something only here, so nothing is ever read from /sys/class/net, which can show another
-namespace's links. Knows rtnetlink and nothing of Calico. `live_links.py` follows what changes after such a reading.
+Interface indexes are valid only in this namespace, so nothing is read from /sys/class/net, which can show another
+namespace's links. Knows rtnetlink but not Calico. `live_links.py` follows the changes after such a dump.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from exporter.node import NodeError
 
-_UNICAST = 1  # RTN_UNICAST: leaves out the node's own addresses and broadcasts
+_UNICAST = 1  # RTN_UNICAST: leaves out the node's addresses and broadcasts
 _HOST_PREFIX = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _Row = TypeVar("_Row")
 
@@ -41,7 +41,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class HostRoute:
-    """A route to one address straight through an interface, without a gateway: what Calico makes for each pod."""
+    """A route to one address through an interface, without a gateway, as Calico creates for each pod."""
 
     address: str
     ifindex: int
@@ -49,7 +49,7 @@ class HostRoute:
 
 @dataclass(frozen=True, slots=True)
 class RouteKey:
-    """What the kernel takes for one and the same route: another one at the same place replaces it."""
+    """The kernel's identity of a route: a new route with the same key replaces it."""
 
     address: str
     table: int
@@ -62,79 +62,79 @@ def read_links() -> tuple[Link, ...]:
 
 
 def read_keyed_routes() -> dict[RouteKey, HostRoute]:
-    """The /32 and /128 routes that lead straight to an interface, by place. Raises `NodeError`."""
-    asked = (_dump("routes", _RTM_GETROUTE, _ROUTES.pack(family), parse_route) for family in _HOST_PREFIX)
-    placed = dict(one for one in chain.from_iterable(asked) if one is not None)
-    return {place: route for place, route in placed.items() if route is not None}
+    """The /32 and /128 routes without a gateway, by key. Raises `NodeError`."""
+    rows = (_dump("routes", _RTM_GETROUTE, _ROUTES.pack(family), parse_route) for family in _HOST_PREFIX)
+    keyed = dict(one for one in chain.from_iterable(rows) if one is not None)
+    return {key: route for key, route in keyed.items() if route is not None}
 
 
 def read_host_routes() -> tuple[HostRoute, ...]:
-    """The same routes without their place. Raises `NodeError`."""
+    """The same routes without their keys. Raises `NodeError`."""
     return tuple(read_keyed_routes().values())
 
 
 def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
-    """The link that a message of kind RTM_NEWLINK or RTM_DELLINK is about."""
+    """The link of a message of kind RTM_NEWLINK or RTM_DELLINK."""
     name = message.get_attr("IFLA_IFNAME")
     return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
 
 
 def parse_route(message: Any) -> tuple[RouteKey, HostRoute | None] | None:
-    """The place and the route that a message of kind RTM_NEWROUTE or RTM_DELROUTE is about.
+    """The key and the route of a message of kind RTM_NEWROUTE or RTM_DELROUTE.
 
-    None if it is not to a single address; the route is None if it does not lead straight to an interface.
+    None if it is not to a single address; the route is None if it has a gateway or no interface.
     """
     if message["dst_len"] != _HOST_PREFIX.get(message["family"]):
         return None
     interface, address = message.get_attr("RTA_OIF"), message.get_attr("RTA_DST")
     direct = message["type"] == _UNICAST and message.get_attr("RTA_GATEWAY") is None and interface is not None
     table = message.get_attr("RTA_TABLE") or message["table"]
-    place = RouteKey(address, table, message.get_attr("RTA_PRIORITY") or 0)
-    return place, HostRoute(address, interface) if direct else None
+    key = RouteKey(address, table, message.get_attr("RTA_PRIORITY") or 0)
+    return key, HostRoute(address, interface) if direct else None
 
 
 def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> list[_Row]:
-    """What `parse` makes of each answer to a request for all objects of a kind."""
+    """Dumps all objects of a kind, each parsed by `parse`."""
     try:
         for _ in range(_MAX_TRIES):
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
                 netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
-                rows, whole = _answers(netlink, parse)
-            if whole:
+                rows, consistent = _receive(netlink, parse)
+            if consistent:
                 return rows
     except OSError as error:
         raise NodeError(f"the node's {what} could not be read through netlink: {error.strerror}") from error
     except (struct.error, LookupError) as error:
-        raise NodeError(f"the kernel's answer about the node's {what} cannot be made out") from error
+        raise NodeError(f"the kernel's answer about the node's {what} could not be parsed") from error
     raise NodeError(f"the node's {what} changed all the time while they were read through netlink")
 
 
-def _answers(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list[_Row], bool]:
-    """The rows up to the end of a dump, and whether nothing changed under it.
+def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list[_Row], bool]:
+    """The rows up to the end of a dump, and whether the dump is consistent.
 
-    Each buffer is parsed before the next is taken: what pyroute2 makes of a message has a hundred times its size, and
-    its own dump of 1000 links leaves 30 MiB behind.
+    Each buffer is parsed before the next is received: pyroute2's messages have a hundred times their size, and its dump
+    of 1000 links leaves 30 MiB allocated.
     """
     from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
     rows: list[_Row] = []
-    marshal, whole = MarshalRtnl(), True
+    marshal, consistent = MarshalRtnl(), True
     while True:
         data, offset = netlink.recv(_MAX_MESSAGE), 0
-        if _HEADER.unpack_from(data)[1] == _ERROR:  # which comes alone
-            _refuse(data, 0)
+        if _HEADER.unpack_from(data)[1] == _ERROR:  # a message on its own
+            _raise_error(data, 0)
         for message in marshal.parse(data):
             header = message["header"]
-            whole = whole and not header["flags"] & _INTERRUPTED
+            consistent = consistent and not header["flags"] & _INTERRUPTED
             if header["type"] == _DONE:
-                _refuse(data, offset)
-                return rows, whole
+                _raise_error(data, offset)
+                return rows, consistent
             rows.append(parse(message))
             offset += header["length"]
 
 
-def _refuse(data: bytes, offset: int) -> None:
-    """Raises the error that the message at `offset`, NLMSG_ERROR or NLMSG_DONE, carries, if it does."""
+def _raise_error(data: bytes, offset: int) -> None:
+    """Raises the error in the message at `offset`, NLMSG_ERROR or NLMSG_DONE, if it has one."""
     (number,) = struct.unpack_from("=i", data, offset + _HEADER.size)
     if number:
         raise OSError(-number, os.strerror(-number))

@@ -1,6 +1,6 @@
-"""The kernel's own counters of each interface, through psutil.
+"""The kernel's counters of each interface, through psutil.
 
-psutil reads /proc/net/dev, which is the network namespace of this process, like everything else in this room.
+psutil reads /proc/net/dev, which is the network namespace of this process, like everything else in this package.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from exporter.node import NodeError
 
 @dataclass(frozen=True, slots=True)
 class NicCounters:
-    """What the kernel counted in one direction of an interface: packets, bytes, drops and errors since it exists."""
+    """The kernel's counters of one direction of an interface since it was created."""
 
     packets: int
     bytes: int
@@ -20,7 +20,7 @@ class NicCounters:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """Both directions, seen from the host: what a workload's interface received is what its pod sent."""
+    """Both directions, seen from the host: a workload's interface receives what its pod sent."""
 
     received: NicCounters
     sent: NicCounters

@@ -1,8 +1,8 @@
-"""The pods of this node, from the cluster's API server: listed once, then followed by a watch in one thread.
+"""The pods of this node, from the cluster's API server: listed once, then watched in one thread.
 
-Keeps what `pods.py` says and nothing else. It stays when the API server goes away. Traps of the watch that this file
-knows: a version that the server no longer has (410, as a status or within the stream) means to list
-again; a quiet stream may be a dead one; a pod made anew under its old name is another pod, told by its uid.
+Keeps only the fields in `pods.py`, also while the API server is unavailable. Pitfalls of watches handled here: an
+expired resource version (410, as a status or within the stream) requires a new list; an idle stream may be dead; a pod
+recreated under its old name is another pod, identified by its uid.
 """
 
 import logging
@@ -25,11 +25,11 @@ log = logging.getLogger("exporter.node")
 _PATH = "/api/v1/pods"
 _MAX_LIST = 64 << 20
 _MAX_EVENT = 16 << 20
-# The server ends a watch itself; a stream that is silent for longer is dead.
+# The server ends a watch after this time; a stream that is idle for longer is dead.
 _WATCH_SECONDS = 240
-_SILENCE = _WATCH_SECONDS + 20
-_FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
-_AT_ONCE = 5.0
+_IDLE_TIMEOUT = _WATCH_SECONDS + 20
+_MIN_BACKOFF, _MAX_BACKOFF = 0.5, 30.0
+_SHORT_WATCH = 5.0
 _ENDED = ("Succeeded", "Failed")
 REASONS = ("gone", "unauthorized", "forbidden", "throttled", "server", "connection", "malformed")
 
@@ -38,20 +38,20 @@ _Kind = TypeVar("_Kind")
 
 
 class PodsServer(Protocol):
-    """The part of the API server that pods need. What asks raises `ApiServerError`."""
+    """The part of `ApiServer` that pods need. Requests raise `ApiServerError`."""
 
-    def read(self, path: str, params: Mapping[str, str], largest: int) -> bytes:
-        """The whole answer to a GET."""
+    def read(self, path: str, params: Mapping[str, str], max_bytes: int) -> bytes:
+        """The whole response to a GET."""
 
-    def lines(self, path: str, params: Mapping[str, str], largest: int, silence: float) -> Iterable[bytes]:
-        """The lines of a GET's answer as they come, until it ends."""
+    def lines(self, path: str, params: Mapping[str, str], max_bytes: int, idle: float) -> Iterable[bytes]:
+        """Yields the lines of a GET's response as they arrive."""
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
 
 
 class ListedPods:
-    """A `PodSource` for a command that looks once: one list, when first asked."""
+    """A `PodSource` for a command that needs one list: it is read at first use."""
 
     def __init__(self, connect: Callable[[], PodsServer], node: str) -> None:
         self._connect = connect
@@ -59,7 +59,7 @@ class ListedPods:
         self._known: ClusterPods | None = None
 
     def pods(self) -> ClusterPods:
-        """See `PodSource`; here it waits for the one list."""
+        """See `PodSource`; the first call waits for the list."""
         if self._known is None:
             try:
                 with closing(self._connect()) as server:
@@ -67,13 +67,13 @@ class ListedPods:
                 pods = tuple(filter(None, table.values()))
                 self._known = ClusterPods(pods, time.time(), node=self._node)
             except ApiServerError as error:
-                log.warning("pods are known without the API server alone: %s", error)
+                log.warning("continuing without the API server's pods: %s", error)
                 self._known = ClusterPods(problem=str(error), node=self._node)
         return self._known
 
 
 class LivePods:
-    """A `PodSource` that follows the API server in a thread of its own, until `close`."""
+    """A `PodSource` that watches the API server in a thread, until `close`."""
 
     def __init__(self, connect: Callable[[], PodsServer], node: str) -> None:
         self._connect = connect
@@ -81,7 +81,7 @@ class LivePods:
         self._errors: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self._table: dict[str, ClusterPod | None] = {}
         self._version = ""  # of the last list, event or bookmark; empty: list again
-        self._heard = False  # whether the last watch said anything
+        self._received = False  # whether the last watch sent an event
         self._known = ClusterPods(problem="the API server has not answered yet", errors=dict(self._errors), node=node)
         self._closed = Event()
         Thread(target=self._run, name="pods", daemon=True).start()
@@ -91,16 +91,16 @@ class LivePods:
         return self._known
 
     def close(self) -> None:
-        """Tells the thread to end, which it does with the next thing that it hears."""
+        """Stops the thread at the next event or timeout."""
         self._closed.set()
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = _MIN_BACKOFF
         server: PodsServer | None = None
         while not self._closed.is_set():
             wait = 0.0
             start = time.monotonic()
-            self._heard = False
+            self._received = False
             try:
                 server = server or self._connect()
                 if not self._version:
@@ -111,16 +111,16 @@ class LivePods:
                 if error.reason in ("gone", "malformed"):
                     self._version = ""  # something may have been missed
                 self._fail(error.reason, str(error))
-                wait = max(error.retry_after, pause)
-            except Exception:  # the thread must not die: its last table would be served for ever
+                wait = max(error.retry_after, backoff)
+            except Exception:  # the thread must not die: its last table would be served forever
                 log.exception("following the node's pods met an unforeseen error")
                 self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
-                self._version, wait = "", pause
-            # By its length, and not by what was said: a server that says one thing and ends would be asked for ever.
-            short = time.monotonic() - start < _AT_ONCE
-            wait = max(wait, pause) if short else wait
-            pause = min(2 * pause, _MAX_PAUSE) if short else _FIRST_PAUSE
-            # Not all nodes at once, when the API server comes back.
+                self._version, wait = "", backoff
+            # By duration, not by events: a server that ends each watch after one event needs a backoff too.
+            short = time.monotonic() - start < _SHORT_WATCH
+            wait = max(wait, backoff) if short else wait
+            backoff = min(2 * backoff, _MAX_BACKOFF) if short else _MIN_BACKOFF
+            # Jitter: not all nodes must connect at once when the API server recovers.
             self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
         if server:
             server.close()
@@ -134,15 +134,15 @@ class LivePods:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         start = time.monotonic()
-        for line in server.lines(_PATH, params, _MAX_EVENT, _SILENCE):
+        for line in server.lines(_PATH, params, _MAX_EVENT, _IDLE_TIMEOUT):
             if self._closed.is_set():
                 return
             if line:
-                self._hear(line)
-        if not self._heard and time.monotonic() - start < _AT_ONCE:
+                self._handle(line)
+        if not self._received and time.monotonic() - start < _SHORT_WATCH:
             raise ApiServerError("the API server ended a watch of pods at once", reason="connection")
 
-    def _hear(self, line: bytes) -> None:
+    def _handle(self, line: bytes) -> None:
         event = _decode(line, _Event)
         if event.type == "ERROR":
             status = _decode(event.object, _Status)
@@ -155,29 +155,29 @@ class LivePods:
             self._table[pod.metadata.uid] = _kept(pod, self._node)
         if pod:
             self._version = pod.metadata.resourceVersion or self._version
-        self._heard = True
+        self._received = True
         self._publish()
 
     def _publish(self) -> None:
         if self._known.problem and self._known.synced:
-            log.info("the API server answers again about the pods of node %s", self._node)
+            log.info("pod watch of node %s recovered", self._node)
         pods = tuple(pod for pod in self._table.values() if pod)
         if pods == self._known.pods:
-            pods = self._known.pods  # by identity one can tell that nothing changed
+            pods = self._known.pods  # callers detect by identity that nothing changed
         self._known = replace(self._known, pods=pods, synced=time.time(), problem=None)
 
     def _fail(self, reason: str, sentence: str) -> None:
         self._errors[reason] += 1
         if reason != "gone" and sentence != self._known.problem:
-            log.warning("the pods of node %s are as they were: %s", self._node, sentence)
+            log.warning("pod watch of node %s failed, using cached pods: %s", self._node, sentence)
         problem = self._known.problem if reason == "gone" else sentence
         self._known = replace(self._known, problem=problem, errors=dict(self._errors))
 
 
 def list_pods(server: PodsServer, node: str) -> tuple[dict[str, ClusterPod | None], str]:
-    """The pods of `node` by uid, None for one without an interface of its own, and the version of this list.
+    """The pods of `node` by uid, None for one without an interface, and the version of the list.
 
-    From the API server's cache (resourceVersion 0): hundreds of nodes ask at once when it comes back.
+    From the API server's cache (resourceVersion 0): hundreds of nodes list at once when it recovers.
     """
     content = server.read(_PATH, {**_selector(node), "resourceVersion": "0"}, _MAX_LIST)
     whole = _decode(content, _List)
@@ -205,7 +205,7 @@ def _readable(raw: msgspec.Raw) -> "_Pod | None":
     try:
         return _decode(raw, _Pod)
     except ApiServerError as error:
-        log.warning("a pod is left out: %s", error)  # one odd pod must not hide the others
+        log.warning("a pod is left out: %s", error)  # one malformed pod must not hide the others
         return None
 
 
@@ -220,8 +220,8 @@ def _decode(raw: bytes | msgspec.Raw, kind: type[_Kind]) -> _Kind:
         raise ApiServerError(f"the API server said something about pods that cannot be read: {error}") from error
 
 
-# The fields of the API's objects that are read; whatever else they hold is passed over and never kept. Null is as good
-# as absent in the API's JSON, where Go leaves lists empty.
+# The fields of the API's objects that are used; all others are skipped. Null means absent in the API's JSON: Go encodes
+# empty lists as null.
 class _Owner(msgspec.Struct):
     kind: str = ""
     name: str = ""

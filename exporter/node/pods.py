@@ -1,6 +1,6 @@
-"""What is kept of the pods of this node, as the cluster's API server knows them; `pod_watch.py` gets them from there.
+"""The pods of this node as the cluster's API server reports them; `pod_watch.py` reads them.
 
-Only pods with an interface of their own here: not those in the host's network, not those that have ended.
+Only running pods with an interface on this node: none with hostNetwork, none that has terminated.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ClusterPod:
-    """A pod with an interface of its own on this node; `owner_kind` and `owner` are empty for a bare one."""
+    """A pod with an interface on this node; `owner_kind` and `owner` are empty for a bare pod."""
 
     namespace: str
     pod: str
@@ -21,10 +21,10 @@ class ClusterPod:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPods:
-    """What the API server said last of node `node`, as it calls it.
+    """The API server's latest pods of the node that it calls `node`.
 
-    `synced` is when it last said anything (Unix seconds), None before it did. `problem` is one sentence while it cannot
-    be asked; `errors` counts by reason since the start.
+    `synced` is the time of the last list or watch event (Unix seconds), None before the first. `problem` is one
+    sentence while the API server fails; `errors` counts failures by reason since the start.
     """
 
     pods: tuple[ClusterPod, ...] = ()
@@ -35,7 +35,7 @@ class ClusterPods:
 
 
 class PodSource(Protocol):
-    """Whoever knows the pods of this node from the API server."""
+    """A source of this node's pods from the API server."""
 
     def pods(self) -> ClusterPods:
-        """What is known now, at once."""
+        """The pods known now, without waiting."""

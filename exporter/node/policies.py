@@ -1,7 +1,7 @@
 """The policy programs of this node, from Calico's policy debug files.
 
-Finds and reads the files and keeps what they say, not their content: a large file is parsed again only when it changed.
-Equal tiers of different files are kept once, since all pods of a namespace carry the same.
+Reads and parses the files and keeps only the parsed programs; a file is parsed again only when it changed.
+Equal tiers of different files are stored once, since the pods of a namespace share them.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from exporter.calico.policy_debug import PolicyProgram, Tier, parse_file_name, parse_policy_file
 from exporter.calico.policy_file import MAX_BYTES, PolicyDebugError
-from exporter.node.files import Folder, Unparsable, parse_folder, shown
+from exporter.node.files import Folder, Unparsable, display_path, parse_folder
 
-# None is kept of a file that is no policy debug file by its name.
+# None stands for a file whose name is not a policy debug file's.
 Policies = Folder[PolicyProgram | None]
 
 
 def read_policies(path: Path, before: Policies | None = None) -> Policies:
-    """The policy programs in the folder `path`; where none has changed since `before`, its very `files`.
+    """The policy programs in the folder `path`; where none has changed since `before`, the identical `files`.
 
     Raises `NodeError` when the folder cannot be listed.
     """
@@ -27,7 +27,7 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
 
 
 def policies_of(folder: Folder[bytes]) -> Policies:
-    """The policy programs in a folder that was read whole, as a bundle holds it."""
+    """The policy programs in a folder with unparsed contents, as in a bundle."""
     parse = _parser(None)
     files: dict[str, PolicyProgram | None] = {}
     problems, unread = list(folder.problems), list(folder.unread)
@@ -35,7 +35,7 @@ def policies_of(folder: Folder[bytes]) -> Policies:
         try:
             files[name] = parse(name, content)
         except Unparsable as error:
-            problems.append(f"{shown(name)} was left out: {error}")
+            problems.append(f"{display_path(name)} was left out: {error}")
             unread.append(name)
     return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
 

@@ -1,6 +1,6 @@
 """Views as HTML pages, and the headers that keep a browser from running anything but what is written here.
 
-Jinja escapes every value; `printable` takes the sting out of those that only look harmless, such as a name that turns
+Jinja escapes every value; `printable` escapes those that only seem harmless, such as a name that turns
 the direction of writing. Style and script stand in the page itself and are allowed by their digests: one path to
 serve, one path to allow.
 """
@@ -99,8 +99,8 @@ class Html:
         """One endpoint."""
         return self._page("endpoint.html", view=view, endpoint=view.endpoint)
 
-    def sorry_page(self, sentence: str) -> bytes:
-        """A sentence in place of a page."""
+    def error_page(self, sentence: str) -> bytes:
+        """An error message as a page."""
         return self._page("sorry.html", sentence=sentence)
 
     def _page(self, name: str, **values: Any) -> bytes:

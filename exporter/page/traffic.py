@@ -1,4 +1,4 @@
-"""What each endpoint's programs counted in each direction: since the counters began, and between two looks.
+"""What each endpoint's programs counted in each direction: since the counters began, and between two snapshots.
 
 One row for an endpoint and a direction, as a person reads it: all hooks of that direction together.
 """
@@ -34,7 +34,7 @@ NOTHING = Counted({}, 0, 0)
 class Traffic:
     """An endpoint's traffic in one direction (`inbound`, `outbound`, or empty where that is not known).
 
-    `ever` is since its counters began, `lately` within the last `seconds`; those are None without an earlier look.
+    `ever` is since its counters began, `lately` within the last `seconds`; those are None without an earlier snapshot.
     """
 
     endpoint: Endpoint
@@ -45,7 +45,7 @@ class Traffic:
 
     @property
     def key(self) -> str:
-        """The same for the same endpoint and direction at every look."""
+        """The same for the same endpoint and direction in every snapshot."""
         return f"{self.endpoint.ifindex}/{self.endpoint.interface}/{self.direction}"
 
     def per_second(self, count: int) -> float | None:
@@ -56,7 +56,7 @@ class Traffic:
 def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
     """Every endpoint that counts, in each direction; who drops most now first, then who ever dropped most.
 
-    Raises `MapError`, `LayoutError` or `NodeError` when the looks have no counters or cannot be compared.
+    Raises `MapError`, `LayoutError` or `NodeError` when the snapshots have no counters or cannot be compared.
     """
     layout = now.counters.get().layout
     lately = _lately(before, now, layout)

@@ -1,4 +1,4 @@
-"""One snapshot of the node: reads what is asked for, decodes and joins it, and makes a value of it.
+"""Snapshots of a node: reads the requested parts, decodes and joins them, and returns an immutable value.
 
-The only package that knows both `bpf` and `node`. Knows no metric names, no HTTP, no terminals and not what facts mean.
+The only package that knows both `bpf` and `node`. Knows nothing of metric names, HTTP, terminals or diagnosis.
 """

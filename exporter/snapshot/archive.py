@@ -1,7 +1,7 @@
-"""The archive that a bundle is: named members in, a packed file out, and back from a file that anyone may have made.
+"""The archive format of bundles: writes named members to a compressed file and reads them back from untrusted files.
 
-Written as GNU tar and xz. Read in memory with a limit and never unpacked; of tar's extensions only long names are
-followed, because the parsing of the others has been abused. Knows nothing of what the members say.
+Writes GNU tar with xz. Reads in memory up to a limit and never extracts to disk; of tar's extensions only long names
+are supported, because parsers of the others have been exploited. Does not interpret the members.
 """
 
 import bz2
@@ -17,7 +17,7 @@ from typing import IO, Any
 from exporter.errors import ExporterError
 
 MAX_BYTES = 1 << 30
-_PACKINGS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_COMPRESSIONS: dict[bytes, Callable[..., Any]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _DAMAGE = (
     tarfile.TarError,
     lzma.LZMAError,
@@ -34,12 +34,12 @@ _DAMAGE = (
 
 
 class ArchiveError(ExporterError):
-    """The file is no archive of ours. The message is one sentence."""
+    """The file is not a valid bundle archive. The message is one sentence."""
 
 
 def write_archive(members: Mapping[str, bytes], target: IO[bytes]) -> None:
-    """Writes the members, packed, into `target`."""
-    # xz: policy files of one node repeat each other so much that it halves what gzip makes of them.
+    """Writes the members, compressed, to `target`."""
+    # A node's policy files are so repetitive that xz output is half the size of gzip's.
     with tarfile.open(fileobj=target, mode="w|xz", format=tarfile.GNU_FORMAT) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
@@ -50,35 +50,35 @@ def write_archive(members: Mapping[str, bytes], target: IO[bytes]) -> None:
 def read_archive(path: Path) -> dict[str, bytes]:
     """The members of the archive at `path` by name. Raises `ArchiveError`, or OSError when it cannot be read."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(_unpacked(path)), mode="r:", tarinfo=_Member) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_decompressed(path)), mode="r:", tarinfo=_Member) as archive:
             return dict(_contents(archive))
     except _DAMAGE as error:
-        raise ArchiveError(f"it is no archive, or is cut off or damaged: {error}") from error
+        raise ArchiveError(f"it is not an archive, or is truncated or damaged: {error}") from error
 
 
-def _unpacked(path: Path) -> bytes:
-    # Ours are xz; somebody may have packed one anew on the way.
+def _decompressed(path: Path) -> bytes:
+    # This program writes xz; users may have recompressed the file.
     with path.open("rb") as start:
         magic = start.read(6)
-    opened = next((open_packed for mark, open_packed in _PACKINGS.items() if magic.startswith(mark)), open)
+    opened = next((open_compressed for mark, open_compressed in _COMPRESSIONS.items() if magic.startswith(mark)), open)
     with opened(path, "rb") as file:
         data: bytes = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ArchiveError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+        raise ArchiveError(f"it decompresses to more than {MAX_BYTES >> 20} MiB")
     return data
 
 
 class _Member(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # Bundles need files, folders where somebody packed one anew, and long names (L): the parsing of tar's many
-        # other extensions has been abused.
+        # Bundles need files, long names (L), and directories where a user re-created the archive; parsers of tar's
+        # many other extensions have been exploited.
         if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME):
             raise tarfile.TarError(f"a member is of type {self.type!r}")
         member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
         return member
 
     def _block(self, count: int) -> int:
-        # A negative size would send tarfile backwards for ever (CVE-2025-8194); this is the mitigation it names.
+        # A negative size makes tarfile loop forever (CVE-2025-8194); this is the recommended mitigation.
         if count < 0:
             raise tarfile.TarError("a member has a negative size")
         size: int = super()._block(count)  # type: ignore[misc]

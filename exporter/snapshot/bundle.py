@@ -1,12 +1,12 @@
-"""A look at a node in one archive, to be looked at anywhere, and back.
+"""Saves a node's raw data to one archive, and loads it for analysis on another machine.
 
 `write_bundle` puts a source's raw facts into a tar archive; `Bundle` is a `NodeSource` over such an archive, so every
-command works on it without root, BPF or Calico. The recordings in the tests are bundles. What could not be read on the
-node is kept as the sentence that said so, and is said again.
+command works on it without root, BPF or Calico. The recordings in the tests are bundles. Errors of the node are stored
+as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (where an API
-server was asked), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` says how they are packed.
+`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (if the API
+server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
@@ -33,7 +33,7 @@ from exporter.snapshot.snapshot import Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
-# The parts of a snapshot that a bundle is written from.
+# The snapshot parts that a bundle needs.
 PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
@@ -46,7 +46,7 @@ class BundleError(ExporterError):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many maps and files of Calico's a bundle holds, and one sentence for each part that could not be read."""
+    """The number of maps and Calico files in a bundle, and one sentence for each part that could not be read."""
 
     maps: int
     files: int
@@ -54,8 +54,8 @@ class Written:
 
 
 def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> Written:
-    """Writes everything this program reads of a node into `target`: the raw facts of `source`, and what `snapshot` has
-    found out about them; `about` names versions and the node.
+    """Writes everything this program reads on a node to `target`: the raw data of `source`, and the live map that
+    `snapshot` determined; `about` holds versions and the node name.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
@@ -107,7 +107,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
 
 
 class Bundle:
-    """A `NodeSource` over a bundle. Raises `BundleError` at once when the archive is not whole."""
+    """A `NodeSource` over a bundle. Raises `BundleError` if the archive is incomplete."""
 
     reader_name = "bundle"
 
@@ -118,14 +118,14 @@ class Bundle:
             raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
         texts = [*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()]
         if not all(isinstance(text, str) for text in texts):
-            raise BundleError("the bundle is damaged: bundle.json holds something else where a text should be")
+            raise BundleError("the bundle is damaged: bundle.json a value is not a string")
         self._head = head
         self._policies: Policies | None = None
         self._errors: dict[str, str] = head["errors"]
         self.about: dict[str, str] = head["about"]
 
     def proven_live(self) -> int | None:
-        """The id of the counter map that was proven alive when the bundle was made."""
+        """The kernel id of the counter map that was live when the bundle was written."""
         live = self._head["live"]
         return int(live["id"]) if live else None
 
@@ -166,7 +166,7 @@ class Bundle:
             values = flat.reshape(len(keys), copies, info.value_size)
             return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
         except (KeyError, ValueError) as error:
-            raise BundleError(f"the bundle is damaged: its map {name} is not whole") from error
+            raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
@@ -201,15 +201,15 @@ class Bundle:
         self._raise("pods", NodeError)
         if "pods.json" not in self._members:
             return None
-        said = self._json("pods.json")
-        pods = tuple(_pod(row) for row in said["pods"])
-        synced, problem = said["synced"], said["problem"]
+        content = self._json("pods.json")
+        pods = tuple(_pod(row) for row in content["pods"])
+        synced, problem = content["synced"], content["problem"]
         return ClusterPods(
             pods,
             None if synced is None else float(synced),
             None if problem is None else _text(problem),
-            {_text(reason): int(count) for reason, count in said["errors"].items()},
-            _text(said["node"]),
+            {_text(reason): int(count) for reason, count in content["errors"].items()},
+            _text(content["node"]),
         )
 
     def policy_files(self) -> Folder[bytes]:
@@ -231,7 +231,7 @@ class Bundle:
         prefix = f"{_FOLDERS[part]}/"
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
-        unread = tuple(_text(name) for name in state.get("unread", ()))  # from 0.1.0's first bundles it is missing
+        unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
         return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
@@ -262,7 +262,7 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def _check(bundle: Bundle) -> None:
-    # Everything is parsed once here, so that damage is one sentence at the start and no surprise later.
+    # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
     parts += [
         bundle.cluster_pods,
@@ -274,7 +274,7 @@ def _check(bundle: Bundle) -> None:
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
-        with suppress(MapError, NodeError):  # what failed on the node is no damage
+        with suppress(MapError, NodeError):  # an error recorded on the node is valid content
             part()
 
 
@@ -302,7 +302,7 @@ def _pod(row: dict[str, Any]) -> ClusterPod:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise BundleError(f"the bundle is damaged: it holds {value!r} where a name should be")
+        raise BundleError(f"the bundle is damaged: it holds {value!r} instead of a string")
     return value
 
 

@@ -1,6 +1,6 @@
-"""Reads Calico's maps for one snapshot, each once: which pins there are, which version is alive, and what is in it.
+"""Reads Calico's maps for one snapshot, each once, and determines the live version of each.
 
-`live_map.py` says what each kind of evidence means; this file looks for it, best evidence first.
+`live_map.py` defines the kinds of evidence; this module collects them, best evidence first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,7 @@ from exporter.snapshot.source import NodeSource
 
 
 class PinnedMaps:
-    """The maps that `source` has now, and `links` as evidence of which is alive. Methods raise `MapError` or
-    `LayoutError`.
-    """
+    """The pinned maps of `source`; `links` are evidence for the live map. Raises `MapError` or `LayoutError`."""
 
     def __init__(
         self,
@@ -41,7 +39,7 @@ class PinnedMaps:
         self._programs: list[ProgramInfo] | None = None
 
     def read(self, datum: str) -> tuple[MapVersions, MapDump | None]:
-        """The versions of the map that holds `datum`, and the live one's content, None while it is undecided."""
+        """The versions of the map that holds `datum`, and the content of the live map (None while undecided)."""
         candidates = self._candidates(datum)
         choice = self._choose(datum, candidates)
         stale = tuple(
@@ -51,7 +49,7 @@ class PinnedMaps:
         )
         if choice.live is None:
             return MapVersions(tuple(candidates), choice, stale, layouts=self._layouts(datum, candidates)), None
-        # The shape is the dump's, not the candidate's: the map may have been replaced between the two.
+        # Use the dump's info, not the candidate's: the map may have been replaced between the two reads.
         dump = self._dump(choice.live)
         live = Candidate(choice.live.name, dump.info)
         layouts = self._layouts(datum, [live])
@@ -59,7 +57,7 @@ class PinnedMaps:
         return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
 
     def layout_of(self, info: MapInfo) -> Layout:
-        """What the slots of a counter map of this shape mean. Raises `LayoutError` when it can be none."""
+        """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
         count = slot_count(info.key_size, info.value_size)
         return layout_of(count, self._layout_file.named_for(count) if self._layout_file else None)
 
@@ -94,27 +92,27 @@ class PinnedMaps:
             return self._choose_newest(datum, candidates)
         choice = self._choose_by_evidence(candidates)
         if choice.live:
-            self._memory.passed_over = frozenset(one.info.id for one in candidates) - {choice.live.info.id}
+            self._memory.stale = frozenset(one.info.id for one in candidates) - {choice.live.info.id}
         return choice
 
     def _choose_by_evidence(self, candidates: Sequence[Candidate]) -> Choice:
         memory = self._memory
-        # Calico deletes the pin of its map to recreate it: what lay dead beside it is not alive for being alone then.
-        if len(candidates) == 1 and candidates[0].info.id not in memory.passed_over:
-            # Remembered, so that the snapshot in which a second version appears can already compare.
+        # Calico unpins its map to recreate it: a stale map that is alone in that moment is still not the live map.
+        if len(candidates) == 1 and candidates[0].info.id not in memory.stale:
+            # Stored so that the first snapshot with a second version has something to compare with.
             memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(self._dump(candidates[0]))}
             memory.proven = candidates[0].info.id
             return Choice(candidates[0], live_map.ONLY)
         by_programs = live_map.newest_user(candidates, self.programs())
         if by_programs:
-            memory.proven, memory.fingerprints = by_programs.info.id, {}  # should they be out of reach next time
+            memory.proven, memory.fingerprints = by_programs.info.id, {}  # in case programs are unreadable next time
             return Choice(by_programs, live_map.PROGRAMS)
         by_movement = live_map.choose_by_movement(candidates, self._dump, memory)
         if by_movement:
             return Choice(by_movement, live_map.MOVEMENT)
         existing = [link.ifindex for link in self._links]
         by_keys = live_map.choose_by_keys(candidates, lambda one: _indexes(self._dump(one)), existing)
-        if by_keys is None or by_keys.info.id in memory.passed_over:
+        if by_keys is None or by_keys.info.id in memory.stale:
             return Choice(None, live_map.UNDECIDED)
         return Choice(by_keys, live_map.KEYS)
 
@@ -131,8 +129,8 @@ class PinnedMaps:
         return Choice(best, live_map.KEYS)
 
     def programs(self) -> list[ProgramInfo]:
-        """The programs in Calico's program arrays; none where they may not be asked."""
-        # Needs CAP_SYS_ADMIN; without it there is other evidence, so a refusal is no failure.
+        """The programs in Calico's program arrays; empty if they cannot be read."""
+        # Needs CAP_SYS_ADMIN; without it the other evidence decides, so a refusal is not an error.
         if self._programs is None:
             self._programs = []
             with suppress(MapError):
@@ -146,7 +144,7 @@ class PinnedMaps:
 
 
 def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
-    """The programs in the program arrays among `pins`, whose values are one u32 each, an id. Raises `MapError`."""
+    """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
     dumps = [source.map_dump(pin.name) for pin in pins if pin.datum == PROGRAMS]
     values = [value.tobytes() for dump in dumps if dump.info.value_size == 4 for value in dump.values]
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))

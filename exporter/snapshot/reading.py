@@ -1,7 +1,7 @@
-"""Reads a snapshot from a node or a bundle: each part once, the maps first and directly one after the other.
+"""Takes a snapshot of a node or a bundle: reads each part once, the maps first and back to back.
 
-Only what is asked for is read, and a part that fails takes only those with it that are made from it. What must outlive
-a snapshot (which map is alive, who an interface belonged to) is in `Memory`.
+Reads only the requested parts; an error in one part affects only the parts derived from it. `Memory` holds the state
+kept between snapshots (the live map, the known owner of an interface).
 """
 
 import time
@@ -31,7 +31,7 @@ from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
-# The parts in the order in which they are read, the large ones for a person who asks apart.
+# The parts in read order; large ones that only commands need are separate.
 _READ_ALWAYS = (
     "pins",
     "counter_map",
@@ -53,7 +53,7 @@ _READ_ALWAYS = (
 _READ_IF_NAMED = ("ip_sets_4", "ip_sets_6", "policy_files")
 EVERY_PART = frozenset(_READ_ALWAYS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
-# What a part is made from; everything else is read from the node by itself.
+# The parts that a part is derived from; all others are read directly from the node.
 _MADE_FROM = {
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
@@ -65,7 +65,7 @@ _MADE_FROM = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a user can say about the node: prefixes of workload interfaces, and names for slots of an odd build."""
+    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico."""
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
@@ -73,8 +73,8 @@ class Settings:
 
 @dataclass(slots=True)
 class Memory:
-    """What one snapshot leaves to the next: how the counter maps looked, who an interface was known to belong to, and
-    what was made from facts that have not changed since.
+    """State kept between snapshots: counter map fingerprints, the known owner of each interface, and results cached
+    while their inputs are unchanged.
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
@@ -86,7 +86,7 @@ class Memory:
 
 
 class Reading:
-    """The reading of one snapshot, which can be done in steps: what was read before is not read again."""
+    """Reads one snapshot, possibly in several steps: no part is read twice."""
 
     def __init__(self, source: NodeSource, settings: Settings, memory: Memory) -> None:
         self._source = source
@@ -98,12 +98,12 @@ class Reading:
         self._at: float | None = None
 
     def read(self, parts: Collection[str]) -> Snapshot:
-        """The snapshot with these parts, with those that they are made from, and with all that were read before."""
+        """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
         for name in (*_READ_ALWAYS, *_READ_IF_NAMED):
             if name in wanted:
                 self._part(name)
-        absent: Part[Any] = Part(error=ExporterError("this was not asked for when the snapshot was taken"))
+        absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_READ_ALWAYS, *_READ_IF_NAMED)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
@@ -140,7 +140,7 @@ class Reading:
     def _pinned_maps(self) -> PinnedMaps:
         if self._maps is None:
             pins = self._part("pins")
-            # Links are evidence only where several versions of a map are pinned.
+            # Links are evidence only if several versions of a map are pinned.
             versions = Counter(pin.datum for pin in pins.or_else(()) if pin.datum in (COUNTERS, IFACE))
             links = self._part("links").or_else(()) if max(versions.values(), default=0) > 1 else ()
             self._at = time.monotonic()
@@ -156,8 +156,8 @@ class Reading:
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
-                f"undecided which of {names} Calico uses now: none has moved since the last look; "
-                "send traffic, or run with CAP_SYS_ADMIN so that Calico's programs can be asked"
+                f"undecided which of {names} Calico uses now: none has changed since the last snapshot; "
+                "send traffic, or run with CAP_SYS_ADMIN so that Calico's programs can be read"
             )
         return dump
 
@@ -184,7 +184,7 @@ class Reading:
         return self._memory.pods
 
     def _endpoints(self) -> Endpoints:
-        """Who lives behind each interface. Does without links or interface state, but not without both."""
+        """The endpoint behind each interface. Needs links or interface state."""
         if self._parts["links"].error and self._parts["ifstate"].error:
             self._parts["ifstate"].get()
         links, routes, states = (self._parts[name].or_else(()) for name in ("links", "host_routes", "ifstate"))
@@ -208,7 +208,7 @@ _NO_PODS = LocalPods((), ())
 
 
 def with_sources(parts: Collection[str]) -> frozenset[str]:
-    """These parts and all that they are made from."""
+    """These parts and all parts they are derived from."""
     wanted = set(parts)
     for name in parts:
         wanted |= with_sources(_MADE_FROM.get(name, ()))
@@ -218,5 +218,5 @@ def with_sources(parts: Collection[str]) -> frozenset[str]:
 def take_snapshot(
     source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str] = EVERY_PART
 ) -> Snapshot:
-    """A snapshot with these parts, and with those that they are made from."""
+    """A snapshot with these parts and the parts they are derived from."""
     return Reading(source, settings, memory).read(parts)

@@ -1,7 +1,7 @@
-"""The rules of this node: whose each rule id is, which way it looks, and what is wrong with a policy program.
+"""The rules of this node: the owner and direction of each rule id, and the problems of policy programs.
 
-Joins the policy programs with the endpoints that carry them. Pure over what a look has read. A rule is counted once per
-node and stands in many files: here it is one, with all the ids that files give it.
+Joins policy programs with their endpoints. Pure functions of a snapshot's parts. A rule is counted once per node but
+appears in many files: here it is one entry with all the ids it has in them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ _KUBERNETES, _KUBERNETES_PREFIX = "KubernetesNetworkPolicy", "knp.default."
 
 @dataclass(frozen=True, slots=True, order=True)
 class PolicyName:
-    """A policy as its user calls it: kind, namespace, name, tier, and `inbound` or `outbound` as its endpoint sees it.
+    """A policy under its Kubernetes name: kind, namespace, name, tier, and the direction from its endpoint's view.
 
-    A profile has no tier; one that Calico does not name (before v3.32) and nothing else tells has an empty name.
+    A profile has no tier; its name is empty if Calico does not name it (before v3.32) and no rule id identifies it.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class PolicyName:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RuleName:
-    """A rule: its policy, its place there (`end_of_tier` for a tier's end), and `allow`, `deny` or `pass`."""
+    """A rule: its policy, its position there (`end_of_tier` for a tier's end), and `allow`, `deny` or `pass`."""
 
     policy: PolicyName
     rule: str
@@ -47,11 +47,11 @@ class RuleName:
 
 @dataclass(frozen=True, slots=True)
 class RuleTable:
-    """The rules that tc programs of this node count, each with the ids of its counters.
+    """The rules counted by this node's tc programs, each with its counter ids.
 
-    `names` are sorted and each stands once, `ids` are those of each name. `explained` are all ids but 0 that a file
-    gives to something with a name; `carriers` says which existing interfaces carry a policy. `ends_have_ids` says
-    whether tier ends have ids of their own (v3.30), None where no file tells.
+    `names` are sorted and unique, `ids` are the ids of each name. `explained` are all ids except 0 that a policy file
+    assigns to a named rule; `carriers` maps a policy to the existing interfaces that carry it. `ends_have_ids` is
+    whether tier ends have separate ids (v3.30), None if no file shows it.
     """
 
     names: tuple[RuleName, ...]
@@ -67,7 +67,7 @@ class RuleTable:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """An endpoint whose policy program of one hook and IP family is not in place, and why."""
+    """An endpoint owners policy program for one hook and IP family is not loaded, and why."""
 
     endpoint: Endpoint
     hook: str
@@ -78,14 +78,14 @@ class PolicyProblem:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a tier holds for everyone who carries it: its policies, and (rule, id, action in the file) of each rule."""
+    """The content of a tier, shared by its endpoints: its policies, and (rule, id, action in the file) of each rule."""
 
     policies: frozenset[PolicyName]
     rules: tuple[tuple[RuleName, int, str], ...]
 
 
 class RuleOwners:
-    """Answers for policy programs: the kind of their interface, and the names and directions of what they carry."""
+    """Resolves the owners of rules: the kind of a program's interface, and the names and directions of its rules."""
 
     def __init__(
         self, known: Iterable[Endpoint], prefixes: Sequence[str], programs: Iterable[PolicyProgram] = ()
@@ -93,17 +93,17 @@ class RuleOwners:
         self.endpoints = {one.interface: one for one in known}
         self._prefixes = prefixes
         self._contents: dict[tuple[int, str, bool], _Content] = {}
-        self._profiles = dict(self._nameless_profiles(programs))
+        self._profiles = dict(self._unnamed_profiles(programs))
 
     def is_workload(self, interface: str) -> bool:
-        """Whether the interface is a pod's; one that is gone by its name."""
+        """Whether the interface is a pod's; decided by its name if it no longer exists."""
         endpoint = self.endpoints.get(interface)
         return endpoint.kind == WORKLOAD if endpoint else has_workload_prefix(interface, self._prefixes)
 
     def direction_for_owner(self, program: PolicyProgram, tier: Tier) -> str:
-        """`ingress` or `egress`: what a rule of this tier is to its own endpoint.
+        """`ingress` or `egress`: the direction of this tier's rules from their endpoint's view.
 
-        A pod's program carries the policy of a host endpoint `*` too, which sees the pod's outbound packets come in.
+        A pod's program also carries the policy of a host endpoint `*`, to which the pod's outbound packets are ingress.
         """
         given = EGRESS if program.about.direction == EGRESS else INGRESS
         if program.about.direction not in _OTHER or not self.is_workload(program.about.interface):
@@ -112,7 +112,7 @@ class RuleOwners:
         return by_id or (_OTHER[given] if tier.before_workload else given)
 
     def content(self, program: PolicyProgram, tier: Tier) -> _Content:
-        """The policies and rules of a tier that `program` carries, under their users' names."""
+        """The policies and rules of a tier in `program`, under their Kubernetes names."""
         workload = self.is_workload(program.about.interface)
         key = (id(tier), program.about.direction, workload)
         if key not in self._contents:
@@ -120,7 +120,7 @@ class RuleOwners:
         return self._contents[key]
 
     def policy_name(self, program: PolicyProgram, tier: Tier, policy: Policy, rule: Rule | None) -> PolicyName:
-        """The policy as its user calls it; a nameless profile's name is found by the id of its `rule`."""
+        """The policy under its Kubernetes name; an unnamed profile is identified by the id of its `rule`."""
         return self._policy_name(self.direction_for_owner(program, tier), tier, policy, rule)
 
     def _content(self, program: PolicyProgram, tier: Tier) -> _Content:
@@ -136,7 +136,7 @@ class RuleOwners:
                 policies.add(self._policy_name(word, tier, policy, None))
         if tier.end_id:
             end = PolicyName(TIER, "", "", tier.name, DIRECTIONS[word])
-            action = tier.end_action or "deny"  # what Felix does where nothing is said
+            action = tier.end_action or "deny"  # Felix's default
             rules.append((RuleName(end, END_OF_TIER, action), tier.end_id, action))
         return _Content(frozenset(one for one in policies if one.name), tuple(rules))
 
@@ -144,18 +144,18 @@ class RuleOwners:
         if policy.kind == PROFILE:
             profile = policy.name or (self._profiles.get(rule.id, "") if rule else "")
             return PolicyName(PROFILE, "", profile, "", DIRECTIONS[word])
-        return PolicyName(*users_name(policy, tier.name), tier.name, DIRECTIONS[word])
+        return PolicyName(*kubernetes_name(policy, tier.name), tier.name, DIRECTIONS[word])
 
     def _profile(self, program: PolicyProgram) -> str:
         endpoint = self.endpoints.get(program.about.interface)
         return f"kns.{endpoint.namespace}" if endpoint and endpoint.namespace else ""
 
-    def _nameless_profiles(self, programs: Iterable[PolicyProgram]) -> Iterator[tuple[int, str]]:
-        """The ids of rules of profiles that no file names (before v3.32), and the profile whose pod gives that id."""
+    def _unnamed_profiles(self, programs: Iterable[PolicyProgram]) -> Iterator[tuple[int, str]]:
+        """Rule ids of profiles that no file names (before v3.32), each with the profile that yields that id."""
         for program in programs:
             profile, direction = self._profile(program), program.about.direction
-            nameless = (policy for tier in program.tiers for policy in tier.policies if policy.kind == PROFILE)
-            for rule in (rule for policy in nameless if profile and not policy.name for rule in policy.rules):
+            unnamed = (policy for tier in program.tiers for policy in tier.policies if policy.kind == PROFILE)
+            for rule in (rule for policy in unnamed if profile and not policy.name for rule in policy.rules):
                 counted = rule.action in COUNTED_ACTIONS and direction in _OTHER
                 if counted and rule.id in rule_ids(rule.action, direction, rule.position, "profile", "", profile):
                     yield rule.id, profile
@@ -163,60 +163,58 @@ class RuleOwners:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules of a node, whose they are, whose are not in place, and what that was made from."""
+    """All rules of a node with their owners, their problems, and the inputs they were derived from."""
 
     files: Mapping[str, PolicyProgram | None]
     unread: tuple[str, ...]
     endpoints: Endpoints
-    whose: RuleOwners
+    owners: RuleOwners
     table: RuleTable
     problems: list[PolicyProblem]
 
 
 def hook_of(direction: str, *, workload: bool) -> int:
-    """The hook that enforces `ingress`, `egress` or `xdp` policy: what goes into a pod leaves the host."""
+    """The hook that enforces `ingress`, `egress` or `xdp` policy: packets to a pod are egress for the host."""
     if direction == "xdp":
         return XDP
     return TC_EGRESS if (direction == INGRESS) == workload else TC_INGRESS
 
 
-def users_name(policy: Policy, tier: str) -> tuple[str, str, str]:
-    """Kind, namespace and name as the user gave them, the same in every release."""
+def kubernetes_name(policy: Policy, tier: str) -> tuple[str, str, str]:
+    """Kind, namespace and name of the Kubernetes object, the same in every release."""
     namespace, slash, name = policy.name.rpartition("/")
     kind = policy.kind or ("NetworkPolicy" if slash else "GlobalNetworkPolicy")
     if slash and policy.kind in ("", _KUBERNETES) and name.startswith(_KUBERNETES_PREFIX):
         return _KUBERNETES, namespace, name.removeprefix(_KUBERNETES_PREFIX)
     if tier == "default" and kind in _PREFIXED_KINDS:
-        # v3.31 and older write the tier before the name, and a policy made there keeps that in v3.32.
+        # v3.31 and older prefix the name with the tier, and policies created there keep the prefix in v3.32.
         name = name.removeprefix("default.")
     return kind, namespace, name
 
 
 def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None") -> "Rules":
-    """The rules of a node; what was made `before` from the very same files and endpoints is used again."""
+    """The rules of a node; reuses `before` if files and endpoints are unchanged."""
     programs = [program for program in policies.files.values() if program]
     same = before is not None and before.files is policies.files and before.endpoints is endpoints
     if before and same and before.unread == policies.unread:
         return before
-    whose = before.whose if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
-    table = before.table if before and same else rule_table(programs, whose)
-    return Rules(policies.files, policies.unread, endpoints, whose, table, policy_problems(policies, whose))
+    owners = before.owners if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
+    table = before.table if before and same else rule_table(programs, owners)
+    return Rules(policies.files, policies.unread, endpoints, owners, table, policy_problems(policies, owners))
 
 
-def rule_table(programs: Iterable[PolicyProgram], whose: RuleOwners) -> RuleTable:
-    """The rules of these programs. An id has one name, that of a host's file before that of a pod's, which may carry
-    rules of a host.
-    """
+def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTable:
+    """The rules of these programs. A host's file overrides a pod's, which may contain rules of the host."""
     name_of: dict[int, RuleName] = {}
     explained: set[int] = set()
     carriers: dict[PolicyName, set[str]] = {}
     ends: set[bool] = set()
-    for program in sorted(programs, key=lambda one: (whose.is_workload(one.about.interface), str(one.about))):
-        at_tc, alive = program.about.direction in _OTHER, program.about.interface in whose.endpoints
+    for program in sorted(programs, key=lambda one: (owners.is_workload(one.about.interface), str(one.about))):
+        at_tc, alive = program.about.direction in _OTHER, program.about.interface in owners.endpoints
         for tier in program.tiers:
-            content = whose.content(program, tier)
+            content = owners.content(program, tier)
             ends |= {bool(tier.end_action)} if tier.name else set()
-            # Nameless profiles would share one series, which falls whenever one of them goes.
+            # Unnamed profiles would share one series, which would decrease whenever one is deleted.
             named = [one for one in content.rules if one[0].policy.name or one[0].policy.kind == TIER]
             explained.update(rule_id for _, rule_id, _ in named)
             for name, rule_id, action in named if at_tc else ():
@@ -236,18 +234,18 @@ def rule_table(programs: Iterable[PolicyProgram], whose: RuleOwners) -> RuleTabl
     )
 
 
-def policy_problems(policies: Policies, whose: RuleOwners) -> list[PolicyProblem]:
-    """Endpoints whose program carries an error, or that are ready and have none while others have."""
+def policy_problems(policies: Policies, owners: RuleOwners) -> list[PolicyProblem]:
+    """Endpoints whose program has an error, or that are ready but have no program while others do."""
     programs = [one for one in policies.files.values() if one]
     problems = [
-        _problem(whose.endpoints[one.about.interface], one.about.direction, one.about.family, one.error)
+        _problem(owners.endpoints[one.about.interface], one.about.direction, one.about.family, one.error)
         for one in programs
-        if one.error and one.about.interface in whose.endpoints
+        if one.error and one.about.interface in owners.endpoints
     ]
     unread = filter(None, map(parse_file_name, policies.unread))
     have = {(one.interface, one.direction, one.family) for one in [*(one.about for one in programs), *unread]}
-    common = {(direction, family) for interface, direction, family in have if interface in whose.endpoints}
-    for endpoint in whose.endpoints.values():
+    common = {(direction, family) for interface, direction, family in have if interface in owners.endpoints}
+    for endpoint in owners.endpoints.values():
         for direction, family in sorted(common):
             expected = direction in _OTHER and endpoint.kind == WORKLOAD and endpoint.state is not None
             ready = expected and endpoint.state is not None and endpoint.state.ready(family)
@@ -262,7 +260,7 @@ def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> Polic
 
 
 def _direction_by_id(tier: Tier, given: str, profile: str) -> str | None:
-    """The direction for which some release's formula gives an id of this tier; None where none does (flow logs on)."""
+    """The direction for which a release's formula yields an id of this tier; None if none does (flow logs on)."""
     for direction in (given, _OTHER[given]):
         if tier.end_id and tier_end_id(tier.end_action or "deny", direction, tier.name) == tier.end_id:
             return direction

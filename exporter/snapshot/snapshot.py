@@ -1,7 +1,6 @@
-"""A snapshot: what was read from the node at one moment, as a value.
+"""A snapshot: everything read from the node at one moment, as an immutable value.
 
-Each part is its value or the error that says why there is none. Nothing is read any more and nothing changes:
-`reading.py` makes snapshots, and all that metrics, pages and commands say is a function of them.
+Each part holds its value or an error. `reading.py` takes snapshots; metrics, pages and commands are functions of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ _Default = TypeVar("_Default")
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[_T]):
-    """A part of a snapshot: its value, or the error in its place."""
+    """A part of a snapshot: its value or its error."""
 
     value: _T | None = None
     error: ExporterError | None = None
@@ -44,16 +43,16 @@ class Part(Generic[_T]):
         try:
             return cls(read())
         except ExporterError as error:
-            return cls(error=copy(error))  # without its traceback, whose frames hold what was being read
+            return cls(error=copy(error))  # drop the traceback: its frames keep the read data alive
 
     def get(self) -> _T:
-        """The value. Raises the error in its place."""
+        """The value. Raises the error if there is one."""
         if self.error is not None:
-            raise copy(self.error)  # else the error would hold the frames of whoever asked
+            raise copy(self.error)  # a copy, or the error would keep the caller's frames alive
         return cast("_T", self.value)
 
     def or_else(self, default: _Default) -> _T | _Default:
-        """The value, or `default` where there is an error in its place."""
+        """The value, or `default` if there is an error."""
         return default if self.error is not None else cast("_T", self.value)
 
 
@@ -61,9 +60,9 @@ class Part(Generic[_T]):
 class MapVersions:
     """The pinned versions of one of Calico's maps.
 
-    `candidates` could be alive, `choice` says which is, `stale` are the names of all other pins (`_old` copies
-    included). `info` and `entries` are the live map's shape and number of entries when it was read, None while it is
-    undecided. `layouts` says by pin what the slots of a counter map mean, of those that can be one.
+    `candidates` may be live, `choice` is the decision, `stale` are the names of all other pins (including `_old`
+    copies). `info` and `entries` are the live map's info and entry count when it was read, None while undecided.
+    `layouts` are the slot layouts of counter maps by pin name.
     """
 
     candidates: tuple[Candidate, ...]
@@ -76,10 +75,10 @@ class MapVersions:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
-    """One snapshot of the node `node` (empty: not told), read through `reader`.
+    """One snapshot of the node `node` (empty if unknown), read by `reader`.
 
-    `at` is when the maps were read, in seconds on some clock, None where that is not known. A part that was not asked
-    for has an error in its place.
+    `at` is when the maps were read, in seconds on a monotonic clock, None if unknown. A part that was not requested
+    holds an error.
     """
 
     reader: str
@@ -115,9 +114,9 @@ class Snapshot:
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
 
     def ip_families(self) -> tuple[int, ...]:
-        """The IP families in use here: some interface is ready in it, or a policy file is of it.
+        """The IP families in use: an interface is ready for it, or a policy file exists for it.
 
-        Raises the error in place of the interface state.
+        Raises the error of the interface state, if any.
         """
         ready = {family for state in self.ifstate.get() for family in IP_FAMILIES if state.ready(family)}
         names = self.policy_file_names.or_else(())
@@ -126,13 +125,13 @@ class Snapshot:
         )
 
     def ends_have_ids(self) -> bool | None:
-        """Whether tier ends have rule ids of their own, and 0 means "no profile matched"; None where nothing tells."""
+        """Whether tier ends have separate rule ids, and id 0 means "no profile matched"; None if unknown."""
         if self.counters.error is None:
             return len(self.counters.get().layout.slots) >= FIRST_COUNT_WITH_TIER_ENDS
         return self.rules.get().table.ends_have_ids
 
     def seconds_since(self, earlier: "Snapshot") -> float | None:
-        """Seconds between two snapshots; None where they are not known or do not pass."""
+        """Seconds between two snapshots; None if unknown or not positive."""
         if self.at is None or earlier.at is None or self.at <= earlier.at:
             return None
         return self.at - earlier.at

@@ -1,7 +1,7 @@
-"""Where a look gets its raw facts: from the running node, or from a bundle made on one.
+"""Sources of a snapshot's raw data: the running node, or a bundle.
 
-`NodeSource` is the contract that both fulfil; `LiveNode` asks the kernel and the run directory now. Raw means: names,
-dumps and file contents, nothing decoded.
+Both implement `NodeSource`; `LiveNode` reads the kernel and Calico's run directory. Raw means names, dumps and file
+contents, nothing decoded.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from exporter.node.policies import Policies, read_policies
 
 
 class NodeSource(Protocol):
-    """The raw facts of one node. Calls raise `MapError` or `NodeError`, or answer whole."""
+    """The raw data of one node. Methods return complete data or raise `MapError` or `NodeError`."""
 
     @property
     def reader_name(self) -> str:
@@ -30,46 +30,46 @@ class NodeSource(Protocol):
         """The names pinned under `<bpffs>/tc/globals`."""
 
     def attach_point_folders(self) -> list[str]:
-        """Folders beside it in which a release before v3.26 pinned counter maps."""
+        """Sibling directories in which releases before v3.26 pinned counter maps."""
 
     def map_info(self, name: str) -> MapInfo:
-        """The shape of the map pinned as `name`."""
+        """The info of the map pinned as `name`."""
 
     def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
-        """Shape and content of the map pinned as `name`; with `add_cpus` without the values of single CPUs."""
+        """Info and content of the map pinned as `name`; `add_cpus` sums values over CPUs."""
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
-        """The loaded programs of these ids."""
+        """The loaded programs with these ids."""
 
     def links(self) -> tuple[netlink.Link, ...]:
         """The links of the node."""
 
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
-        """The routes of the node to single addresses."""
+        """The node's routes to single addresses."""
 
     def nics(self) -> dict[str, Nic]:
-        """The kernel's own counters of each interface, by name."""
+        """The kernel's interface counters by name."""
 
     def endpoint_status(self) -> Folder[bytes]:
         """Calico's endpoint-status files."""
 
     def cluster_pods(self) -> ClusterPods | None:
-        """What the cluster's API server says of this node's pods, None where it is not asked. Never waits."""
+        """The node's pods from the API server, None if it is not used. Never blocks."""
 
     def policy_files(self) -> Folder[bytes]:
-        """Calico's policy debug files, content and all: large, for a bundle."""
+        """The content of Calico's policy debug files; large, used for bundles."""
 
     def policies(self) -> Policies:
-        """What the policy debug files say; where nothing changed since the last call, with its very `files`."""
+        """The parsed policy debug files; the same `files` object as in the last call if nothing changed."""
 
     def policy_file_names(self) -> list[str]:
-        """Their names only: cheap, for a scrape. Empty where Calico writes none."""
+        """The names of the policy debug files; cheap, used for scrapes. Empty if Calico writes none."""
 
 
 class LiveNode:
-    """A `NodeSource` of the node this process runs on; links and routes are asked anew unless `live_links` has them.
+    """The `NodeSource` of the local node. Reads links and routes on each call unless `live_links` is given.
 
-    Without `pods` no API server is asked.
+    Without `pods` it does not use the API server.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class LiveNode:
         return self._status
 
     def cluster_pods(self) -> ClusterPods | None:
-        """See `NodeSource`; a command that looks once waits for its one list."""
+        """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
 
     def policy_files(self) -> Folder[bytes]:

@@ -1,7 +1,7 @@
-"""The door before all routes: who may come in, how often, and the headers that everybody gets.
+"""Access control before all routes: authentication, authorization, rate limit and configured headers.
 
-Health checks are open to all, for a kubelet brings no credentials, and say nothing but their first line to strangers.
-Knows what credentials look like in a request; whether they are right, `passwords.py` and `reviews.py` say.
+Health checks are open to all, for a kubelet brings no credentials, and show others only their first line.
+Parses the credentials of a request; `passwords.py` and `reviews.py` check them.
 """
 
 import math
@@ -40,12 +40,12 @@ class Access:
     ) -> None:
         self._inner = inner
         self._rejected = rejected
-        self._turnstile = auth_queue
+        self._auth_queue = auth_queue
         self._live = live
         self._reviews = reviews
         self._config = WebConfig()
         self._passwords: Passwords | None = None
-        self._bucket: _Bucket | None = None
+        self._bucket: _TokenBucket | None = None
 
     async def handle(self, request: Request) -> Response:
         """The response to one request, from `inner` or a refusal."""
@@ -55,7 +55,7 @@ class Access:
             if self._passwords or self._reviews:
                 response = replace(response, body=response.body.partition(b"\n")[0] + b"\n")
         else:
-            response = await self._stranger(request) or self._too_often(request) or await self._inner(request)
+            response = await self._unauthorized(request) or self._rate_limited(request) or await self._inner(request)
         return replace(response, headers=_merged(response.headers, self._config.headers))
 
     def _adopt(self) -> None:
@@ -66,17 +66,17 @@ class Access:
         if new.users != old.users:
             self._passwords = Passwords(new.users) if new.users else None
         if new.rate_limit != old.rate_limit:
-            self._bucket = _Bucket(new.rate_limit) if new.rate_limit else None
+            self._bucket = _TokenBucket(new.rate_limit) if new.rate_limit else None
         self._config = new
 
-    async def _stranger(self, request: Request) -> Response | None:
-        """The refusal of a request whose credentials are not right, None for one that may come in."""
+    async def _unauthorized(self, request: Request) -> Response | None:
+        """The refusal of a request whose credentials are not right, None for an authorized one."""
         authorization = request.headers.get("authorization", "")
         try:
             if self._passwords:
-                return await self._without_password(self._passwords, authorization, request)
+                return await self._check_password(self._passwords, authorization, request)
             if self._reviews:
-                return await self._without_right(self._reviews, authorization, request)
+                return await self._check_token(self._reviews, authorization, request)
         except AuthQueueFull as error:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "auth_queue_full", str(error))
         except NodeError:
@@ -84,10 +84,10 @@ class Access:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
 
-    async def _without_password(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
+    async def _check_password(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
         given = parse_basic(authorization)
         if given and (
-            passwords.remembers(*given) or await self._turnstile.check(request.client, lambda: passwords.check(*given))
+            passwords.remembers(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
         ):
             return None
         sentence = "this needs the name and the password of a user"
@@ -95,7 +95,7 @@ class Access:
             request, HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}")
         )
 
-    async def _without_right(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
+    async def _check_token(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
         scheme, _, token = authorization.partition(" ")
         verdict = HTTPStatus.UNAUTHORIZED
         if scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
@@ -108,7 +108,7 @@ class Access:
             return self._refuse(request, verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
         return None
 
-    def _too_often(self, request: Request) -> Response | None:
+    def _rate_limited(self, request: Request) -> Response | None:
         # After the credentials: whoever has none must not use up what belongs to those who have.
         wait = self._bucket.take() if self._bucket else 0
         if not wait:
@@ -123,7 +123,7 @@ class Access:
         return Response(status, f"{sentence}\n".encode(), headers=headers)
 
 
-class _Bucket:
+class _TokenBucket:
     """Tokens that come one each interval and wait up to the burst."""
 
     def __init__(self, limit: RateLimit) -> None:
@@ -142,6 +142,6 @@ class _Bucket:
         return 0
 
 
-def _merged(own: Headers, configured: Headers) -> Headers:
+def _merged(headers: Headers, configured: Headers) -> Headers:
     names = {name.lower() for name, _ in configured}
-    return (*((name, value) for name, value in own if name.lower() not in names), *configured)
+    return (*((name, value) for name, value in headers if name.lower() not in names), *configured)

@@ -1,4 +1,4 @@
-"""Checks of credentials one at a time: what a stranger can make this node work is bounded, whoever else is waiting.
+"""Checks of credentials one at a time: what unauthenticated clients cost this node is bounded.
 
 A check costs: bcrypt takes a CPU for a tenth of a second, a token a call to the API server. Knows neither.
 """
@@ -47,19 +47,19 @@ class AuthQueue:
         Raises `AuthQueueFull`, and what `job` raises.
         """
         try:
-            worker = self._worker  # before a place is taken, which nobody would give back
+            worker = self._worker  # before the client is counted as waiting
         except RuntimeError as error:  # what Python says where no thread can be started
             raise AuthQueueFull(
                 "no thread could be started for checking credentials: raise the limit of processes"
             ) from error
-        # Somebody's first is not behind those who guess without end: a renewed token is a stranger too.
+        # The first check of an address is not queued behind brute-force clients: a renewed token is unknown too.
         first = not self._waiting[client]
         if not (known or first) and (
             self._waiting[client] >= _MAX_WAITING_EACH or self._waiting.total() >= _MAX_WAITING
         ):
             raise AuthQueueFull("too many wait for their credentials to be checked; try again")
         self._waiting[client] += 1
-        check = asyncio.wrap_future(worker.submit(lambda: self._unhurried(job), urgency=2 if known else int(first)))
+        check = asyncio.wrap_future(worker.submit(lambda: self._throttled(job), urgency=2 if known else int(first)))
         check.add_done_callback(lambda done: self._leave(client, done))
         # Whoever hangs up keeps the place until the turn comes: else one could fill the queue by coming and leaving.
         return await asyncio.shield(check)
@@ -69,15 +69,15 @@ class AuthQueue:
         if not done.cancelled():
             done.exception()  # nobody may be there any more to hear of it
 
-    def _unhurried(self, job: Callable[[], _T]) -> _T:
+    def _throttled(self, job: Callable[[], _T]) -> _T:
         time.sleep(max(0.0, self._rest_until - time.monotonic()))
         start = time.thread_time()  # waiting for an API server costs nobody anything
         right = False
         try:
-            said = job()
-            right = bool(said)
+            result = job()
+            right = bool(result)
         finally:
             if not right:
                 rest = min(max(_MIN_REST, _REST * (time.thread_time() - start)), _MAX_REST)
                 self._rest_until = time.monotonic() + rest
-        return said
+        return result

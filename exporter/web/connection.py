@@ -1,4 +1,4 @@
-"""One client's connection: requests in, responses out, and what becomes of those who dawdle.
+"""One client's connection: requests in, responses out, and time-outs for slow clients.
 
 HTTP/1.1 itself is h11's, which refuses what is malformed or ambiguous; this file gives it a stream and clocks. Knows
 nothing of what is served.
@@ -25,15 +25,15 @@ class Limits:
     """Clocks, in seconds, and sizes, in bytes, for one connection.
 
     `head` bounds the opening of the stream, and the wait for a whole request from then or from its first byte, `idle`
-    the wait for the next one, `write` the sending of a whole response. For `shelter` a response being sent is not cut
-    off to make room for others, where others can be. A client that has hung up is worked for `gone` longer: it may only
+    the wait for the next one, `write` the sending of a whole response. For `protected` a response being sent is not
+    evicted while other connections can be. A client that has hung up is worked for `gone` longer: it may only
     have closed its own side.
     """
 
     head: float = 5.0
     idle: float = 75.0
     write: float = 30.0
-    shelter: float = 5.0
+    protected: float = 5.0
     gone: float = 1.0
     head_bytes: int = 16 << 10
 
@@ -70,7 +70,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client. Until `sheltered_until` it must not be closed to make room, as long as there are others to close.
+    """A client. Until `protected_until` it is protected from eviction, as long as others can be evicted.
     `since` is when its last request was there, or the client itself. Both are on the event loop's clock.
 
     A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
@@ -83,7 +83,7 @@ class Connection:
     since: float = 0.0
     welcome: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
-    sheltered_until: float = 0.0
+    protected_until: float = 0.0
     answered: bool = False
     http: h11.Connection = field(init=False)
 
@@ -103,7 +103,7 @@ class Connection:
                 patience = self.limits.idle
             await self.stream.end(still_talking=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
         except (TimeoutError, OSError, h11.LocalProtocolError):
-            pass  # it dawdled, went away, or left a response half read: nothing more to say to it
+            pass  # it was too slow, went away, or left a response half read: nothing more to say to it
 
     async def _serve_one(self, handler: Handler, patience: float) -> bool:
         try:
@@ -116,17 +116,17 @@ class Connection:
             return False
         if request is None or (self.answered and not self.welcome()):
             return False
-        self.since, self.sheltered_until = asyncio.get_running_loop().time(), FOREVER
+        self.since, self.protected_until = asyncio.get_running_loop().time(), FOREVER
         try:
             response = await self._handled(handler, request)
             if response is None:
                 return False
-            self.sheltered_until = asyncio.get_running_loop().time() + self.limits.shelter
+            self.protected_until = asyncio.get_running_loop().time() + self.limits.protected
             with self.sending(self, response.body):
                 async with asyncio.timeout(self.limits.write):
                     await self._send(response, with_body=request.method != "HEAD")
         finally:
-            self.sheltered_until = 0.0
+            self.protected_until = 0.0
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
     async def _request(self, patience: float) -> Request | None:
@@ -165,14 +165,14 @@ class Connection:
 
     async def _gone(self) -> None:
         """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
-        room = self.limits.head_bytes - len(self.http.trailing_data[0])
-        while room > 0:
+        space = self.limits.head_bytes - len(self.http.trailing_data[0])
+        while space > 0:
             data = await self.stream.read(_PIECE_IN)
             if not data:
                 await asyncio.sleep(self.limits.gone)
                 return
             self.http.receive_data(data)
-            room -= len(data)
+            space -= len(data)
         await asyncio.Event().wait()
 
     async def _refuse(self, status: HTTPStatus) -> None:
@@ -188,15 +188,15 @@ class Connection:
         if self.http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))
         head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
-        said = [self.http.send(head) or b""]
+        chunks = [self.http.send(head) or b""]
         if with_body:
             # Its length is known, so h11 counts the body and changes nothing in it: it goes out uncopied, whole.
-            said += self.http.send_with_data_passthrough(h11.Data(data=response.body)) or ()
-        said += self.http.send_with_data_passthrough(h11.EndOfMessage()) or ()
+            chunks += self.http.send_with_data_passthrough(h11.Data(data=response.body)) or ()
+        chunks += self.http.send_with_data_passthrough(h11.EndOfMessage()) or ()
         if len(response.body) <= _SMALL:
-            said = [b"".join(said)]  # one packet where one is enough
-        for piece in said:
-            await self.stream.write(piece)
+            chunks = [b"".join(chunks)]  # one packet where one is enough
+        for chunk in chunks:
+            await self.stream.write(chunk)
 
 
 def _request(head: h11.Request, client: str) -> Request:

@@ -77,7 +77,7 @@ class LiveConfig:
         log.info("the web configuration %s is served: %s", self._path, _summary(config))
 
     def _keep_demands(self, new: WebConfig) -> None:
-        # A file that is being written over is short for a moment, and must not open the door for that moment.
+        # A file that is being written over is short for a moment, and must not disable authentication for that moment.
         old = self.config
         lost = [
             name

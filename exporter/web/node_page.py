@@ -1,6 +1,6 @@
-"""The page at `/`: makes looks at the node for people, and keeps some for a while to tell what happened since.
+"""The page at `/`: takes snapshots of the node, and keeps some for a while to show what changed since.
 
-Looks are made by the same thread that makes those of scrapes. Somebody who comes first waits a second, for a page that
+Snapshots are read by the same thread as those of scrapes. Somebody who comes first waits a second, for a page that
 cannot tell what is dropped now is of no use; who stays sees up to half a minute.
 """
 
@@ -27,9 +27,9 @@ _PATIENCE = 10.0
 
 
 class Page:
-    """Answers for `/` on this `node`. Keeps looks of the last half minute, `_APART` seconds apart, while somebody asks.
+    """Answers for `/` on this `node`. Keeps snapshots of the last half minute, `_APART` s apart, while in use.
 
-    What happens in the worker's thread is in methods that take a look; the others run on the event loop.
+    What happens in the worker's thread is in methods that take a snapshot; the others run on the event loop.
     """
 
     def __init__(self, scrapes: Scrapes, node: str, telemetry_path: str) -> None:
@@ -51,12 +51,12 @@ class Page:
                     await asyncio.sleep(_FIRST_WAIT)
                 status, body = await self._scrapes.ask(lambda now: self._written(now, asked), PARTS)
         except TimeoutError:
-            sentence = f"No look at the node ended within {_PATIENCE:.0f} seconds; the log may say why"
-            status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.sorry_page(sentence)
+            sentence = f"No snapshot of the node completed within {_PATIENCE:.0f} seconds; the log may say why"
+            status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.error_page(sentence)
         except Exception as error:  # the boundary: a page's fault must not cut a connection without a word
             log.exception("the page met an unforeseen error")
             sentence = f"Unforeseen error ({type(error).__name__}), please report it"
-            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.sorry_page(sentence)
+            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.error_page(sentence)
         self._forget_later()
         return Response(status, body, "text/html; charset=utf-8", self._html.headers)
 
@@ -88,13 +88,13 @@ class Page:
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
-            return HTTPStatus.NOT_FOUND, self._html.sorry_page(sentence)
+            return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
         body = self._html.endpoint_page(endpoint_view(next(iter(self._snapshots), None), now, endpoint))
         self._keep(now)
         return HTTPStatus.OK, body
 
     def _lately(self, now: Snapshot) -> Snapshot | None:
-        """The youngest kept snapshot that tells of some seconds, else the oldest."""
+        """The newest kept snapshot that tells of some seconds, else the oldest."""
         kept = self._snapshots  # once: the event loop may empty it meanwhile
         if now.counters.error or not kept:
             return None

@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Mapping
 
-_BCRYPT_BYTES = 72  # bcrypt looks at no more, as Go's and Apache's do; the library refuses to be given more
+_BCRYPT_BYTES = 72  # bcrypt reads no more, as Go's and Apache's do; the library refuses to be given more
 
 
 class Passwords:
@@ -32,7 +32,7 @@ class Passwords:
         import bcrypt
 
         known = name in self._hashes
-        # A stranger's name always gets the same user's hash: in time, names that exist and others look alike.
+        # An unknown name is checked against one fixed hash, so that timing does not tell which names exist.
         stand_in = self._stand_ins[int.from_bytes(self._digest(name)[:8]) % len(self._stand_ins)]
         right = bcrypt.checkpw(password[:_BCRYPT_BYTES], self._hashes.get(name, stand_in)) and known
         if right:

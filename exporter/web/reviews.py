@@ -41,12 +41,12 @@ class Reviews:
 
     def __init__(self, api: ApiServer, auth_queue: AuthQueue, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
-        self._turnstile = auth_queue
+        self._auth_queue = auth_queue
         self._key = os.urandom(32)
         self._problems: dict[str, str] = {}
         self._users: TTLCache[bytes, str] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
         # Apart, or whoever sends token after token would push the good ones out.
-        self._strangers: TTLCache[bytes, bool] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
+        self._unknown: TTLCache[bytes, bool] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
         self._yes: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _YES_SECONDS, clock)
         self._no: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _NO_SECONDS, clock)
         self._admitted: LRUCache[bytes, bool] = LRUCache(_MAX_KEPT)
@@ -54,7 +54,7 @@ class Reviews:
     async def review(self, token: str, path: str, client: str) -> HTTPStatus:
         """OK, UNAUTHORIZED for a token of nobody, or FORBIDDEN. Raises `AuthQueueFull` and `ApiServerError`."""
         digest = hashlib.blake2b(token.encode(), key=self._key, digest_size=32).digest()
-        if digest in self._strangers:
+        if digest in self._unknown:
             return HTTPStatus.UNAUTHORIZED
         # Every pod of a cluster has a token that somebody knows; only those that saw something before go first.
         known = digest in self._admitted
@@ -62,7 +62,7 @@ class Reviews:
         if user is None:
             user = await self._ask("tokens", lambda: _user_of(self._api, token), client, known=known)
             if user is None:
-                self._strangers[digest] = True
+                self._unknown[digest] = True
                 return HTTPStatus.UNAUTHORIZED
             self._users[digest] = user
         if not await self._may(user, path, client, known=known):
@@ -82,7 +82,7 @@ class Reviews:
 
     async def _ask(self, kind: str, question: Callable[[], _T], client: str, *, known: bool) -> _T:
         try:
-            answer = await self._turnstile.check(client, question, known=known)
+            answer = await self._auth_queue.check(client, question, known=known)
         except ApiServerError as error:
             # Once when it breaks and once when it heals, not at every request.
             if str(error) not in self._problems.values():

@@ -144,7 +144,7 @@ class Routes:
         try:
             failures = await asyncio.wait_for(self.scrapes.collect(), _PROBE_SECONDS)
         except TimeoutError:
-            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: no look ended in {_PROBE_SECONDS} s")
+            return _sentence(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: no snapshot completed in {_PROBE_SECONDS} s")
         if self.scrapes.ready:
             return Response(HTTPStatus.OK, b"ready\n")
         sentences = [f"{name}: {failure}" for name, failure in failures.items() if failure]

@@ -1,6 +1,6 @@
-"""Scrapes that arrive together share one look at the node, made by one worker thread.
+"""Scrapes that arrive together share one snapshot of the node, read by one worker thread.
 
-A request joins the look that waits for its turn, whatever collectors it asks for. One that has begun is joined by
+A request joins the scrape that waits for its turn, whatever collectors it asks for. One that has begun is joined by
 nobody: what it has read may be older than the request. A request whose time runs out is answered with the collectors
 that finished; the others have success 0.
 """
@@ -163,9 +163,9 @@ def compressed_body(body: bytes) -> bytes:
     return deflate(body, _LEVEL, _GZIP_FORMAT)
 
 
-def process_text(own: CollectorRegistry, text_format: TextFormat) -> bytes:
+def process_text(registry: CollectorRegistry, text_format: TextFormat) -> bytes:
     """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
     if text_format is OPENMETRICS:
-        body: bytes = openmetrics_exposition.generate_latest(own)  # type: ignore[no-untyped-call]
+        body: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
         return body.removesuffix(OPENMETRICS_END)
-    return generate_latest(own)
+    return generate_latest(registry)

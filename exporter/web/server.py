@@ -33,7 +33,7 @@ _OWN_DESCRIPTORS = 64
 _MAX_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
-_AT_ONCE = 32
+_ACCEPT_BATCH = 32
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -86,8 +86,8 @@ class Server:
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Those given up close a moment after the newcomers are in, so a full house must leave descriptors beside it.
-        self._most = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        # An evicted connection closes after the new one is accepted: the maximum must leave descriptors for both.
+        self._max_connections = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
 
     async def run(self) -> None:
         """Serves until a signal says stop, then lets requests in progress finish for a moment."""
@@ -127,11 +127,11 @@ class Server:
                 continue  # else it was that connection's own error, and it is gone
             said = ""
             self._admit(sock, address[0])
-            if next(admitted) % _AT_ONCE == 0:
+            if next(admitted) % _ACCEPT_BATCH == 0:
                 await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
 
     def _admit(self, sock: socket.socket, client: str) -> None:
-        if len(self._connections) >= self._most and not self._evict():
+        if len(self._connections) >= self._max_connections and not self._evict():
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
@@ -150,14 +150,14 @@ class Server:
     @contextmanager
     def _sending(self, connection: Connection, body: bytes) -> Iterator[None]:
         self._unsent[connection] = body
-        self._give_up_unsent()
+        self._evict_unsent()
         try:
             yield
         finally:
             self._unsent.pop(connection, None)
 
-    def _give_up_unsent(self) -> None:
-        # Each look has bodies of its own: clients that ask one after the other and read nothing would hold them all.
+    def _evict_unsent(self) -> None:
+        # Each snapshot has its bodies: clients that request one after the other and read nothing would hold them all.
         kept: dict[int, int] = {}
         for connection, body in reversed(list(self._unsent.items())):
             if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MAX_UNSENT:
@@ -188,17 +188,19 @@ class Server:
         self._connections.pop(connection, None)
 
     def _evict(self) -> bool:
-        # Whoever holds a place without a request being worked on gives it up: a scraper that comes now goes first. Of
-        # an address with a large part of all places any may go, else many at work for one would keep all others out.
+        # Idle connections are evicted first. Of an address that holds a large part of all connections any may be
+        # evicted, else one client's many requests would keep all others out.
         client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowd = [one for one in self._connections if one.client == client and number > self._most * _LARGE_PART]
-        unsheltered = self._evictable()
-        answered = [one for one in self._connections if one.sheltered_until < FOREVER]
-        may_go = [one for one in unsheltered if one in crowd] or crowd or unsheltered or answered
+        crowd = [
+            one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
+        ]
+        unprotected = self._evictable()
+        answered = [one for one in self._connections if one.protected_until < FOREVER]
+        may_go = [one for one in unprotected if one in crowd] or crowd or unprotected or answered
         if may_go:
             self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
         return bool(may_go)
 
     def _evictable(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()
-        return [one for one in self._connections if one.sheltered_until < now]
+        return [one for one in self._connections if one.protected_until < now]

@@ -1,6 +1,6 @@
 """The bytes of one connection in the clear: read in small pieces, written whole, nothing kept in between.
 
-Not asyncio's own streams: they take 256 KiB at once from a client that pours, and five hundred clients can pour.
+Not asyncio's own streams: they take 256 KiB at once from a flooding client, and five hundred clients can flood.
 Knows one socket and nothing of HTTP. `tls.py` has the same stream in TLS.
 """
 
@@ -59,12 +59,12 @@ class ClearStream:
         """See `Stream`."""
         if not still_talking:
             return  # closing says it
-        room = _LINGER_BYTES
+        space = _LINGER_BYTES
         with suppress(OSError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 self._sock.shutdown(socket.SHUT_WR)
-                while room > 0 and (dropped := await self.read(_PIECE)):
-                    room -= len(dropped)
+                while space > 0 and (dropped := await self.read(_PIECE)):
+                    space -= len(dropped)
 
     def close(self) -> None:
         """See `Stream`."""

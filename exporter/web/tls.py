@@ -33,7 +33,7 @@ _CLEAR_ANSWER = (
 
 
 class HandshakeError(ConnectionError):
-    """The client and this server did not agree on TLS, or its certificate is not one that may come in."""
+    """The client and this server did not agree on TLS, or its certificate is not allowed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -153,7 +153,7 @@ class TlsStream:
                 await self._refuse(error)
             if not await self._feed():
                 if not heard:
-                    raise ConnectionError("a client that only looked whether the port is open")
+                    raise ConnectionError("the client closed without a handshake")
                 raise HandshakeError("the client left while shaking hands")
             heard = True
         await self._flush()
@@ -212,5 +212,5 @@ class TlsStream:
         return len(data)
 
     async def _flush(self) -> None:
-        if said := self._out.read():
-            await self._clear.write(said)
+        if data := self._out.read():
+            await self._clear.write(data)

@@ -104,7 +104,7 @@ def deny(node):
 
 @pytest.fixture
 def picture():
-    """Keeps a picture of a page for a person to look at, and for the README."""
+    """Saves a screenshot of a page for review and for the README."""
 
     def keep(page, name, **options):
         PICTURES.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ def as_printed(program, hits, *, tiers):
 
 
 @law_of_recordings(set(NAMES) - WITHOUT_FILES)
-def what_calicos_own_tool_prints_is_what_was_parsed(recording):
+def calico_bpf_policy_dump_equals_the_parsed_program(recording):
     name, source = recording.name, recording.bundle
     dump = source.map_dump("cali_rule_ctrs2")
     hits = {**decode_rule_hits(dump.keys, dump.values), **MEANWHILE.get(name, {})}

@@ -94,7 +94,7 @@ def test_the_ip_sets_of_a_rule_are_named_once_whatever_it_wants_of_them(text, ex
 
 
 @law_of_recordings(NAMES)
-def every_recorded_rule_can_be_taken_apart_and_said(recording):
+def every_recorded_rule_can_be_parsed_and_described(recording):
     for program in recording.bundle.policies().files.values():
         for rule in (rule for tier in program.tiers for policy in tier.policies for rule in policy.rules):
             actions = [value for field, value in parse_rule_text(rule.text) if field == "action"]

@@ -32,7 +32,7 @@ def render(values=None, *words):
 
 
 def refused(values, *words):
-    """What helm says of values that it refuses."""
+    """Helm's error message for invalid values."""
     command = ["template", "test", CHART, *words, "-f", "-"]
     text = yaml.safe_dump(values)
     done = subprocess.run([HELM, *map(str, command)], input=text, capture_output=True, text=True, check=False)

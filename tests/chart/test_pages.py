@@ -1,4 +1,4 @@
-"""What the pages say of the chart and of Prometheus is so."""
+"""The pages about the chart and Prometheus are correct."""
 
 import re
 import subprocess

@@ -56,7 +56,7 @@ def test_an_unknown_field_would_be_found():
 
 
 def definition(kind):
-    """The schema of the spec of an object of the operator's, without room for fields that it does not know."""
+    """The schema of the spec of an object of the operator's, closed to unknown fields."""
     whole = yaml.safe_load((CRDS / f"{OPERATOR[kind]}.yaml").read_text())
     versions = {each["name"]: each["schema"]["openAPIV3Schema"] for each in whole["spec"]["versions"]}
     return closed(versions["v1"]["properties"]["spec"])

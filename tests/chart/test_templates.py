@@ -44,7 +44,7 @@ def test_the_pod_is_in_the_nodes_network_and_sees_the_two_folders_read_only():
     assert [(True, "HostToContainer")] * 2 == [(mount["readOnly"], mount["mountPropagation"]) for mount in mounts]
 
 
-def test_the_nodes_own_paths_may_be_elsewhere_and_the_programs_are_where_it_looks():
+def test_the_nodes_own_paths_may_be_elsewhere_and_the_program_reads_them_there():
     objects = render({"bpffs": {"hostPath": "/run/bpf"}, "calico": {"runDir": "/run/calico"}})
     volumes = one(objects, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
     assert [{"path": "/run/bpf"}, {"path": "/run/calico"}] == [volume["hostPath"] for volume in volumes]
@@ -377,11 +377,11 @@ def test_each_dashboard_is_a_config_map_that_grafanas_sidecar_finds_with_the_ver
     ("values", "said", "unsaid"),
     [
         ({}, ["counters", "curl http://127.0.0.1:10042/metrics", "honor_labels: true", "pod-security"], []),
-        ({"podMonitor": {"enabled": True}}, ["has no label of yours"], ["honor_labels"]),
+        ({"podMonitor": {"enabled": True}}, ["has no additional labels"], ["honor_labels"]),
         (
             {"podMonitor": {"enabled": True, "additionalLabels": {"release": "a"}}},
             [],
-            ["has no label of yours", "honor_labels"],
+            ["has no additional labels", "honor_labels"],
         ),
         ({"kubernetes": {"authorization": True}}, ["create clusterrolebinding"], ["curl"]),
         ({"webConfig": {"content": {"tls_server_config": {"cert_file": "a"}}}}, [], ["curl"]),

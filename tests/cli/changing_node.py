@@ -1,6 +1,6 @@
-"""A node that changes: each look at it is the next of several bundles, and waiting is what turns them.
+"""A node that changes: it is one of several bundles, and each wait moves on to the next.
 
-Run as a program it is the exporter's own over such a node: `python film.py BUNDLE,... ARGUMENTS`.
+Run as a program it is the exporter on such a node: `python changing_node.py BUNDLE,... ARGUMENTS`.
 """
 
 import sys
@@ -13,44 +13,44 @@ from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory
 
 
-class Film:
-    """A source that is one of these bundles; the last stays. An exception in the place of one is raised: Ctrl-C once,
-    any other at each look.
+class ChangingNode:
+    """A source that is one of these bundles; the last stays. An exception instead of a bundle is raised: Ctrl-C once,
+    any other by each snapshot.
     """
 
-    def __init__(self, *frames):
-        self.frames = [one if isinstance(one, BaseException) else read_bundle(Path(one)) for one in frames]
+    def __init__(self, *bundles):
+        self.bundles = [one if isinstance(one, BaseException) else read_bundle(Path(one)) for one in bundles]
         self.at = 0
         self.waited = []
 
     def __getattr__(self, name):
-        frame = self.frames[min(self.at, len(self.frames) - 1)]
-        if isinstance(frame, BaseException):
-            self.at += isinstance(frame, KeyboardInterrupt)
-            raise frame
-        return getattr(frame, name)
+        bundle = self.bundles[min(self.at, len(self.bundles) - 1)]
+        if isinstance(bundle, BaseException):
+            self.at += isinstance(bundle, KeyboardInterrupt)
+            raise bundle
+        return getattr(bundle, name)
 
     def wait(self, seconds):
-        """Instead of `time.sleep`: shows the next bundle; after the last, Ctrl-C is pressed."""
+        """Replaces `time.sleep`: moves on to the next bundle; after the last, Ctrl-C is pressed."""
         self.waited.append(seconds)
         self.at += 1
-        if self.at >= len(self.frames):
+        if self.at >= len(self.bundles):
             raise KeyboardInterrupt
 
-    def opened(self, options):
-        """Instead of `open_source`."""
+    def open_source(self, options):
+        """Replaces `open_source`."""
         return self, Memory()
 
 
 def play():
-    """The program over the bundles named first; they are turned while it really waits. It runs until it is ended."""
-    film, sleep = Film(*sys.argv[1].split(",")), time.sleep
+    """Runs the program over the bundles in the first argument, with real waits, until it is stopped."""
+    node, sleep = ChangingNode(*sys.argv[1].split(",")), time.sleep
 
     def wait(seconds):
         sleep(seconds)
-        film.at += 1
+        node.at += 1
 
-    snapshots.time.sleep, snapshots.open_source = wait, film.opened
+    snapshots.time.sleep, snapshots.open_source = wait, node.open_source
     sys.argv[1:2] = []
     main()
 

@@ -1,4 +1,4 @@
-"""The program run in this process or as its users run it, over recordings and over recordings that were changed."""
+"""Runs the program in this process or as users do, on recordings and on modified recordings."""
 
 import io
 import json
@@ -21,8 +21,8 @@ WIDE = {"COLUMNS": "200"}
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch):
-    """No variable of the machine reaches the program, and its logging ends with the test."""
+def _clean_environment(monkeypatch):
+    """Hides the exporter's environment variables from the program and resets logging after the test."""
     for name in [one for one in os.environ if one.startswith(("CALICO_BPF_EXPORTER", "_CALICO_BPF"))]:
         monkeypatch.delenv(name)
     root = logging.getLogger()
@@ -47,7 +47,7 @@ def run():
 
 @pytest.fixture(scope="session")
 def start():
-    """Runs the program in a process of its own, to its end."""
+    """Runs the program in a separate process to its end."""
 
     def begin(*arguments, env=None, **more):
         command = [installed.program(), *map(str, arguments)]

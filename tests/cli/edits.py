@@ -1,4 +1,4 @@
-"""Edits of a recording, for the fixture `changed`: packets counted, entries gone, an interface made again, files."""
+"""Edits of a recording, for the fixture `changed`: packets counted, entries removed, interfaces recreated, files."""
 
 import ipaddress
 import json
@@ -21,7 +21,7 @@ def edits(*several):
 
 
 def added(ifindex, hook, slot, packets):
-    """So many more packets in this slot of the first CPU; fewer where it is negative."""
+    """Adds this many packets to this slot of the first CPU; a negative number subtracts."""
 
     def edit(members):
         keys, values = _counters(members)
@@ -33,7 +33,7 @@ def added(ifindex, hook, slot, packets):
 
 
 def without(ifindex, *hooks):
-    """No entry of this interface at these hooks, at none if none is named."""
+    """Removes the entries of this interface at these hooks, or at all hooks if none is named."""
 
     def edit(members):
         keys, values = _counters(members)
@@ -44,7 +44,7 @@ def without(ifindex, *hooks):
 
 
 def renumbered(old, new):
-    """The interface of index `old` is made again and has index `new`."""
+    """The interface of index `old` is recreated with index `new`."""
 
     def edit(members):
         found = {}
@@ -63,7 +63,7 @@ def renumbered(old, new):
 
 
 def renamed(old, new):
-    """The interface is called otherwise, in all that knows it but its policy files."""
+    """The interface is renamed everywhere but in its policy files."""
 
     def edit(members):
         keys = f"{old}\0".encode(), f"{new}\0".encode().ljust(len(old) + 1, b"\0")
@@ -77,7 +77,7 @@ def renamed(old, new):
 
 
 def removed(ifindex):
-    """The interface and everything that knows it is gone."""
+    """The interface and everything that refers to it is gone."""
 
     def edit(members):
         found = without(ifindex)(members)
@@ -106,7 +106,7 @@ def unpinned(pin):
 
 
 def failing(part, sentence):
-    """This part could not be read, and said so."""
+    """This part could not be read, with this error."""
 
     def edit(members):
         head = json.loads(members["bundle.json"])
@@ -116,7 +116,7 @@ def failing(part, sentence):
 
 
 def made_at(time):
-    """The bundle says when it was made."""
+    """The bundle was made at this time."""
 
     def edit(members):
         head = json.loads(members["bundle.json"])
@@ -185,7 +185,7 @@ def broken_policy_files(*names):
 
 
 def hit(rule_id, hits):
-    """So many more hits of this rule."""
+    """Adds this many hits to this rule."""
 
     def edit(members):
         path = "maps/cali_rule_ctrs2"

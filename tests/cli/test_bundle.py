@@ -135,7 +135,7 @@ def test_links_and_devices_in_an_archive_are_never_followed(run, recording, tmp_
     assert "root:" not in result.output
 
 
-def test_a_bundle_of_this_node_can_be_looked_at(run, tmp_path):
+def test_a_bundle_of_this_node_can_be_read(run, tmp_path):
     file = tmp_path / "node.tar.xz"
     made = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
     assert (1, "") == (made.exit_code, made.stdout)  # this node has no maps of Calico
@@ -155,9 +155,9 @@ def test_a_dash_is_standard_output(start, tmp_path):
     assert b"in the bundle: 0 maps and 0 files of Calico's" == ended.stderr.splitlines()[0]
 
 
-@pytest.mark.parametrize("place", ["nowhere/node.tar.xz", "\x1b[2J/node.tar.xz"])
-def test_a_bundle_that_cannot_be_written_is_a_sentence(run, tmp_path, place):
-    result = run("bundle", tmp_path / place, "--bpf.fs", tmp_path)
+@pytest.mark.parametrize("path_", ["nowhere/node.tar.xz", "\x1b[2J/node.tar.xz"])
+def test_a_bundle_that_cannot_be_written_is_a_sentence(run, tmp_path, path_):
+    result = run("bundle", tmp_path / path_, "--bpf.fs", tmp_path)
     assert refused(result)
     assert 1 == len(result.stderr.splitlines())
     assert "could not be written: No such file or directory" in result.stderr

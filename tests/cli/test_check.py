@@ -83,7 +83,7 @@ def test_nodes_of_another_namespace_are_told_apart(run, changed):
     assert "hostNetwork: true" in findings(result)["namespace"]["remedy"]
 
 
-def test_a_bundle_of_a_node_without_calico_can_be_looked_at(run, tmp_path):
+def test_a_bundle_of_a_node_without_calico_can_be_read(run, tmp_path):
     file = tmp_path / "node.tar.xz"
     made = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
     assert 1 == made.exit_code
@@ -112,15 +112,15 @@ def cluster(pods=(), problem=None, **more):
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "found", "remedy"),
+    ("response", "state", "found", "remedy"),
     [
         (cluster(PODS), "ok", "it knows 4 pods with an interface of their own on node n1", ""),
         (cluster(), "note", "it knows no pod with an interface of its own on node n1", "--kubernetes.node"),
         (cluster(problem="it does not let this exporter list pods (403)"), "note", "(403)", "list and watch pods"),
     ],
 )
-def test_what_the_api_server_says_of_this_node_is_a_finding(run, changed, said, state, found, remedy):
-    bundle = changed(HERE, lambda _: {"pods.json": json.dumps(said).encode()})
+def test_what_the_api_server_says_of_this_node_is_a_finding(run, changed, response, state, found, remedy):
+    bundle = changed(HERE, lambda _: {"pods.json": json.dumps(response).encode()})
     told = findings(run("check", "-o", "json", "--bundle", bundle))["API server"]
     assert state == told["state"]
     assert found in told["found"]

@@ -1,4 +1,4 @@
-"""`counters` of two looks: `--diff`, `--watch`, `--top` and two bundles show what was counted in between."""
+"""`counters` of two snapshots: `--diff`, `--watch`, `--top` and two bundles show what was counted in between."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import pytest
 
 from exporter.bpf.maps import MapMissing
 from exporter.cli import snapshots
-from tests.cli.changing_node import Film
+from tests.cli.changing_node import ChangingNode
 from tests.cli.conftest import run_program
 from tests.cli.edits import added, edits, failing, made_at, removed, renamed, renumbered, without
 from tests.recorded import PAIRS, law_of_pairs
@@ -39,14 +39,14 @@ def compare(run, changed):
 
 
 @pytest.fixture
-def film(monkeypatch, changed):
-    """A node whose every look is that of a recorded one after the next edits; then Ctrl-C is pressed."""
+def changing_node(monkeypatch, changed):
+    """A node whose snapshots are those of a recorded node after the next edits; then Ctrl-C is pressed."""
 
     def of(*several):
         frames = [one if isinstance(one, BaseException) else changed(HERE, edits(*one)) for one in several]
-        one = Film(*frames)
+        one = ChangingNode(*frames)
         monkeypatch.setattr(snapshots.time, "sleep", one.wait)
-        monkeypatch.setattr(snapshots, "open_source", one.opened)
+        monkeypatch.setattr(snapshots, "open_source", one.open_source)
         return one
 
     return of
@@ -131,8 +131,7 @@ def test_who_dropped_most_in_between_comes_first_and_top_leaves_the_others_out(c
 def test_counters_that_fell_show_what_was_counted_since_and_say_so(compare):
     begin = [added(SERVER, 0, 0, 1000)]
     sentence = (
-        f"ns-b/server ({NAMES[SERVER]}, ifindex 7) began to count anew at tc_ingress (outbound): what it counted is "
-        "since then"
+        f"ns-b/server ({NAMES[SERVER]}, ifindex 7) was reset at tc_ingress (outbound): what it counted is since then"
     )
     assert sentence in compare(begin=begin).stdout.splitlines()
     (endpoint,) = told(compare("-o", "json", begin=begin))["endpoints"]
@@ -166,7 +165,7 @@ def test_bundles_of_two_layouts_are_a_sentence(run, recording, command):
     bundles = [recording(f"{release}/05-eot-egress-deny.after") for release in ("v3.31.6", "v3.32.1")]
     result = run(*command, "--bundle", bundles[0], "--bundle", bundles[1])
     assert (1, "") == (result.exit_code, result.stdout)
-    assert "another layout between the two looks: look again\n" in result.stderr
+    assert "another layout between the two snapshots: try again\n" in result.stderr
     assert 1 == len(result.stderr.splitlines())
 
 
@@ -245,28 +244,28 @@ def test_two_bundles_can_come_from_the_environment(run, recording):
     assert 10 == told(result)["dropped"]["policy"]
 
 
-# A node, looked at again and again.
+# Consecutive snapshots of a node.
 
 
-def test_a_difference_is_of_two_looks_as_far_apart_as_it_says(run, film):
+def test_a_difference_is_of_two_snapshots_as_far_apart_as_it_says(run, changing_node):
     for arguments, seconds in ((["--diff", "3"], 3), (["--diff"], 10), (["--diff", "2m"], 120)):
-        node = film([], [added(SERVER, 1, 4, 5)])
+        node = changing_node([], [added(SERVER, 1, 4, 5)])
         answer = told(run("counters", "-o", "json", *arguments))
         assert [seconds] == node.waited
         assert {(NAMES[SERVER], "tc_egress", 4): 5} == counted(answer)
         assert answer["seconds"] > 0
 
 
-def test_a_difference_ended_early_shows_what_was_counted_so_far(run, film):
-    film([])
+def test_a_difference_ended_early_shows_what_was_counted_so_far(run, changing_node):
+    changing_node([])
     result = run("counters", "--diff")
     assert (0, "") == (result.exit_code, result.stderr)
     assert result.stdout.startswith("0 endpoints of 7 counted")
 
 
-def test_watching_in_a_pipe_shows_each_interval_and_ends_well(run, film):
+def test_watching_in_a_pipe_shows_each_interval_and_ends_well(run, changing_node):
     grown = [added(SERVER, 1, 4, 5)]
-    node = film([], grown, grown, [*grown, added(SERVER, 1, 4, 2)])
+    node = changing_node([], grown, grown, [*grown, added(SERVER, 1, 4, 2)])
     result = run("counters", "--watch", "-o", "json")
     assert (0, "", [2, 2, 2, 2]) == (result.exit_code, result.stderr, node.waited)
     answers = [json.loads(line) for line in result.stdout.splitlines()]
@@ -275,8 +274,8 @@ def test_watching_in_a_pipe_shows_each_interval_and_ends_well(run, film):
     assert all(datetime.fromisoformat(answer["at"]).tzinfo for answer in answers)
 
 
-def test_each_line_in_a_pipe_begins_with_its_time(run, film):
-    film([], [added(SERVER, 1, 4, 5), added(CLIENT, 0, 0, 1)], [removed(SERVER)])
+def test_each_line_in_a_pipe_begins_with_its_time(run, changing_node):
+    changing_node([], [added(SERVER, 1, 4, 5), added(CLIENT, 0, 0, 1)], [removed(SERVER)])
     lines = run("counters", "--watch=0.5").stdout.splitlines()
     times, rest = zip(*(line.split(" ", 1) for line in lines), strict=True)
     assert all(datetime.fromisoformat(one).utcoffset().total_seconds() == 0 for one in times)
@@ -285,8 +284,8 @@ def test_each_line_in_a_pipe_begins_with_its_time(run, film):
     assert 2 == sum(" counted, " in one for one in rest)
 
 
-def test_a_look_that_fails_is_a_sentence_and_watching_goes_on_from_the_next_whole_one(run, film):
-    film(
+def test_a_snapshot_that_fails_is_a_sentence_and_watching_goes_on_from_the_next_complete_one(run, changing_node):
+    changing_node(
         [],
         MapMissing("Calico\x1b[2J restarts"),
         MapMissing("again"),
@@ -299,8 +298,8 @@ def test_a_look_that_fails_is_a_sentence_and_watching_goes_on_from_the_next_whol
     assert [{(NAMES[SERVER], "tc_egress", 4): 2}] == [counted(answer) for answer in answers]
 
 
-def test_where_the_first_look_fails_nothing_is_watched(run, film):
-    film([failing("maps/cali_counters6", "refused")], [])
+def test_where_the_first_snapshot_fails_nothing_is_watched(run, changing_node):
+    changing_node([failing("maps/cali_counters6", "refused")], [])
     result = run("counters", "--watch")
     assert (1, "", "Error: refused\n") == (result.exit_code, result.stdout, result.stderr)
 
@@ -309,14 +308,14 @@ def test_where_the_first_look_fails_nothing_is_watched(run, film):
     ("selectors", "code"),
     [(["--pod", "nobody"], 1), (["--interface", "eth9"], 1), (["--ip", "x"], 2), (["--pod", "a/b/c"], 2)],
 )
-def test_who_is_not_there_is_said_before_watching(run, film, selectors, code):
-    node = film([], [])
+def test_who_is_not_there_is_said_before_watching(run, changing_node, selectors, code):
+    node = changing_node([], [])
     result = run("counters", "--watch", *selectors)
     assert (code, "", []) == (result.exit_code, result.stdout, node.waited)
 
 
-def test_one_that_is_watched_may_go(run, film):
-    film([], [removed(SERVER)], [removed(SERVER)])
+def test_one_that_is_watched_may_go(run, changing_node):
+    changing_node([], [removed(SERVER)], [removed(SERVER)])
     result = run("counters", "--watch", "--pod", "server")
     assert (0, "") == (result.exit_code, result.stderr)
     assert "vanished in between" in result.stdout
@@ -330,8 +329,8 @@ def test_watching_is_ended_by_a_signal_with_exit_code_0(recording):
         first = json.loads(process.stdout.readline())
         time.sleep(0.3)  # what is read between two waits is not what is asked here
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=20)
-    assert (0, b"") == (process.returncode, said)
+        rest, errors = process.communicate(timeout=20)
+    assert (0, b"") == (process.returncode, errors)
     assert {"policy": 10} == first["dropped"]
     assert all(json.loads(line)["dropped"] == {} for line in rest.splitlines())
 
@@ -341,8 +340,8 @@ def test_watching_ends_when_its_reader_leaves(recording):
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().endswith(b" s\n")
         process.stdout.close()
-        said = process.stderr.read()
-    assert (1, b"") == (process.returncode, said)
+        errors = process.stderr.read()
+    assert (1, b"") == (process.returncode, errors)
 
 
 # What was not so once.
@@ -355,16 +354,16 @@ def test_a_pod_made_again_is_still_the_pod_that_was_asked_for(compare):
 
 
 # Once as above, and nothing was shown from then on.
-def test_a_pod_made_again_is_watched_on(run, film):
+def test_a_pod_made_again_is_watched_on(run, changing_node):
     again = renumbered(SERVER, 27)
-    film([], [again], [added(SERVER, 1, 4, 5), again])
+    changing_node([], [again], [added(SERVER, 1, 4, 5), again])
     assert "appeared in between" in run("counters", "--watch", "--pod", "server").stdout
 
 
 # Once Ctrl-C was expected while it waits only.
 @pytest.mark.parametrize("arguments", [["--watch"], ["--diff"]])
-def test_ctrl_c_while_a_node_is_read_ends_it_well_too(run, film, arguments):
-    film([], KeyboardInterrupt(), [])
+def test_ctrl_c_while_a_node_is_read_ends_it_well_too(run, changing_node, arguments):
+    changing_node([], KeyboardInterrupt(), [])
     assert 0 == run("counters", *arguments).exit_code
 
 
@@ -382,14 +381,14 @@ def test_who_has_the_index_of_one_that_went_is_not_selected_with_it(compare):
     assert "caliother" not in result.stdout
 
 
-# Once an entry that is gone was told as counters that began anew.
+# Once an entry that is gone was reported as counters that were reset.
 def test_an_entry_that_is_gone_is_not_said_to_count(compare):
-    assert "began to count anew" not in compare(then=[without(CLIENT, 0)]).stdout
+    assert "was reset" not in compare(then=[without(CLIENT, 0)]).stdout
 
 
-# Once it looked twice before it selected.
-def test_who_is_not_there_is_said_before_the_second_look(run, film):
-    node = film([], [])
+# Once it took two snapshots before it selected.
+def test_an_endpoint_that_is_not_there_is_said_before_the_second_snapshot(run, changing_node):
+    node = changing_node([], [])
     assert 1 == run("counters", "--diff", "--pod", "nobody").exit_code
     assert [] == node.waited
 
@@ -411,6 +410,6 @@ def test_top_says_how_many_endpoints_it_leaves_out(run, compare, recording, befo
 # What is not so yet.
 
 
-def test_watching_a_pod_goes_on_when_another_of_its_name_comes(run, film, named):
-    film([], [named("k8s ns-a%2Fserver eth0", "k8s ns-b%2Fserver eth0")], [])
+def test_watching_a_pod_goes_on_when_another_of_its_name_comes(run, changing_node, named):
+    changing_node([], [named("k8s ns-a%2Fserver eth0", "k8s ns-b%2Fserver eth0")], [])
     assert 0 == run("counters", "--watch", "--pod", "server").exit_code

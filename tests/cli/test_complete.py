@@ -1,4 +1,4 @@
-"""What could come next on a command line, as the shells' scripts ask for it; the shells themselves: test_shells.py."""
+"""Completion candidates as the scripts of the shells request them; test_shells.py has the shells themselves."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ UNSAFE = ["$(reboot)", "a b", "a;b", "-x", "*", "a\nb", "a\x1b[2Jb", "a\u202eb",
 
 @pytest.fixture
 def offered(monkeypatch, capfd):
-    """The words that are offered for a line, the cursor standing at ▮ or else at its end; nothing else is printed."""
+    """The words offered for a line with the cursor at ▮ or at its end; nothing else is printed."""
 
     def ask(line, shell=_Fish, replaced=""):
         before, _, after = line.partition("▮")
@@ -34,7 +34,7 @@ def offered(monkeypatch, capfd):
         return [line.split("\t")[1] for line in answer.splitlines()]
 
     yield ask
-    logging.disable(logging.NOTSET)  # as it was before: the program's own process would have ended
+    logging.disable(logging.NOTSET)  # restore it: normally the process would have ended
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_even_a_bug_offers_nothing_and_says_nothing(monkeypatch, offered, bundle
 
 
 class Watched:
-    """A node that notes what it is asked; Calico's maps may be denied."""
+    """A node that records what is read from it; access to Calico's maps may be denied."""
 
     def __init__(self, bundle, *, denied=False):
         self.bundle, self.denied, self.asked = bundle, denied, []

@@ -111,9 +111,9 @@ def test_a_reader_that_leaves_early_gets_no_traceback(recording, command):
     arguments = [installed.program(), *command, "--bundle", str(recording(HERE))]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        said = process.stderr.read()
-    assert b"Traceback" not in said
-    assert b"Exception" not in said
+        errors = process.stderr.read()
+    assert b"Traceback" not in errors
+    assert b"Exception" not in errors
 
 
 # Once: standard output on a full disk (here /dev/full) ends in a traceback: Commands.invoke passes on OSError.

@@ -1,4 +1,4 @@
-"""From options to a look: layout files that say nothing are sentences, and prefixes reach the join."""
+"""From options to a snapshot: layout files that say nothing are sentences, and prefixes reach the join."""
 
 import json
 
@@ -51,14 +51,14 @@ def test_every_command_refuses_a_layout_file_that_cannot_be_meant(run, recording
 def test_a_layout_file_that_cannot_be_read_is_a_sentence(run, recording, tmp_path):
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
-    for file, said in (
+    for file, message in (
         (tmp_path / "nothing", "No such file"),
         (tmp_path, "Is a directory"),
         (binary, "is not UTF-8 text"),
     ):
         result = run("counters", "--bundle", recording(HERE), "--calico.layout-file", file)
         assert (1, "") == (result.exit_code, result.stdout)
-        assert said in result.stderr
+        assert message in result.stderr
         assert 1 == len(result.stderr.splitlines())
 
 

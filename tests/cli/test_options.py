@@ -127,6 +127,6 @@ def test_a_bundle_is_not_offered_where_only_a_node_will_do(run, recording, tmp_p
     assert "--bundle" in result.stderr
 
 
-def test_the_variable_of_the_bundle_reaches_every_command_that_can_look_at_one(run, recording):
+def test_the_variable_of_the_bundle_reaches_every_command_that_can_read_one(run, recording):
     env = {"CALICO_BPF_EXPORTER_BUNDLE": str(recording(HERE))}
     assert [0, 0, 0] == [run(one, env=env).exit_code for one in ("counters", "scrape", "check")]

@@ -288,14 +288,14 @@ def test_endpoints_come_by_name_and_inbound_before_outbound(programs):
 
 
 @pytest.mark.parametrize(
-    ("selectors", "code", "said"),
+    ("selectors", "code", "message"),
     [
         (["--pod", "nobody"], 1, "no pod nobody on this node"),
         (["--interface", "eth9"], 1, "Calico knows no interface eth9 on this node"),
         (
             ["--interface", "eth0"],
             1,
-            "Calico has written no policy file for this endpoint: check says what is known of it",
+            "Calico has written no policy file for this endpoint: run `check` for what is known about it",
         ),
         (["--ip", "10.65.0.99"], 1, "no endpoint on this node has the address"),
         (["--ip", "x"], 2, "is not an IP address"),
@@ -303,10 +303,10 @@ def test_endpoints_come_by_name_and_inbound_before_outbound(programs):
         (["--family", "5"], 2, "--family"),
     ],
 )
-def test_what_is_not_there_or_not_meant_is_said(run, recording, selectors, code, said):
+def test_what_is_not_there_or_not_meant_is_said(run, recording, selectors, code, message):
     result = run("policy", "--bundle", recording(HERE), *selectors)
     assert (code, "") == (result.exit_code, result.stdout)
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_name_that_fits_several_pods_is_wrong_usage_with_the_list(run, changed, named):
@@ -526,7 +526,7 @@ def test_a_set_without_a_member_in_an_empty_map_has_none(run, changed):
     assert [[]] == [listed["members"] for one in told for _, rule in rules(one) for listed in rule["ip_sets"]]
 
 
-def test_where_one_familys_members_are_not_known_the_table_does_not_look_whole(run, changed):
+def test_where_one_familys_members_are_not_known_the_table_does_not_seem_complete(run, changed):
     bundle = changed(HERE, with_ip_sets(4, {NUMBER: MEMBERS[4]}))
     text = run("policy", "--ip-sets", "--pod", "server", "--bundle", bundle).stdout
     assert "= {10.0.0.0/8, 10.65.0.2/32}" not in " ".join(text.split())

@@ -51,7 +51,7 @@ def test_what_can_be_no_pod_is_wrong_usage(select, pod):
 
 
 @pytest.mark.parametrize(
-    ("selectors", "said"),
+    ("selectors", "message"),
     [
         (["--interface", "eth9"], "no interface eth9 on this node"),
         (["--interface", "eth0", "--interface", "eth9"], "no interface eth9 on this node"),
@@ -63,10 +63,10 @@ def test_what_can_be_no_pod_is_wrong_usage(select, pod):
         (["--ip", "10.65.0.2", "--pod", "server"], "no endpoint fits all of --interface, --pod and --ip at once"),
     ],
 )
-def test_what_is_not_there_is_a_sentence_and_exit_1(select, selectors, said):
+def test_what_is_not_there_is_a_sentence_and_exit_1(select, selectors, message):
     result, _ = select(*selectors)
     assert (1, "") == (result.exit_code, result.stdout)
-    assert said in result.stderr
+    assert message in result.stderr
     assert 1 == len(result.stderr.splitlines())
 
 

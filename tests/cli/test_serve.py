@@ -55,12 +55,12 @@ def test_every_collector_can_be_switched_on_and_off(name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--collector.disable-defaults"], "every collector is switched off"),
         (["--web.telemetry-path", "metrics"], "must begin with /"),
-        (["--web.telemetry-path", "/"], "a path of its own"),
-        (["--web.telemetry-path", "/healthz"], "a path of its own"),
+        (["--web.telemetry-path", "/"], "not be /, /healthz or /readyz"),
+        (["--web.telemetry-path", "/healthz"], "not be /, /healthz or /readyz"),
         (["--web.telemetry-path", ""], "must begin with /"),
         (["--web.max-requests", "-1"], "--web.max-requests"),
         (["--web.max-requests", "many"], "--web.max-requests"),
@@ -70,10 +70,10 @@ def test_every_collector_can_be_switched_on_and_off(name):
         (["--collector.nothing"], "--collector.nothing"),
     ],
 )
-def test_what_cannot_be_meant_is_wrong_usage(run, arguments, said):
+def test_what_cannot_be_meant_is_wrong_usage(run, arguments, message):
     result = run("serve", *arguments)
     assert (2, "") == (result.exit_code, result.stdout)
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 # Once, the last two: an address whose name cannot be encoded is a UnicodeError, which open_listener does not translate.
@@ -107,7 +107,7 @@ def test_a_port_in_use_is_a_sentence(start):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "part"),
     [
         (None, r"web.yml cannot be read: No such file or directory"),
         ("basic_auth_user: {}", r"line 1: basic_auth_user is no field of this file"),
@@ -117,14 +117,14 @@ def test_a_port_in_use_is_a_sentence(start):
         ("tls_server_config: {cert_file: web.empty, key_file: web.empty}", r"used together: .*web.empty"),
     ],
 )
-def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentence(start, tmp_path, text, said):
+def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentence(start, tmp_path, text, part):
     config = tmp_path / "web.yml"
     if text is not None:
         config.write_text(text, encoding="utf-8")
     config.with_suffix(".empty").touch()
     ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config)
     assert (1, b"") == (ended.returncode, ended.stdout)
-    assert re.fullmatch(rf"Error: the web configuration {config} cannot be served: .*{said}.*\n", ended.stderr.decode())
+    assert re.fullmatch(rf"Error: the web configuration {config} cannot be served: .*{part}.*\n", ended.stderr.decode())
 
 
 def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
@@ -138,7 +138,7 @@ def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), r"this process runs in no cluster that it could ask .*; --kubernetes.kubeconfig names one from outside"),
         (
@@ -147,10 +147,10 @@ def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
         ),
     ],
 )
-def test_authorization_without_a_cluster_ends_the_start_with_a_sentence(start, arguments, said):
+def test_authorization_without_a_cluster_ends_the_start_with_a_sentence(start, arguments, message):
     ended = start("serve", "--web.listen-address", "127.0.0.1:0", "--kubernetes.authorization", *arguments)
     assert 1 == ended.returncode
-    assert re.search(rf"^Error: {said}$", ended.stderr.decode(), re.MULTILINE)
+    assert re.search(rf"^Error: {message}$", ended.stderr.decode(), re.MULTILINE)
 
 
 def test_the_image_names_the_port_that_it_serves():
@@ -244,4 +244,4 @@ def test_a_dead_api_server_costs_a_command_a_sentence_and_nothing_else(start, cl
     cluster.stop()
     ended = start("scrape", *empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config)
     assert b"calico_bpf_exporter_build_info" in ended.stdout
-    assert 1 == ended.stderr.count(b"pods are known without the API server alone: ")
+    assert 1 == ended.stderr.count(b"continuing without the API server's pods: ")

@@ -7,7 +7,7 @@ import pytest
 
 from exporter.bpf.maps import MapDenied
 from exporter.cli import snapshots
-from tests.cli.changing_node import Film
+from tests.cli.changing_node import ChangingNode
 from tests.cli.edits import (
     added,
     broken_policy_files,
@@ -40,14 +40,14 @@ def why(run, recording):
 
 
 @pytest.fixture
-def film(monkeypatch, changed):
-    """A node whose every look is that of a recorded one after the next edits; then Ctrl-C is pressed."""
+def changing_node(monkeypatch, changed):
+    """A node whose snapshots are those of a recorded node after the next edits; then Ctrl-C is pressed."""
 
     def of(*several):
         frames = [one if isinstance(one, BaseException) else changed(f"{HERE}.before", edits(*one)) for one in several]
-        one = Film(*frames)
+        one = ChangingNode(*frames)
         monkeypatch.setattr(snapshots.time, "sleep", one.wait)
-        monkeypatch.setattr(snapshots, "open_source", one.opened)
+        monkeypatch.setattr(snapshots, "open_source", one.open_source)
         return one
 
     return of
@@ -147,7 +147,7 @@ def test_a_pod_that_lost_nothing_is_exit_code_0_and_shows_who_did(why):
 def test_a_spoofed_source_is_a_note_only(why):
     result = why("v3.32.1/09-raw-spoof", "--pod", "plain")
     assert 0 == result.exit_code
-    assert "Note: At tc_ingress (outbound) packets were seen that count as nothing else" in words(result)
+    assert "Note: At tc_ingress (outbound) packets were counted only in the total" in words(result)
     assert "they may be lost on another node, or beyond Calico." in words(result)
 
 
@@ -264,9 +264,9 @@ def test_an_endpoint_is_chosen_by_its_names_and_addresses(why, selectors):
 
 
 @pytest.mark.parametrize(
-    ("selectors", "code", "said"),
+    ("selectors", "code", "message"),
     [
-        ([], 2, "say whose packets: --pod, --ip or --interface"),
+        ([], 2, "give --pod, --ip or --interface"),
         (["--interface", "eth0", "--interface", "lo"], 2, "why explains one endpoint, and 2 fit"),
         (["--pod", "nobody"], 1, "no pod nobody on this node"),
         (["--interface", "eth9"], 1, "Calico knows no interface eth9 on this node"),
@@ -277,10 +277,10 @@ def test_an_endpoint_is_chosen_by_its_names_and_addresses(why, selectors):
         (["--pod", "server", "-o", "table"], 2, "-o"),
     ],
 )
-def test_what_is_not_there_or_not_meant_is_said(why, selectors, code, said):
+def test_what_is_not_there_or_not_meant_is_said(why, selectors, code, message):
     result = why(HERE, *selectors)
     assert (code, "") == (result.exit_code, result.stdout)
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_name_that_fits_several_pods_is_wrong_usage_with_the_list(run, changed, named):
@@ -304,29 +304,29 @@ def test_a_time_in_the_environment_is_no_reproach_with_bundles(run, recording):
 # A node, watched.
 
 
-def test_a_node_is_watched_as_long_as_it_says_and_says_so_first(run, film):
-    for arguments, seconds, said in (
+def test_a_node_is_watched_as_long_as_it_says_and_says_so_first(run, changing_node):
+    for arguments, seconds, message in (
         ([], 30, "30 s"),
         (["--for", "2m"], 120, "2 min"),
         (["--for", "0.5"], 0.5, "0.5 s"),
     ):
-        node = film([], [added(SERVER, 1, 4, 5)])
+        node = changing_node([], [added(SERVER, 1, 4, 5)])
         result = run("why", "--pod", "server", *arguments)
         assert (3, [seconds]) == (result.exit_code, node.waited)
-        assert f"watching for {said}; Ctrl-C ends it sooner\n" == result.stderr
+        assert f"watching for {message}; Ctrl-C ends it sooner\n" == result.stderr
         assert "5 packets (inbound, tc_egress), reason policy" in words(result)
 
 
-def test_ctrl_c_brings_the_answer_sooner(run, film):
-    film([])
+def test_ctrl_c_brings_the_answer_sooner(run, changing_node):
+    changing_node([])
     result = run("why", "--pod", "server")
     assert 0 == result.exit_code
     assert "no packet was dropped" in words(result)
 
 
-def test_a_look_that_fails_is_a_sentence(run, film):
+def test_a_snapshot_that_fails_is_a_sentence(run, changing_node):
     for frames in ([MapDenied("refused")], [[], MapDenied("refused")]):
-        film(*frames)
+        changing_node(*frames)
         result = run("why", "--pod", "server")
         assert (1, "") == (result.exit_code, result.stdout)
         assert "Error: refused" == result.stderr.splitlines()[-1]
@@ -361,8 +361,8 @@ def test_no_rule_is_said_to_have_denied_more_than_was_dropped(why, pair):
         for one in (False, True):
             result = why(pair, "--pod", pod, one=one)
             dropped = re.search(r": (\d+) packets? dropped", words(result))
-            said = [int(number) for number in re.findall(r"it denied (\d+) of its packets", words(result))]
-            assert sum(said) <= int(dropped[1] if dropped else 0)
+            message = [int(number) for number in re.findall(r"it denied (\d+) of its packets", words(result))]
+            assert sum(message) <= int(dropped[1] if dropped else 0)
 
 
 def test_no_sentence_is_said_twice(why):
@@ -371,8 +371,8 @@ def test_no_sentence_is_said_twice(why):
     assert len(notes) == len(set(notes))
 
 
-def test_who_is_not_there_is_said_before_watching(run, film):
-    node = film([], [])
+def test_who_is_not_there_is_said_before_watching(run, changing_node):
+    node = changing_node([], [])
     assert 1 == run("why", "--pod", "nobody").exit_code
     assert [] == node.waited
 
@@ -398,9 +398,9 @@ def test_drops_that_no_deny_rule_explains_are_said_to_be_left_over(why):
 GATE_INBOUND = 5091920221193603583  # the id of rule 0, which client and server share
 
 
-def test_hits_of_a_pod_that_went_while_it_watched_are_not_said_to_be_anothers(run, film):
+def test_hits_of_a_pod_that_went_while_it_watched_are_not_said_to_be_anothers(run, changing_node):
     gone = [removed(CLIENT), without_policy_files(PODS["client"])]
-    film([], [added(SERVER, 1, 4, 3), hit(GATE_INBOUND, 5), *gone])
+    changing_node([], [added(SERVER, 1, 4, 3), hit(GATE_INBOUND, 5), *gone])
     result = run("why", "--pod", "server")
     assert "no other endpoint of this node carries it" not in words(result)
 
@@ -411,12 +411,12 @@ def test_an_interface_is_not_said_to_be_unknown_where_the_state_cannot_be_read(r
 
 
 # The two maps are not read at one moment: under load their numbers differ by what came in between.
-def test_a_handful_of_many_drops_without_a_rule_is_no_reason_for_a_note(run, film):
-    film([], [added(SERVER, 1, 4, 10000), hit(GATE_INBOUND, 9998)])
+def test_a_handful_of_many_drops_without_a_rule_is_no_reason_for_a_note(run, changing_node):
+    changing_node([], [added(SERVER, 1, 4, 10000), hit(GATE_INBOUND, 9998)])
     assert "No deny rule of this endpoint explains" not in words(run("why", "--pod", "server"))
 
 
-# Such as by a pod that came and went in between, which neither look knows.
-def test_a_rule_hit_far_more_often_than_packets_were_dropped_was_hit_by_others(run, film):
-    film([], [added(SERVER, 1, 4, 10), hit(GATE_INBOUND, 50)])
+# Such as by a pod that came and went in between, which is in neither snapshot.
+def test_a_rule_hit_far_more_often_than_packets_were_dropped_was_hit_by_others(run, changing_node):
+    changing_node([], [added(SERVER, 1, 4, 10), hit(GATE_INBOUND, 50)])
     assert "it denied these packets" not in words(run("why", "--pod", "server"))

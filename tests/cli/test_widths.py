@@ -59,7 +59,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(printed, bundle, 
     text, whole = (printed(width, *command, "--bundle", bundle) for width in (columns, None))
     assert [] == too_long(text, columns)
     assert set(text.split()) <= set(whole.split())
-    if command[0] != "counters":  # where there is no room for Calico's captions, they are left out
+    if command[0] != "counters":  # Calico's captions are left out where they do not fit
         assert words_of(whole) == words_of(text)
 
 
@@ -85,8 +85,8 @@ def test_titles_of_a_policy_s_tree_are_whole_lines_and_its_matches_wrap_before_n
 @pytest.mark.parametrize("command", ["counters", "policy"])
 def test_an_error_wraps_between_words(run, monkeypatch, command):
     monkeypatch.setattr(printable, "width_of", lambda _: 60)
-    said = run(command, "--pod", "nobody", "--bundle", AFTER[-1]).stderr
-    assert [] == too_long(said, 60)
+    errors = run(command, "--pod", "nobody", "--bundle", AFTER[-1]).stderr
+    assert [] == too_long(errors, 60)
     assert run("counters", "--bundle", RECORDINGS / "upgrade/2-v3.30.7.tar.xz").stderr.count("\n") > 1
 
 

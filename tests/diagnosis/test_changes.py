@@ -1,4 +1,4 @@
-# What was counted between two snapshots: never negative, and what came, went or began anew is told.
+# What was counted between two snapshots: never negative, and additions, removals and resets are reported.
 import re
 
 import pytest
@@ -28,7 +28,7 @@ def snapshot_of(make):
 
 
 def told(changes):
-    """What is told of each endpoint: {(ifindex, name): (fate, hooks that began anew)}, without what has nothing."""
+    """What is told of each endpoint: {(ifindex, name): (fate, hooks that were reset)}, without what has nothing."""
     found = {(one.endpoint.ifindex, one.endpoint.interface): (one.fate, sorted(one.reset)) for one in changes}
     return {key: value for key, value in found.items() if any(value)}
 
@@ -80,7 +80,7 @@ def test_an_index_that_another_interface_has_by_now_is_not_compared(snapshot_of)
 
 @pytest.mark.parametrize(("before", "after"), [(27, 25), (14, 17), (25, 27)])
 def test_maps_of_two_layouts_are_a_sentence(snapshot_of, before, after):
-    with pytest.raises(MapError, match="another layout between the two looks: look again"):
+    with pytest.raises(MapError, match="another layout between the two snapshots: try again"):
         compare_counters(snapshot_of(CALIS, {(5, 0): {}}, before), snapshot_of(CALIS, {(5, 0): {}}, after))
 
 

@@ -1,4 +1,4 @@
-# Which IP families a node uses is one law, whoever asks: the metric that is alerted on says what `why` says.
+# The metric behind the alert and `why` agree on the IP families of a node.
 from hypothesis import given
 from hypothesis import strategies as st
 

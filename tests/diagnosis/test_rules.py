@@ -1,4 +1,4 @@
-# The policy of an endpoint in the order in which a packet meets it, each rule with its hits.
+# The policy of an endpoint in evaluation order, each rule with its hits.
 from itertools import chain
 
 import pytest
@@ -34,7 +34,7 @@ def programs(snapshot, ifindex=5, hits=HITS):
 
 
 def rows(program):
-    """Tier, policy, place, action and hits of each rule, and of each tier's end."""
+    """Tier, policy, position, action and hits of each rule, and of each tier's end."""
     for of in program.tiers:
         for one in of.policies:
             yield from ((of.name, one.name.name, rule.position, rule.action, rule.hits) for rule in one.rules)
@@ -103,7 +103,7 @@ def test_before_v3_30_id_0_is_no_missing_profile_match(snapshot_of, slots, expec
     assert expected == program.no_profile_match
 
 
-def test_the_rules_of_a_host_endpoint_in_a_pods_program_look_the_other_way(snapshot_of):
+def test_the_rules_of_a_host_endpoint_in_a_pods_program_have_the_opposite_direction(snapshot_of):
     (program,) = programs(snapshot_of(cali1_egress_v4=written(*GATE, *MINE, label_before=len(GATE))))
     assert ["inbound", "outbound"] == [one.direction for one in program.tiers]
 
@@ -151,7 +151,7 @@ def test_merging_loses_no_rule_and_no_family(snapshot_of, parts):
     assert sorted(map(str, one_by_one)) == sorted(map(str, both))
 
 
-# Once it was not asked whose the program before is.
+# Regression: the endpoint of the previous program was not compared.
 @pytest.mark.parametrize("word", ["ingress", "egress"])
 def test_programs_of_two_endpoints_stay_apart(snapshot_of, word):
     snapshot = snapshot_of(**{f"{name}_{word}_v{n}": written(*GATE) for name in ("cali1", "cali2") for n in (4, 6)})

@@ -1,11 +1,11 @@
-"""A node of made maps and files whose every number is known, and `serve` on it in a process of its own."""
+"""A simulated node with known values (`known_node.py`), and `serve` on it in a process."""
 
 import sys
 from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.known_node import Made
+from tests.faults.known_node import KnownNode
 from tests.kernel.conftest import (  # noqa: F401  fixtures of the tests here too
     bpf_fs,
     bpf_mount,
@@ -20,12 +20,12 @@ from tests.kernel.machine import Serving
 @pytest.fixture
 def made(bpf_fs, make_map, tmp_path):  # noqa: F811  the fixture above
     """A node with one pod."""
-    return Made(bpf_fs, make_map, tmp_path / "calico")
+    return KnownNode(bpf_fs, make_map, tmp_path / "calico")
 
 
 @pytest.fixture
 def control(tmp_path):
-    """The folder that says what is wrong with the kernel just now (`faulty.py`)."""
+    """The folder with the faults to inject (`faulty.py`)."""
     folder = tmp_path / "control"
     folder.mkdir()
     return folder

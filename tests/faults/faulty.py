@@ -1,9 +1,8 @@
 """The exporter over a wrapped system call layer: `python -m tests.faults.faulty CONTROL serve ...`.
 
-CONTROL is a folder whose files say what is wrong just now; a file that is not there changes nothing:
-`faults` is JSON, a list of [call, pin, errno], each of which that call about that pin meets; `held` and `go` are FIFOs
-between which each batch of the counter map waits; `possible` is the kernel's list of CPUs; `clock` is by how many
-seconds the wall clock is wrong.
+The files in the folder CONTROL inject faults, a missing file none: `faults` is JSON, a list of [call, pin, errno] with
+which calls fail; `paused` and `go` are FIFOs that pause and resume each batch lookup of the counter map; `possible` is
+the list of CPUs; `clock` is the offset of the wall clock in seconds.
 """
 
 import ctypes
@@ -26,13 +25,13 @@ STRIDES = {"cali_counters6": 216, "cali_rule_ctrs2": 8}
 
 
 class Kernel:
-    """The system calls of a reader, as they are but for what the files in `control` say."""
+    """The system calls of a reader, with the faults that the files in `control` describe."""
 
     def __init__(self, calls: Calls, control: Path):
         self._calls = calls
         self._control = control
         self._pins: dict[int, str] = {}
-        self._copies = walk.possible_cpus()  # by the kernel's own list, whatever ours says later
+        self._copies = walk.possible_cpus()  # from the kernel's list, which `wrap` replaces later
 
     def calls(self) -> Calls:
         return Calls(**{one.name: self._call(one.name) for one in fields(Calls)})
@@ -43,7 +42,7 @@ class Kernel:
         def call(*arguments):
             opening = name == "open_pin"
             pin = Path(os.fsdecode(arguments[0])).name if opening else self._pins.get(arguments[0], "")
-            self._meet(name, pin)
+            self._inject(name, pin)
             try:
                 return self._opened(real(*arguments), pin) if opening else real(*arguments)
             finally:
@@ -56,18 +55,18 @@ class Kernel:
         self._pins[descriptor] = pin
         return descriptor
 
-    def _meet(self, name: str, pin: str) -> None:
+    def _inject(self, name: str, pin: str) -> None:
         faults = self._control / "faults"
         for call, where, number in json.loads(faults.read_text()) if faults.exists() else ():
             if call == name and where in (pin, "*"):
                 raise OSError(errno.__dict__[number], os.strerror(errno.__dict__[number]))
-        held, go = self._control / "held", self._control / "go"
-        if name == "lookup_batch" and pin == "cali_counters6" and held.exists():
-            held.write_bytes(b"")  # until somebody reads it
-            go.read_bytes()  # until somebody has written it
+        paused, go = self._control / "paused", self._control / "go"
+        if name == "lookup_batch" and pin == "cali_counters6" and paused.exists():
+            paused.write_bytes(b"")  # blocks until a reader opens it
+            go.read_bytes()  # blocks until a writer has closed it
 
     def _spread(self, pin: str, *arguments) -> None:
-        """Gives every possible CPU a value, where the kernel wrote those of its own: they repeat."""
+        """Gives every possible CPU a value, by repeating the kernel's."""
         copies = walk.possible_cpus()
         whole = len(arguments) > 3
         start, count = (arguments[4], arguments[5]._obj.value) if whole else (arguments[2], 1)

@@ -1,4 +1,4 @@
-"""A node of made maps and files: one pod whose every number is known; and what a scrape says of it."""
+"""A simulated node with one pod: its maps and files with known values, and the expected scrape."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ COUNTERS, IFACE, RULES = "cali_counters6", "cali_iface4", "cali_rule_ctrs2"
 STATUS_FILE = "endpoint-status/k8s ns-a%2Fclient eth0"
 POLICY_FILE = f"bpf/policy/{INTERFACE}_ingress_v4.json"
 ALL_WELL = {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1}
-# What changes from one scrape to the next with nothing being wrong.
-_RESTLESS = "calico_bpf_scrape_collector_duration_seconds"
+# Changes with every scrape.
+_DURATION = "calico_bpf_scrape_collector_duration_seconds"
 _SUCCESS = "calico_bpf_scrape_collector_success"
 
 
-class Made:
+class KnownNode:
     """The maps and files of a node with the pod ns-a/client."""
 
     def __init__(self, bpf_fs: Path, make_map, run_dir: Path):
@@ -39,7 +39,7 @@ class Made:
         return self.states, self.rules, self.counters
 
     def count(self, packets: int, dropped: int = 4) -> None:
-        """What Calico's programs have counted by now at both hooks."""
+        """Sets the counters at both hooks."""
         for hook in (0, 1):
             self.counters.put(u32(FAR, hook), *on_each_cpu(27, {0: packets, 4: dropped}))
 
@@ -52,7 +52,7 @@ class Made:
             file.write_bytes(content)
 
 
-def told(samples: dict) -> dict:
-    """What a scrape says of the node, without how it came to know it."""
-    about = (_RESTLESS, _SUCCESS)
+def node_samples(samples: dict) -> dict:
+    """The samples about the node, without those about the collection."""
+    about = (_DURATION, _SUCCESS)
     return {key: value for key, value in samples.items() if key[0].startswith("calico_") and key[0] not in about}

@@ -1,35 +1,35 @@
-"""A read of the counter map that stands still in the middle until a test lets it go on (`faulty.py`)."""
+"""A read of the counter map that a test pauses and resumes (`faulty.py`)."""
 
 import os
 from contextlib import contextmanager
 
 
-class Held:
-    """Stops the next batches of the counter map, one by one, while it lasts."""
+class PausedRead:
+    """Pauses each batch lookup of the counter map."""
 
     def __init__(self, control):
-        self._held, self._go = control / "held", control / "go"
+        self._paused, self._go = control / "paused", control / "go"
 
     def wait(self):
-        """Returns when a batch is asked for, which then waits."""
-        self._held.read_bytes()
+        """Waits until a batch lookup is paused."""
+        self._paused.read_bytes()
 
-    def go_on(self):
-        """Lets the batch that waits be read."""
+    def resume(self):
+        """Resumes the paused lookup."""
         self._go.write_bytes(b"")
 
-    def hold_no_more(self):
-        self._held.unlink()
+    def stop_pausing(self):
+        self._paused.unlink()
 
 
 @contextmanager
-def holding(control):
-    one = Held(control)
-    for name in ("held", "go"):
+def pausing(control):
+    one = PausedRead(control)
+    for name in ("paused", "go"):
         os.mkfifo(control / name)
-        (control / name).chmod(0o666)  # the exporter's user is another
+        (control / name).chmod(0o666)  # the exporter runs as another user
     try:
         yield one
     finally:
-        for name in ("held", "go"):
+        for name in ("paused", "go"):
             (control / name).unlink(missing_ok=True)

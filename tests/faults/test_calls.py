@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, COUNTERS, IFACE, RULES, told
+from tests.faults.known_node import ALL_WELL, COUNTERS, IFACE, RULES, node_samples
 from tests.kernel.machine import steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
@@ -51,7 +51,7 @@ def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves
             assert f"{doing} {made.pins / pin} {said}" in server.log.read_text()
     broken()
     assert ALL_WELL == success(server.scrape())
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
     assert before == steady_descriptors(server.process.pid)
 
 
@@ -59,7 +59,7 @@ def assert_less(server, expected, whole):
     """These collectors do well, and what is there is what was there: nothing is a zero for being unknown."""
     samples = server.scrape()
     assert expected == success(samples)
-    assert told(samples).items() < told(whole).items()
+    assert node_samples(samples).items() < node_samples(whole).items()
 
 
 @pytest.mark.parametrize("call", ["next_key", "lookup"])
@@ -73,7 +73,7 @@ def test_key_by_key_too_a_map_is_whole_or_absent(made, faulty, broken, pin, call
         assert_less(server, WITHOUT[pin], whole)
         assert f"reading {made.pins / pin} {said}" in server.log.read_text()
     broken()
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
 
 
 def test_a_fault_that_lasts_is_one_sentence_and_its_end_another(faulty, broken):
@@ -98,7 +98,7 @@ def test_every_map_refused_is_every_collector_absent_and_the_exporter_itself_who
     samples = server.scrape()
     assert dict.fromkeys(ALL_WELL, 0) == success(samples)
     assert {"calico_bpf_exporter_build_info", "calico_bpf_exporter_pods"} <= {name for name, _ in samples}
-    assert [] == [name for name, _ in told(samples) if not name.startswith("calico_bpf_exporter_")]
+    assert [] == [name for name, _ in node_samples(samples) if not name.startswith("calico_bpf_exporter_")]
     assert (200, 200) == (server.get("/healthz")[0], server.get("/readyz")[0])
     broken()
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())

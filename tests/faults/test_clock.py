@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, POLICY_FILE, RULE, told
+from tests.faults.known_node import ALL_WELL, POLICY_FILE, RULE, node_samples
 from tests.kernel.machine import labels_of, steady_descriptors, success
 from tests.policy_files import policy, tier, written
 
@@ -33,7 +33,7 @@ def test_a_clock_that_jumps_changes_no_number_and_returns_without_a_trace(faulty
         clock(wrong)
         samples = server.scrape()
         assert ALL_WELL == success(samples)
-        assert told(whole) == told(samples)
+        assert node_samples(whole) == node_samples(samples)
     assert before == steady_descriptors(server.process.pid)
     assert "level=warning" not in server.log.read_text()
 

@@ -1,4 +1,4 @@
-"""Limits of the process itself, set and lifted while it serves: descriptors, memory, threads and processes."""
+"""Resource limits of the process, set and lifted while it serves: descriptors, memory, threads and processes."""
 
 import http.client
 import resource
@@ -11,7 +11,7 @@ import pytest
 
 from exporter.confine import USER
 from tests import installed
-from tests.faults.known_node import ALL_WELL, FAR, told
+from tests.faults.known_node import ALL_WELL, FAR, node_samples
 from tests.kernel.machine import ROOT, Serving, run, samples_of, steady_descriptors, success
 from tests.kernel.pinned import on_each_cpu, u32
 
@@ -46,7 +46,7 @@ def scrape_on(client):
 
 @contextmanager
 def connected_without_a_gap(server):
-    """A connection, after as many more as fill the gaps that looks have left between the descriptors."""
+    """A connection, after as many more as fill the gaps that snapshots have left between the descriptors."""
     with ExitStack() as clients:
         for _ in range(20):
             client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -67,12 +67,12 @@ def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all
             for _ in range(20):
                 samples = scrape_on(client)
                 assert NOTHING == success(samples)
-                assert told(samples).items() < told(whole).items()
-            # Newcomers wait in the kernel's queue.
+                assert node_samples(samples).items() < node_samples(whole).items()
+            # New connections wait in the kernel's queue.
             waiting = subprocess.Popen(["curl", "-sS", f"http://127.0.0.1:{server.port}/metrics"], stdout=-1)
             scrape_on(client)
-        assert told(whole) == told(samples_of(waiting.communicate(timeout=20)[0].decode()))
-        assert told(whole) == told(scrape_on(client))
+        assert node_samples(whole) == node_samples(samples_of(waiting.communicate(timeout=20)[0].decode()))
+        assert node_samples(whole) == node_samples(scrape_on(client))
     assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
     for collector in ALL_WELL:
@@ -82,9 +82,9 @@ def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all
     assert "Traceback" not in said
 
 
-def test_without_memory_for_a_look_it_says_so_once_and_afterwards_all_is_as_before(made, start):
-    # Batches of some MiB are what a look needs at once.
-    for number in range(1, 5000):
+def test_without_memory_for_a_snapshot_the_failure_is_logged_once_and_all_recovers(made, start):
+    # A snapshot needs batches of some MiB at once.
+    for number in range(1, 15_000):
         made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: 5}))
     server = start()
     whole = server.scrape()
@@ -94,7 +94,7 @@ def test_without_memory_for_a_look_it_says_so_once_and_afterwards_all_is_as_befo
             samples = server.scrape()
             assert 0 == success(samples)["counters"]
             assert [] == [name for name, _ in samples if name == "calico_bpf_program_packets_total"]
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
     said = server.log.read_text()
     assert 1 == said.count("collector counters failed: the process was refused memory: raise its limit")
     assert 1 == said.count("collector counters works again")

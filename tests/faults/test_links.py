@@ -95,7 +95,7 @@ def test_a_refusal_of_memory_is_a_sentence_and_ends_with_it(monkeypatch, machine
     def refused():
         raise MemoryError
 
-    monkeypatch.setattr(live_links, "_BEFORE_RETRY", 0.01)
+    monkeypatch.setattr(live_links, "_RETRY_DELAY", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(live_links, "read_links", refused)
         live = LiveLinks()

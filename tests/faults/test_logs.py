@@ -1,4 +1,4 @@
-"""A log that cannot be written: the numbers are served as ever, and nothing of it is left when it can be again."""
+"""A log that cannot be written: metrics are served as before, and logging recovers."""
 
 import fcntl
 import os
@@ -17,13 +17,13 @@ from tests.kernel.machine import ROOT, run, samples_of, steady_descriptors, succ
 
 pytestmark = pytest.mark.kernel
 
-# As a unit file starts it; the image sets this variable, and with it Python keeps nothing back.
+# As a systemd unit starts it; the image sets PYTHONUNBUFFERED.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 UNBUFFERED = BUFFERED | {"PYTHONUNBUFFERED": "1"}
 
 
-class Unheard:
-    """`serve` whose log is in `errors`, where nobody can read the port from."""
+class ServerWithLog:
+    """`serve` with its log in `errors`, from which the port cannot be read."""
 
     def __init__(self, made, errors, environment, *, close=()):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -50,8 +50,8 @@ class Unheard:
 
 
 @contextmanager
-def unheard(*arguments, **more):
-    server = Unheard(*arguments, **more)
+def server_with_log(*arguments, **more):
+    server = ServerWithLog(*arguments, **more)
     try:
         server.wait()
         yield server
@@ -87,7 +87,7 @@ def nothing():
 @pytest.mark.parametrize("make", [full_device, closed_pipe, nothing])
 def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well(made, make, environment):
     errors, close = make()
-    with errors, unheard(made, errors, environment, close=close) as server:
+    with errors, server_with_log(made, errors, environment, close=close) as server:
         first = server.scrape()
         before = steady_descriptors(server.process.pid)
         for _ in range(5):
@@ -98,7 +98,7 @@ def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_w
         assert 0 == server.process.wait(timeout=10)
 
 
-# What there is to say once it can be said.
+# The log lines after recovery.
 AFTER = ["collector rules failed", "collector rules works again", "stopping"]
 
 
@@ -121,7 +121,7 @@ def small_disk(machine, tmp_path):
 def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging(made, small_disk, environment):
     log, filling = small_disk / "log", small_disk / "filling"
     filling.write_bytes(bytes(8192))
-    with log.open("wb") as errors, unheard(made, errors, environment) as server:
+    with log.open("wb") as errors, server_with_log(made, errors, environment) as server:
         flap(made, server)
         assert 0 == log.stat().st_size
         filling.unlink()
@@ -135,11 +135,11 @@ def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_l
 def test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does(made, environment):
     descriptors = os.pipe()
     with os.fdopen(descriptors[0], "rb", 0) as reader, os.fdopen(descriptors[1], "wb", 0) as errors:
-        room = fcntl.fcntl(errors, fcntl.F_SETPIPE_SZ, 4096)
-        errors.write(bytes(room))
-        with unheard(made, errors, environment) as server:
+        size = fcntl.fcntl(errors, fcntl.F_SETPIPE_SZ, 4096)
+        errors.write(bytes(size))
+        with server_with_log(made, errors, environment) as server:
             flap(made, server)
-            assert bytes(room) == reader.read(room)
+            assert bytes(size) == reader.read(size)
             flap(made, server)
             server.process.send_signal(signal.SIGTERM)
             assert 0 == server.process.wait(timeout=10)

@@ -7,8 +7,8 @@ from threading import Condition, Thread
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, told
-from tests.faults.paused_read import holding
+from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, node_samples
+from tests.faults.paused_read import pausing
 from tests.kernel.machine import load_programs, run, sample, steady_descriptors, success
 from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, PinnedMap, call, on_each_cpu, put_program, u32
 
@@ -43,9 +43,9 @@ def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(made, start, na
     for _ in range(3):
         samples = server.scrape()
         assert WITHOUT[name] == success(samples)
-        assert told(samples).items() < told(whole).items()
+        assert node_samples(samples).items() < node_samples(whole).items()
     aside.rename(made.pins / name)
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
     failed = [one for one, well in WITHOUT[name].items() if not well]
     said = server.log.read_text()
     assert len(failed) == said.count("Calico has pinned no") == said.count("works again")
@@ -59,18 +59,18 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
     server = faulty()
     whole = server.scrape()
     before = steady_descriptors(server.process.pid)
-    with holding(control) as held, ThreadPoolExecutor(1) as thread:
+    with pausing(control) as paused, ThreadPoolExecutor(1) as thread:
         scrape = thread.submit(server.scrape)
-        held.wait()
-        held.go_on()
-        held.wait()  # the first batch is read
+        paused.wait()
+        paused.resume()
+        paused.wait()  # the first batch is read
         made.counters.unpin()
         newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 25, max_entries=100)
         count(newer, 77)
-        held.hold_no_more()
-        held.go_on()
+        paused.stop_pausing()
+        paused.resume()
         during = scrape.result()
-    assert told(whole) == told(during)
+    assert node_samples(whole) == node_samples(during)
     after = server.scrape()
     assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters")])
     assert before == steady_descriptors(server.process.pid)
@@ -99,12 +99,12 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
     for _ in range(3):
         samples = server.scrape()
         assert dict.fromkeys(ALL_WELL, 0) == success(samples)
-        assert [] == [name for name, _ in told(samples) if not name.startswith("calico_bpf_exporter_")]
-    made.count(2**40 + 9)  # the programs count on in maps that nobody sees
+        assert [] == [name for name, _ in node_samples(samples) if not name.startswith("calico_bpf_exporter_")]
+    made.count(2**40 + 9)  # the programs go on counting in maps that are no longer visible
     with mounted(made.bpf_fs, made.maps):
         assert 2**40 + 9 == total_of(server.scrape())
         made.count(2**40 + 5)
-        assert told(whole) == told(server.scrape())
+        assert node_samples(whole) == node_samples(server.scrape())
         assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
     missing = f"{made.bpf_fs}/tc/globals does not exist: no BPF file system is mounted there"
@@ -140,7 +140,7 @@ def test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_i
             server = start(prefix=prefix)
             whole = server.scrape()
         between = server.scrape()
-        # Calico starts anew: another map, with another count.
+        # Calico restarts: another map, with another count.
         newer = PinnedMap(made.pins / "newer", PERCPU_HASH, 8, 8 * 27)
         count(newer, 3)
         newer.pin = made.counters.pin
@@ -152,14 +152,14 @@ def test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_i
             restarted.end()
         newer.close()
     if what == "itself":
-        assert told(whole) == told(between) == told(after)
+        assert node_samples(whole) == node_samples(between) == node_samples(after)
     else:
         assert (None, 3) == (total_of(between), total_of(after))
         assert dict.fromkeys(ALL_WELL, 0) == success(between)
 
 
 class Scraper:
-    """Scrapes one after the other in a thread of its own, and keeps the total of each."""
+    """Scrapes continuously in a thread, and keeps the total of each scrape."""
 
     def __init__(self, server):
         self._server = server
@@ -178,8 +178,8 @@ class Scraper:
                 self.without.append({name for name, well in success(samples).items() if not well})
                 self._done.notify_all()
 
-    def look(self, times):
-        """Waits for scrapes that begin after now."""
+    def wait_for_scrapes(self, times):
+        """Waits for scrapes that begin from now on."""
         with self._done:
             wanted = len(self.totals) + times + 1
             assert self._done.wait_for(lambda: len(self.totals) >= wanted, timeout=30)
@@ -207,27 +207,27 @@ def older(made, make_map):
     return one
 
 
-def test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_own_numbers_in_order(older, start, make_map):
+def test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_numbers_in_order(older, start, make_map):
     server = start()
     phases = [list(range(1001, 1006)), list(range(1, 6)), list(range(1006, 1011))]
     with scraping(server) as scraper:
         for packets in phases[0]:
             count(older, packets)
-            scraper.look(1)
+            scraper.wait_for_scrapes(1)
         newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 27, max_entries=20000)
         count(newer, 0)
-        scraper.look(2)
+        scraper.wait_for_scrapes(2)
         for one, phase in ((newer, phases[1]), (older, phases[2])):
             for packets in phase:
                 count(one, packets)
-                scraper.look(2)
+                scraper.wait_for_scrapes(2)
             # The last is not lost, and the other map's is not shown beside it or after it.
             assert phase[-1] == scraper.totals[-1]
     shown = list(dict.fromkeys(total for total in scraper.totals if total is not None))
     assert shown == sorted(shown, key=[1000, *phases[0], *phases[1], *phases[2]].index)
     assert {1005, 5, 1010} <= set(shown)
     assert 0 not in shown  # the new map's, before anything counted in it
-    # Where it is not sure it says so, and only of the counters.
+    # While the live map is unknown, only the counters collector fails.
     assert {frozenset(), frozenset({"counters"})} >= set(map(frozenset, scraper.without))
     assert [total is None for total in scraper.totals] == ["counters" in without for without in scraper.without]
 

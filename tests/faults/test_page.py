@@ -1,4 +1,4 @@
-"""Each line of the page about faults has tests that do it, and what it quotes of the log is what they look for."""
+"""Each line of docs/faults.md has tests, and they check the log messages that it quotes."""
 
 import re
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
 # The tests of each line, by the beginning of its first cell.
-HELD_BY = {
+COVERED_BY = {
     "a map is deleted": ["test_a_map_that_is_deleted_is_absent_until_it_is_there_again"],
     "a map is replaced": [
         "test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then_as_it_is",
     ],
     "Calico is upgraded": [
-        "test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_own_numbers_in_order",
+        "test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_numbers_in_order",
         "test_programs_that_cannot_be_asked_in_the_middle_of_an_upgrade_change_no_number",
         "test_killed_in_the_middle_of_an_upgrade_it_shows_no_number_until_it_knows_whose",
     ],
@@ -27,7 +27,7 @@ HELD_BY = {
     "the process has no free": [
         "test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all_is_as_before"
     ],
-    "the process is refused": ["test_without_memory_for_a_look_it_says_so_once_and_afterwards_all_is_as_before"],
+    "the process is refused": ["test_without_memory_for_a_snapshot_the_failure_is_logged_once_and_all_recovers"],
     "no thread may": [
         "test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence",
         "test_three_threads_are_enough_for_everything",
@@ -50,7 +50,7 @@ HELD_BY = {
         "test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well",
         "test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging",
     ],
-    "nobody reads": ["test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does"],
+    "the pipe of the log": ["test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does"],
     "SIGTERM": [
         "test_a_scrape_in_the_middle_of_its_read_is_ended_whole_when_the_kernel_answers_in_time",
         "test_of_many_scrapes_at_the_end_each_is_whole_or_told_to_be_cut",
@@ -76,21 +76,21 @@ def rows():
 
 
 def sources():
-    """The text of the file in which each test stands."""
+    """The text of the file that defines each test."""
     texts = [path.read_text(encoding="utf-8") for path in HERE.glob("test_*.py") if path != Path(__file__)]
     return {name: text for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
 
 
 def test_every_line_has_its_tests_and_every_test_its_line():
     lines = [row[0] for row in rows()]
-    assert len(lines) == len(HELD_BY)
-    assert [] == [line for line, beginning in zip(lines, HELD_BY, strict=True) if not line.startswith(beginning)]
+    assert len(lines) == len(COVERED_BY)
+    assert [] == [line for line, beginning in zip(lines, COVERED_BY, strict=True) if not line.startswith(beginning)]
     about_the_program = {"test_a_refusal_of_memory_is_a_sentence_and_ends_with_it"}
-    assert sources().keys() - about_the_program == {test for tests in HELD_BY.values() for test in tests}
+    assert sources().keys() - about_the_program == {test for tests in COVERED_BY.values() for test in tests}
 
 
-@pytest.mark.parametrize("number", range(len(HELD_BY)), ids=HELD_BY)
-def test_what_a_line_quotes_of_the_log_is_what_its_tests_look_for(number):
+@pytest.mark.parametrize("number", range(len(COVERED_BY)), ids=COVERED_BY)
+def test_what_a_line_quotes_of_the_log_is_checked_by_its_tests(number):
     quoted = re.findall(r"`([^`]+)`", rows()[number][2])
-    looked_for = [sources()[test] for test in list(HELD_BY.values())[number]]
-    assert [] == [one for one in quoted if not any(one in text for text in looked_for)]
+    checked = [sources()[test] for test in list(COVERED_BY.values())[number]]
+    assert [] == [one for one in quoted if not any(one in text for text in checked)]

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, INTERFACE, told
+from tests.faults.known_node import ALL_WELL, INTERFACE, node_samples
 from tests.kernel.machine import labels_of, sample, steady_descriptors, success
 
 pytestmark = pytest.mark.kernel
@@ -37,7 +37,7 @@ def test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes
         assert 2 == samples[sample("calico_bpf_unattributed_rule_ids")]
         assert sample("calico_bpf_no_profile_match_hits_total") not in samples
     made.write_files()
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
     assert before == steady_descriptors(server.process.pid)
     assert "level=warning" not in server.log.read_text()
 
@@ -67,7 +67,7 @@ def test_a_file_in_a_folders_place_fails_what_needs_it_with_a_sentence_and_ends_
         assert 0 == success(samples)[expected]
     folder.unlink()
     aside.rename(folder)
-    assert told(whole) == told(server.scrape())
+    assert node_samples(whole) == node_samples(server.scrape())
     assert 1 == server.log.read_text().count(
         f"collector {expected} failed: {folder} could not be listed: Not a directory"
     )
@@ -90,4 +90,4 @@ def test_in_a_mount_of_the_folder_itself_what_was_made_again_is_seen_after_a_res
     assert counted(whole) == counted(samples)
     assert [] == labels_of(samples, RULES)
     server.end()
-    assert told(whole) == told(start(prefix=prefix).scrape())
+    assert node_samples(whole) == node_samples(start(prefix=prefix).scrape())

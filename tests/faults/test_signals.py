@@ -1,4 +1,4 @@
-"""The exporter is told to stop, or killed, in the middle of a scrape; and started again."""
+"""The exporter is node_samples to stop, or killed, in the middle of a scrape; and started again."""
 
 import signal
 import socket
@@ -7,8 +7,8 @@ from threading import Barrier
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, told
-from tests.faults.paused_read import holding
+from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, node_samples
+from tests.faults.paused_read import pausing
 from tests.kernel.machine import samples_of, success
 from tests.kernel.pinned import PERCPU_HASH, on_each_cpu, u32
 
@@ -45,16 +45,16 @@ def whole_or_cut(said):
 def test_a_scrape_in_the_middle_of_its_read_is_ended_whole_when_the_kernel_answers_in_time(faulty, control, number):
     server = faulty()
     whole = server.scrape()
-    with holding(control) as held, ThreadPoolExecutor(1) as thread:
+    with pausing(control) as paused, ThreadPoolExecutor(1) as thread:
         scrape = thread.submit(asked, server)
-        held.wait()
+        paused.wait()
         server.process.send_signal(number)
         while "msg=stopping" not in server.log.read_text():
             assert server.process.poll() is None
-        held.hold_no_more()
-        held.go_on()
+        paused.stop_pausing()
+        paused.resume()
         body = whole_or_cut(scrape.result())
-    assert told(whole) == told(samples_of(body))
+    assert node_samples(whole) == node_samples(samples_of(body))
     assert 0 == server.process.wait(timeout=10)
     assert "Traceback" not in server.log.read_text()
 
@@ -62,9 +62,9 @@ def test_a_scrape_in_the_middle_of_its_read_is_ended_whole_when_the_kernel_answe
 def test_a_scrape_whose_read_never_ends_is_cut_and_does_not_keep_it_from_ending(faulty, control):
     server = faulty()
     server.scrape()
-    with holding(control) as held, ThreadPoolExecutor(1) as thread:
+    with pausing(control) as paused, ThreadPoolExecutor(1) as thread:
         scrape = thread.submit(asked, server)
-        held.wait()
+        paused.wait()
         server.process.send_signal(signal.SIGTERM)
         assert 0 == server.process.wait(timeout=10)
         assert b"" == scrape.result()
@@ -95,7 +95,7 @@ def test_of_many_scrapes_at_the_end_each_is_whole_or_told_to_be_cut(made, start)
     assert 0 == server.process.wait(timeout=10)
     assert len(bodies) >= 8
     for body in bodies:
-        assert told(whole) == told(samples_of(body))
+        assert node_samples(whole) == node_samples(samples_of(body))
     assert "Traceback" not in server.log.read_text()
 
 
@@ -104,10 +104,10 @@ def test_killed_it_starts_again_at_once_on_its_port_with_the_same_numbers(faulty
     server = faulty()
     whole = server.scrape()
     address = f"127.0.0.1:{server.port}"
-    with holding(control) as held, ThreadPoolExecutor(1) as thread:
+    with pausing(control) as paused, ThreadPoolExecutor(1) as thread:
         if where == "reading":
             scrape = thread.submit(asked, server)
-            held.wait()
+            paused.wait()
         server.process.kill()
         server.process.wait()
         if where == "reading":
@@ -115,7 +115,7 @@ def test_killed_it_starts_again_at_once_on_its_port_with_the_same_numbers(faulty
     again = faulty(address=address)
     first = again.scrape()
     assert ALL_WELL == success(first)
-    assert told(whole) == told(first)
+    assert node_samples(whole) == node_samples(first)
 
 
 def test_killed_in_the_middle_of_an_upgrade_it_shows_no_number_until_it_knows_whose(made, start, make_map):

@@ -60,6 +60,6 @@ def changed(draw, document, most=2, anything=ANYTHING):
     return document
 
 
-def said(document):
-    """Bytes of such a document, or of none."""
+def encoded(document):
+    """The changed document as JSON bytes, or bytes that are no JSON."""
     return changed(document).map(lambda one: json.dumps(one).encode()) | BROKEN

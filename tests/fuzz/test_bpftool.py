@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exporter.bpf import bpftool
 from exporter.bpf.bpftool import BpftoolReader
 from exporter.bpf.maps import MapError, MapInfo
-from tests.fuzz.shapes import BROKEN, said
+from tests.fuzz.shapes import BROKEN, encoded
 
 SHOWN = {"id": 7, "type": "hash", "name": "cali", "flags": 0, "bytes_key": 2, "bytes_value": 1, "max_entries": 10}
 PER_CPU = SHOWN | {"type": "percpu_hash"}
@@ -36,14 +36,14 @@ def asked(question, answers, code=0, errors=b""):
     return found
 
 
-@given(said(SHOWN), st.integers(0, 255), st.binary())
+@given(encoded(SHOWN), st.integers(0, 255), st.binary())
 def test_any_answer_about_a_map_is_its_shape_or_an_error(shown, code, errors):
     info = asked(lambda reader: reader.info("/pin"), {"show": shown}, code, errors)
     assert info is None or {int} == {type(one) for one in (info.id, info.key_size, info.value_size, info.max_entries)}
     assert info is None or {str} == {type(info.name), type(info.type)}
 
 
-@given(said(SHOWN) | st.just(json.dumps(PER_CPU).encode()), said(DUMPED) | said(DUMPED_PER_CPU))
+@given(encoded(SHOWN) | st.just(json.dumps(PER_CPU).encode()), encoded(DUMPED) | encoded(DUMPED_PER_CPU))
 def test_any_dump_is_columns_of_its_shape_or_an_error(shown, dumped):
     dump = asked(lambda reader: reader.read("/pin"), {"show": shown, "dump": dumped})
     if dump is not None:
@@ -52,7 +52,7 @@ def test_any_dump_is_columns_of_its_shape_or_an_error(shown, dumped):
         assert ((count, copies, dump.info.value_size), np.uint8) == (dump.values.shape, dump.values.dtype)
 
 
-@given(said(PROGRAMS) | BROKEN)
+@given(encoded(PROGRAMS) | BROKEN)
 def test_any_answer_about_programs_is_those_asked_for_or_an_error(shown):
     found = asked(lambda reader: reader.programs([1, 2]), {"show": shown})
     for one in found or ():

@@ -11,7 +11,7 @@ from exporter.calico.layout_file import LayoutFileError, parse_layout_file
 from exporter.node.endpoint_status import pods_of
 from exporter.node.files import read_folder
 from exporter.node.policies import read_policies
-from tests.fuzz.shapes import said
+from tests.fuzz.shapes import encoded
 
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name)
 STATUS = {"ifaceName": "cali1", "ipv4Nets": ["10.0.0.1/32"], "ipv6Nets": []}
@@ -36,7 +36,7 @@ def test_files_of_any_name_are_read_back(files):
     assert (expected, ()) == (found.files, found.problems)
 
 
-@given(st.dictionaries(NAMES | st.just(b"k8s ns%2Fpod eth0"), said(STATUS), max_size=4))
+@given(st.dictionaries(NAMES | st.just(b"k8s ns%2Fpod eth0"), encoded(STATUS), max_size=4))
 def test_each_endpoint_status_file_is_a_pod_or_a_sentence(files):
     with tempfile.TemporaryDirectory() as folder:
         expected = filled(folder, files)
@@ -48,7 +48,7 @@ def test_each_endpoint_status_file_is_a_pod_or_a_sentence(files):
 PROGRAMS = NAMES | st.sampled_from([b"cali1_ingress_v4.json", b"cali1_egress_v6.json"])
 
 
-@given(st.dictionaries(PROGRAMS, said(POLICY), max_size=4))
+@given(st.dictionaries(PROGRAMS, encoded(POLICY), max_size=4))
 def test_each_policy_file_is_a_program_or_a_sentence_or_none_of_calicos(files):
     with tempfile.TemporaryDirectory() as folder:
         expected = filled(folder, files)
@@ -58,7 +58,7 @@ def test_each_policy_file_is_a_program_or_a_sentence_or_none_of_calicos(files):
     assert all("\n" not in one for one in found.problems)
 
 
-@given(said(LAYOUT))
+@given(encoded(LAYOUT))
 def test_any_layout_file_names_slots_or_is_an_error(content):
     text = content.decode("utf-8", "surrogateescape")
     try:

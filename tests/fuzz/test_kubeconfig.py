@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.node.api_server import ApiServer, ApiServerError
-from tests.fuzz.shapes import said
+from tests.fuzz.shapes import encoded
 
 TOKEN = "own-token-71"
 WHOLE = {
@@ -26,7 +26,7 @@ def file():
         yield Path(folder) / "config"
 
 
-@given(said(WHOLE) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+@given(encoded(WHOLE) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_file_is_a_server_or_one_sentence_without_its_token(file, content):
     file.write_bytes(content)
     sentence = ""

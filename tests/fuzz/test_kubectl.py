@@ -17,7 +17,7 @@ from exporter.kubectl.plugin import program
 from exporter.kubectl.targets import Exporters, NoTarget, Target, all_targets, target_of_pod
 from exporter.kubectl.top import show_top
 from exporter.kubectl.two_pods import explain_two
-from tests.fuzz.shapes import BROKEN, changed, said
+from tests.fuzz.shapes import BROKEN, changed, encoded
 
 EXPORTER = {
     "metadata": {"name": "exporter-n1", "namespace": "system"},
@@ -64,16 +64,16 @@ def with_answers(answers, ask):
     return code, out.buffer.getvalue().decode()
 
 
-RAN = st.builds(Ran, st.integers(0, 255), said(TOP) | said(WHY), st.text())
+RAN = st.builds(Ran, st.integers(0, 255), encoded(TOP) | encoded(WHY), st.text())
 RIGHT = json.dumps({"items": [EXPORTER | {"status": {"phase": "Running"}}]}).encode()
-PODS = st.builds(Ran, st.just(0), said({"items": [EXPORTER, EXPORTER]}), st.text())
+PODS = st.builds(Ran, st.just(0), encoded({"items": [EXPORTER, EXPORTER]}), st.text())
 
 
 @example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "1e999").encode(), ""), "table")
 @example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "9" * 4300).encode(), ""), "table")
 @given(
     PODS | st.just(Ran(0, RIGHT, "")),
-    st.builds(Ran, st.integers(0, 255), said(TOP), st.text()),
+    st.builds(Ran, st.integers(0, 255), encoded(TOP), st.text()),
     st.sampled_from(["json", "table"]),
 )
 def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
@@ -84,7 +84,7 @@ def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
 
 @example(Ran(0, json.dumps(WHY).replace("10", "1e999").encode(), ""), None)
 @example(Ran(0, json.dumps(WHY).replace("10", "9" * 4300).encode(), ""), None)
-@given(st.builds(Ran, st.integers(0, 255), said(WHY), st.text()), st.sampled_from(["json", None]))
+@given(st.builds(Ran, st.integers(0, 255), encoded(WHY), st.text()), st.sampled_from(["json", None]))
 def test_whatever_two_exporters_say_why_ends_well(ran, output):
     def ask(kubectl):
         explain_two(kubectl, PLACE, PLACE, watch=None, output=output)
@@ -105,7 +105,7 @@ def test_any_pod_has_a_place_or_a_sentence_why_not(pod, exporters, wanted):
     assert with_answers(answers, ask)[0] in (0, 1)
 
 
-@given(st.builds(Ran, st.integers(0, 1), said({"items": [EXPORTER, POD]}) | BROKEN, st.text()))
+@given(st.builds(Ran, st.integers(0, 1), encoded({"items": [EXPORTER, POD]}) | BROKEN, st.text()))
 def test_any_list_of_exporters_is_places_and_problems_or_a_sentence(ran):
     def ask(kubectl):
         places, problems = all_targets(kubectl, Exporters())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exporter.node.api_server import ApiServerError
 from exporter.node.pod_watch import ListedPods, LivePods, list_pods
 from exporter.node.pods import ClusterPod
-from tests.fuzz.shapes import BROKEN, STRICT, changed, said
+from tests.fuzz.shapes import BROKEN, STRICT, changed, encoded
 
 POD = {
     "metadata": {
@@ -40,19 +40,19 @@ class Server:
     """Answers a list, and a watch with lines; then it is over."""
 
     def __init__(self, listed, lines=()):
-        self.listed, self.said = listed, lines
+        self.listed, self.watched = listed, lines
 
     def read(self, *_):
         return self.listed
 
     def lines(self, *_):
-        yield from self.said
+        yield from self.watched
 
     def close(self):
         pass
 
 
-def held(pods):
+def valid(pods):
     """That these are pods as the rest of the program takes them."""
     for one in pods:
         assert isinstance(one, ClusterPod)
@@ -61,20 +61,20 @@ def held(pods):
     return True
 
 
-@given(said(LIST))
+@given(encoded(LIST))
 def test_any_list_is_pods_or_an_error(listed):
     try:
         table, version = list_pods(Server(listed), "node-1")
     except ApiServerError:
         return
-    assert held(filter(None, table.values()))
+    assert valid(filter(None, table.values()))
     assert isinstance(version, str)
 
 
-@given(said(LIST))
+@given(encoded(LIST))
 def test_a_command_has_pods_or_a_sentence(listed):
     known = ListedPods(lambda: Server(listed), "node-1").pods()
-    assert held(known.pods)
+    assert valid(known.pods)
     assert bool(known.synced) != bool(known.problem)
 
 
@@ -86,10 +86,10 @@ def test_one_odd_pod_hides_no_other(odd):
 
 
 EVENTS = st.lists(
-    said({"type": "ADDED", "object": POD})
-    | said({"type": "MODIFIED", "object": GOOD})
-    | said({"type": "DELETED", "object": POD})
-    | said({"type": "ERROR", "object": STATUS})
+    encoded({"type": "ADDED", "object": POD})
+    | encoded({"type": "MODIFIED", "object": GOOD})
+    | encoded({"type": "DELETED", "object": POD})
+    | encoded({"type": "ERROR", "object": STATUS})
     | BROKEN
 )
 
@@ -105,6 +105,6 @@ def test_a_watch_that_says_anything_ends_in_an_error_or_leaves_pods(lines):
     except ApiServerError as error:
         reason = error.reason
     assert reason in live.pods().errors
-    assert held(live.pods().pods)
+    assert valid(live.pods().pods)
     assert isinstance(live._version, str)
     assert not Event.is_set(live._closed)

@@ -18,7 +18,7 @@ from exporter.web.config_file import WebConfigError
 from exporter.web.connection import Connection, Limits, Response
 from exporter.web.live_config import LiveConfig
 from exporter.web.passwords import Passwords
-from tests.fuzz.shapes import BROKEN, said
+from tests.fuzz.shapes import BROKEN, encoded
 from tests.fuzz.test_http import Pieces
 from tests.web.authority import Authority
 
@@ -54,7 +54,7 @@ def loaded(folder, content):
     return None
 
 
-@given(said(OPEN), st.binary(), st.binary())
+@given(encoded(OPEN), st.binary(), st.binary())
 def test_what_can_be_served_checks_any_password_and_sends_its_headers(folder, content, name, password):
     live = loaded(folder[0], content)
     if not live:
@@ -78,7 +78,7 @@ def test_what_can_be_served_checks_any_password_and_sends_its_headers(folder, co
 
 @given(st.data())
 def test_any_demand_of_tls_is_served_or_a_sentence(folder, data):
-    live = loaded(folder[0], data.draw(said(folder[1]) | BROKEN))
+    live = loaded(folder[0], data.draw(encoded(folder[1]) | BROKEN))
     assert live is None or live.config.tls is None or live.tls is not None
 
 

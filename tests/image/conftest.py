@@ -28,7 +28,7 @@ machine = the_machine  # a fixture
 
 @pytest.fixture(scope="session")
 def image(machine):
-    """The image of this tree on a Debian root that is made here, built anew."""
+    """The image of this tree on a new Debian root file system."""
     return built(IMAGE)
 
 
@@ -69,7 +69,7 @@ class Container:
         self.flags = self._asked["args"][1:]
 
     def words(self, *more):
-        """The words that run it as the chart says."""
+        """The command line that runs it as the chart does."""
         paths = {"bpffs": self._node.bpf.path, "calico": self._node.run_dir}
         mounts = [
             f"{paths[mount['name']]}:{mount['mountPath']}:{'ro' if mount['readOnly'] else 'rw'},rslave"

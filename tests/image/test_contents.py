@@ -26,10 +26,10 @@ def test_every_library_that_something_there_asks_for_is_there(root):
     missing = set()
     for path in root.rglob("*"):
         if path.is_file() and not path.is_symlink() and (path.suffix == ".so" or ".so." in path.name):
-            said = run(
+            found = run(
                 "chroot", root, "/lib64/ld-linux-x86-64.so.2", "--list", f"/{path.relative_to(root)}", check=False
             )
-            missing |= {(path.name, line.strip()) for line in said.stdout.splitlines() if "not found" in line}
+            missing |= {(path.name, line.strip()) for line in found.stdout.splitlines() if "not found" in line}
     # Modules of Python whose libraries are left out, because nothing imports them.
     assert {("_dbm.cpython-313-x86_64-linux-gnu.so", "libdb-5.3.so => not found")} >= missing
 
@@ -62,11 +62,11 @@ def test_scanners_find_the_packages_of_debian(root):
 
 def test_its_labels_say_what_it_is_and_of_which_commit(image):
     labels = json.loads(run("podman", "image", "inspect", image).stdout)[0]["Labels"]
-    said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-    assert ("Apache-2.0", __version__) == (said["licenses"], said["version"])
-    assert run("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip() == said["revision"]
-    assert said["created"].endswith("Z")
-    assert IMAGE.rpartition("/")[2].partition(":")[0] == said["title"]
+    found = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+    assert ("Apache-2.0", __version__) == (found["licenses"], found["version"])
+    assert run("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip() == found["revision"]
+    assert found["created"].endswith("Z")
+    assert IMAGE.rpartition("/")[2].partition(":")[0] == found["title"]
 
 
 def test_it_has_what_it_weighs_and_not_much_more(image):

@@ -140,6 +140,6 @@ for attempt in (lambda: os.mkdir("/x"), lambda: socket.sethostname("x"), lambda:
 """
     bounded = Container(image, demo, profile)
     command = bounded.words("--entrypoint=/opt/calico-bpf-exporter/bin/python", image, "-c", code)
-    said = run(*command).stdout.splitlines()
-    assert "Read-only file system" == said[0] == said[-1]
-    assert (profile == "capabilities") == ("Operation not permitted" in said)
+    printed = run(*command).stdout.splitlines()
+    assert "Read-only file system" == printed[0] == printed[-1]
+    assert (profile == "capabilities") == ("Operation not permitted" in printed)

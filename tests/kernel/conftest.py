@@ -69,7 +69,7 @@ def _try_map(pin: Path) -> None:
 
 
 def _unmount(folder: Path) -> None:
-    # Lazily when something still looks at it: it must be gone whatever a test left behind.
+    # Lazily while something still uses it: it must be gone whatever a test left behind.
     if subprocess.run(["umount", folder], capture_output=True, check=False).returncode:
         subprocess.run(["umount", "--lazy", folder], check=True)
 

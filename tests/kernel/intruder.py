@@ -20,7 +20,7 @@ from tests.kernel.pinned import READ_ONLY, open_pin
 BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 LOOKUP, UPDATE, DELETE, OBJ_GET = 1, 2, 3, 7
 COMMANDS = 64  # more than any kernel knows
-# The kernel looks at the lower half of a command, a filter at all of it.
+# The kernel uses the lower half of a command, a filter all of it.
 LARGE = 1 << 32
 LIBC = ctypes.CDLL(None, use_errno=True)
 

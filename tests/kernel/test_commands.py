@@ -57,7 +57,7 @@ class Commands:
 
 
 def _wait_for_its_sleep(process):
-    # It sleeps only when the first look has been taken.
+    # It sleeps only after the first snapshot.
     until = time.monotonic() + 30
     while time.monotonic() < until and process.poll() is None:
         if Path(f"/proc/{process.pid}/syscall").read_text(encoding="ascii").split()[0] in _SLEEPS:

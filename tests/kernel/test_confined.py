@@ -12,7 +12,7 @@ import pytest
 from exporter import confine
 from exporter.bpf.libbpf import libbpf_reader
 from tests.faults.conftest import made, start  # noqa: F401  fixtures
-from tests.faults.known_node import ALL_WELL, FAR, told
+from tests.faults.known_node import ALL_WELL, FAR, node_samples
 from tests.kernel.machine import ROOT, bpftool, load_programs, run, success
 from tests.kernel.pinned import PERCPU_HASH, content_of, on_each_cpu, u32
 
@@ -100,7 +100,7 @@ def test_each_thread_has_what_reading_takes_and_no_more(start, reader):  # noqa:
 
 def test_confined_it_reads_what_it_reads_otherwise(start, made):  # noqa: F811
     confined, free = start().scrape(), start(more=["--no-security.drop-capabilities"]).scrape()
-    assert told(confined) == told(free)
+    assert node_samples(confined) == node_samples(free)
     assert success(confined) == ALL_WELL
 
 

@@ -28,7 +28,7 @@ class Terminal:
     """`make demo` in a terminal of its own, whose session it leads."""
 
     def __init__(self, *words, clone=ROOT):
-        self.said = ""
+        self.output = ""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(clone)
@@ -38,12 +38,12 @@ class Terminal:
         """Reads what is printed until it has this text, or the terminal's last program has ended."""
         until = time.monotonic() + seconds
         with suppress(OSError):  # the end of a terminal is an error
-            while text not in self.said:
+            while text not in self.output:
                 left = until - time.monotonic()
-                assert left > 0, self.said
+                assert left > 0, self.output
                 if select.select([self._terminal], [], [], left)[0]:
-                    self.said += os.read(self._terminal, 65536).decode().replace("\r\n", "\n")
-        return self.said
+                    self.output += os.read(self._terminal, 65536).decode().replace("\r\n", "\n")
+        return self.output
 
     def press_ctrl_c(self):
         os.write(self._terminal, b"\x03")
@@ -87,7 +87,7 @@ def test_it_is_removed_however_its_terminal_ends_it_and_make_does_not_complain_o
     getattr(terminal, how)()
     assert [] == left_over()
     if how == "press_ctrl_c":
-        assert "The demo node is removed.\n" == terminal.said.partition(LAST)[2].replace("^C", "").lstrip("\n")
+        assert "The demo node is removed.\n" == terminal.output.partition(LAST)[2].replace("^C", "").lstrip("\n")
 
 
 def test_ctrl_c_while_it_is_built_leaves_nothing(earlier):
@@ -97,8 +97,8 @@ def test_ctrl_c_while_it_is_built_leaves_nothing(earlier):
         time.sleep(0.02)
     terminal.press_ctrl_c()
     assert [] == left_over()
-    assert "The demo node is removed.\n" in terminal.said
-    assert "***" not in terminal.said
+    assert "The demo node is removed.\n" in terminal.output
+    assert "***" not in terminal.output
 
 
 def test_each_command_that_it_prints_works_as_printed_and_on_node_takes_any_words(earlier, tmp_path):

@@ -128,7 +128,7 @@ def test_a_tiers_end_is_in_the_code_alone_and_there_only_where_a_packet_can_reac
     assert [True] == [shared <= set(line["comments"]) for line in lines if shared & set(line.get("comments", ()))]
 
 
-def test_a_rule_by_selector_names_its_ip_set_and_the_code_looks_the_same_one_up():
+def test_a_rule_by_selector_names_the_ip_set_that_its_code_uses():
     for version in (4, 6):
         document = file_of(CART, INGRESS, version)
         (number,) = (re.search(r"src_ip_set_ids:<0x(\w+)>", text) for text in comments_of(document) if "IPSets" in text)

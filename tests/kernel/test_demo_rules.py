@@ -82,12 +82,12 @@ def test_a_tier_that_passes_at_its_end_leads_to_the_profile(node):
 
 
 def test_without_a_profile_what_no_policy_decides_is_denied_under_id_0(node):
-    stranger = replace(PROBE, name="stranger", number=99, policies=(), has_profile=False)
-    node.add_pod(stranger)
+    unprofiled = replace(PROBE, name="unprofiled", number=99, policies=(), has_profile=False)
+    node.add_pod(unprofiled)
     try:
-        assert FROM_FRONTEND | {"": 9} == moved(node, FRONTEND, "ping", stranger.ipv4, 0, 9)
+        assert FROM_FRONTEND | {"": 9} == moved(node, FRONTEND, "ping", unprofiled.ipv4, 0, 9)
     finally:
-        node.remove_pod(stranger)
+        node.remove_pod(unprofiled)
 
 
 def test_files_lie_in_calicos_folder_for_root_alone_and_go_with_their_pod(node):

@@ -60,7 +60,7 @@ class Node:
 
     def schedule(self, name, uid):
         """What the API server says before the pod has an interface."""
-        self.cluster.said.put(event("ADDED", pod(name, uid=uid, phase="Pending")))
+        self.cluster.events.put(event("ADDED", pod(name, uid=uid, phase="Pending")))
 
     def connect(self, name, index):
         """The interface of a pod, as the CNI plugin and Felix make it."""
@@ -76,7 +76,7 @@ class Node:
         self.counters.delete(u32(index, 0))
 
     def forget(self, name, uid):
-        self.cluster.said.put(event("DELETED", pod(name, uid=uid)))
+        self.cluster.events.put(event("DELETED", pod(name, uid=uid)))
 
     def seconds_until(self, condition):
         """How long it takes until a scrape is as it should be; what the scrape itself takes is part of it."""

@@ -276,7 +276,7 @@ def test_a_second_version_that_appears_dead_leaves_the_moving_one_in_place(make_
 def test_two_hundred_scrapes_leave_no_descriptor_open(make_map, states, make_server):
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 1}))
     server = make_server()
-    time.sleep(1.2)  # it looks for itself at the start, and again a second later
+    time.sleep(1.2)  # it collects at the start, and again a second later
     before = steady_descriptors(server.process.pid)
     scrape_on_new_connections(server, 200)
     assert before == steady_descriptors(server.process.pid)

@@ -26,7 +26,7 @@ LABEL = {"app.kubernetes.io/name": "calico-bpf-exporter"}
 
 
 def pod(name, node="n1", namespace="default", *, labels=None, network=False, phase="Running", **status):
-    """A pod as the API tells it."""
+    """A pod as the API returns it."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -59,7 +59,7 @@ class Cluster:
         api.answer = lambda request: self._answer(request) or everything(request)
 
     def runs(self, pod_, command, **environment):
-        """From now on exec in this pod runs `command` followed by the words that were asked for."""
+        """Makes exec in this pod run `command` followed by the requested words."""
         self.programs[pod_["metadata"]["namespace"], pod_["metadata"]["name"]] = (command, environment)
 
     def _answer(self, request):  # noqa: PLR0911  one line a path
@@ -124,7 +124,7 @@ class Cluster:
         terminal = query.get("tty") == ["true"]
 
         def take(received, sent):
-            _shake_hands(request, sent)
+            _handshake(request, sent)
             (_run_in_terminal if terminal else _run)(words, environment, _Channels(received, sent))
 
         return Upgrade(take)
@@ -183,7 +183,7 @@ class _Channels:
             self._sent.flush()
 
 
-def _shake_hands(request, sent):
+def _handshake(request, sent):
     key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
     assert "v5.channel.k8s.io" in request.headers["sec-websocket-protocol"]

@@ -1,4 +1,4 @@
-"""A real kubectl, the plugin as kubectl starts it, and a cluster that is one in all but the API server."""
+"""A real kubectl, the plugin as kubectl starts it, and a cluster with a fake API server."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def cluster(api):
 
 @pytest.fixture
 def environment(api, tmp_path):
-    """What the user's shell has: kubectl and the plugin in PATH, and a kubeconfig."""
+    """The user's environment: kubectl and the plugin in PATH, and a kubeconfig."""
     if not (TOOLS / "kubectl").exists():
         give_up("kubectl is not here: `make setup` brings it")
     config = api.kubeconfig(tmp_path / "kubeconfig")
@@ -68,7 +68,7 @@ def kubectl(environment, cluster):
 
 @pytest.fixture
 def recorded(cluster):
-    """A cluster of one node, that of a recording: its pods, and its exporter, which looks at the recording."""
+    """A cluster of one node, that of a recording: its pods, and its exporter, which reads the recording."""
 
     def make(name="02-ingress-deny.after", node="n1"):
         there = exporter(node)

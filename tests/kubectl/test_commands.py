@@ -56,17 +56,17 @@ def test_a_command_prints_and_ends_as_on_the_node(recorded, kubectl, words, ther
     assert (expected.stdout, expected.returncode) == (actual.stdout, actual.returncode)
 
 
-def test_the_pod_s_node_and_who_is_asked_are_said_beside_the_output(recorded, kubectl):
+def test_the_pod_s_node_and_exporter_are_printed_beside_the_output(recorded, kubectl):
     recorded()
-    said = kubectl("counters", "ns-b/server").stderr
-    assert "pod ns-b/server is on node n1, asking calico-system/exporter-n1 there\n" == said
+    printed = kubectl("counters", "ns-b/server").stderr
+    assert "pod ns-b/server is on node n1, asking calico-system/exporter-n1 there\n" == printed
 
 
 def test_an_error_of_the_command_there_is_told_here(recorded, kubectl):
-    recorded().pods.append(pod("stranger", "n1"))
-    done = kubectl("counters", "stranger")
+    recorded().pods.append(pod("unknown", "n1"))
+    done = kubectl("counters", "unknown")
     assert (1, "") == (done.returncode, done.stdout)
-    assert "Error: no pod default/stranger on this node: is it on another node?\n" == done.stderr.split("\n", 1)[1]
+    assert "Error: no pod default/unknown on this node: is it on another node?\n" == done.stderr.split("\n", 1)[1]
 
 
 def test_wrong_usage_there_is_wrong_usage_here(recorded, kubectl):
@@ -101,13 +101,13 @@ def test_the_pod_is_asked_on_its_own_node(recorded, kubectl, cluster):
         (
             pod("one", network=True),
             "pod default/one is in the network of its node (hostNetwork) and has no interface of its own; "  # noqa: ISC004
-            "look at the node's interfaces with --node n1",
+            "see the node's interfaces with --node n1",
         ),
         (pod("one", phase="Succeeded"), "pod default/one has ended (Succeeded): its interface is gone"),
         (pod("one", phase="Failed"), "pod default/one has ended (Failed): its interface is gone"),
         (
             pod("one", "n2"),
-            "no calico-bpf-exporter is on node n2 (looked for pods labelled "  # noqa: ISC004
+            "no calico-bpf-exporter is on node n2 (searched for pods labelled "  # noqa: ISC004
             "app.kubernetes.io/name=calico-bpf-exporter in any namespace): install it there, or see whether its "
             "DaemonSet tolerates the node's taints",
         ),
@@ -170,7 +170,7 @@ def test_exporters_are_found_where_the_user_says(recorded, kubectl):
     assert 0 == kubectl("check", "ns-b/server", env=variables).returncode
     elsewhere = kubectl("check", "ns-b/server", *flags[:1], "kube-system")
     assert (
-        "(looked for pods labelled app.kubernetes.io/name=calico-bpf-exporter in namespace kube-system)"
+        "(searched for pods labelled app.kubernetes.io/name=calico-bpf-exporter in namespace kube-system)"
         in elsewhere.stderr
     )
 
@@ -280,15 +280,15 @@ def test_what_a_login_says_is_seen_while_it_waits(recorded, environment, tmp_pat
     pid, terminal = pty.fork()
     if not pid:
         os.execvpe(words[0], words, environment)
-    said, answered = b"", 0
+    printed, answered = b"", 0
     with suppress(OSError):  # how a terminal ends on Linux
         while piece := os.read(terminal, 4096):
-            said += piece
-            while answered < said.count(b"your code? "):  # kubectl keeps no answer from one call to the next
+            printed += piece
+            while answered < printed.count(b"your code? "):  # kubectl keeps no answer from one call to the next
                 answered += os.write(terminal, b"1\n") // 2
     os.waitpid(pid, 0)
-    assert b"open https://login.example\r\nyour code? " in said
-    assert b"pod ns-b/server is on node" in said
+    assert b"open https://login.example\r\nyour code? " in printed
+    assert b"pod ns-b/server is on node" in printed
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "/one", "one/", "\x1b[2J"])

@@ -7,7 +7,7 @@ from exporter.cli.main import program as exporters
 from exporter.kubectl.flags import PassedOn
 from exporter.kubectl.plugin import program
 
-# What says whose packets is the plugin's own question; what says where the node's facts are is the pod's own business.
+# The plugin selects the endpoint itself; where the node's data is depends on the pod.
 THERE = {
     "--interface", "--pod", "--ip", "--bundle", "--bpf.fs", "--bpf.reader", "--calico.run-dir", "--log.level",
     "--calico.interface-prefix", "--calico.layout-file", "--kubernetes", "--kubernetes.node", "--kubernetes.kubeconfig",

@@ -38,7 +38,7 @@ def test_the_plugin_and_its_completion_work(laptop, recorded, environment):
     offered = subprocess.run(
         [laptop[0] / "kubectl_complete-calico_bpf", "to"], capture_output=True, text=True, check=True
     )
-    assert "top\tShow who drops most in the whole cluster.\n:4\n" == offered.stdout
+    assert "top\tShow the cluster's top endpoints by drops.\n:4\n" == offered.stdout
 
 
 @pytest.mark.parametrize("words", [["counters", "--pod", "ns-b/server", "--nonzero"], ["serve"]])

@@ -43,7 +43,7 @@ def live(cluster, demo):
 
 
 class Sending:
-    """Sends something each tenth of a second until the end."""
+    """Sends every tenth of a second until the end."""
 
     def __init__(self, *sends):
         self._sends, self._over = sends, threading.Event()

@@ -1,4 +1,4 @@
-"""Exporters and machines that mean harm, or hang: one sentence each, in bounded time, and nothing for a terminal."""
+"""Malicious or hanging exporters and machines: one sentence each, in bounded time, without control characters."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
 from tests import installed
 from tests.kubectl.cluster import exporter, pod
 
-UNREADABLE = "its answer is none that this plugin can read"
+UNREADABLE = "its response cannot be read"
 COUNTED = {"category": "dropped", "direction": "inbound", "hook": "tc_egress", "reason": "policy", "count": 1}
 ROW = {"namespace": "a", "pod": "b", "interface": "c", "counted": [{**COUNTED, "per_second": 1.0}]}
 
@@ -30,8 +30,8 @@ def saying(cluster, tmp_path):
         there = exporter("n1")
         cluster.pods += [there, pod("one"), pod("two")]
         (tmp_path / "answer").write_text(text)
-        said = str(tmp_path / "answer")
-        cluster.runs(there, [sys.executable, "-c", f"import sys; sys.stdout.write(open({said!r}).read())"])
+        output = str(tmp_path / "answer")
+        cluster.runs(there, [sys.executable, "-c", f"import sys; sys.stdout.write(open({output!r}).read())"])
 
     return make
 
@@ -54,7 +54,7 @@ def test_an_answer_of_another_shape_is_a_sentence(saying, kubectl, text):
     for words in (("top",), ("why", "one", "--to", "two")):
         done = kubectl(*words)
         assert (1, False) == (done.returncode, "Traceback" in done.stderr)
-        assert UNREADABLE in done.stderr or "is no JSON" in done.stderr
+        assert UNREADABLE in done.stderr or "is not JSON" in done.stderr
 
 
 def test_names_in_an_answer_cannot_move_the_cursor(saying, kubectl):
@@ -118,9 +118,9 @@ def test_a_reader_that_goes_away_ends_it_without_a_trace(saying, environment):
 def test_without_kubectl_it_is_a_sentence(environment, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "kubectl").write_text("")
-    for path, said in ((tmp_path, "there is no kubectl in PATH"), (tmp_path / "bin", "no kubectl in PATH")):
+    for path, output in ((tmp_path, "there is no kubectl in PATH"), (tmp_path / "bin", "no kubectl in PATH")):
         plugin = installed.program("kubectl-calico_bpf")
         env = {**environment, "PATH": str(path)}
         done = subprocess.run([plugin, "top"], env=env, capture_output=True, text=True, check=False)
-        assert (1, True) == (done.returncode, said in done.stderr or "could not be started" in done.stderr)
+        assert (1, True) == (done.returncode, output in done.stderr or "could not be started" in done.stderr)
         assert 1 == len(done.stderr.splitlines())

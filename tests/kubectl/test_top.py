@@ -1,4 +1,4 @@
-"""`top` asks every node at once, shows who dropped most, and says which nodes did not answer."""
+"""`top` queries every node at once, shows the top endpoints by drops, and names nodes that did not answer."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from tests.kubectl.conftest import RECORDINGS
 
 @pytest.fixture
 def nodes(cluster):
-    """Nodes whose exporters look at two recordings each."""
+    """Nodes whose exporters read two recordings each."""
 
     def make(**names):
         for node, name in names.items():
@@ -36,7 +36,7 @@ def test_the_droppers_of_all_nodes_are_in_one_table(nodes, kubectl):
     counts = [int(row.split()[4]) for row in rows]
     assert sorted(counts, reverse=True) == counts
     assert f"{sum(counts)} packets dropped by {len(rows)} endpoints of 3 nodes in 3s" == summary
-    assert (0, "looking at 3 nodes for 3s\n") == (done.returncode, done.stderr)
+    assert (0, "measuring 3 nodes for 3s\n") == (done.returncode, done.stderr)
     assert 3 * [["counters", "--diff=3s", "--output=json"]] == [words[1:] for _, words in cluster.ran]
 
 
@@ -66,9 +66,9 @@ def test_nodes_that_do_not_answer_are_named_and_the_others_shown(nodes, kubectl)
     assert {"n1"} == {row.split()[0] for row in done.stdout.splitlines()[1:-1]}
     assert done.stdout.splitlines()[-1].endswith("of 1 node in 10s")
     assert [
-        "looking at 3 nodes for 10s",
+        "measuring 3 nodes for 10s",
         "the exporter on node n4, pod calico-system/exporter-n4, does not run: Pending",
-        "node n2: its answer is none that this plugin can read: is that exporter of another version?",
+        "node n2: its response cannot be read: is that exporter of another version?",
         "node n3: no maps \\x1b[2J",
     ] == done.stderr.splitlines()
 
@@ -92,7 +92,7 @@ def test_an_exporter_that_is_on_no_node_is_a_problem_and_no_quiet_cluster(cluste
 def test_a_cluster_without_exporters_is_one_sentence(kubectl):
     done = kubectl("top")
     assert (1, "") == (done.returncode, done.stdout)
-    assert "Error: no calico-bpf-exporter is in this cluster (looked for pods labelled" in done.stderr
+    assert "Error: no calico-bpf-exporter is in this cluster (searched for pods labelled" in done.stderr
 
 
 def dropper(interface, packets, node="n1", reason="policy"):

@@ -12,8 +12,8 @@ from exporter.kubectl.two_pods import legs_of, verdict
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS
 
-# Two recordings are two looks: the exporter needs no time of its own between them.
-LOOK_BACK = """
+# Two recordings are two snapshots: the exporter does not wait between them.
+COMPARE_BUNDLES = """
 import sys
 sys.argv = ["why", *(word for word in sys.argv[1:] if not word.startswith("--for="))]
 from exporter.cli.main import main
@@ -24,14 +24,14 @@ PRINT = "import sys; sys.stdout.write({0!r}); sys.stderr.write({1!r}); sys.exit(
 
 @pytest.fixture
 def both(cluster):
-    """Two nodes, each with one pod, whose exporters look at the same two recordings."""
+    """Two nodes, each with one pod, whose exporters read the same two recordings."""
 
     def make(name, sender, receiver):
         window = ":".join(str(RECORDINGS / f"{name}.{when}.tar.xz") for when in ("before", "after"))
         for node, (namespace, title) in {"n1": sender.split("/"), "n2": receiver.split("/")}.items():
             there = exporter(node)
             cluster.pods += [there, pod(title, node, namespace)]
-            cluster.runs(there, [sys.executable, "-c", LOOK_BACK], CALICO_BPF_EXPORTER_BUNDLE=window)
+            cluster.runs(there, [sys.executable, "-c", COMPARE_BUNDLES], CALICO_BPF_EXPORTER_BUNDLE=window)
         return cluster
 
     return make
@@ -121,7 +121,7 @@ def test_the_verdict_says_what_the_four_stretches_can(sender, receiver, expected
     assert expected == list(verdict(legs_of(answer("a", *sender), answer("b", *receiver))))
 
 
-ODD = "its answer is none that this plugin can read: is that exporter of another version?"
+ODD = "its response cannot be read: is that exporter of another version?"
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ ODD = "its answer is none that this plugin can read: is that exporter of another
     [
         ("", "Error: no pod ns-b/server on this node: is it on another node?\n", 1,
          "node n2: no pod ns-b/server on this node: is it on another node?"),
-        ("", "", 137, "node n2: its answer is no JSON (exit code 137)"),
-        ("<html>", "", 0, "node n2: its answer is no JSON (exit code 0)"),
+        ("", "", 137, "node n2: its response is not JSON (exit code 137)"),
+        ("<html>", "", 0, "node n2: its response is not JSON (exit code 0)"),
         ("[]", "", 0, f"node n2: {ODD}"),
         ("{}", "", 0, ODD),
         ('{"counted": [{"direction": "inbound"}], "loses_packets": false, "text": []}', "", 0, ODD),
@@ -142,7 +142,7 @@ def test_a_side_that_cannot_be_read_is_one_sentence(both, kubectl, output, error
     cluster.runs(exporter("n2"), [sys.executable, "-c", PRINT.format(output, errors, code)])
     done = kubectl("why", "ns-c/plain", "--to", "ns-b/server")
     assert (1, f"Error: {sentence}") == (done.returncode, done.stderr.splitlines()[-1])
-    # What the other side said is not lost, unless both were read and one makes no sense.
+    # The other side's output is not lost, unless both were read and one is invalid.
     assert (sentence == ODD and output != "[]") == (done.stdout == "")
 
 

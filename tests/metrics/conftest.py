@@ -22,7 +22,7 @@ CPUS = 2
 
 @dataclass
 class Node:
-    """A `NodeSource` over what a test says; an exception in place of a fact is raised when the fact is asked for."""
+    """A `NodeSource` over a test's facts; an exception in place of a fact is raised when it is read."""
 
     maps: dict = field(default_factory=dict)
     link_rows: object = ()
@@ -34,7 +34,7 @@ class Node:
     reader_name: str = "fake"
 
     def cluster_pods(self):
-        return _said(self.cluster)
+        return _value_or_raise(self.cluster)
 
     def pin_names(self):
         return sorted(self.maps)
@@ -48,22 +48,22 @@ class Node:
     def map_dump(self, name, **_):
         if name not in self.maps:
             raise MapMissing(f"{name} does not exist")
-        return _said(self.maps[name])
+        return _value_or_raise(self.maps[name])
 
     def programs(self, ids):
         return []
 
     def links(self):
-        return tuple(_said(self.link_rows))
+        return tuple(_value_or_raise(self.link_rows))
 
     def host_routes(self):
-        return tuple(_said(self.route_rows))
+        return tuple(_value_or_raise(self.route_rows))
 
     def nics(self):
-        return dict(_said(self.nic_rows))
+        return dict(_value_or_raise(self.nic_rows))
 
     def endpoint_status(self):
-        return _said(self.status)
+        return _value_or_raise(self.status)
 
     def policy_files(self):
         return Folder(present=True, files=dict.fromkeys(self.policy_file_names(), b"{}"), problems=())
@@ -72,10 +72,10 @@ class Node:
         return policies_of(self.policy_files())
 
     def policy_file_names(self):
-        return list(_said(self.policy_names))
+        return list(_value_or_raise(self.policy_names))
 
 
-def _said(fact):
+def _value_or_raise(fact):
     if isinstance(fact, Exception):
         raise fact
     return fact
@@ -149,7 +149,7 @@ def snapshot_of():
 
 @pytest.fixture(scope="session")
 def read_of():
-    """What gives collectors the parts of one snapshot of a source, as they ask for them."""
+    """A function that reads parts of one snapshot of a source for collectors."""
     return lambda source: Reading(source, Settings(), Memory()).read
 
 
@@ -166,15 +166,15 @@ def recorded(snapshot_of):
     return take
 
 
-def said_of(samples):
-    """What samples say as text: (family, label values, value) of each, in their order."""
+def rows_of(samples):
+    """Samples as text: (family, label values, value) of each, in their order."""
     families = parse_text(render(samples, TEXT).decode())
     return [(one.name, tuple(one.labels.values()), one.value) for family in families for one in family.samples]
 
 
 def series_of(samples, family):
-    """The samples of one family as text says them, {label values: value}; two with equal labels are an error."""
-    found = [row[1:] for row in said_of([one for one in samples if one.family == family])]
+    """The samples of one family as text, {label values: value}; two with equal labels are an error."""
+    found = [row[1:] for row in rows_of([one for one in samples if one.family == family])]
     table = dict(found)
     assert len(table) == len(found)
     return table
@@ -182,7 +182,7 @@ def series_of(samples, family):
 
 @pytest.fixture(scope="session")
 def rows():
-    return said_of
+    return rows_of
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +192,7 @@ def series():
 
 @pytest.fixture(scope="session")
 def promtool():
-    """The path of promtool, which `make setup` brings."""
+    """The path of promtool, installed by `make setup`."""
     path = ROOT / ".tools" / "bin" / "promtool"
     assert path.exists(), "run `make setup`"
     return path

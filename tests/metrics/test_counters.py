@@ -18,7 +18,7 @@ from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS, CountersCollector
 from exporter.metrics.exposition import TEXT, render
 from exporter.snapshot.reading import Memory
-from tests.metrics.conftest import said_of
+from tests.metrics.conftest import rows_of
 from tests.recorded import NAMES, law_of_recordings
 
 DECIDED = [name for name in NAMES if name.startswith("v")]
@@ -65,7 +65,7 @@ def shown(rows):
 
 def numbers_of(samples):
     """The values of all samples that belong to an endpoint."""
-    return [value for name, _, value in said_of(samples) if name != counters.UNKNOWN_INTERFACES.name]
+    return [value for name, _, value in rows_of(samples) if name != counters.UNKNOWN_INTERFACES.name]
 
 
 @pytest.fixture(scope="session")
@@ -473,7 +473,7 @@ def every_number_of_a_recording_is_written_once_under_its_name(recording):
             family, *further = (AT_XDP_HOOK if hook == XDP else AT_TC).get(slot, ("", ""))
             if value:
                 expected.add((family, (*labels, one.namespace, one.pod, *further), value))
-    written = said_of(CountersCollector(CollectorOptions(zeros="none")).collect(snapshot))
+    written = rows_of(CountersCollector(CollectorOptions(zeros="none")).collect(snapshot))
     assert expected | {(counters.UNKNOWN_INTERFACES.name, (), 0)} == set(written)
     assert len(written) == len(set(written))
 

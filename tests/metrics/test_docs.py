@@ -16,11 +16,11 @@ NAME = re.compile(r"`(calico_bpf_[a-z0-9_]*[a-z0-9])(?![a-z0-9_*…])")
 
 
 def families():
-    rooms = [
+    modules = [
         importlib.import_module(f"exporter.metrics.{one.name}")
         for one in pkgutil.iter_modules(exporter.metrics.__path__)
     ]
-    return [family for room in rooms for family in getattr(room, "FAMILIES", ())]
+    return [family for module in modules for family in getattr(module, "FAMILIES", ())]
 
 
 def names():

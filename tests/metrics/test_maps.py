@@ -31,7 +31,7 @@ def with_old_version(node, pin="cali_counters5"):
     return source
 
 
-def test_a_live_map_has_its_fill_and_its_room(collect, node, series):
+def test_a_live_map_has_its_entries_and_maximum(collect, node, series):
     samples = collect(node(ENTRIES, STATES))
     assert {("counters",): 3, ("iface",): 1} == series(samples, maps.ENTRIES)
     assert {("counters",): 20000, ("iface",): 20000} == series(samples, maps.MAX_ENTRIES)

@@ -1,4 +1,4 @@
-"""Pages that are made of the program say what it says, and every page of the site is in its contents."""
+"""Generated pages match the program, and every page of the site is in the navigation."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def test_the_site_fetches_nothing_from_elsewhere():
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]["font"] is False
 
 
-def test_each_target_of_make_is_said_once_and_has_a_recipe():
+def test_each_target_of_make_is_listed_once_and_has_a_recipe():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     (declared,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Every recording of a real node, as text: parsed back, looked at as a whole, and compared line by line."""
+"""Every recording of a real node, as text: parsed back, checked as a whole, and compared line by line."""
 
 import functools
 import os
@@ -49,7 +49,7 @@ def text_of(snapshot, text_format=TEXT):
 
 @functools.lru_cache(maxsize=1)
 def written(recording):
-    """The text of a recording's scrape, made once for all laws that look at it."""
+    """The text of a recording's scrape, made once for all laws that check it."""
     return text_of(recording.proven)
 
 
@@ -78,13 +78,13 @@ def a_collector_needs_no_other_part_than_it_says(recording):
 
 @law_of_recordings(NAMES)
 def both_formats_parse_and_say_the_same(recording):
-    samples = samples_of(recording.proven)
-    text, openmetrics = (render(samples, one).decode() for one in (TEXT, OPENMETRICS))
-    said = parsed(parse_text(text))
-    assert said == parsed(parse_openmetrics(openmetrics))
-    assert len(said) == sum(not line.startswith("#") for line in text.splitlines())
-    labels = {one.family.name: one.family.labels for one in samples}
-    assert all(labels[family] == tuple(label for label, _ in pairs) for family, pairs, _ in said)
+    rendered = samples_of(recording.proven)
+    text, openmetrics = (render(rendered, one).decode() for one in (TEXT, OPENMETRICS))
+    samples = parsed(parse_text(text))
+    assert samples == parsed(parse_openmetrics(openmetrics))
+    assert len(samples) == sum(not line.startswith("#") for line in text.splitlines())
+    labels = {one.family.name: one.family.labels for one in rendered}
+    assert all(labels[family] == tuple(label for label, _ in pairs) for family, pairs, _ in samples)
 
 
 @law_of_recordings(NAMES)
@@ -95,7 +95,7 @@ def no_two_samples_have_equal_name_and_labels(recording):
 
 
 @law_of_recordings(NAMES)
-def a_family_stands_in_one_place_after_its_help_and_type(recording):
+def samples_of_a_family_are_contiguous_after_its_help_and_type(recording):
     lines = written(recording).splitlines()
     owners = [line.split(" ")[2] if line.startswith("#") else re.split(r"[{ ]", line)[0] for line in lines]
     blocks = [
@@ -125,7 +125,7 @@ def test_promtool_has_no_complaint(recorded, promtool, release):
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_scrape_is_the_golden_one_line_by_line(recorded, release):
-    """Written anew with UPDATE_GOLDEN=1 in the environment; the difference belongs in the review."""
+    """Rewritten with UPDATE_GOLDEN=1 in the environment; review the diff."""
     text = text_of(recorded(f"{release}/05-eot-egress-deny.after"))
     for pattern, replacement in CHANGING:
         text = pattern.sub(replacement, text)

@@ -188,7 +188,7 @@ def test_a_rule_whose_action_changed_is_another(source, snapshot_of, series):
     assert [{labels(0, "deny"): 5}, {labels(0, "allow"): 6}] == [series(one, rules.HITS) for one in (before, after)]
 
 
-# What no name explains.
+# Unattributed ids.
 
 
 @pytest.mark.parametrize("slots", [13, 14, 15, 16])
@@ -287,7 +287,7 @@ def test_without_policy_files_no_rule_has_a_sample_and_the_collector_works(sourc
     assert 3 == len(rows(result.samples))
 
 
-# Files and who carries what.
+# Files and carriers.
 
 
 def test_policy_files_that_were_read_are_counted(collect, series):
@@ -328,11 +328,11 @@ def test_a_pods_files_that_outlive_it_explain_their_ids_and_carry_nothing(collec
     assert {labels(0, "deny"): 5} == series(samples, rules.HITS)
 
 
-# Endpoints whose policy is not in place.
+# Endpoints whose policy program is not loaded.
 
 
 def test_a_policy_error_has_the_labels_of_its_endpoint_and_is_counted(collect, series):
-    files = {"cali1_ingress_v4.json": written(error="no room"), "eth0_xdp_v6.json": written(error="no room")}
+    files = {"cali1_ingress_v4.json": written(error="no space"), "eth0_xdp_v6.json": written(error="no space")}
     samples = collect(files)
     assert {
         ("cali1", "tc_egress", "inbound", "ns-a", "client", "4"): 1,

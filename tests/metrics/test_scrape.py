@@ -1,4 +1,4 @@
-"""A scrape: each collector is all or nothing, and what goes wrong in one stays in it."""
+"""A scrape: each collector returns all samples or none, and failures are isolated."""
 
 import logging
 import time

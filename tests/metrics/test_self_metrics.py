@@ -1,4 +1,4 @@
-"""The exporter about itself: present numbers are right, unknown ones are absent."""
+"""Self-metrics: known values are right, unknown ones are absent."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from exporter.node.pods import ClusterPod, ClusterPods
 
 @pytest.fixture
 def parts_of(snapshot_of):
-    """A snapshot of a source with what this collector says that it needs."""
+    """A snapshot of a source with the parts this collector needs."""
     return lambda source: snapshot_of(source, parts=ExporterCollector.parts)
 
 

@@ -1,4 +1,4 @@
-"""A folder on which modes bind, whoever runs the tests."""
+"""A folder whose file modes apply to root too."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def as_nobody():
-    """A folder, and no right beyond what its modes give: root becomes another user for the length of the test."""
+    """A folder; root becomes another user during the test, so that file modes apply."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     root = os.geteuid() == 0

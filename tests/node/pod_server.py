@@ -1,4 +1,4 @@
-"""An API server that lists the pods of a node and says in a watch what the test tells it to say."""
+"""A fake API server that lists the pods of a node and sends the watch events of the test."""
 
 import json
 import queue
@@ -11,7 +11,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding:
 
 
 def pod(name, *addresses, uid=None, phase="Running", node="node-1", owner=None, version="1", **spec):
-    """A pod as the API server says it, with a field that nobody reads."""
+    """A pod as the API server sends it, with a field that the exporter ignores."""
     metadata = {"name": name, "namespace": "ns", "uid": uid or name, "resourceVersion": version, "labels": {"a": "b"}}
     if owner:
         metadata["ownerReferences"] = [{"kind": "Node", "name": "x"}, {**owner, "controller": True}]
@@ -28,13 +28,13 @@ def chunk(data):
 
 
 class PodServer(FakeApiServer):
-    """Lists `listed` at version 10, and says in a watch what is put into `said`: bytes, or None for its end."""
+    """Lists `listed` at version 10, and sends in a watch what is put into `events`: bytes, or None for its end."""
 
     def __init__(self, authority):
         super().__init__(authority)
         self.listed = []
         self.over = False
-        self.said = queue.Queue()
+        self.events = queue.Queue()
         self.answers[PODS] = self.pods
         self.watches, self.lists = [], []
 
@@ -49,12 +49,12 @@ class PodServer(FakeApiServer):
 
     def _stream(self):
         yield HEAD
-        while (said := self._next()) is not None:
-            yield chunk(said)
+        while (data := self._next()) is not None:
+            yield chunk(data)
         yield b"0\r\n\r\n"
 
     def _next(self):
-        while not self.over:  # a stream that was left behind must not keep the test from ending
+        while not self.over:  # an abandoned stream must not keep the test from ending
             with suppress(queue.Empty):
-                return self.said.get(timeout=0.1)
+                return self.events.get(timeout=0.1)
         return None

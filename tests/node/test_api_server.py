@@ -1,4 +1,4 @@
-"""The cluster's API server, asked over real TLS: every way to fail is one sentence in a bounded time, and heals."""
+"""The API server's client over real TLS: each failure is one error in a bounded time, and the client recovers."""
 
 import base64
 import gzip
@@ -64,10 +64,10 @@ def connect(fake, tmp_path):
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    """Patience of a second where there are several, for the sake of the tests' own."""
-    monkeypatch.setattr(api_server, "_WAIT", 1.0)
-    monkeypatch.setattr(api_server, "_WHOLE", 1.0)
+def short_timeouts(monkeypatch):
+    """Timeouts of one second, for fast tests."""
+    monkeypatch.setattr(api_server, "_TIMEOUT", 1.0)
+    monkeypatch.setattr(api_server, "_BODY_TIMEOUT", 1.0)
 
 
 def works(api):
@@ -212,7 +212,7 @@ def test_whatever_it_answers_is_one_sentence_and_the_next_request_works(fake, co
         drops(b"HTTP/1.1 401 No\r\nContent-Length: 1000\r\n\r\n"),
     ],
 )
-def test_an_answer_that_does_not_end_is_not_waited_for(fake, connect, hasty, tmp_path, answer):
+def test_an_answer_that_does_not_end_is_not_waited_for(fake, connect, short_timeouts, tmp_path, answer):
     (tmp_path / "token").write_text("own-token", encoding="utf-8")
     api = connect({"tokenFile": str(tmp_path / "token")})
     assert works(api)
@@ -223,7 +223,7 @@ def test_an_answer_that_does_not_end_is_not_waited_for(fake, connect, hasty, tmp
 
 
 @pytest.mark.parametrize("answer", [Raw([60]), Raw([HEAD + b"\r\n{", 60])])
-def test_the_patience_is_some_seconds(fake, connect, answer):
+def test_the_timeouts_are_some_seconds(fake, connect, answer):
     fake.answers[TOKEN_REVIEWS] = answer
     start = time.monotonic()
     refused(connect(), seconds=6)
@@ -231,7 +231,7 @@ def test_the_patience_is_some_seconds(fake, connect, answer):
 
 
 @pytest.mark.parametrize("status", [200, 500, 401])
-def test_an_answer_that_unpacks_without_end_is_not_unpacked(fake, connect, tmp_path, status):
+def test_a_compressed_response_is_not_decompressed(fake, connect, tmp_path, status):
     (tmp_path / "token").write_text("own-token", encoding="utf-8")
     api = connect({"tokenFile": str(tmp_path / "token")})
     bomb = gzip.compress(gzip.compress(bytes(100_000_000)))
@@ -298,7 +298,7 @@ def test_a_certificate_that_does_not_fit_is_a_sentence_until_it_does(fake, conne
     assert works(api)
 
 
-def test_an_authority_is_read_anew_after_the_first_certificate_it_does_not_know(fake, connect, authority, tmp_path):
+def test_the_ca_is_read_again_after_an_unknown_certificate(fake, connect, authority, tmp_path):
     trusted, other = tmp_path / "ca.crt", Authority(tmp_path, "other")
     shutil.copy(authority.ca, trusted)
     api = connect(**{"certificate-authority": str(trusted)})
@@ -311,7 +311,7 @@ def test_an_authority_is_read_anew_after_the_first_certificate_it_does_not_know(
     assert works(api)
 
 
-def test_a_server_that_does_not_speak_tls_or_does_not_speak_at_all_is_a_sentence(connect, hasty):
+def test_a_server_that_does_not_speak_tls_or_does_not_speak_at_all_is_a_sentence(connect, short_timeouts):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = connect(server=f"https://127.0.0.1:{silent.getsockname()[1]}")
         assert "timed out" in refused(api, seconds=5)

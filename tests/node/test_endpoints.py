@@ -63,7 +63,7 @@ def test_of_two_indexes_with_one_name_the_one_the_kernel_has_now_keeps_it():
 
 
 @pytest.mark.parametrize("order", [(5, 19), (19, 5)])
-def test_of_two_indexes_with_one_name_that_the_kernel_does_not_have_the_younger_keeps_it(order):
+def test_of_two_indexes_with_one_name_that_the_kernel_does_not_have_the_newer_keeps_it(order):
     joined = join(states=[(ifindex, CLIENT, WORKLOAD) for ifindex in order])
     assert {19: CLIENT} == interfaces(joined)
 
@@ -108,7 +108,7 @@ def test_the_title_of_a_pod_is_its_name_and_of_anything_else_its_interface():
     assert ["eth0", "ns-a/client"] == [joined.of(ifindex).title for ifindex in (3, 5)]
 
 
-def test_an_identity_stays_while_its_source_is_silent():
+def test_an_identity_stays_while_no_source_names_a_pod():
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
     second = join([(5, CLIENT)], remembered=first.identities)
     third = join([(5, CLIENT)], remembered=second.identities)
@@ -123,7 +123,7 @@ def test_an_identity_goes_with_its_index():
     assert {} == pods(back)
 
 
-def test_a_pod_made_again_under_its_name_is_known_by_its_new_index():
+def test_a_recreated_pod_is_known_by_its_new_index():
     first = join([(11, CLIENT)], pods=[CLIENT_POD])
     second = join([(17, CLIENT)], pods=[CLIENT_POD], remembered=first.identities)
     assert {17: ("ns-a", "client")} == pods(second)
@@ -137,7 +137,7 @@ def test_another_name_on_an_index_is_another_endpoint():
     assert {} == renamed.identities
 
 
-def test_a_source_that_speaks_again_corrects_what_was_remembered():
+def test_a_source_that_names_a_pod_again_overrides_the_remembered_identity():
     other = LocalPod("ns-x", "other", CLIENT, ())
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
     second = join([(5, CLIENT)], pods=[other], remembered=first.identities)
@@ -199,7 +199,7 @@ PODS = st.lists(st.sampled_from([CLIENT_POD, SERVER_POD, LocalPod("", "", "cali1
 
 
 @given(LINKS, ROUTES, STATES, PODS)
-def test_whatever_is_known_no_two_endpoints_share_a_name_and_none_is_a_hole(links, routes, states, local_pods):
+def test_every_index_has_an_endpoint_and_no_two_share_a_name(links, routes, states, local_pods):
     joined = join(links, routes, states, local_pods)
     known = {ifindex for ifindex, _ in links} | {ifindex for ifindex, _, _ in states}
     names = [joined.of(ifindex).interface for ifindex in known | {99}]
@@ -210,15 +210,15 @@ def test_whatever_is_known_no_two_endpoints_share_a_name_and_none_is_a_hole(link
 
 
 @given(LINKS, ROUTES, STATES, PODS)
-def test_a_silent_look_after_a_look_changes_no_identity(links, routes, states, local_pods):
+def test_a_snapshot_without_pod_sources_changes_no_identity(links, routes, states, local_pods):
     first = join(links, routes, states, local_pods)
     second = join(links, routes, states, remembered=first.identities)
     assert pods(first) == pods(second)
     assert first.identities == second.identities
 
 
-def test_of_two_links_with_one_name_the_younger_index_has_it():
-    # A dump that runs while an interface is made anew can hold both.
+def test_of_two_links_with_one_name_the_newer_index_has_it():
+    # A dump that runs while an interface is recreated can hold both.
     links = [Link(8, "cali1"), Link(5, "cali1"), Link(1, "lo")]
     joined = join_endpoints(links, (), (), (), (), ("cali",), {})
     assert {1: "lo", 8: "cali1"} == {ifindex: one.interface for ifindex, one in joined.by_index.items()}
@@ -243,7 +243,7 @@ def test_where_interfaces_have_other_names_a_route_to_its_address_names_the_pod(
 
 
 def test_where_interfaces_are_named_after_pods_a_route_alone_names_nobody():
-    # OTHER has just gone, and its address belongs to a pod that the API server has not told of.
+    # OTHER has just gone, and its address belongs to a pod that the API server has not reported yet.
     joined = join([(7, SERVER), (8, "cali0")], [("10.65.0.3", 7), ("10.65.0.9", 8)], cluster=[WEB, OTHER])
     assert {7: ("ns-b", "server")} == pods(joined)
     assert 0 == joined.mismatches
@@ -295,7 +295,7 @@ def test_without_a_route_the_addresses_are_the_api_servers():
     assert ("10.65.0.3",) == join([(7, SERVER)], cluster=[WEB]).of(7).addresses
 
 
-# What an endpoint says of itself.
+# Properties of an endpoint.
 
 V4, V6, BOND_SLAVE = 0x2, 0x4, 0x20
 
@@ -320,7 +320,7 @@ def table(keys, slots=27):
     ],
 )
 def test_an_interface_is_calicos_where_its_programs_know_it_or_it_is_a_workloads(kind, flags, expected):
-    assert expected is endpoint_of(flags, kind).is_calicos
+    assert expected is endpoint_of(flags, kind).belongs_to_calico
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_reading_leaves_no_descriptor_open(tmp_path, kind):
 def test_a_file_of_the_limit_is_read_and_one_byte_more_is_a_sentence(tmp_path):
     (tmp_path / "fits").write_bytes(b"x" * 100)
     (tmp_path / "large").write_bytes(b"x" * 101)
-    found = read_folder(tmp_path, largest=100)
+    found = read_folder(tmp_path, max_bytes=100)
     assert {"fits": b"x" * 100} == found.files
     assert (f"{tmp_path}/large was left out: it has 101 bytes, more than the limit of 100",) == found.problems
 

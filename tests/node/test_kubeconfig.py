@@ -1,4 +1,4 @@
-"""Kubeconfig files that people and tools leave behind: each that is of no use is one sentence that names it."""
+"""Invalid kubeconfig files: each gives one error message that names the file."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def with_cluster(more):
 
 
 def refused(file):
-    """Why this file cannot be used."""
+    """The error for this file."""
     with pytest.raises(ApiServerError) as caught:
         ApiServer(file)
     text = str(caught.value)
@@ -103,7 +103,7 @@ def test_an_authority_that_is_none_is_a_sentence(tmp_path, content):
 
 
 @pytest.mark.parametrize("gone", ["me.crt", "me.key"])
-def test_a_certificate_of_ones_own_that_is_not_there_is_named(tmp_path, gone):
+def test_a_missing_client_certificate_is_named(tmp_path, gone):
     for name in {"me.crt", "me.key"} - {gone}:
         (tmp_path / name).touch()
     user = {"client-certificate": "me.crt", "client-key": "me.key"}
@@ -111,7 +111,7 @@ def test_a_certificate_of_ones_own_that_is_not_there_is_named(tmp_path, gone):
     assert f"No such file or directory: '{tmp_path}/{gone}'" in refused(tmp_path / "config")
 
 
-def test_a_token_file_is_looked_for_beside_the_kubeconfig_and_named_when_it_is_not_there(tmp_path):
+def test_a_token_file_is_relative_to_the_kubeconfig_and_named_when_it_is_missing(tmp_path):
     user = {"tokenFile": "own-token"}
     (tmp_path / "config").write_text(json.dumps({**WHOLE, "users": [{"name": "me", "user": user}]}))
     with pytest.raises(ApiServerError, match=f"the token {tmp_path}/own-token cannot be read: No such file"):

@@ -51,7 +51,7 @@ def test_host_routes_of_both_families_are_taken():
         route("fd00::", 32, family=socket.AF_INET6),
         route(RTA_GATEWAY="10.0.0.1"),
         route(RTA_OIF=None),
-        route(kind=2),  # the node's own address
+        route(kind=2),  # an address of the node
         route(kind=3),  # broadcast
         route(kind=6),  # blackhole
         route(family=socket.AF_PACKET),
@@ -73,7 +73,7 @@ def test_any_other_route_is_left_out(other):
         (route(RTA_PRIORITY=0), route(), True),
     ],
 )
-def test_a_routes_place_is_its_address_table_and_priority(one, other, same):
+def test_a_routes_key_is_its_address_table_and_priority(one, other, same):
     assert same == (parse_route(one)[0] == parse_route(other)[0])
 
 
@@ -103,7 +103,7 @@ def kernel(monkeypatch):
             """Nothing is open."""
 
         def send(self, _):
-            """A request, which is not looked at."""
+            """Ignores the request."""
 
         def recv(self, _):
             return self._answer
@@ -112,13 +112,13 @@ def kernel(monkeypatch):
     return answers
 
 
-def test_what_changed_while_it_was_read_is_read_again(kernel):
+def test_an_interrupted_dump_is_repeated(kernel):
     kernel += [end(0x10), end()]
     assert () == read_links()
     assert [] == kernel
 
 
-def test_what_changes_all_the_time_is_a_sentence(kernel):
+def test_a_dump_that_is_always_interrupted_is_a_node_error(kernel):
     kernel += [end(0x10)] * 10
     with pytest.raises(
         NodeError, match=r"^the node's links changed all the time while they were read through netlink$"
@@ -126,14 +126,14 @@ def test_what_changes_all_the_time_is_a_sentence(kernel):
         read_links()
 
 
-def test_a_message_that_cannot_be_made_out_is_a_sentence(kernel):
+def test_a_malformed_message_is_a_node_error(kernel):
     kernel += [struct.pack("=IHHII", 20, 16, 0, 0, 0) + bytes(4)]  # cut short
-    with pytest.raises(NodeError, match=r"^the kernel's answer about the node's links cannot be made out$"):
+    with pytest.raises(NodeError, match=r"^the kernel's answer about the node's links could not be parsed$"):
         read_links()
 
 
 @pytest.mark.parametrize("answer", [refusal(13), end(number=13)])
-def test_a_refusal_is_a_sentence(kernel, answer):
+def test_a_netlink_error_is_a_node_error(kernel, answer):
     kernel += [answer]
     with pytest.raises(NodeError, match=r"^the node's routes could not be read through netlink: Permission denied$"):
         read_host_routes()

@@ -1,4 +1,4 @@
-"""The pods of a node from an API server over real TLS: what is kept, what follows, and every way that it goes wrong."""
+"""The pods of a node from an API server over real TLS: list, watch, and error handling."""
 
 import time
 
@@ -21,8 +21,8 @@ def authority(tmp_path_factory):
 @pytest.fixture
 def cluster(authority, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(pod_watch, "_MAX_PAUSE", 0.2)
+    monkeypatch.setattr(pod_watch, "_MIN_BACKOFF", 0.05)
+    monkeypatch.setattr(pod_watch, "_MAX_BACKOFF", 0.2)
     cluster = PodServer(authority)
     yield cluster
     cluster.over = True
@@ -85,29 +85,29 @@ def test_only_this_node_is_asked_for_from_the_servers_cache_and_the_watch_goes_o
 
 def test_pods_come_change_and_go_with_their_events(cluster, live):
     source = live()
-    cluster.said.put(event("ADDED", pod("web", phase="Pending")))
+    cluster.events.put(event("ADDED", pod("web", phase="Pending")))
     assert until(lambda: ["web"] == names(source))
-    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1")))
+    cluster.events.put(event("MODIFIED", pod("web", "10.0.0.1")))
     assert until(lambda: [("10.0.0.1",)] == [one.addresses for one in source.pods().pods])
-    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1", phase="Succeeded")))
+    cluster.events.put(event("MODIFIED", pod("web", "10.0.0.1", phase="Succeeded")))
     assert until(lambda: [] == names(source))
-    cluster.said.put(event("ADDED", pod("db")) + event("NEWS", pod("db")) + event("DELETED", pod("db")))
-    cluster.said.put(event("ADDED", pod("last")))
+    cluster.events.put(event("ADDED", pod("db")) + event("NEWS", pod("db")) + event("DELETED", pod("db")))
+    cluster.events.put(event("ADDED", pod("last")))
     assert until(lambda: ["last"] == names(source))
 
 
-def test_a_pod_made_anew_under_its_name_outlives_the_end_of_the_old_one(cluster, live):
+def test_a_recreated_pod_outlives_the_deletion_of_the_old_one(cluster, live):
     cluster.listed = [pod("web-0", "10.0.0.1", uid="old")]
     source = live()
-    cluster.said.put(event("ADDED", pod("web-0", "10.0.0.2", uid="new")) + event("DELETED", pod("web-0", uid="old")))
+    cluster.events.put(event("ADDED", pod("web-0", "10.0.0.2", uid="new")) + event("DELETED", pod("web-0", uid="old")))
     assert until(lambda: [("10.0.0.2",)] == [one.addresses for one in source.pods().pods])
 
 
 def test_a_watch_goes_on_from_the_last_bookmark(cluster, live):
     source = live()
     assert until(lambda: cluster.watches)
-    cluster.said.put(event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "77"}}))
-    cluster.said.put(None)
+    cluster.events.put(event("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": "77"}}))
+    cluster.events.put(None)
     assert until(lambda: len(cluster.watches) > 1)
     assert ("77", 1) == (cluster.watches[1]["resourceVersion"], len(cluster.lists))
     assert 0 == sum(source.pods().errors.values())
@@ -124,12 +124,12 @@ def test_a_watch_goes_on_from_the_last_bookmark(cluster, live):
         (b"\xff\xfe\n", "malformed"),
     ],
 )
-def test_after_what_may_have_been_missed_all_is_listed_again_and_deletions_are_seen(cluster, live, said, reason):
+def test_after_missed_events_all_pods_are_listed_again_and_deletions_are_seen(cluster, live, said, reason):
     cluster.listed = [pod("stays"), pod("goes")]
     source = live()
     assert until(lambda: cluster.watches)
     cluster.listed = [pod("stays"), pod("comes")]
-    cluster.said.put(said)
+    cluster.events.put(said)
     assert until(lambda: ["comes", "stays"] == names(source))
     assert until(lambda: 1 == source.pods().errors[reason])
     assert source.pods().problem is None
@@ -142,7 +142,7 @@ def test_a_watch_that_is_refused_as_too_old_lists_again(cluster, live):
     cluster.answers[PODS] = lambda request: (
         (next(answers, None) if "watch" in request.query else None) or cluster.pods(request)
     )
-    cluster.said.put(None)
+    cluster.events.put(None)
     assert until(lambda: len(cluster.lists) == 2)
     assert until(lambda: source.pods().problem is None and source.pods().errors["gone"] == 1)
 
@@ -161,13 +161,13 @@ def test_a_watch_that_is_refused_as_too_old_lists_again(cluster, live):
         (Raw([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"]), "connection"),
     ],
 )
-def test_while_the_server_cannot_be_asked_the_last_pods_stay_and_it_is_said(cluster, live, answer, reason, caplog):
+def test_while_the_server_fails_the_last_pods_stay_and_the_failure_is_logged(cluster, live, answer, reason, caplog):
     cluster.listed = [pod("web")]
     source = live()
     assert until(lambda: ["web"] == names(source) and cluster.watches)
     synced = source.pods().synced
     cluster.answers[PODS] = answer
-    cluster.said.put(b"not JSON\n")
+    cluster.events.put(b"not JSON\n")
     assert until(lambda: source.pods().errors[reason] > (reason == "malformed") + 1)
     assert (["web"], synced) == (names(source), source.pods().synced)
     assert source.pods().problem
@@ -182,7 +182,7 @@ def test_one_pod_that_cannot_be_read_does_not_hide_the_others(cluster, live):
     cluster.listed = [{"metadata": 5}, pod("web"), {"metadata": {"name": ["a"]}}, None]
     source = live()
     assert until(lambda: ["web"] == names(source))
-    cluster.said.put(event("ADDED", {"metadata": []}) + event("ADDED", pod("db")))
+    cluster.events.put(event("ADDED", {"metadata": []}) + event("ADDED", pod("db")))
     assert until(lambda: ["db", "web"] == names(source))
     assert 1 == len(cluster.lists)
 
@@ -195,24 +195,24 @@ GONE = event("ERROR", {"kind": "Status", "code": 410})
     "said", [[None], [BOOKMARK, None], [BOOKMARK, GONE, None], [BOOKMARK, b"<html>\n", None]], ids=range(4)
 )
 def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(cluster, live, monkeypatch, said):
-    monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(pod_watch, "_MAX_PAUSE", 10)
+    monkeypatch.setattr(pod_watch, "_MIN_BACKOFF", 0.1)
+    monkeypatch.setattr(pod_watch, "_MAX_BACKOFF", 10)
     for one in said * 1000:
-        cluster.said.put(one)
+        cluster.events.put(one)
     live()
     time.sleep(1.5)
     assert 2 <= len(cluster.watches) < 8
 
 
-def test_a_server_that_wants_to_be_left_alone_is(cluster, live):
+def test_retry_after_is_respected(cluster, live):
     cluster.answers[PODS] = Answer(429, {"message": "slow down"}, {"Retry-After": "60"})
     live()
     time.sleep(1)
     assert 1 == len(cluster.seen)
 
 
-def test_a_silent_stream_is_left_after_a_while(cluster, live, monkeypatch):
-    monkeypatch.setattr(pod_watch, "_SILENCE", 0.3)
+def test_an_idle_stream_is_closed(cluster, live, monkeypatch):
+    monkeypatch.setattr(pod_watch, "_IDLE_TIMEOUT", 0.3)
     source = live()
     assert until(lambda: len(cluster.watches) > 1)
     assert source.pods().errors["connection"] > 0
@@ -227,32 +227,32 @@ def test_a_server_that_restarts_is_found_again(cluster, live):
     assert until(lambda: source.pods().problem)
     cluster.listed, cluster.over = [pod("web")], False
     cluster.start()
-    cluster.said.put(event("ADDED", pod("web")))
+    cluster.events.put(event("ADDED", pod("web")))
     assert until(lambda: ["web"] == names(source))
 
 
-def test_a_clock_that_jumps_moves_the_time_of_the_last_word_and_nothing_else(cluster, live, monkeypatch):
+def test_a_clock_jump_changes_the_sync_time_and_nothing_else(cluster, live, monkeypatch):
     source = live()
     for number, now in enumerate((4e9, 1.0, 2e9)):
         monkeypatch.setattr(pod_watch.time, "time", lambda now=now: now)
-        cluster.said.put(event("ADDED", pod(f"web-{number}")))
+        cluster.events.put(event("ADDED", pod(f"web-{number}")))
         assert until(lambda number=number: f"web-{number}" in names(source), seconds=2)
         assert now == source.pods().synced
     assert (1, 1, None) == (len(cluster.lists), len(cluster.watches), source.pods().problem)
 
 
-def test_a_large_pod_is_taken_and_not_kept(cluster, live):
+def test_a_large_pod_is_accepted_and_its_unused_fields_are_not_kept(cluster, live):
     source = live()
-    cluster.said.put(event("ADDED", pod("web", annotations="a" * (10 << 20))))
+    cluster.events.put(event("ADDED", pod("web", annotations="a" * (10 << 20))))
     assert until(lambda: ["web"] == names(source), 20)
 
 
-def test_nothing_changes_where_nothing_was_said_about_an_interface(cluster, live):
+def test_an_unrelated_change_of_a_pod_keeps_the_identical_pods(cluster, live):
     cluster.listed = [pod("web", "10.0.0.1")]
     source = live()
     assert until(lambda: source.pods().pods)
     before = source.pods()
-    cluster.said.put(event("MODIFIED", pod("web", "10.0.0.1", version="11")))
+    cluster.events.put(event("MODIFIED", pod("web", "10.0.0.1", version="11")))
     assert until(lambda: source.pods() is not before)
     assert source.pods().pods is before.pods
 
@@ -269,4 +269,4 @@ def test_a_command_goes_on_without_pods(cluster, tmp_path, caplog):
     source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
     assert () == source.pods().pods
     assert "does not let this exporter list pods (403): pods is forbidden" in source.pods().problem
-    assert 1 == caplog.text.count("pods are known without the API server alone")
+    assert 1 == caplog.text.count("continuing without the API server's pods")

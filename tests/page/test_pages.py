@@ -188,7 +188,7 @@ def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapsh
         pages[kind] = [
             parsed(html.node_page(view, Wanted(pod=edit("x")), {"counters": edit("broken")})),
             parsed(html.endpoint_page(shown)),
-            parsed(html.sorry_page(edit("sorry"))),
+            parsed(html.error_page(edit("sorry"))),
         ]
     for tame, odd in zip(pages["tame"], pages["hostile"], strict=True):
         assert tame.shape == odd.shape
@@ -226,10 +226,10 @@ def test_style_and_script_are_allowed_by_what_they_are(html, parsed):
         text = (TEMPLATES / name).read_bytes()
         digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
         assert f"{kind} 'sha256-{digest}'" in policy
-        assert text.decode() in html.sorry_page("x").decode()
+        assert text.decode() in html.error_page("x").decode()
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none';")
-    page = parsed(html.sorry_page("x"))
+    page = parsed(html.error_page("x"))
     assert [] == [tag for tag in page.shape if any(name.startswith("on") or name == "style" for name in tag[1:])]
 
 

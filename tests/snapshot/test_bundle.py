@@ -191,7 +191,7 @@ def test_files_of_any_name_and_content_come_back_equal(make, reread, files):
     assert folder == again.endpoint_status() == again.policy_files()
 
 
-# What failed on the node
+# Errors on the node
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_bundle_made_before_interface_counters_were_part_of_it_says_so(make, r
         make.snapshot(recorded("v3.32.1/01-egress-deny.after")).nics.get()
 
 
-# Damage: always one sentence, at once
+# Damaged bundles: always one sentence, at startup
 
 
 def test_a_bundle_cut_off_anywhere_is_refused_or_whole(make, reread, small):
@@ -311,7 +311,7 @@ def test_what_is_no_file_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", "gz", "bz2", "xz"])
-def test_a_bundle_may_be_packed_anew_in_any_way_tar_knows(make, node, opened, small, suffix):
+def test_a_bundle_may_be_recompressed_in_any_way_tar_knows(make, node, opened, small, suffix):
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode=f"w:{suffix}") as archive:
         for name, content in make.members(small).items():
@@ -463,7 +463,7 @@ def test_whatever_a_field_says_a_bundle_is_refused_or_only_says_sentences(make, 
     asks_everything(snapshot)
 
 
-# Hostile archives
+# Malicious archives
 
 
 def header(name, kind=tarfile.REGTYPE, size=0, target=""):
@@ -504,7 +504,7 @@ def test_a_negative_size_is_refused(make, opened, small, size):
 
 def test_many_members_that_together_are_too_large_are_refused(make, opened, monkeypatch, small):
     monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 10_000)
-    with pytest.raises(BundleError, match="unpacks to more than"):
+    with pytest.raises(BundleError, match="decompresses to more than"):
         opened(make.archive(make.members(small) | {f"policy/{one}": bytes(1000) for one in range(20)}))
 
 
@@ -514,7 +514,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(make, opened, monkeypatch,
     with tarfile.open(fileobj=target, mode="w:xz") as archive:
         archive.addfile(header("policy/zeros", size=1 << 24), io.BytesIO(bytes(1 << 24)))
     assert len(target.getvalue()) < 1 << 14
-    with pytest.raises(BundleError, match="unpacks to more than 1 MiB"):
+    with pytest.raises(BundleError, match="decompresses to more than 1 MiB"):
         opened(target.getvalue())
 
 
@@ -557,13 +557,13 @@ def test_a_link_to_another_member_is_not_followed(make, opened, small, kind):
         assert {} == opened(make.archive(members)).policy_files().files
 
 
-# Once: `tar` itself writes an entry for each folder, so whatever was unpacked and packed anew by hand is refused.
+# Regression: `tar` writes an entry for each directory, so bundles re-created by hand were refused.
 def test_entries_of_folders_are_ignored(make, opened, small):
     folders = {name: header(name, tarfile.DIRTYPE) for name in ("maps", "maps/cali_counters6", "policy")}
     assert same(make, opened(small), opened(make.archive(folders | make.members(small))))
 
 
-def test_members_outside_the_format_are_ignored_and_nothing_is_unpacked(make, opened, small, tmp_path):
+def test_members_outside_the_format_are_ignored_and_nothing_is_extracted(make, opened, small, tmp_path):
     odd = ["../escaped", "/escaped", "oracle/x", "policy", "maps/other/keys", "links.json.bak", ""]
     again = opened(make.archive(make.members(small) | dict.fromkeys(odd, b"x")))
     assert same(make, opened(small), again)

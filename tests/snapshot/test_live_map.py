@@ -24,13 +24,13 @@ def maps(make):
     return three_versions(make)
 
 
-class Looks:
-    """Looks at some maps one after the other, of which each look may find some moved."""
+class Snapshots:
+    """Consecutive snapshots of some maps, before each of which some of them may change."""
 
     def __init__(self, make, maps):
         self.moved, self.maps, self.memory, self.read = make.moved, dict(maps), LiveMapMemory(), []
 
-    def look(self, *movers):
+    def take(self, *movers):
         self.maps.update({one: self.moved(self.maps[one]) for one in movers})
         return choose_by_movement(list(self.maps), self._dump, self.memory)
 
@@ -40,112 +40,112 @@ class Looks:
 
 
 @pytest.fixture
-def looks(make, maps):
-    return Looks(make, maps)
+def snapshots(make, maps):
+    return Snapshots(make, maps)
 
 
-def test_a_first_look_proves_nothing(looks):
-    assert looks.look() is None
+def test_a_first_snapshot_proves_nothing(snapshots):
+    assert snapshots.take() is None
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_the_one_that_moved_since_the_last_look_is_alive(looks, maps, number):
+def test_the_one_that_moved_since_the_last_snapshot_is_alive(snapshots, maps, number):
     mover = list(maps)[number]
-    looks.look()
-    assert mover == looks.look(mover)
+    snapshots.take()
+    assert mover == snapshots.take(mover)
 
 
-def test_without_movement_nothing_is_proven(looks):
-    assert [None] * 3 == [looks.look() for _ in range(3)]
+def test_without_movement_nothing_is_proven(snapshots):
+    assert [None] * 3 == [snapshots.take() for _ in range(3)]
 
 
-def test_the_proven_one_stays_while_nothing_moves(looks, maps):
+def test_the_proven_one_stays_while_nothing_moves(snapshots, maps):
     _, second, _ = maps
-    looks.look()
-    looks.look(second)
-    assert [second] * 3 == [looks.look() for _ in range(3)]
+    snapshots.take()
+    snapshots.take(second)
+    assert [second] * 3 == [snapshots.take() for _ in range(3)]
 
 
-def test_of_several_that_move_none_is_proven(looks, maps):
+def test_of_several_that_move_none_is_proven(snapshots, maps):
     first, second, third = maps
-    looks.look()
-    assert looks.look(first, third) is None
-    assert looks.look(first, second, third) is None
-    assert third == looks.look(third)
+    snapshots.take()
+    assert snapshots.take(first, third) is None
+    assert snapshots.take(first, second, third) is None
+    assert third == snapshots.take(third)
 
 
-def test_while_the_proven_one_moves_another_mover_changes_nothing(looks, maps):
+def test_while_the_proven_one_moves_another_mover_changes_nothing(snapshots, maps):
     first, second, _ = maps
-    looks.look()
-    looks.look(second)
-    assert second == looks.look(first, second)
+    snapshots.take()
+    snapshots.take(second)
+    assert second == snapshots.take(first, second)
 
 
-def test_while_the_proven_one_moves_the_others_are_not_read(looks, maps):
+def test_while_the_proven_one_moves_the_others_are_not_read(snapshots, maps):
     _, second, _ = maps
-    looks.look()
-    looks.look(second)
-    looks.read.clear()
-    looks.look(second)
-    assert [second] == looks.read
+    snapshots.take()
+    snapshots.take(second)
+    snapshots.read.clear()
+    snapshots.take(second)
+    assert [second] == snapshots.read
 
 
-def test_after_a_downgrade_the_one_that_moves_now_takes_over(looks, maps):
+def test_after_a_downgrade_the_one_that_moves_now_takes_over(snapshots, maps):
     _, second, third = maps
-    looks.look()
-    assert third == looks.look(third)
-    assert third == looks.look()
-    assert second == looks.look(second)
-    assert second == looks.look()
-    assert third == looks.look(third)
+    snapshots.take()
+    assert third == snapshots.take(third)
+    assert third == snapshots.take()
+    assert second == snapshots.take(second)
+    assert second == snapshots.take()
+    assert third == snapshots.take(third)
 
 
-def test_two_others_moving_while_the_proven_one_rests_take_its_proof_away(looks, maps):
+def test_two_others_moving_while_the_proven_one_rests_take_its_proof_away(snapshots, maps):
     first, second, third = maps
-    looks.look()
-    looks.look(third)
-    assert looks.look(first, second) is None
-    assert looks.look() is None
-    assert third == looks.look(third)
+    snapshots.take()
+    snapshots.take(third)
+    assert snapshots.take(first, second) is None
+    assert snapshots.take() is None
+    assert third == snapshots.take(third)
 
 
-def test_a_map_made_again_under_its_name_starts_afresh(make, looks, maps):
+def test_a_map_recreated_under_its_name_starts_without_history(make, snapshots, maps):
     first, second, third = maps
-    looks.look()
-    looks.look(second)
+    snapshots.take()
+    snapshots.take(second)
     again = make.counters("cali_counters2", 999, {(3, 0): {0: 0}, (3, 1): {0: 0}})
-    del looks.maps[second]
-    looks.maps[Candidate("cali_counters2", again.info)] = again
-    assert looks.look() is None
-    assert {first.info.id, third.info.id, 999} == looks.memory.fingerprints.keys()
-    assert Candidate("cali_counters2", again.info) == looks.look(Candidate("cali_counters2", again.info))
+    del snapshots.maps[second]
+    snapshots.maps[Candidate("cali_counters2", again.info)] = again
+    assert snapshots.take() is None
+    assert {first.info.id, third.info.id, 999} == snapshots.memory.fingerprints.keys()
+    assert Candidate("cali_counters2", again.info) == snapshots.take(Candidate("cali_counters2", again.info))
 
 
-def test_a_map_that_is_unpinned_is_forgotten(looks, maps):
+def test_a_map_that_is_unpinned_is_forgotten(snapshots, maps):
     first, second, third = maps
-    looks.look()
-    looks.look(second)
-    del looks.maps[second]
-    looks.look()
-    assert {first.info.id, third.info.id} == looks.memory.fingerprints.keys()
-    assert looks.memory.proven is None
+    snapshots.take()
+    snapshots.take(second)
+    del snapshots.maps[second]
+    snapshots.take()
+    assert {first.info.id, third.info.id} == snapshots.memory.fingerprints.keys()
+    assert snapshots.memory.proven is None
 
 
-def test_one_that_moved_before_the_last_look_and_not_since_is_not_alive(looks, maps):
+def test_one_that_moved_before_the_last_snapshot_and_not_since_is_not_alive(snapshots, maps):
     first, second, _ = maps
-    looks.look()
-    looks.look(first)
-    assert first == looks.look(first, second)
-    assert first == looks.look()
+    snapshots.take()
+    snapshots.take(first)
+    assert first == snapshots.take(first, second)
+    assert first == snapshots.take()
 
 
 @given(st.lists(st.sets(st.integers(0, 2)), max_size=8))
-def test_the_choice_changes_only_to_the_one_that_alone_moved_since_the_last_look(make, moves):
-    looks = Looks(make, three_versions(make))
-    candidates = list(looks.maps)
-    previous = looks.look()
+def test_the_choice_changes_only_to_the_one_that_alone_moved_since_the_last_snapshot(make, moves):
+    snapshots = Snapshots(make, three_versions(make))
+    candidates = list(snapshots.maps)
+    previous = snapshots.take()
     for moved in ({candidates[number] for number in numbers} for numbers in moves):
-        chosen = looks.look(*moved)
+        chosen = snapshots.take(*moved)
         assert chosen in (previous, None) or {chosen} == moved
         assert previous is None or previous not in moved or chosen == previous
         previous = chosen

@@ -131,7 +131,7 @@ def test_a_part_that_was_not_asked_for_has_an_error_that_says_so(make, node):
     snapshot = make.snapshot(node, parts={"ifstate"})
     read = {name for name in PARTS if getattr(snapshot, name).error is None}
     assert {"pins", "ifstate", "ifstate_map"} >= read >= {"ifstate", "ifstate_map"}
-    with pytest.raises(ExporterError, match="not asked for when the snapshot was taken"):
+    with pytest.raises(ExporterError, match="not requested when the snapshot was taken"):
         snapshot.counters.get()
 
 
@@ -199,7 +199,7 @@ def test_when_the_maps_were_read_is_told_and_only_then(make, node):
     assert make.snapshot(node, parts={"links", "pods", "pins"}).at is None
 
 
-# What fails.
+# Error handling.
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_endpoints_do_not_do_without_links_and_interface_state(make, node):
         make.snapshot(node).endpoints.get()
 
 
-def test_prefixes_are_what_the_user_said(make, node):
+def test_prefixes_are_those_of_the_settings(make, node):
     del node.maps["cali_iface4"]
     node.facts["links"] = [make.link(9, "eni9"), make.link(5, CLIENT)]
     kinds = {n: one.kind for n, one in make.snapshot(node, prefixes=("eni",)).endpoints.get().by_index.items()}

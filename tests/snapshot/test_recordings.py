@@ -1,4 +1,4 @@
-# Recordings of real nodes, with Calico's own printed tables of the same moment as oracle.
+# Recordings of real nodes, compared with Calico's tables printed at the same moment.
 import re
 from itertools import groupby
 
@@ -7,7 +7,7 @@ from tests.recorded import NAMES, PAIRS, RECORDINGS, Recording, law_of_pairs, la
 
 COUNTS = {"v3.29.7": 20, "v3.30.7": 14, "v3.31.6": 18, "v3.32.1": 58, "upgrade": 6}
 SLOTS = {"v3.29.7": 14, "v3.30.7": 17, "v3.31.6": 25, "v3.32.1": 27}
-# Calico's own tool keeps the low 32 bits of each CPU's value; here that shows.
+# Calico's tool keeps the low 32 bits of each CPU's value; here that shows.
 TRUNCATED = "v3.32.1/54-cli-32bit-truncation.after"
 
 # Calico's words for our categories.
@@ -102,7 +102,7 @@ def test_the_recordings_stay_small():
 
 
 @law_of_recordings(NAMES)
-def every_number_of_calicos_own_table_is_ours(recording):
+def every_number_of_calicos_table_is_ours(recording):
     theirs = tables_of(recording.oracle["counters-dump.all.txt"])
     ours = ours_of(snapshot_of(recording))
     if recording.name == TRUNCATED:
@@ -139,7 +139,7 @@ def test_where_calicos_tool_cuts_to_32_bits_ours_is_whole():
 
 
 @law_of_recordings(NAMES)
-def interface_state_is_what_calicos_own_tool_says(recording):
+def interface_state_is_what_calicos_tool_prints(recording):
     lines = recording.oracle["ifstate-dump.txt"].splitlines()
     theirs = {
         int(match["ifindex"]): (match["name"], sum(FLAGS[flag] for flag in match["flags"].split(",")))

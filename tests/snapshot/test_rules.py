@@ -1,4 +1,4 @@
-# Whose each rule is and how often it was hit; what Calico's own `policy dump` printed of recorded nodes is the oracle.
+# The owner and hits of each rule, compared with the output of Calico's `policy dump` on recorded nodes.
 import json
 import re
 import zlib
@@ -41,7 +41,7 @@ def ids_of(snapshot):
     return {name: set(ids) for name, ids in zip(table.names, table.ids, strict=True)}
 
 
-# Calico's own print: before v3.32 the comments as they are, from v3.32 on a table; v3.29 prints no tiers.
+# Calico's output: before v3.32 the comments as they are, from v3.32 on a table; v3.29 prints no tiers.
 
 PRINTED = re.compile(
     r"Hook: (?P<hook>.*)|Error: (?P<error>.+)|(?:  Tier: |// Start of tier )(?P<tier>.*)"
@@ -55,13 +55,13 @@ def printed(text):
     hooks = {}
     for match in filter(None, map(PRINTED.fullmatch, text.splitlines())):
         if match.lastgroup == "hook":
-            said = hooks.setdefault(match["hook"], [])
+            lines = hooks.setdefault(match["hook"], [])
         else:
-            said.append((match.lastgroup, match[match.lastgroup]))
+            lines.append((match.lastgroup, match[match.lastgroup]))
     return hooks
 
 
-def said_of(program, hits, style):
+def expected_print(program, hits, style):
     """What Calico would print of this program."""
     table, policies = style == "table", -1
     yield from [("error", program.error)] if program.error else ()
@@ -95,13 +95,13 @@ def dumps_of(texts):
 
 
 @law_of_recordings(DUMPED)
-def every_rule_that_calico_prints_is_ours_in_its_place_with_its_hits(recording):
+def every_rule_that_calico_prints_is_at_its_position_with_its_hits(recording):
     name, snapshot = recording.name, recording.snapshot
     hits = dict(snapshot.rule_hits.get())
     hits |= {number: hits.get(number, 0) + more for (where, number), more in MEANWHILE.items() if where == name}
     for interface, family, style, theirs in dumps_of(recording.oracle):
         programs = programs_of(snapshot, interface, family)
-        assert theirs == {one.hook: list(said_of(one, hits, style)) for one in programs}
+        assert theirs == {one.hook: list(expected_print(one, hits, style)) for one in programs}
 
 
 @law_of_recordings(DUMPED)
@@ -113,7 +113,7 @@ def every_rule_that_calico_prints_is_counted_under_its_name(recording):
             for tier in program.tiers if program.about.direction != "xdp" else ():
                 for policy in tier.policies:
                     for rule, hits in zip(policy.rules, numbers, strict=False):
-                        owner = snapshot.rules.get().whose.policy_name(program, tier, policy, rule)
+                        owner = snapshot.rules.get().owners.policy_name(program, tier, policy, rule)
                         if rule.action in COUNTED and owner.name:
                             by_id = theirs.setdefault(RuleName(owner, str(rule.position), rule.action), {})
                             by_id[rule.id] = hits - MEANWHILE.get((recording.name, rule.id), 0)
@@ -251,7 +251,7 @@ def test_a_node_without_policy_files_has_no_rule_and_nothing_is_wrong_with_it(ma
     assert {} == hits_of(snapshot)
 
 
-# Nodes made up.
+# Synthetic nodes.
 
 WORKLOAD, HOST, V4, V6 = 0x1, 0x8, 0x2, 0x4
 DUAL = V4 | V6
@@ -415,7 +415,7 @@ def test_files_that_outlive_their_interface_name_rules_and_carry_nothing(snapsho
 @pytest.mark.parametrize(
     ("word", "host", "own"), [("egress", "inbound", "outbound"), ("ingress", "outbound", "inbound")]
 )
-def test_in_a_pods_file_a_host_endpoints_rules_look_the_other_way(snapshot_of, word, host, own):
+def test_in_a_pods_file_a_host_endpoints_rules_have_the_opposite_direction(snapshot_of, word, host, own):
     of_pod = tier("default", policy("NetworkPolicy ns-a/mine", ("deny", 14)), end=("deny", 15))
     files = {f"cali1_{word}_v4.json": written(*GATE, *of_pod, label_before=len(GATE))}
     names = list(hits_of(snapshot_of(files)))
@@ -442,7 +442,7 @@ def test_an_id_that_a_formula_gives_tells_more_than_the_place_in_the_program(
     assert {direction} == {name.policy.direction for name in names}
 
 
-def test_the_same_tier_looks_either_way_in_the_files_of_a_pod_and_a_host_interface(snapshot_of):
+def test_the_same_tier_has_either_direction_in_the_files_of_a_pod_and_a_host_interface(snapshot_of):
     content = written(*GATE, label_before=len(GATE))
     carriers = snapshot_of({"cali1_egress_v4.json": content, "eth0_egress_v4.json": content}).rules.get().table.carriers
     assert {"inbound": {"cali1"}, "outbound": {"eth0"}} == {one.direction: who for one, who in carriers.items()}
@@ -475,7 +475,7 @@ def test_a_label_that_stands_in_both_parts_of_a_split_program_counts_from_the_la
 
 
 @pytest.mark.parametrize("interface", ["eth0", "eth9"])
-def test_in_a_host_interfaces_file_every_rule_looks_the_way_of_the_file(snapshot_of, interface):
+def test_in_a_host_interfaces_file_every_rule_has_the_direction_of_the_file(snapshot_of, interface):
     snapshot = snapshot_of({f"{interface}_egress_v4.json": written(*GATE)})
     assert {"outbound"} == {name.policy.direction for name in snapshot.rules.get().table.names}
 
@@ -518,7 +518,7 @@ def test_the_grammar_of_the_files_tells_whether_tier_ends_have_ids(snapshot_of, 
     assert snapshot_of({"cali1_ingress_v4.json": written(*comments)}).rules.get().table.ends_have_ids is expected
 
 
-def test_rules_are_named_anew_only_when_files_or_endpoints_have_changed(make, node_of, snapshot_of):
+def test_rules_are_recomputed_only_when_files_or_endpoints_change(make, node_of, snapshot_of):
     memory, links = Memory(), (make.link(3, "cali1"),)
     files = snapshot_of({"cali1_ingress_v4.json": written(*GATE)}).policies.get()
 
@@ -536,7 +536,7 @@ def test_rules_are_named_anew_only_when_files_or_endpoints_have_changed(make, no
     assert () == again(snapshot_of().policies.get(), states={"cali2": WORKLOAD}).names
 
 
-# Endpoints whose policy is not in place.
+# Endpoints whose policy program is not loaded.
 
 NO_FILE = "Calico has written no policy file for it"
 TWO_PODS = {"cali1": WORKLOAD | DUAL, "cali2": WORKLOAD | DUAL, "eth0": HOST | DUAL}
@@ -668,7 +668,7 @@ def test_on_recorded_nodes_only_what_calico_could_not_load_is_a_problem(make, re
     assert expected == problems_of(make.snapshot(recorded(name)))
 
 
-# What fails.
+# Error handling.
 
 
 def test_a_folder_that_cannot_be_listed_fails_what_needs_it_and_not_the_counters(snapshot_of):
@@ -699,7 +699,7 @@ def test_a_rule_map_of_another_shape_is_a_layout_error(node_of, make, key_size, 
         make.snapshot(node).rule_hits.get()
 
 
-# Whatever files there are.
+# Arbitrary files.
 
 FILE_NAMES = [
     (interface, word, family)
@@ -729,18 +729,18 @@ def laid_out(files):
         for of_workload, where, policies, end in [(n, *one) for n, part in enumerate(parts) for one in part]:
             turned = interface.startswith("cali") and word != "xdp" and not of_workload
             direction = "outbound" if (word == "egress") != turned else "inbound"
-            said, rows = [], []
+            comments, rows = [], []
             for title, rules in policies:
                 kind, _, name = title.replace("policy", "NetworkPolicy").partition(" ")
                 owner = PolicyName(kind, *name.rpartition("/")[::2], where, direction)
                 names = [RuleName(owner, str(place), WORDS[action]) for place, (action, _) in enumerate(rules)]
                 ids = [number_of(name, salt) for name, (_, salt) in zip(names, rules, strict=True)]
-                said.append(policy(title, *zip([action for action, _ in rules], ids, strict=True)))
+                comments.append(policy(title, *zip([action for action, _ in rules], ids, strict=True)))
                 rows += [(RuleName(owner, "", ""), 0), *zip(names, ids, strict=True)]
             if end:
                 name = RuleName(PolicyName("Tier", "", "", where, direction), "end_of_tier", end[0])
                 rows.append((name, number_of(name, end[1])))
-            lines[of_workload].extend(tier(where, *said, end=(end[0], rows[-1][1]) if end else ()))
+            lines[of_workload].extend(tier(where, *comments, end=(end[0], rows[-1][1]) if end else ()))
             found += [(interface, word != "xdp", *row) for row in rows]
         contents[f"{interface}_{word}_v{family}.json"] = written(*lines[0], *lines[1], label_before=len(lines[0]))
     return contents, found

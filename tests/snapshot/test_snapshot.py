@@ -1,4 +1,4 @@
-# A snapshot is a value: it does not change, reads nothing, and an error in it says what it said, each time anew.
+# A snapshot is an immutable value: it reads nothing, and raises the same error at each access.
 import gc
 import traceback
 import weakref
@@ -128,10 +128,10 @@ def test_a_snapshot_does_not_change(make, node):
 
 def test_a_snapshot_reads_nothing_any_more(make, node):
     snapshot = make.snapshot(node)
-    said = [getattr(snapshot, one.name) for one in fields(snapshot)]
+    values = [getattr(snapshot, one.name) for one in fields(snapshot)]
     node.asked.clear()
     node.maps, node.facts = {}, {}
-    assert said == [getattr(snapshot, one.name) for one in fields(snapshot)]
+    assert values == [getattr(snapshot, one.name) for one in fields(snapshot)]
     assert [5, 3] == sorted(snapshot.endpoints.get().by_index, reverse=True)
     assert (4,) == snapshot.ip_families()
     assert not node.asked
@@ -149,7 +149,7 @@ def test_ip_sets_are_by_family_and_only_where_they_were_asked_for(make, node):
     node.maps["cali_v6_ip_sets"] = make.ip_sets("cali_v6_ip_sets", 71, "fd00::2")
     snapshot = make.snapshot(node, parts={"ip_sets_4", "ip_sets_6"})
     assert [{1: ("10.65.0.2/32",)}, {1: ("fd00::2/128",)}] == [snapshot.ip_sets(one).get() for one in (4, 6)]
-    with pytest.raises(ExporterError, match="not asked for"):
+    with pytest.raises(ExporterError, match="not requested"):
         make.snapshot(node).ip_sets(4).get()
 
 
@@ -192,7 +192,7 @@ def test_without_the_interface_state_no_family_is_known_and_without_policy_files
         make.snapshot(node).ip_families()
 
 
-# Whether tier ends have ids of their own.
+# Whether tier ends have separate ids.
 
 
 @pytest.mark.parametrize(("slots", "have"), [(13, False), (14, False), (16, False), (17, True), (27, True)])

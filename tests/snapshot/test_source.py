@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_listed_is_a_node_error(node, tmp_path):
         node.endpoint_status()
 
 
-def test_links_that_are_followed_are_not_asked_for_anew(tmp_path):
+def test_live_links_are_not_read_again(tmp_path):
     node = LiveNode(Reader(), tmp_path, tmp_path, Links())
     assert (("links",), ("routes",)) == (node.links(), node.host_routes())
 

@@ -81,7 +81,7 @@ def test_the_other_versions_are_stale(make, stages, stage):
     assert pinned == sorted([*versions.stale, STAGES[stage][0]])
 
 
-# A map that nobody read while its elder still moved is compared from its second snapshot on: hence three.
+# A map that was not read while the older one changed is compared from its second snapshot on: hence three.
 def test_one_memory_that_lives_through_the_whole_chain_ends_each_stage_with_the_live_map(make, stages):
     memory, chosen = Memory(), []
     for stage, (live, _) in STAGES.items():

@@ -1,4 +1,4 @@
-"""An API server that lives through restarts as a real one does: versions, a history of events, and 410 for the past."""
+"""An API server that survives restarts like a real one: versions, a history of events, and 410 for expired versions."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ class Cluster(FakeApiServer):
         self._changed = threading.Condition()
         self._version, self._run = 10, 0
         self._pods = {}
-        self._events = deque(maxlen=_HISTORY)  # version and what was said
+        self._events = deque(maxlen=_HISTORY)  # version and event
         self.lists = self.watches = self.refused = 0
         super().__init__(authority)
         self.answers[PODS] = self._answer
@@ -38,17 +38,17 @@ class Cluster(FakeApiServer):
             self._changed.notify_all()
 
     def restart(self, away):
-        """Gone for some seconds, in the middle of whatever it was saying."""
+        """Goes down for some seconds, in the middle of a response."""
         with self._changed:
             self._run += 1
             self._changed.notify_all()
         self.stop()
         self.seen.clear()
-        time.sleep(away)  # it is away: nothing is waited for
+        time.sleep(away)  # the outage: waits for nothing
         self.start()
 
     def end(self):
-        """Hangs up for good."""
+        """Shuts down."""
         with self._changed:
             self._run += 1
             self._changed.notify_all()
@@ -72,13 +72,13 @@ class Cluster(FakeApiServer):
                 if self._run != run:
                     return
                 known = self._events[0][0] <= version + 1 if self._events else True
-                said = [text for number, text in self._events if number > version]
+                events = [text for number, text in self._events if number > version]
                 version = self._version
-                if known and not said:
+                if known and not events:
                     self._changed.wait(left)
             if not known:
                 self.refused += 1
-                said, until = [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})], 0
-            for text in said:
+                events, until = [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})], 0
+            for text in events:
                 yield chunk(text)
         yield b"0\r\n\r\n"

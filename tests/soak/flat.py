@@ -1,7 +1,7 @@
-"""When a process is flat, and the tables of a soak. Pure but for `look_at`.
+"""Whether a process's resources stay flat, and the tables of a soak test. Pure except for `measure`.
 
-The law: after the warm-up the samples are cut into quarters. The median of the last quarter may lie above that of the
-second by no more than is said here for each measure. The first quarter is left out: what fills itself once fills there.
+After the warm-up the samples are split into quarters. The median of the last quarter may exceed that of the second by
+at most `MAX_GROWTH`. The first quarter is ignored: caches fill there.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process holds at a moment; `children` are of all generations."""
+    """The resources of a process; `children` includes all descendants."""
 
     resident: int
     descriptors: int
@@ -24,22 +24,22 @@ class Sample:
     children: int
 
 
-# How much each may grow. Of the descriptors one is the API server's connection, which is down now and then, and one a
-# scrape's; resident memory goes in steps of the allocator's.
-MOST = Sample(resident=3 * _MIB, descriptors=2, threads=0, children=0)
-FEWEST_SAMPLES = 20
+# One descriptor is the API server's connection, which is down now and then, and one a scrape's; resident memory grows
+# in the allocator's steps.
+MAX_GROWTH = Sample(resident=3 * _MIB, descriptors=2, threads=0, children=0)
+MIN_SAMPLES = 20
 
 
-def look_at(process: psutil.Process) -> Sample:
-    """What it holds now."""
+def measure(process: psutil.Process) -> Sample:
+    """Its current resources."""
     with process.oneshot():
         memory, threads = process.memory_info().rss, process.num_threads()
     return Sample(memory, process.num_fds(), threads, len(process.children(recursive=True)))
 
 
 def quarters(samples: Sequence[Sample]) -> list[Sample]:
-    """The medians of the four quarters; none of too few samples."""
-    if len(samples) < FEWEST_SAMPLES:
+    """The medians of the four quarters, or none for too few samples."""
+    if len(samples) < MIN_SAMPLES:
         return []
     cuts = [len(samples) * part // 4 for part in range(5)]
     parts = [samples[start:end] for start, end in pairwise(cuts)]
@@ -48,13 +48,13 @@ def quarters(samples: Sequence[Sample]) -> list[Sample]:
 
 def growth(samples: Sequence[Sample]) -> list[str]:
     """A sentence about each measure that is not flat."""
-    if len(samples) < FEWEST_SAMPLES:
-        return [f"only {len(samples)} samples were taken: a soak needs {FEWEST_SAMPLES} after its warm-up"]
+    if len(samples) < MIN_SAMPLES:
+        return [f"only {len(samples)} samples were taken: a soak needs {MIN_SAMPLES} after its warm-up"]
     _, second, _, last = quarters(samples)
     found = []
     for name, before in asdict(second).items():
         after = getattr(last, name)
-        most = before + getattr(MOST, name)
+        most = before + getattr(MAX_GROWTH, name)
         if after > most:
             found.append(f"{name} grew from {before} in the second quarter to {after} in the last; {most} is the most")
     return found

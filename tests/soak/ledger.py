@@ -1,4 +1,4 @@
-"""What must be counted for what was sent: the demo's policies walked once more, in Python. Pure.
+"""The expected counts of what was sent: evaluates the demo's policies in Python. Pure.
 
 A count is named by its family and reason, as ("dropped", "policy"). Packets of the links' own (multicast listening) are
 in a program's total and in no other count, so a total has a lower bound here and all others are exact.
@@ -16,7 +16,7 @@ OUTBOUND, INBOUND = "outbound", "inbound"
 MAX_CHATTER = 60
 
 
-def asked(pod: Pod, direction: str, port: int, version: int, source: str) -> tuple[list[str], bool]:
+def evaluate(pod: Pod, direction: str, port: int, version: int, source: str) -> tuple[list[str], bool]:
     """The prefixes of the rules that a UDP packet from the pod `source` counts on, and whether it is allowed."""
     passed, hits = 0, []
     for tier, step in pod.way(direction).steps():
@@ -57,13 +57,13 @@ class Ledger:
     def udp(self, sender: Pod, receiver: Pod, version: int, port: int, count: int) -> None:
         """`count` packets of one new flow to a port of the receiver."""
         self._add(sender, OUTBOUND, PACKETS, count)
-        hits, allowed = asked(sender, EGRESS, port, version, sender.name)
+        hits, allowed = evaluate(sender, EGRESS, port, version, sender.name)
         self._hit(hits, 1 if allowed else count)
         if not allowed:
             self._add(sender, OUTBOUND, DROPPED, count)
             return
         self._add(sender, OUTBOUND, ACCEPTED, 1)
-        hits, allowed = asked(receiver, INGRESS, port, version, sender.name)
+        hits, allowed = evaluate(receiver, INGRESS, port, version, sender.name)
         self._hit(hits, 1 if allowed else count)
         # Of a flow that both sides let in, the first packet alone meets the receiver's hook.
         self._add(receiver, INBOUND, PACKETS, 1 if allowed else count)
@@ -72,7 +72,7 @@ class Ledger:
             self._add(sender, OUTBOUND, REDIRECTED, count - 1)
 
     def odd(self, sender: Pod, reason: str, count: int) -> None:
-        """`count` packets that are dropped for `reason` before policy is asked."""
+        """`count` packets that are dropped for `reason` before policy is evaluated."""
         self._add(sender, OUTBOUND, PACKETS, count)
         self._add(sender, OUTBOUND, ("dropped", reason), count)
 

@@ -45,7 +45,7 @@ class ChangingFs(BpfFs):
         return self.pin("demo", self.programs, name)
 
     def rename(self, name: str) -> None:
-        """The counter map has another name from now on."""
+        """Renames the counter map."""
         self.pin("tc/globals", COUNTERS).rename(self.pin("tc/globals").joinpath(name))
         self.counters = name
 
@@ -106,8 +106,8 @@ class ChangingNode(Node):
                 left.put(u32(index, hook), *on_each_cpu(25, {0: LEFT_BEHIND, 2: 10**9, 4: 10**9}))
         left.close()
 
-    def make_states_anew(self, interfaces: Sequence[str]) -> None:
-        """The interface state map, made anew and put in the place of the old one."""
+    def recreate_states(self, interfaces: Sequence[str]) -> None:
+        """Replaces the interface state map by a new one."""
         aside = self.pins / "being_filled"
         made = PinnedMap(aside, HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
         for name, index in self.indexes().items():

@@ -1,4 +1,4 @@
-"""A node's life at speed: what is done to it, one act after the other, and what is counted compared after each."""
+"""Changes a node, one act after the other, and compares the counts with what was sent after each."""
 
 import http.client
 import random
@@ -30,7 +30,7 @@ _FAMILIES = {
     )
 }
 _HITS = "calico_bpf_policy_rule_hits_total"
-_SECONDS_TO_SETTLE = 8
+_MAX_WAIT = 8
 _COMMANDS = (
     ("counters", "-o", "json"),
     ("counters", "--nonzero", "--top", "3"),
@@ -50,8 +50,8 @@ class Guest:
     uid: str
 
 
-class Life:
-    """What is done to `node`, whose servers count. `problems` are the sentences about all that went wrong.
+class NodeChanges:
+    """Changes `node` and checks the counts of its servers. `problems` has a sentence for everything that went wrong.
 
     `inside` is one thread in the node's namespace.
     """
@@ -87,19 +87,19 @@ class Life:
         acts = [
             *[self.add_guest] * 3,
             *[self.remove_guest] * 2,
-            self.make_guest_anew,
+            self.recreate_guest,
             self.rename_link,
             *[self.change_policy] * 2,
             self.rename_map,
             self.set_map_aside,
             self.leave_map_behind,
             self.upgrade,
-            self.make_states_anew,
+            self.recreate_states,
             self.restart_api_server,
             *[self.change_web_config] * 2,
             *[self.run_command] * 2,
             *[self.annoy] * 2,
-            self.look_at_the_page,
+            self.get_page,
         ]
         self.chance.shuffle(acts)
         for act in acts:
@@ -142,13 +142,13 @@ class Life:
     def _remove(self, guest: Guest) -> None:
         # Its counts go with it: they are compared before.
         self._close({guest.pod.interface})
-        self.traffic.deafen(guest.pod)
+        self.traffic.close_ports(guest.pod)
         self.node.remove_pod(guest.pod)
         del self._pods[guest.pod.name]
         self.cluster.tell("DELETED", guest.pod, guest.uid)
 
-    def make_guest_anew(self) -> None:
-        """Another pod of the same name and, now and then, with the same interface index."""
+    def recreate_guest(self) -> None:
+        """Recreates a pod under the same name, now and then with the same interface index."""
         if not self._guests:
             self.add_guest()
         old = self._guests.pop(0)
@@ -184,13 +184,13 @@ class Life:
             self.node.bpf.rename(f"cali_counters{self._free_number()}")
 
     def set_map_aside(self) -> None:
-        """Calico is being installed anew: for a moment there is no counter map."""
+        """Calico is being reinstalled: for a moment there is no counter map."""
         with self.faults.injected("there was no live counter map", "counters", "maps"):
             name = self.node.bpf.counters
             self.node.bpf.rename("set_aside")
-            time.sleep(self.chance.uniform(0, 0.5))  # it is away: nothing is waited for
+            time.sleep(self.chance.uniform(0, 0.5))  # simulates the absence: waits for nothing
             self.node.bpf.rename(name)
-            self.compare()  # which of several maps is alive shows when it moves
+            self.compare()  # the live one of several maps shows when it changes
 
     def leave_map_behind(self) -> None:
         """A counter map of an older Calico lies there; those that lay there before are removed."""
@@ -209,9 +209,9 @@ class Life:
         with self.faults.injected("Calico was upgraded", "counters", "maps"):
             self.node.upgrade(number, with_array=self.chance.random() < 0.5)
 
-    def make_states_anew(self) -> None:
-        with self.faults.injected("the interface state map was made anew", "counters", "endpoints", "maps", "rules"):
-            self.node.make_states_anew(self._interfaces())
+    def recreate_states(self) -> None:
+        with self.faults.injected("the interface state map was recreated", "counters", "endpoints", "maps", "rules"):
+            self.node.recreate_states(self._interfaces())
 
     def restart_api_server(self) -> None:
         self._there(self.cluster.restart, self.chance.uniform(0, 1.5))
@@ -229,13 +229,13 @@ class Life:
             self.problems.append(f"{words[0]} exited {done.returncode}: {done.stderr or done.stdout}")
 
     def annoy(self) -> None:
-        """Clients that say nonsense, and one with a wrong password."""
+        """Malformed clients, and one with a wrong password."""
         for server in self.servers:
             self._there(server.annoy, self.chance)
             if server.tls and self._there(self._clients[server.name].get, "/metrics", "wrong")[0] != 401:
                 self.problems.append("a wrong password was not refused")
 
-    def look_at_the_page(self) -> None:
+    def get_page(self) -> None:
         for server in self.servers:
             status, page = self._there(self._clients[server.name].get, "/")
             if status != 200 or any(one.pod.name not in page for one in self._guests):
@@ -244,20 +244,20 @@ class Life:
     # What is counted.
 
     def compare(self, renamed: str = "") -> Counter:
-        """What all servers say of the pods' interfaces, which is what was sent; `renamed` has another name now."""
+        """The counts of the pods' interfaces, which all servers must report as sent; `renamed` has a new name now."""
         interfaces = self._interfaces()
         expected = self.ledger.of(interfaces)
         counted: Counter = Counter()
         for server in self.servers:
-            counted, wrong = self._settled(server, expected, renamed)
+            counted, wrong = self._wait_for_counts(server, expected, renamed)
             self.problems.extend(f"{server.name}: {one}" for one in wrong)
         return counted
 
-    def _settled(self, server: Server, expected: Counter, renamed: str) -> tuple[Counter, list[str]]:
-        until = time.monotonic() + _SECONDS_TO_SETTLE
+    def _wait_for_counts(self, server: Server, expected: Counter, renamed: str) -> tuple[Counter, list[str]]:
+        until = time.monotonic() + _MAX_WAIT
         while True:
             samples = {}
-            with suppress(OSError, http.client.HTTPException):  # the scrapers tell of it
+            with suppress(OSError, http.client.HTTPException):  # the scrapers report it
                 status, body = self._there(self._clients[server.name].get)
                 samples = samples_of(body) if status == 200 else {}
             counted = self._counted(samples, renamed)

@@ -48,7 +48,7 @@ class Faults:
 
 
 class Client:
-    """Requests to one server from the thread that made it, on a connection that is kept or made anew for each."""
+    """Requests to one server from the thread that made it, on a connection that is kept or opened for each."""
 
     def __init__(self, server, *, keep: bool):
         self._server, self._keep = server, keep
@@ -62,23 +62,23 @@ class Client:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
         kept = self._connection is not None
         try:
-            return self._asked(path, headers)
+            return self._request(path, headers)
         except (http.client.RemoteDisconnected, ConnectionResetError):
-            # A server may end an idle connection: whoever keeps one asks again, as Prometheus does.
+            # A server may close an idle connection: retry, as Prometheus does.
             if not kept:
                 raise
             self.reconnected += 1
-            return self._asked(path, headers)
+            return self._request(path, headers)
 
-    def _asked(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
+    def _request(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
         self._connection = self._connection or self._server.connection()
         keep = False
         try:
             self._connection.request("GET", path, headers=headers)
             answer = self._connection.getresponse()
-            said = answer.status, answer.read().decode()
+            result = answer.status, answer.read().decode()
             keep = self._keep
-            return said
+            return result
         finally:
             if not keep:
                 self.close()
@@ -102,7 +102,7 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
 
     def annoy(self, chance) -> None:
-        """A client that says nothing, half of something, or nonsense, and leaves."""
+        """A client that sends nothing, half a request or garbage, and disconnects."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
             client.sendall(chance.choice((b"", b"GET /metrics HT", b"\x16\x03\x01\x02\x00\x01", b"\xff" * 100)))
 
@@ -131,8 +131,8 @@ class Scraper(threading.Thread):
                 self.failures[wrong] += 1
             elif failed:
                 why = self._faults.why(failed, start, time.monotonic())
-                said = f"{', '.join(sorted(failed))} failed and nothing had been done to them"
-                (self.injected if why else self.failures)[why or said] += 1
+                result = f"{', '.join(sorted(failed))} failed and nothing had been done to them"
+                (self.injected if why else self.failures)[why or result] += 1
         self._client.close()
 
     @property

@@ -1,7 +1,7 @@
-"""A soak: two servers on a demo node whose life goes by at speed, four scrapers, and the laws that hold all the while.
+"""A soak: two servers on a demo node that changes all the time, four scrapers, and the invariants.
 
-The laws: both processes stay flat (`flat.py`); no scrape fails for another reason than an injected one; every count of
-every pod equals what was sent (`life.py`). One server is plain, the other has TLS and users; both ask the API server.
+Both processes stay flat (`flat.py`); scrapes fail only because of injected faults; every count of every pod equals what
+was sent (`node_changes.py`). One server is plain, the other has TLS and users; both use the API server.
 """
 
 import math
@@ -20,10 +20,10 @@ import psutil
 from exporter.demo.namespace import enter_namespace
 from tests.kernel.machine import Serving
 from tests.soak.cluster import Cluster
-from tests.soak.flat import Sample, growth, look_at, table
+from tests.soak.flat import Sample, growth, measure, table
 from tests.soak.ledger import PACKETS
 from tests.soak.node import ChangingNode
-from tests.soak.node_changes import Life
+from tests.soak.node_changes import NodeChanges
 from tests.soak.scrapers import Faults, Scraper, Server
 from tests.soak.web_config import WebConfig
 from tests.web.authority import Authority
@@ -34,14 +34,14 @@ _SAMPLES = 160
 
 @dataclass
 class Report:
-    """What a soak found: `problems` is empty where every law held, `lines` are for a person."""
+    """What a soak found: `problems` is empty if every invariant held, `lines` are for people."""
 
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
 
 class Sampler(threading.Thread):
-    """Looks at processes every so often."""
+    """Measures processes periodically."""
 
     def __init__(self, processes: dict[str, psutil.Process], interval: float):
         super().__init__(daemon=True)
@@ -52,7 +52,7 @@ class Sampler(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(self._interval):
             for name, process in self._processes.items():
-                self.samples[name].append(look_at(process))
+                self.samples[name].append(measure(process))
 
     def end(self) -> None:
         self._over.set()
@@ -76,8 +76,8 @@ def soak(seconds: float, *, warm_up: float, seed: int = 1, program: Sequence[obj
         web = WebConfig(folder, Authority(folder, "web"))
         servers = _serve(node, cluster, web, folder, program, ends)
         faults = Faults()
-        life = Life(node, cluster, web, servers, faults, inside, seed)
-        ends.callback(life.traffic.close)
+        changes = NodeChanges(node, cluster, web, servers, faults, inside, seed)
+        ends.callback(changes.traffic.close)
         scrapers = [
             Scraper(node.namespace, server, interval, faults, keep=interval == _INTERVALS[0])
             for server in servers
@@ -86,24 +86,24 @@ def soak(seconds: float, *, warm_up: float, seed: int = 1, program: Sequence[obj
         for scraper in scrapers:
             scraper.start()
             ends.callback(scraper.end)
-        life.round(math.inf)  # what an act needs for ever after its first time is there then
-        live(life, time.monotonic() + warm_up)
+        changes.round(math.inf)  # from then on, everything that an act allocates once is allocated
+        run_rounds(changes, time.monotonic() + warm_up)
         sampler = Sampler({one.name: psutil.Process(one.process.pid) for one in servers}, min(1.0, seconds / _SAMPLES))
         sampler.start()
         ends.callback(sampler.end)
-        live(life, time.monotonic() + seconds)
+        run_rounds(changes, time.monotonic() + seconds)
         sampler.end()
-        if not life.problems:
-            life.finish()
+        if not changes.problems:
+            changes.finish()
         for scraper in scrapers:
             scraper.end()
-        return _report(life, scrapers, sampler)
+        return _report(changes, scrapers, sampler)
 
 
-def live(life: Life, until: float) -> None:
-    """Rounds of acts until it is time, or something is wrong: one wrong count would be told again at each look."""
-    while time.monotonic() < until and not life.problems:
-        life.round(until)
+def run_rounds(changes: NodeChanges, until: float) -> None:
+    """Rounds of acts until it is time or something is wrong: every comparison would report a wrong count again."""
+    while time.monotonic() < until and not changes.problems:
+        changes.round(until)
 
 
 def _serve(node, cluster, web, folder, program, ends) -> list[Server]:
@@ -119,11 +119,11 @@ def _serve(node, cluster, web, folder, program, ends) -> list[Server]:
     return servers
 
 
-def _report(life: Life, scrapers, sampler) -> Report:
-    report = Report(problems=list(life.problems))
+def _report(changes: NodeChanges, scrapers, sampler) -> Report:
+    report = Report(problems=list(changes.problems))
     for name, samples in sampler.samples.items():
         report.problems += [f"{name}: {one}" for one in growth(samples)]
-    report.lines += [*table(sampler.samples), "", *_scrapes(scrapers), "", *_deeds(life), "", *_totals(life)]
+    report.lines += [*table(sampler.samples), "", *_scrapes(scrapers), "", *_acts(changes), "", *_totals(changes)]
     for scraper in scrapers:
         if not scraper.made:
             report.problems.append(f"{scraper.server.name}: no scrape was made")
@@ -141,17 +141,17 @@ def _scrapes(scrapers):
         yield f"| {who} | {one.made} | {one.reconnected} | {why or 'none'} | {sum(one.failures.values())} |"
 
 
-def _deeds(life: Life):
-    cluster = life.cluster
+def _acts(changes: NodeChanges):
+    cluster = changes.cluster
     asked = {"lists of pods": cluster.lists, "watches": cluster.watches, "watches refused with 410": cluster.refused}
     yield "| what happened | times |"
     yield "|---|---|"
-    for what, count in [*sorted(life.acts.items()), *asked.items()]:
+    for what, count in [*sorted(changes.acts.items()), *asked.items()]:
         yield f"| {what} | {count} |"
 
 
-def _totals(life: Life):
-    sent, counted = life.ledger.closed["sent"], life.ledger.closed["counted"]
+def _totals(changes: NodeChanges):
+    sent, counted = changes.ledger.closed["sent"], changes.ledger.closed["counted"]
     yield "| what | sent | counted |"
     yield "|---|---|---|"
     for direction, count in sorted(sent.keys() | counted.keys()):

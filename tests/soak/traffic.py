@@ -24,7 +24,7 @@ _MAX_KEPT = 40
 
 
 class Traffic:
-    """Sends between the pods of a node, and writes down in `ledger` what must be counted for it."""
+    """Sends between the pods of a node, and records the expected counts in `ledger`."""
 
     def __init__(self, node, ledger: Ledger, chance: random.Random):
         self._node, self._ledger, self._chance = node, ledger, chance
@@ -34,10 +34,10 @@ class Traffic:
         self._thread = ThreadPoolExecutor(1)
 
     def listen(self, pod: Pod) -> None:
-        """From now on the pod's ports are open; nobody reads, and so nothing is ever sent back."""
+        """Opens the pod's ports; nothing reads from them, so nothing is sent back."""
         self._in(pod, lambda: self._sinks.update({pod.name: list(map(_sink, *zip(*_BOTH, strict=True)))}))
 
-    def deafen(self, pod: Pod) -> None:
+    def close_ports(self, pod: Pod) -> None:
         """Closes the pod's ports, before it goes."""
         for sink in self._sinks.pop(pod.name):
             sink.close()

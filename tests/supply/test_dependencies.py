@@ -25,7 +25,7 @@ USABLE = {
     *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Zlib", "CC0-1.0", "PSF-2.0"),
     "BSD License",  # how Jinja declares BSD-3-Clause
 }
-# They say it twice, once as a classifier.
+# They declare it twice, once as a classifier.
 SAME = {"Apache Software License": "Apache-2.0", "MIT License": "MIT"}
 
 
@@ -57,7 +57,7 @@ def components(bill):
 
 
 def table(title):
-    """The rows of the table under this title: a package, and what else is said of it."""
+    """The rows of the table under this title: a package and its other columns."""
     section = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in section.splitlines() if row[:1] == "|"]
     return {name: rest for name, *rest in rows[2:]}
@@ -65,12 +65,12 @@ def table(title):
 
 def licences(component):
     """What a package declares, each once: SPDX where it is that, else the classifier's last words."""
-    said = []
+    found = []
     for one in component["licenses"]:
         licence = one.get("license", {})
         word = one.get("expression") or licence.get("id") or licence["name"].rpartition(" :: ")[2]
-        said.append(SAME.get(word, word))
-    return sorted(set(said))
+        found.append(SAME.get(word, word))
+    return sorted(set(found))
 
 
 def test_the_page_lists_every_package_that_is_asked_for():

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -21,10 +22,10 @@ def follow_readme():
     return module
 
 
-def test_the_readmes_commands_begin_with_the_demo_and_a_look_at_its_drops(follow_readme):
-    start, look, *_ = follow_readme.readme_commands((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_readmes_commands_begin_with_the_demo_and_a_curl_of_its_drops(follow_readme):
+    start, curl, *_ = follow_readme.readme_commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert start == "make demo"
-    assert look.startswith("curl ")
+    assert curl.startswith("curl ")
 
 
 def test_a_block_is_all_commands_or_those_after_a_prompt(follow_readme):
@@ -34,7 +35,7 @@ def test_a_block_is_all_commands_or_those_after_a_prompt(follow_readme):
 
 
 def test_what_the_demo_prints_is_commands_where_it_is_indented_and_links_where_it_is_not(follow_readme):
-    links = "look at http://localhost:1/ in a browser, or\nhttp://a:2/x."
+    links = "open http://localhost:1/ in a browser, or\nhttp://a:2/x."
     text = f"Try:\n\n  curl http://localhost:1/metrics\n\n{links}\n\n  why --for 5\n"
     assert ["curl http://localhost:1/metrics", "why --for 5"] == follow_readme.printed_commands(text)
     assert ["http://localhost:1/", "http://a:2/x"] == follow_readme.printed_links(text)
@@ -43,7 +44,9 @@ def test_what_the_demo_prints_is_commands_where_it_is_indented_and_links_where_i
 def test_a_terminal_says_what_a_command_printed_and_how_it_ended_and_ctrl_c_ends_it(follow_readme):
     terminal = follow_readme.Terminal()
     assert (3, "one\n") == terminal.run("printf '\\033[1mone\\033[0m\\n'; (exit 3)")
-    terminal.type("sleep 60")
+    terminal.type("echo begun; sleep 60")
+    while "begun\n" not in terminal._text:  # Ctrl-C before that would be the shell's own
+        time.sleep(0.05)
     assert not terminal.is_at_prompt
     terminal.interrupt()
     assert 130 == terminal.wait(20)
@@ -54,6 +57,8 @@ def test_a_process_and_a_file_that_stay_are_seen(follow_readme, tmp_path, monkey
     before = follow_readme.what_there_is()
     (tmp_path / "left").touch()
     with subprocess.Popen(["sleep", "60"]) as process:
+        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":  # it gets its name a moment after its program
+            time.sleep(0.01)
         left = follow_readme.what_there_is() - before
         process.kill()
     assert {f"file {tmp_path}/left", f"process {process.pid} sleep"} <= left

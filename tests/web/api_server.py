@@ -284,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 break
 
-    do_GET = do_POST = _handle  # noqa: N815  names that the base class looks for
+    do_GET = do_POST = _handle  # noqa: N815  names that the base class calls
 
     def log_message(self, *words):
         pass

@@ -1,4 +1,4 @@
-"""A server in a process of its own, whose descriptors, threads and memory can be looked at, and raw clients."""
+"""A server in a process of its own, whose descriptors, threads and memory can be inspected, and raw clients."""
 
 import json
 import os
@@ -227,7 +227,7 @@ def unchecked_server(tmp_path):
 
 @pytest.fixture
 def many_descriptors():
-    """Room for more than 1024 connections in the process of the test."""
+    """Descriptors for more than 1024 connections in the process of the test."""
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < 2048:
         pytest.skip("this machine allows too few descriptors")

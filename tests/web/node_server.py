@@ -97,10 +97,10 @@ def main(
     reviews = Reviews(ApiServer(Path(kubeconfig)), auth_queue) if kubeconfig else None
     scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
-    door = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
+    access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
     turned_away = partial(rejected.count, "tls_handshake")
-    asyncio.run(serve(Server(listeners, door.handle, Limits(**(limits or {})), live, turned_away), listeners))
+    asyncio.run(serve(Server(listeners, access.handle, Limits(**(limits or {})), live, turned_away), listeners))
 
 
 async def serve(server, listeners):

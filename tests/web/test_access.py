@@ -1,4 +1,4 @@
-"""The door: health for everybody, the rest for those who may, how often, and the headers that all responses carry."""
+"""Access control: health for everybody, the rest for those who may, how often, and the headers of all responses."""
 
 import base64
 import time
@@ -56,7 +56,7 @@ def test_a_refused_head_has_no_body_and_a_refused_method_tells_nothing(behind):
 BROKEN = {"real": False, "extra": [{"name": "broken", "error": "a bug"}]}  # never ready, and the log has a traceback
 
 
-def test_health_is_open_to_all_and_tells_its_first_line_alone_where_there_are_strangers(behind, unchecked_server):
+def test_health_is_open_to_all_and_tells_its_first_line_alone_where_authentication_is_on(behind, unchecked_server):
     running = behind(USERS, unchecked_server, **BROKEN)
     assert (200, "ok\n") == (running.ask("/healthz").status, running.ask("/healthz").text)
     assert (503, "not ready\n") == (running.ask("/readyz").status, running.ask("/readyz").text)

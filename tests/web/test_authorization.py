@@ -1,4 +1,4 @@
-"""`--kubernetes.authorization` in a process of its own: scrapers, strangers, floods, and an API server that fails."""
+"""`--kubernetes.authorization` in a process: scrapers, unknown clients, floods, and an API server that fails."""
 
 import re
 import socket
@@ -57,7 +57,7 @@ def both(authority, pair, shared_server, tmp_path_factory):
 
 
 @pytest.fixture
-def own(authority, pair, monkeypatch):
+def fake_api(authority, pair, monkeypatch):
     """An API server for one test, that may fail."""
     monkeypatch.setenv("NO_PROXY", "*")
     fake = cluster(authority, pair)
@@ -67,8 +67,8 @@ def own(authority, pair, monkeypatch):
 
 
 @pytest.fixture
-def running(own, server, tmp_path):
-    return server(kubeconfig=str(own.kubeconfig(tmp_path / "config")))
+def running(fake_api, server, tmp_path):
+    return server(kubeconfig=str(fake_api.kubeconfig(tmp_path / "config")))
 
 
 def test_a_scraper_with_a_right_sees_the_metrics(both):
@@ -107,7 +107,7 @@ def test_what_cannot_be_a_token_is_asked_of_nobody(both, value):
 
 
 @pytest.mark.parametrize("value", [f"Bearer {ODD}", f"Bearer {LONG}", "bearer new", "BEARER new", "Bearer   new "])
-def test_a_token_arrives_as_it_was_sent_whatever_the_scheme_looks_like(both, value):
+def test_a_token_arrives_as_it_was_sent_with_any_scheme(both, value):
     fake, running = both
     assert 200 == running.ask(headers={"Authorization": value}).status
     assert value.split()[1] in [one["spec"]["token"] for one in fake.asked(TOKEN_REVIEWS)]
@@ -161,9 +161,9 @@ def test_health_is_open_to_all_and_asks_nobody(both, headers):
     assert before == len(fake.seen)
 
 
-def test_strangers_learn_the_first_line_of_readiness_alone(own, unchecked_server, tmp_path):
+def test_unknown_clients_learn_the_first_line_of_readiness_alone(fake_api, unchecked_server, tmp_path):
     broken = {"real": False, "extra": [{"name": "broken", "error": "a bug"}]}
-    running = unchecked_server(kubeconfig=str(own.kubeconfig(tmp_path / "config")), **broken)
+    running = unchecked_server(kubeconfig=str(fake_api.kubeconfig(tmp_path / "config")), **broken)
     answer = running.ask("/readyz")
     assert (503, "not ready\n") == (answer.status, answer.text)
 
@@ -172,9 +172,9 @@ def rejected(running, reason):
     return running.ask(headers=GOOD).value(f'calico_bpf_exporter_scrapes_rejected_total{{reason="{reason}"}}')
 
 
-def test_while_the_server_is_away_those_it_knows_come_in_and_nobody_else(own, running, until):
+def test_while_the_server_is_away_those_it_knows_come_in_and_nobody_else(fake_api, running, until):
     assert [200, 401] == [running.ask(headers=one).status for one in (GOOD, token("wrong"))]
-    own.stop()
+    fake_api.stop()
     for _ in range(3):
         answer = running.ask(headers=token("new"))
         assert (503, NOT_ASKED) == (answer.status, answer.text)
@@ -184,30 +184,30 @@ def test_while_the_server_is_away_those_it_knows_come_in_and_nobody_else(own, ru
     assert 503 == running.ask("/other", headers=GOOD).status
     assert 200 == running.ask("/healthz").status
     assert 4 == rejected(running, "unavailable")
-    own.start()
+    fake_api.start()
     assert until(lambda: running.ask(headers=token("new")).status == 200)
 
 
-def test_that_the_server_is_away_is_said_once_and_that_it_is_back(own, running, until):
-    own.stop()
+def test_that_the_server_is_away_is_said_once_and_that_it_is_back(fake_api, running, until):
+    fake_api.stop()
     for number in range(3):
         assert 503 == running.ask(headers=token(f"new-{number}")).status
-    own.start()
+    fake_api.start()
     assert until(lambda: running.ask(headers=GOOD).status == 200)
     said = re.findall(r"nobody new is let in: the API server \S+ did not answer: .*refused", running.log())
     assert [1, 1] == [len(said), running.log().count("the API server answers reviews again")]
 
 
-def test_a_scraper_that_is_remembered_does_not_make_the_log_say_that_the_server_is_back(own, running):
+def test_a_scraper_that_is_remembered_does_not_make_the_log_say_that_the_server_is_back(fake_api, running):
     assert 200 == running.ask(headers=GOOD).status
-    own.stop()
+    fake_api.stop()
     for number in range(3):
         assert [503, 200] == [running.ask(headers=one).status for one in (token(f"new-{number}"), GOOD)]
     assert [1, 0] == [running.log().count(said) for said in ("nobody new is let in", "answers reviews again")]
 
 
-def test_a_server_that_answers_one_kind_of_review_is_said_once_to_fail(own, running):
-    own.answers[ACCESS_REVIEWS] = refusal(403, "subjectaccessreviews is forbidden")
+def test_a_server_that_answers_one_kind_of_review_is_said_once_to_fail(fake_api, running):
+    fake_api.answers[ACCESS_REVIEWS] = refusal(403, "subjectaccessreviews is forbidden")
     for name in ("good", "new", ODD, "wrong"):
         running.ask(headers=token(name))
     assert [1, 0] == [running.log().count(said) for said in ("nobody new is let in", "answers reviews again")]
@@ -239,18 +239,18 @@ def test_what_is_no_review_lets_nobody_in_and_is_told_to_the_log_alone(both, unt
     assert until(lambda: running.ask("/", headers=token(name)).status == 200)
 
 
-def test_a_server_that_fails_slowly_keeps_nobody_waiting_longer_than_it_takes(own, running):
-    own.answers[TOKEN_REVIEWS] = Answer(500, pause=0.7)
+def test_a_server_that_fails_slowly_keeps_nobody_waiting_longer_than_it_takes(fake_api, running):
+    fake_api.answers[TOKEN_REVIEWS] = Answer(500, pause=0.7)
     start = time.monotonic()
     assert 503 == running.ask(headers=GOOD).status
     assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("case", ["no token file", "no Unicode"])
-def test_whatever_goes_wrong_with_a_review_is_answered(own, server, tmp_path, case):
+def test_whatever_goes_wrong_with_a_review_is_answered(fake_api, server, tmp_path, case):
     user = {"tokenFile": str(tmp_path / "nowhere")} if case == "no token file" else None
-    own.users["odd"] = {"username": "\ud800"}
-    running = server(kubeconfig=str(own.kubeconfig(tmp_path / "config", user)))
+    fake_api.users["odd"] = {"username": "\ud800"}
+    running = server(kubeconfig=str(fake_api.kubeconfig(tmp_path / "config", user)))
     assert 503 == running.ask(headers=token("odd")).status
 
 
@@ -265,7 +265,7 @@ def send(running, text, address):
 
 @pytest.mark.parametrize("addresses", [1, 40])
 def test_a_flood_of_tokens_reaches_the_server_in_drops_and_delays_no_known_scraper(
-    own, running, answer, read_to_end, addresses
+    fake_api, running, answer, read_to_end, addresses
 ):
     assert [200, 200] == [running.ask(path, headers=GOOD).status for path in ("/", "/metrics")]
     start, waits, clients = time.monotonic(), [], []
@@ -277,7 +277,7 @@ def test_a_flood_of_tokens_reaches_the_server_in_drops_and_delays_no_known_scrap
         assert 200 == running.ask("/", headers=GOOD).status
         waits.append(time.monotonic() - before)
         time.sleep(0.1)
-    reviews = len(own.asked(TOKEN_REVIEWS)) - 1
+    reviews = len(fake_api.asked(TOKEN_REVIEWS)) - 1
     assert 3 < reviews < (time.monotonic() - start) / 0.1 + 2
     assert max(waits) < 1
     statuses = Counter()
@@ -285,11 +285,11 @@ def test_a_flood_of_tokens_reaches_the_server_in_drops_and_delays_no_known_scrap
         statuses[answer(read_to_end(client)).status] += 1
         client.close()
     assert {401, 503} == set(statuses)
-    assert statuses[401] == len(own.asked(TOKEN_REVIEWS)) - 1
+    assert statuses[401] == len(fake_api.asked(TOKEN_REVIEWS)) - 1
     assert statuses[503] == rejected(running, "auth_queue_full")
 
 
-def test_a_flood_from_one_address_leaves_a_place_to_those_who_come_first_from_another(own, running):
+def test_a_flood_from_one_address_leaves_a_place_to_those_who_come_first_from_another(fake_api, running):
     clients = [send(running, f"wrong-{number}", "127.0.0.2") for number in range(50)]
     start = time.monotonic()
     assert 200 == running.ask("/", headers=token("new")).status
@@ -298,19 +298,19 @@ def test_a_flood_from_one_address_leaves_a_place_to_those_who_come_first_from_an
         client.close()
 
 
-def test_the_program_itself_asks_the_server_of_its_flag_and_starts_without_it(own, tmp_path, until):
-    own.stop()
+def test_the_program_itself_asks_the_server_of_its_flag_and_starts_without_it(fake_api, tmp_path, until):
+    fake_api.stop()
     folder, log = tmp_path / "node", tmp_path / "log"
     folder.mkdir()
     flags = ["--bpf.fs", folder, "--calico.run-dir", folder, "--web.listen-address", "127.0.0.1:0"]
-    flags += ["--kubernetes.authorization", "--kubernetes.kubeconfig", own.kubeconfig(tmp_path / "config")]
+    flags += ["--kubernetes.authorization", "--kubernetes.kubeconfig", fake_api.kubeconfig(tmp_path / "config")]
     with log.open("wb") as errors:
         process = subprocess.Popen([installed.program(), "serve", *map(str, flags)], stderr=errors)
     try:
         found = until(lambda: re.search(r"on 127.0.0.1 port (\d+)", log.read_text()), 20)
         running = Running(process, [int(found[1])], log)
         assert 503 == running.ask(headers=GOOD).status
-        own.start()
+        fake_api.start()
         assert until(lambda: running.ask(headers=GOOD).status == 200)
         assert 401 == running.ask(headers=token("wrong")).status
         assert "bearer tokens cross the network in the clear" in running.log()

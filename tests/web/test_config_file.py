@@ -160,7 +160,7 @@ def test_what_http_cannot_be_served_is_refused(fields, sentence):
         parsed(f"http_server_config: {{{fields}}}")
 
 
-def test_users_are_hashes_by_name_and_a_name_is_text_whatever_it_looks_like():
+def test_users_are_hashes_by_name_and_a_name_is_text_in_any_form():
     assert {"bob": HASH, "0123": HASH, "on": HASH} == dict(
         parsed(f"basic_auth_users: {{bob: {HASH}, 0123: {HASH}, on: {HASH}}}").users
     )
@@ -222,7 +222,7 @@ def test_what_is_no_rate_limit_is_refused(fields, sentence):
         parsed(f"rate_limit: {{{fields}}}")
 
 
-# Once: YAML spells halves of characters, and the first look at the file or the first password was a traceback.
+# Once: YAML spells halves of characters, and the first read of the file or the first password was a traceback.
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -1,4 +1,4 @@
-"""Clients that dawdle, send too much or send nonsense: an answer or a close, and the server as it was before."""
+"""Slow, flooding and malformed clients: an answer or a close, and the server as it was before."""
 
 import random
 import socket
@@ -145,7 +145,7 @@ def test_a_body_is_not_waited_for(sturdy):
     assert time.monotonic() - start < 0.9
 
 
-def test_a_client_that_pours_a_body_without_end_is_closed(sturdy):
+def test_a_client_that_floods_with_a_body_is_closed(sturdy):
     before = sturdy.memory()
     with sturdy.open(b"POST /metrics HTTP/1.1\r\nHost: node\r\nTransfer-Encoding: chunked\r\n\r\n") as client:
         pieces = 0
@@ -305,7 +305,9 @@ def test_clients_that_ask_in_turn_and_never_read_do_not_hold_a_body_each(server,
     def most_after(clients):
         held = []
         for _ in range(clients):
-            running.open(GET_BIG, receive_buffer=4096).recv(1)  # it is being sent: whoever asks now gets another look
+            running.open(GET_BIG, receive_buffer=4096).recv(
+                1
+            )  # it is being sent: whoever asks now gets another snapshot
             held.append(running.memory())
         return max(held)
 

@@ -1,4 +1,4 @@
-"""Clients that mean harm before or beside HTTP, in TLS: bounded in memory, threads and time; a scrape goes through."""
+"""Malicious clients before or beside HTTP, in TLS: bounded in memory, threads and time; a scrape goes through."""
 
 import random
 import socket
@@ -112,7 +112,7 @@ def test_a_thousand_idle_connections_in_tls_delay_nobody(secure, many_descriptor
     running = secure()
     memory, threads = running.memory(), running.threads()
     for _ in range(1000):
-        with suppress(ConnectionError, ssl.SSLError):  # the oldest make room for the youngest
+        with suppress(ConnectionError, ssl.SSLError):  # the oldest are evicted for the newest
             running.open(said)
     scrape_in_time(running)
     assert running.memory() - memory < 55e6

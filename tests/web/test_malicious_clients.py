@@ -1,4 +1,4 @@
-"""Sieges of the front door, in the clear and in TLS: while one lasts, whoever may come in is served in time.
+"""Attacks on the server, in the clear and in TLS: while one lasts, authorized clients are served in time.
 
 What is measured is the server's, from outside: its peak of memory, its threads, descriptors and CPU, and its log.
 """
@@ -44,14 +44,14 @@ def users(cost=4):
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
-    authority = Authority(tmp_path_factory.mktemp("enemies"))
+    authority = Authority(tmp_path_factory.mktemp("attackers"))
     authority.issue("server", "IP:127.0.0.1", "DNS:localhost")
     authority.issue("scraper", "DNS:prometheus")
     return authority.folder
 
 
 class Front:
-    """A server, the scraper that may come in, and what the scraper's enemies need."""
+    """A server, an authorized scraper, and what the attackers need."""
 
     def __init__(self, running, pki, *, tls, credentials):
         self.running, self.pki, self.tls, self.credentials = running, pki, tls, credentials
@@ -78,7 +78,7 @@ class Front:
         return client
 
     def open(self, data=b"", context=None, **how):
-        """A connection as the door wants it, in TLS or not, that has sent `data`."""
+        """A connection as the server expects it, in TLS or not, that has sent `data`."""
         client = self.clear(b"" if self.tls else data, **how)
         if self.tls:
             client = (context or self.context()).wrap_socket(client, server_hostname="localhost")
@@ -169,21 +169,21 @@ def meanwhile(*attacks):
 
 @pytest.fixture(scope="module")
 def fronts(pki, tmp_path_factory, shared_server):
-    """Starts a server behind a door, or finds it again: `clear` and open to all, `users` alone, or both and TLS."""
+    """Starts a server with this access mode, or returns the running one: `clear`, `users`, or both and TLS."""
     started = {}
 
-    def start(door="TLS", text="", cost=4, **options):
+    def start(mode="TLS", text="", cost=4, **options):
         tls = f"tls_server_config: {{cert_file: {pki}/server.pem, key_file: {pki}/server.key, "
         tls += f"client_auth_type: VerifyClientCertIfGiven, client_ca_file: {pki}/authority.pem}}\n"
-        text = {"clear": "", "TLS": tls, "users": ""}[door] + ("" if door == "clear" else users(cost)) + text
-        config = tmp_path_factory.mktemp("door") / "web.yml"
+        text = {"clear": "", "TLS": tls, "users": ""}[mode] + ("" if mode == "clear" else users(cost)) + text
+        config = tmp_path_factory.mktemp("mode") / "web.yml"
         config.write_text(text, encoding="utf-8")
         running = shared_server(web_config=str(config), **options)
-        return Front(running, pki, tls=door == "TLS", credentials=b"" if door == "clear" else BOB)
+        return Front(running, pki, tls=mode == "TLS", credentials=b"" if mode == "clear" else BOB)
 
-    def find(*door, **options):
-        key = repr((door, options))
-        started[key] = started.get(key) or start(*door, **options)
+    def find(*mode, **options):
+        key = repr((mode, options))
+        started[key] = started.get(key) or start(*mode, **options)
         return started[key]
 
     yield find
@@ -195,12 +195,12 @@ def fronts(pki, tmp_path_factory, shared_server):
 def front(fronts):
     """A server as `fronts` has it; afterwards nobody is connected to it."""
     used = []
-    yield lambda *door, **options: used.append(fronts(*door, **options)) or used[-1]
+    yield lambda *mode, **options: used.append(fronts(*mode, **options)) or used[-1]
     for front in used:
         front.running.leave()
 
 
-both = pytest.mark.parametrize("door", ["clear", "TLS"])
+both = pytest.mark.parametrize("mode", ["clear", "TLS"])
 
 
 @cache
@@ -238,20 +238,20 @@ CROWDS = {
 
 @both
 @pytest.mark.parametrize("come", CROWDS.values(), ids=CROWDS)
-def test_a_thousand_who_stay_and_dawdle_keep_nobody_out(front, many_descriptors, door, come):
-    front = front(door)
+def test_a_thousand_slow_clients_keep_nobody_out(front, many_descriptors, mode, come):
+    front = front(mode)
     context = front.context()
     with front.siege(60):
         for number in range(1000):
-            with suppress(*GONE):  # the oldest make room for the youngest
+            with suppress(*GONE):  # the oldest are evicted for the newest
                 come(front, context)
             if not number % 300:
                 front.serves()
 
 
 @both
-def test_a_flood_that_comes_and_goes_keeps_nobody_out(front, door):
-    front = front(door)
+def test_a_flood_that_comes_and_goes_keeps_nobody_out(front, mode):
+    front = front(mode)
     said = [b"", hello(), hello()[:50], GET, GET + b"\r\n", b"\0" * 2000]
     number = count()
 
@@ -287,15 +287,15 @@ def pipelining(front, connections):
 
 
 @both
-def test_requests_that_come_faster_than_answers_go_are_left_in_the_kernel(front, door):
-    front = front(door)
+def test_requests_that_come_faster_than_answers_go_are_left_in_the_kernel(front, mode):
+    front = front(mode)
     with front.siege(20), meanwhile(pipelining(front, 1)):
         time.sleep(2)
 
 
 @both
-def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, many_descriptors, door):
-    front = front(door)
+def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, many_descriptors, mode):
+    front = front(mode)
     silent = []
 
     def queue():
@@ -312,8 +312,8 @@ def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, 
 
 
 @both
-def test_what_is_said_while_an_answer_is_made_is_not_lost(front, door):
-    front = front(door, real=False, extra=[{"name": "quick"}], limits={"head": 2.0})
+def test_what_is_said_while_an_answer_is_made_is_not_lost(front, mode):
+    front = front(mode, real=False, extra=[{"name": "quick"}], limits={"head": 2.0})
     client = front.open()
     request, end, asked = front.head("/metrics?collect[]=quick") + b"\r\n", time.monotonic() + 2, 0
     client.sendall(request)
@@ -328,10 +328,10 @@ def test_what_is_said_while_an_answer_is_made_is_not_lost(front, door):
 
 @both
 @pytest.mark.parametrize("seconds", [0, 0.4])
-def test_who_has_only_closed_its_own_side_gets_its_answer(front, door, seconds):
-    front = front(door, extra=[{"name": "slow", "seconds": seconds}])
+def test_who_has_only_closed_its_own_side_gets_its_answer(front, mode, seconds):
+    front = front(mode, extra=[{"name": "slow", "seconds": seconds}])
     request = front.head("/metrics") + b"\r\n"
-    if door == "clear":
+    if mode == "clear":
         client = front.clear(request)
         client.shutdown(socket.SHUT_WR)
         assert [200] == statuses(read(client))
@@ -392,8 +392,8 @@ HIDING = [
 
 
 @both
-def test_nothing_that_hides_in_a_body_is_answered(front, door):
-    front = front(door)
+def test_nothing_that_hides_in_a_body_is_answered(front, mode):
+    front = front(mode)
     hidden = b"0\r\n\r\n" + front.head("/hidden") + b"\r\n"
     with front.siege(10):
         for method in ("GET", "POST"):
@@ -404,8 +404,8 @@ def test_nothing_that_hides_in_a_body_is_answered(front, door):
 
 
 @both
-def test_only_the_path_itself_is_the_metrics(front, door):
-    front = front(door)
+def test_only_the_path_itself_is_the_metrics(front, mode):
+    front = front(mode)
     lines = {
         "GET /metrics HTTP/1.1": 200,
         "GET /metrics HTTP/1.0": 200,
@@ -443,8 +443,8 @@ def test_only_the_path_itself_is_the_metrics(front, door):
 
 @both
 @pytest.mark.parametrize("length", [b"Content-Length: 99999999999", b"Transfer-Encoding: chunked"])
-def test_a_bomb_in_a_body_is_not_unpacked(front, door, length):
-    front = front(door)
+def test_a_bomb_in_a_body_is_not_unpacked(front, mode, length):
+    front = front(mode)
     head = front.head("/metrics", "POST") + b"Content-Encoding: gzip\r\nExpect: 100-continue\r\n" + length
     bomb, sent = gzip.compress(bytes(1 << 24)), 0
     with front.siege(10), front.open(head + b"\r\n\r\n") as client:
@@ -558,7 +558,7 @@ def test_a_session_of_tls_1_3_is_not_resumed(front):
 # --- credentials
 
 
-def guessing(front, addresses, each=4, source="127.0.1"):
+def brute_force(front, addresses, each=4, source="127.0.1"):
     """Guesses of a password, on each connection again as soon as the last was answered."""
     number = count()
     clients = [front.clear(source=f"{source}.{1 + one}") for one in range(addresses) for _ in range(each)]
@@ -575,9 +575,9 @@ def guessing(front, addresses, each=4, source="127.0.1"):
     return guess
 
 
-def test_guesses_take_a_tenth_of_a_cpu(front):
+def test_brute_force_takes_a_tenth_of_a_cpu(front):
     front = front("users", cost=10)
-    with front.siege(10), meanwhile(guessing(front, 8)):
+    with front.siege(10), meanwhile(brute_force(front, 8)):
         time.sleep(0.5)
         start, before = time.monotonic(), front.cpu()
         time.sleep(3)
@@ -585,15 +585,15 @@ def test_guesses_take_a_tenth_of_a_cpu(front):
 
 
 @pytest.mark.parametrize("source", ["127.0.1", "127.0.0"], ids=["from elsewhere", "from its own address"])
-def test_a_known_user_is_served_at_once_whoever_guesses(front, source):
+def test_a_known_user_is_served_at_once_during_brute_force(front, source):
     front = front("users", cost=10)
-    with front.siege(10), meanwhile(guessing(front, 1, 30, source)):
+    with front.siege(10), meanwhile(brute_force(front, 1, 30, source)):
         for _ in range(5):
             time.sleep(0.2)
             front.serves()
 
 
-def test_guesses_of_those_who_leave_are_forgotten(front):
+def test_checks_of_those_who_leave_are_forgotten(front):
     front = front("users", cost=12)
     said = b"GET /metrics HTTP/1.1\r\nHost: node\r\n" + basic(b"bob", b"x" * 11_000) + b"\r\n"
 
@@ -608,8 +608,8 @@ def test_guesses_of_those_who_leave_are_forgotten(front):
 
 
 @both
-def test_what_is_no_password_is_refused(front, door):
-    front = front(door if door == "TLS" else "users")
+def test_what_is_no_password_is_refused(front, mode):
+    front = front(mode if mode == "TLS" else "users")
     for header in (
         BOB + BOB,
         BOB + basic(b"bob", b"wrong"),
@@ -630,7 +630,7 @@ def test_what_is_no_password_is_refused(front, door):
     front.serves()
 
 
-def test_strangers_use_up_nothing_of_the_rate(front):
+def test_unauthenticated_clients_use_up_nothing_of_the_rate(front):
     front = front(text="rate_limit: {interval: 1h, burst: 2}")
     for wrong in (b"", b"Authorization: Basic\r\n", *(basic(b"bob", b"%d" % one) for one in range(5))):
         for path in (b"/metrics", b"/", b"/nothing"):

@@ -1,4 +1,4 @@
-"""The page at `/`: snapshots are taken and kept while somebody looks; every fault is a page with a sentence."""
+"""The page at `/`: snapshots are taken and kept while it is in use; every fault is a page with a sentence."""
 
 import asyncio
 import gzip
@@ -155,7 +155,7 @@ def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(m
     assert '<td class="number drops">10</td>' not in node
 
 
-def test_when_nobody_looks_any_more_nothing_is_kept(make_page, monkeypatch):
+def test_an_unused_page_keeps_no_snapshots(make_page, monkeypatch):
     forgotten = Event()
     forget = Page._forget
     monkeypatch.setattr(node_page, "_KEPT", 0.05)
@@ -211,7 +211,7 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
 
     hanging, after = asyncio.run(watch())
     assert 503 == hanging.status
-    assert "No look at the node ended" in hanging.body.decode()
+    assert "No snapshot of the node completed" in hanging.body.decode()
     assert 200 == after.status
 
 

@@ -1,4 +1,4 @@
-"""Users and their passwords: what is right, what is remembered, and that strangers look like users in time."""
+"""Users and their passwords: what is right, what is remembered, and that unknown names take as long as known ones."""
 
 import base64
 import time
@@ -64,7 +64,7 @@ def test_a_hash_that_apaches_htpasswd_wrote_is_checked():
     assert [True, False] == [Passwords({"bob": written}).check(b"bob", word) for word in (b"opensesame", b"sesame")]
 
 
-def test_bcrypt_looks_at_72_bytes_as_where_the_hash_was_made():
+def test_bcrypt_reads_72_bytes_as_where_the_hash_was_made():
     long = Passwords({"bob": hashed(b"x" * 72)})
     assert [True, True, False] == [long.check(b"bob", b"x" * size) for size in (72, 80, 71)]
 

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes servers behind every kind of door, with right credentials and with wrong ones."""
+"""A real Prometheus scrapes servers behind every kind of access control, with right credentials and with wrong ones."""
 
 import json
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def doors():
+def configs():
     """The web configurations by name, as the file says them."""
     pair = {"cert_file": "server.pem", "key_file": "server.key"}
     users = {"bob": bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}
@@ -47,7 +47,7 @@ def doors():
 
 
 def jobs(pki):
-    """Scrape configurations by name: the door, what Prometheus is told, and what must become of it.
+    """Scrape configurations by name: the server's configuration, Prometheus's, and the expected result.
 
     In TLS 1.3 a client has sent its request before it hears that its certificate was refused: a reset may overtake it.
     """
@@ -75,7 +75,7 @@ def jobs(pki):
         "all but the password": ("all", {"tls_config": prometheus, **wrong}, "401 "),
         "too often": ("rare", {}, "429 Too Many Requests"),
         "token": ("token", {"tls_config": trust, "authorization": {"credentials": "good"}}, ""),
-        "token of a stranger": ("token", {"tls_config": trust, "authorization": {"credentials": "none"}}, "401 "),
+        "token of an unknown user": ("token", {"tls_config": trust, "authorization": {"credentials": "none"}}, "401 "),
         "token without a right": ("token", {"tls_config": trust, "authorization": {"credentials": "idle"}}, "403 "),
         "token missing": ("token", {"tls_config": trust}, "401 Unauthorized"),
     }
@@ -84,7 +84,7 @@ def jobs(pki):
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory, shared_server, until):
     """What Prometheus says of each job after some scrapes: its last error, empty when the last scrape went well."""
-    pki = tmp_path_factory.mktemp("doors")
+    pki = tmp_path_factory.mktemp("configs")
     authority = Authority(pki)
     authority.issue("server", "IP:127.0.0.1")
     authority.issue("prometheus", "DNS:prometheus.monitoring.svc")
@@ -93,12 +93,12 @@ def errors(tmp_path_factory, shared_server, until):
     cluster.users = {"good": {"username": "prometheus"}, "idle": {"username": "somebody"}}
     cluster.rights = {("prometheus", "/metrics")}
     ports = {}
-    for name, config in doors().items():
+    for name, config in configs().items():
         file = pki / f"{name}.yml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         more = {"kubeconfig": str(cluster.kubeconfig(pki / "kubeconfig"))} if name == "token" else {}
         ports[name] = shared_server(web_config=str(file), **more).ports[0]
-    scrapes = [scrape(name, ports[door], how) for name, (door, how, _) in jobs(pki).items()]
+    scrapes = [scrape(name, ports[config_name], how) for name, (config_name, how, _) in jobs(pki).items()]
     with prometheus(pki, scrapes) as ask:
         assert until(lambda: all(times >= 3 for times in scraped(ask, scrapes)), 90)
         active = ask("targets")["activeTargets"]

@@ -1,4 +1,4 @@
-"""Listening, admitting and stopping: sentences for addresses, room for newcomers, an end within a second."""
+"""Listening, admitting and stopping: sentences for addresses, eviction, an end within a second."""
 
 import asyncio
 import os
@@ -117,12 +117,12 @@ def closed(client):
         return True
 
 
-FEW, ROOM = 256, 96  # descriptors, and the connections that they leave room for
+FEW_DESCRIPTORS, MAX_CONNECTIONS = 256, 96  # descriptors, and the connections that they allow
 
 
-def test_at_the_cap_the_oldest_idle_connection_makes_room(unchecked_server):
-    running = unchecked_server(descriptors=FEW)
-    clients = [running.open() for _ in range(ROOM)]
+def test_at_the_cap_the_oldest_idle_connection_is_evicted(unchecked_server):
+    running = unchecked_server(descriptors=FEW_DESCRIPTORS)
+    clients = [running.open() for _ in range(MAX_CONNECTIONS)]
     for client in clients:
         assert 200 == running.exchange(client, HEAD).status
     for number in range(3):
@@ -130,41 +130,43 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room(unchecked_server):
         assert [True, False] == [closed(client) for client in clients[number : number + 2]]
         clients.append(running.open())
         assert 200 == running.exchange(clients[-1], HEAD).status
-    assert [False] * 4 == [closed(client) for client in (clients[3], clients[4], clients[ROOM - 1], clients[-1])]
+    assert [False] * 4 == [
+        closed(client) for client in (clients[3], clients[4], clients[MAX_CONNECTIONS - 1], clients[-1])
+    ]
 
 
 def test_a_flood_of_connections_turns_no_scrape_away(unchecked_server):
-    running = unchecked_server(descriptors=FEW)
-    for _ in range(3 * ROOM):
+    running = unchecked_server(descriptors=FEW_DESCRIPTORS)
+    for _ in range(3 * MAX_CONNECTIONS):
         running.open()
     assert [200, 200] == [running.ask().status, running.ask("/readyz").status]
-    assert running.descriptors() <= FEW
+    assert running.descriptors() <= FEW_DESCRIPTORS
 
 
-def test_a_request_being_worked_on_is_not_the_one_to_make_room(unchecked_server, read_to_end, answer):
-    running = unchecked_server(descriptors=FEW, extra=[{"name": "slow", "seconds": 1}])
+def test_a_request_being_worked_on_is_not_evicted(unchecked_server, read_to_end, answer):
+    running = unchecked_server(descriptors=FEW_DESCRIPTORS, extra=[{"name": "slow", "seconds": 1}])
     with running.open(GET) as oldest:
         time.sleep(0.2)
-        for _ in range(2 * ROOM):
+        for _ in range(2 * MAX_CONNECTIONS):
             running.open()
         whole = answer(read_to_end(oldest))
     assert 200 == whole.status
     assert str(len(whole.body)) == whole.headers["content-length"]
 
 
-def test_a_response_being_sent_is_not_the_one_to_make_room(unchecked_server, read_to_end, answer):
-    running = unchecked_server(descriptors=FEW, extra=[{"name": "big", "rows": 20_000}])
+def test_a_response_being_sent_is_not_evicted(unchecked_server, read_to_end, answer):
+    running = unchecked_server(descriptors=FEW_DESCRIPTORS, extra=[{"name": "big", "rows": 20_000}])
     with running.open(GET, receive_buffer=65536) as oldest:
         time.sleep(0.5)
-        for _ in range(2 * ROOM):
+        for _ in range(2 * MAX_CONNECTIONS):
             running.open()
         whole = answer(read_to_end(oldest))
     assert whole.headers["content-length"] == str(len(whole.body))
 
 
-def test_making_room_is_not_logged_as_an_error(unchecked_server):
-    running = unchecked_server(descriptors=FEW)
-    for _ in range(ROOM + 5):
+def test_eviction_is_not_logged_as_an_error(unchecked_server):
+    running = unchecked_server(descriptors=FEW_DESCRIPTORS)
+    for _ in range(MAX_CONNECTIONS + 5):
         running.open()
     assert 200 == running.ask().status
     assert "Traceback" not in running.log()
@@ -176,37 +178,37 @@ def addresses(number):
 
 
 def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, until):
-    running = server(descriptors=FEW, most=0, extra=[{"name": "slow", "seconds": 5}])
+    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 5}])
     before = running.descriptors()
     assert 200 == running.ask("/healthz").status
-    for address in addresses(ROOM):
+    for address in addresses(MAX_CONNECTIONS):
         running.open(GET, source=address)
-    assert until(lambda: running.descriptors() == before + ROOM)
+    assert until(lambda: running.descriptors() == before + MAX_CONNECTIONS)
     # Not at once: a request that has not been read yet is not worked on, and its connection can still be closed.
     assert until(lambda: closed(running.open(HEAD)))
 
 
 def test_one_address_with_every_place_busy_keeps_nobody_else_out(server, until, read_to_end, answer):
-    running = server(descriptors=FEW, most=0, extra=[{"name": "slow", "seconds": 3}])
+    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 3}])
     before = running.descriptors()
     scraper = running.open(GET, source="127.0.0.2")
-    greedy = [running.open(GET) for _ in range(ROOM - 1)]
-    assert until(lambda: running.descriptors() == before + ROOM)
+    greedy = [running.open(GET) for _ in range(MAX_CONNECTIONS - 1)]
+    assert until(lambda: running.descriptors() == before + MAX_CONNECTIONS)
     time.sleep(0.2)  # all are being worked on
     assert 200 == running.ask("/healthz", source="127.0.0.3").status
     assert [True, False] == [closed(client) for client in greedy[:2]]
     assert 200 == answer(read_to_end(scraper)).status
 
 
-def test_with_every_place_taken_by_who_does_not_read_the_one_that_did_so_longest_makes_room(server, until):
+def test_when_no_client_reads_the_longest_waiting_is_evicted(server, until):
     slow_and_big = [{"name": "slow", "seconds": 0.5}, {"name": "big", "rows": 25_000}]  # so all share two bodies
-    running = server(descriptors=FEW, most=0, extra=slow_and_big)
+    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=slow_and_big)
     before = running.descriptors()
-    clients = [running.open(GET, receive_buffer=4096, source=address) for address in addresses(ROOM)]
-    assert until(lambda: running.descriptors() == before + ROOM)
+    clients = [running.open(GET, receive_buffer=4096, source=address) for address in addresses(MAX_CONNECTIONS)]
+    assert until(lambda: running.descriptors() == before + MAX_CONNECTIONS)
     assert until(lambda: all(client.recv(1, socket.MSG_PEEK) for client in clients))
     assert 200 == running.ask("/healthz").status
-    assert before + ROOM - 1 == running.descriptors()
+    assert before + MAX_CONNECTIONS - 1 == running.descriptors()
 
 
 def test_a_burst_of_400_connections_waits_for_no_second_try(server):
@@ -222,7 +224,7 @@ def test_a_burst_of_400_connections_waits_for_no_second_try(server):
 
 
 # Once: with the usual 1024 descriptors, 512 connections and a queue of 512 leave none: asyncio accepts the whole queue
-# before one of them makes room, logs a traceback about it and accepts nobody for a second.
+# before one of them is evicted, logs a traceback about it and accepts nobody for a second.
 def test_a_burst_on_top_of_a_full_house_leaves_descriptors_for_a_scrape(many_descriptors, unchecked_server):
     running = unchecked_server(descriptors=1024)
     for _ in range(2):

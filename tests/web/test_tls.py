@@ -32,7 +32,7 @@ def pki(tmp_path_factory):
     authority.issue("four", "IP:10.0.0.1")
     authority.issue("six", "IP:2001:db8::1", "DNS:other")
     authority.issue("serveronly", "DNS:prometheus.monitoring.svc", use=[ExtendedKeyUsageOID.SERVER_AUTH])
-    Authority(folder, "stranger").issue("forged", "DNS:prometheus.monitoring.svc")
+    Authority(folder, "unknown").issue("forged", "DNS:prometheus.monitoring.svc")
     return folder
 
 
@@ -256,7 +256,7 @@ def test_clients_that_tls_turns_away_are_counted(secure, pki):
     shake(running, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
     with opened(running, pki, "dns") as ask:
         assert b"200 OK" in ask()
-    running.open().close()  # only looks whether the port is open, as a probe of TCP does
+    running.open().close()  # only checks whether the port is open, as a probe of TCP does
     assert re.search(
         r"127.0.0.1 was turned away \(tls_handshake\): certificate verify failed; the next 10 s", running.log()
     )

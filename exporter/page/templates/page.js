@@ -2,7 +2,7 @@
 // Everything else works without it. Nothing is written as HTML here: the server has escaped what it wrote.
 "use strict";
 (() => {
-  const EVERY = 2000; // milliseconds between two looks
+  const EVERY = 2000; // milliseconds between two updates
   const MOST = 90; // points of a trend: three minutes
   const FEW = 20; // fewer than these do not fill its width
   const SVG = "http://www.w3.org/2000/svg";
@@ -55,7 +55,7 @@
     }
   }
 
-  async function look() {
+  async function update() {
     const selected = document.getSelection();
     if (paused || document.hidden || (selected && !selected.isCollapsed)) return;
     try {
@@ -92,7 +92,7 @@
   (async () => {
     for (;;) {
       await new Promise((done) => setTimeout(done, EVERY));
-      await look();
+      await update();
     }
   })();
 })();
