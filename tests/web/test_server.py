@@ -178,7 +178,7 @@ def addresses(number):
 
 
 def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, until):
-    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 5}])
+    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 30}])
     before = running.descriptors()
     assert 200 == running.ask("/healthz").status
     for address in addresses(MAX_CONNECTIONS):
