@@ -28,7 +28,7 @@ _RTM_GETLINK, _RTM_GETROUTE = 18, 26
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
 _ROUTES = struct.Struct("=B11x")  # struct rtmsg of a family
 _MAX_MESSAGE = 1 << 17
-_MAX_TRIES = 10
+_MAX_DUMPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class RouteKey:
 
 def read_links() -> tuple[Link, ...]:
     """All links of this namespace. Raises `NodeError`."""
-    return tuple(_dump("links", _RTM_GETLINK, _ALL_LINKS, parse_link))
+    links = _dump("links", _RTM_GETLINK, _ALL_LINKS, parse_link)
+    return tuple({link.ifindex: link for link in links}.values())
 
 
 def read_keyed_routes() -> dict[RouteKey, HostRoute]:
@@ -94,19 +95,26 @@ def parse_route(message: Any) -> tuple[RouteKey, HostRoute | None] | None:
 
 
 def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> list[_Row]:
-    """Dumps all objects of a kind, each parsed by `parse`."""
+    """Dumps all objects of a kind, each parsed by `parse`.
+
+    The kernel marks a dump during which objects changed, because others can then be missing from it. Such a dump is
+    repeated. On a node that changes all the time the result is what any of the dumps had, oldest first: nothing that
+    existed all along is missing, and an object deleted a moment ago may be in it.
+    """
+    seen: list[_Row] = []
     try:
-        for _ in range(_MAX_TRIES):
+        for _ in range(_MAX_DUMPS):
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
                 netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
                 rows, consistent = _receive(netlink, parse)
             if consistent:
                 return rows
+            seen += rows
     except OSError as error:
         raise NodeError(f"the node's {what} could not be read through netlink: {error.strerror}") from error
     except (struct.error, LookupError) as error:
         raise NodeError(f"the kernel's answer about the node's {what} could not be parsed") from error
-    raise NodeError(f"the node's {what} changed all the time while they were read through netlink")
+    return seen
 
 
 def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list[_Row], bool]:

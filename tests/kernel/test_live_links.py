@@ -133,7 +133,7 @@ live.close()
 def test_a_lost_socket_is_an_error_until_a_new_one_is_there(machine):
     body = """
 from exporter.node import NodeError, live_links
-live_links._BEFORE_RETRY = 0.5
+live_links._RETRY_DELAY = 0.5
 live = LiveLinks()
 live.links()
 failing = [True]
