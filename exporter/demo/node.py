@@ -24,8 +24,8 @@ from exporter.demo.bpffs import POLICY_SIZE, BpfFs
 from exporter.demo.commands import require, run, start
 from exporter.demo.namespace import write_settings
 from exporter.demo.plan import BLACKHOLE, PODS, Pod
-from exporter.demo.policies import EGRESS, INGRESS, ip_set_id
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import EGRESS, INGRESS, ip_set_id
 
 STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"

@@ -6,7 +6,7 @@ Pure data: how a node is built is elsewhere.
 from dataclasses import dataclass
 
 from exporter.calico.names import workload_interface
-from exporter.demo.policies import Policy, Rule, Tier, Way, way
+from exporter.demo.policy_rules import Policy, Rule, Tier, Way, way
 
 BLACKHOLE = "10.96.0.10"
 

@@ -13,7 +13,7 @@ from typing import Any
 from exporter.demo import bpf_code as bpf
 from exporter.demo.bpf_code import Program
 from exporter.demo.plan import Pod
-from exporter.demo.policies import DIRECTIONS, INGRESS, PROTOCOLS, Rule, Step, Way, ip_set_id, ip_set_name, selector
+from exporter.demo.policy_rules import DIRECTIONS, INGRESS, PROTOCOLS, Rule, Step, Way, ip_set_id, ip_set_name, selector
 
 _VERSIONS = (4, 6)
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE, Pod
-from exporter.demo.policies import EGRESS, INGRESS, Policy, Rule, Tier
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import EGRESS, INGRESS, Policy, Rule, Tier
 from tests.kernel.machine import ROOT
 
 RECORDING = ROOT / "tests/recordings/v3.32.1/08-tcp-bulk.after.tar.xz"

@@ -9,8 +9,8 @@ from exporter.bpf.readers import open_reader
 from exporter.calico.hooks import TC_HOOKS
 from exporter.demo.node import Node
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE
-from exporter.demo.policies import DIRECTIONS
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import DIRECTIONS
 
 pytestmark = pytest.mark.kernel
 

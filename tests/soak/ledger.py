@@ -7,7 +7,7 @@ in a program's total and in no other count, so a total has a lower bound here an
 from collections import Counter
 
 from exporter.demo.plan import Pod
-from exporter.demo.policies import EGRESS, INGRESS
+from exporter.demo.policy_rules import EGRESS, INGRESS
 
 PACKETS = ("packets", "")
 DROPPED, ACCEPTED, REDIRECTED = ("dropped", "policy"), ("accepted", "policy"), ("redirected", "peer")
