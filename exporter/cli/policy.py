@@ -11,7 +11,7 @@ import click
 from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
-from exporter.cli.snapshots import one_snapshot
+from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
 from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of
 from exporter.errors import ExporterError
@@ -61,7 +61,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     """
     wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
     parts = {*PARTS, *(_IP_SETS if wanted.ip_sets else ()), *(("policy_files",) if wanted.instructions else ())}
-    before, after = one_snapshot(node, parts)
+    before, after = earlier_and_latest(node, parts)
     policies = after.policies.get()
     for problem in policies.problems:
         say(problem, err=True)
