@@ -114,8 +114,8 @@ class Reader(Protocol):
     def info(self, pin: str) -> MapInfo:
         """The shape of the map pinned at `pin`."""
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
-        """The shape and content of the map pinned at `pin`; with `add_cpus`, values are summed as `sum_over_cpus` does:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+        """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
         """
 

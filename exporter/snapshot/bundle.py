@@ -143,7 +143,7 @@ class Bundle:
             flags=int(info["flags"]),
         )
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
@@ -151,7 +151,7 @@ class Bundle:
             keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
             flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
             values = flat.reshape(len(keys), copies, info.value_size)
-            return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
+            return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
 
