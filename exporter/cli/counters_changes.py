@@ -11,7 +11,7 @@ from rich.text import Text
 
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
-from exporter.cli.counters_table import DROP_STYLE, display_order, what
+from exporter.cli.counters_table import DROP_STYLE, display_order, slot_label
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.diagnosis.counters import dropped_in_all
@@ -33,7 +33,7 @@ class Counted:
     @property
     def words(self) -> tuple[str, str, str]:
         """What it counts, the direction and the hook; the direction is empty if unknown."""
-        return what(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
+        return slot_label(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
