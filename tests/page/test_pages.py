@@ -188,7 +188,7 @@ def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapsh
         pages[kind] = [
             parsed(html.node_page(view, Wanted(pod=edit("x")), {"counters": edit("broken")})),
             parsed(html.endpoint_page(shown)),
-            parsed(html.error_page(edit("sorry"))),
+            parsed(html.error_page(edit("error"))),
         ]
     for tame, odd in zip(pages["tame"], pages["hostile"], strict=True):
         assert tame.shape == odd.shape
