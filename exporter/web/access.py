@@ -87,7 +87,7 @@ class Access:
     async def _password_refusal(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
         given = parse_basic(authorization)
         if given and (
-            passwords.remembers(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
+            passwords.is_cached(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
         ):
             return None
         sentence = "this needs the name and the password of a user"
