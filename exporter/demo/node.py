@@ -224,7 +224,7 @@ class Node:
         return ifindex
 
     def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:
-        steps = pod.way(_DIRECTIONS[hook]).steps()
+        steps = pod.policy_path(_DIRECTIONS[hook]).steps()
         packed = b"".join(struct.pack("<2QH4B2x", *step.words(tier)) for tier, step in steps)
         self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(POLICY_SIZE, b"\0"))
 

@@ -105,7 +105,7 @@ class Bundle:
             raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
         texts = [*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()]
         if not all(isinstance(text, str) for text in texts):
-            raise BundleError("the bundle is damaged: bundle.json a value is not a string")
+            raise BundleError("the bundle is damaged: bundle.json holds a value that is not a string")
         self._head = head
         self._policies: Policies | None = None
         self._errors: dict[str, str] = head["errors"]

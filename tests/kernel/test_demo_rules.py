@@ -14,7 +14,7 @@ from exporter.demo.policy_rules import DIRECTIONS
 
 pytestmark = pytest.mark.kernel
 
-PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.way(way).steps()}
+PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.policy_path(way).steps()}
 FROM_FRONTEND = {"PPE1|gnp/security.gate": 1, "ARE0|kns.shop": 1}
 
 
