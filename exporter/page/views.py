@@ -64,8 +64,8 @@ class NodeView:
     maps: Sequence[MapFill]
 
     @property
-    def wrong(self) -> int:
-        """How many findings are not as they should be."""
+    def failed_checks(self) -> int:
+        """The number of findings that are not `ok`."""
         return sum(one.state != OK for one in self.findings)
 
 
