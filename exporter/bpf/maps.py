@@ -125,8 +125,10 @@ class Reader(Protocol):
 
 def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The values of a per-CPU map of u64 counts summed over CPUs, as one copy; any other values unchanged."""
-    if not info.per_cpu or info.value_size % 8 or not values.size:
+    if not info.per_cpu or info.value_size % 8:
         return values
+    if not len(values):  # a batch can be empty, and is joined with others that are not
+        return values[:, :1]
     sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
     return sums.view(np.uint8)
 
