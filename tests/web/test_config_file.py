@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config_file import RateLimit, TlsSettings, WebConfig, WebConfigError, parse_web_config
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.config_file import parse_web_config
 
 FOLDER = Path("/etc/exporter")
 HASH = "$2y$10$" + "a" * 53
