@@ -139,7 +139,7 @@ class PinnedMaps:
 
     def _dump(self, candidate: Candidate) -> MapDump:
         if candidate.name not in self._dumps:
-            self._dumps[candidate.name] = self._source.map_dump(candidate.name, add_cpus=True)
+            self._dumps[candidate.name] = self._source.map_dump(candidate.name, sum_cpus=True)
         return self._dumps[candidate.name]
 
 

@@ -26,8 +26,8 @@ class TlsSettings:
     client_ca: str | Path | None = None
     client_certificate: ssl.VerifyMode = ssl.CERT_NONE
     allowed_sans: frozenset[str] | None = None
-    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     ciphers: tuple[str, ...] = ()
     server_order: bool = True
     curve: str | None = None

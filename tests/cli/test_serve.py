@@ -16,8 +16,8 @@ from exporter.cli.main import program
 from exporter.cli.serve import enabled_collectors
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
-from tests.web.api_server import Answer, FakeApiServer, Raw
 from tests.web.authority import Authority
+from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
 
 def enabled(*flags):

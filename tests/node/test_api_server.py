@@ -18,8 +18,8 @@ import pytest
 
 from exporter.node import api_server
 from exporter.node.api_server import ApiServer, ApiServerError
-from tests.web.api_server import LOCAL, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 from tests.web.authority import Authority
+from tests.web.fake_api_server import LOCAL, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "scraper-token"}}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"

@@ -9,8 +9,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from exporter.node.api_server import ApiServer, ApiServerError
 from tests.kernel.conftest import give_up
-from tests.web.api_server import LOCAL, Answer, FakeApiServer
 from tests.web.authority import Authority
+from tests.web.fake_api_server import LOCAL, Answer, FakeApiServer
 
 KUBECTL = Path(__file__).parents[2] / ".tools" / "bin" / "kubectl"
 PATH = "/apis/example.org"

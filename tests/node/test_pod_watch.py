@@ -9,8 +9,8 @@ from exporter.node.api_server import ApiServer
 from exporter.node.pod_watch import ListedPods, LivePods
 from exporter.node.pods import ClusterPod
 from tests.node.pod_server import PODS, PodServer, event, pod
-from tests.web.api_server import Answer, Raw, refusal
 from tests.web.authority import Authority
+from tests.web.fake_api_server import Answer, Raw, refusal
 
 
 @pytest.fixture(scope="module")

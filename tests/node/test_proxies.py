@@ -9,8 +9,8 @@ import pytest
 
 from exporter.node.api_server import ApiServer, ApiServerError
 from exporter.node.proxies import proxy_for
-from tests.web.api_server import LOCAL, TOKEN_REVIEWS, FakeApiServer
 from tests.web.authority import Authority
+from tests.web.fake_api_server import LOCAL, TOKEN_REVIEWS, FakeApiServer
 
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "scraper-token"}}
 
