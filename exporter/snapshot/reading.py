@@ -7,6 +7,7 @@ kept between snapshots (the live map, the known owner of an interface).
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError
+from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
 from exporter.calico.ip_sets import decode_ip_sets
@@ -93,7 +95,7 @@ class Reading:
         self._settings = settings
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
-        self._dumps: dict[str, MapDump | None] = {}
+        self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
@@ -153,6 +155,8 @@ class Reading:
 
     def _dump(self, datum: str, versions: MapVersions) -> MapDump:
         dump = self._dumps.pop(datum)
+        if isinstance(dump, LayoutError):
+            raise copy(dump)  # or its traceback, which has this frame, would keep what was read
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
