@@ -204,7 +204,8 @@ class Reading:
 
     def _rules(self) -> Rules:
         policies, endpoints = self._parts["policies"].get(), self._parts["endpoints"].get()
-        self._memory.rules = join_rules(policies, endpoints, self._settings.prefixes, self._memory.rules)
+        prefixes, before = self._settings.prefixes, self._memory.rules
+        self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
 
