@@ -75,5 +75,6 @@ class ByFile(LoadScopeScheduling):
         return "machine" if _machine(nodeid) else nodeid.partition("::")[0]
 
 
+@pytest.hookimpl(optionalhook=True)  # one process runs the tests without xdist too
 def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
