@@ -200,7 +200,9 @@ def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str]
         return before
     owners = before.owners if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
     table = before.table if before and same else rule_table(programs, owners)
-    return Rules(policies.files, policies.unread, endpoints, owners, table, policy_problems(policies, owners))
+    # Without the kernel's links, an interface in Calico's state may be gone.
+    problems = policy_problems(policies, owners) if endpoints.links_known else []
+    return Rules(policies.files, policies.unread, endpoints, owners, table, problems)
 
 
 def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTable:
