@@ -78,7 +78,8 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     change = next((one for one in changes if _same(one.endpoint, endpoint)), None)
     gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
     drops = tuple(_drops(change, after)) if change else ()
-    missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
+    losing = after.endpoints.get().lose_packets(after.counters.get())
+    missing = tuple(hook for one, hook in losing if _same(one, endpoint))
     counting = counting_rules(before, after, endpoint, changes)
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(
@@ -126,8 +127,9 @@ def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> 
     if endpoint.kind == UNMANAGED:
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
     if endpoint.kind == UNKNOWN:
-        yield "Neither Calico nor the kernel knows this interface any more: these are leftovers"
-    families = after.ip_families() if after.ifstate.error is None else None
+        yield "Its name is not known: the kernel's links could not be read"
+    known = after.endpoints.get()
+    families = after.ip_families() if known.links_known and known.states_known else None
     if families is not None and endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
     for family in families or ():

@@ -192,9 +192,7 @@ def test_without_calico_it_serves_and_says_what_is_missing(alone):
     assert 200 == status
     assert 'calico_bpf_scrape_collector_success{collector="counters"} 0\n' in body
     assert "process_open_fds" in body
-    status, body = get(port, "/readyz")
-    assert 503 == status
-    assert "counters: " in body
+    assert (200, "ready\n") == get(port, "/readyz")
     assert 200 == get(port, "/healthz")[0]
 
 

@@ -67,7 +67,7 @@ def test_what_could_not_be_read_has_no_sample(node, parts_of, series):
     source.status = source.link_rows = NodeError("gone")
     source.maps["cali_iface4"] = MapDenied("not allowed")
     samples = ExporterCollector().collect(parts_of(source))
-    assert {} == series(samples, self_metrics.PODS) == series(samples, self_metrics.ENDPOINT_MISMATCHES)
+    assert {} == series(samples, self_metrics.PODS)
     assert 1 == len(series(samples, self_metrics.BUILD_INFO))
 
 
