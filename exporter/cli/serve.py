@@ -170,7 +170,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     access = _access(routes, rejected, live, node, options)
-    log.info("serving with what this process may do: %s", describe_privileges())
+    log.info("running with privileges: %s", describe_privileges())
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         scheme = "https" if live and live.tls else "http"

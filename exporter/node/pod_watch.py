@@ -113,8 +113,8 @@ class LivePods:
                 self._fail(error.reason, str(error))
                 wait = max(error.retry_after, backoff)
             except Exception:  # the thread must not die: its last table would be served forever
-                log.exception("following the node's pods met an unforeseen error")
-                self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
+                log.exception("unexpected error while following the node's pods")
+                self._fail("malformed", "unexpected error while following the node's pods, please report it")
                 self._version, wait = "", backoff
             # By duration, not by events: a server that ends each watch after one event needs a backoff too.
             short = time.monotonic() - start < _SHORT_WATCH
