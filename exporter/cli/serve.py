@@ -17,7 +17,7 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import node_name, open_source, settings_of
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
-from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT
+from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.access import Access
@@ -139,7 +139,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The enabled collectors: each by its flag, else by default."""
     default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
-    chosen = {name: given[f"collector_{name}"] for name in (one.name for one in COLLECTORS)}
+    chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
     return [name for name, enabled in chosen.items() if (name in default if enabled is None else enabled)]
 
 

@@ -63,13 +63,7 @@ def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
     recent = _recent(before, now, layout)
     seconds = now.seconds_since(before) if before else None
     rows = [
-        Traffic(
-            one.endpoint,
-            way,
-            cumulative,
-            recent.get((one.endpoint.ifindex, one.endpoint.interface, way), NOTHING),
-            seconds,
-        )
+        Traffic(one.endpoint, way, cumulative, recent.get((one.endpoint.key, way), NOTHING), seconds)
         for one in counters_by_endpoint(now)
         for way, cumulative in _by_direction(one, layout).items()
     ]
@@ -102,12 +96,12 @@ def _only(counted: Counted, reason: str) -> Counted:
     return Counted(dropped, counted.flows, counted.packets)
 
 
-def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
+def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[tuple[int, str], str], Counted]:
     if before is None:
         return {}
     changes = compare_counters(before, now)
     return {
-        (change.endpoint.ifindex, change.endpoint.interface, way): counted
+        (change.endpoint.key, way): counted
         for change in changes
         for way, counted in _by_direction(change.counters, layout).items()
     }

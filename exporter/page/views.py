@@ -127,7 +127,7 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
         cumulative=total(row.cumulative for row in chosen),
         recent=total(row.recent for row in chosen),
         seconds=now.seconds_since(before) if before and not now.counters.error else None,
-        endpoints=len({(row.endpoint.ifindex, row.endpoint.interface) for row in chosen}),
+        endpoints=len({row.endpoint.key for row in chosen}),
         namespaces=namespaces,
         reasons=sorted({*reasons, *filter(None, [wanted.reason])}),
         findings=list(findings(now)),
