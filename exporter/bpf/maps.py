@@ -6,7 +6,7 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +96,15 @@ class MapDump:
 
 
 @dataclass(frozen=True, slots=True)
+class MapBatch:
+    """Some entries of a map with one value for each key, row after row in both byte strings."""
+
+    info: MapInfo
+    keys: bytes
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramInfo:
     """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses."""
 
@@ -119,14 +128,22 @@ class Reader(Protocol):
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
         """
 
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """The entries of a large map that is not per-CPU, in batches that need not be held together.
+
+        On kernels without batches (before Linux 5.6) an entry can come twice.
+        """
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs of these ids; one that is gone is left out. Needs CAP_SYS_ADMIN."""
 
 
 def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The values of a per-CPU map of u64 counts summed over CPUs, as one copy; any other values unchanged."""
-    if not info.per_cpu or info.value_size % 8 or not values.size:
+    if not info.per_cpu or info.value_size % 8:
         return values
+    if not len(values):  # a batch can be empty, and is joined with others that are not
+        return values[:, :1]
     sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
     return sums.view(np.uint8)
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
 from exporter.calico import LayoutError
@@ -12,6 +13,8 @@ from exporter.calico.counters import Layout, layout_of, slot_count
 from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
+from exporter.calico.shapes import check_shape
+from exporter.errors import ExporterError
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
@@ -56,6 +59,12 @@ class PinnedMaps:
         choice = Choice(live, choice.chosen_by)
         return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
 
+    def in_use(self, datum: str) -> tuple[Candidate, ...]:
+        """The live version of a map that is too large to be read as evidence; all versions while that is undecided."""
+        candidates = self._candidates(datum)
+        live = self._choose_newest(datum, candidates).live
+        return (live,) if live else tuple(candidates)
+
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
         count = slot_count(info.key_size, info.value_size)
@@ -69,18 +78,21 @@ class PinnedMaps:
         return layouts
 
     def _candidates(self, datum: str) -> list[Candidate]:
-        found, failures = [], []
+        found: list[Candidate] = []
+        failures: list[ExporterError] = []
         for pin in self._pins.get():
             if pin.datum == datum and not pin.old:
                 try:
-                    found.append(Candidate(pin.name, self._source.map_info(pin.name)))
-                except (NotAMap, MapMissing) as error:
-                    failures.append(error)
+                    found.append(Candidate(pin.name, checked_info(self._source, pin)))
+                except (NotAMap, MapMissing, LayoutError) as error:
+                    failures.append(copy(error))  # an error's traceback has this frame, whose maps would stay
         if not found:
-            raise failures[0] if failures else MapMissing(self._why_missing(datum))
+            raise copy(failures[0]) if failures else MapMissing(self._why_missing(datum))
         return found
 
     def _why_missing(self, datum: str) -> str:
+        if self._source.predates(datum):
+            return f"this bundle was made by an older version and has no {datum} map"
         if datum == COUNTERS and self._source.attach_point_folders():
             return (
                 "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
@@ -145,9 +157,20 @@ class PinnedMaps:
 
 def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
-    dumps = [source.map_dump(pin.name) for pin in pins if pin.datum == PROGRAMS]
-    values = [value.tobytes() for dump in dumps if dump.info.value_size == 4 for value in dump.values]
+    values: list[bytes] = []
+    for pin in pins:
+        if pin.datum == PROGRAMS:
+            with suppress(LayoutError):
+                checked_info(source, pin)
+                values += (value.tobytes() for value in source.map_dump(pin.name).values)
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
+
+
+def checked_info(source: NodeSource, pin: Pin) -> MapInfo:
+    """The info of the map at `pin`. Raises `MapError`, and `LayoutError` when it cannot hold the pin's datum."""
+    info = source.map_info(pin.name)
+    check_shape(pin.datum, pin.name, info.type, info.key_size, info.value_size)
+    return info
 
 
 def _indexes(dump: MapDump) -> set[int]:

@@ -7,60 +7,16 @@ Go's. Knows text only: no files, no sockets, no TLS. Settings that are not suppo
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.errors import ExporterError
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
 
 if TYPE_CHECKING:
     from exporter.web.yaml_fields import Fields
 
 _Chosen = TypeVar("_Chosen")
-
-
-class WebConfigError(ExporterError):
-    """The web configuration is invalid. The message is one sentence that names the line or the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """The settings in `tls_server_config`. PEM is inline text or the path of a file.
-
-    `ciphers` are OpenSSL's names for TLS 1.2, empty for the default; `curve` is OpenSSL's name. `allowed_sans` is None
-    if any verified certificate is allowed.
-    """
-
-    cert: str | Path
-    key: str | Path
-    client_ca: str | Path | None = None
-    client_certificate: ssl.VerifyMode = ssl.CERT_NONE
-    allowed_sans: frozenset[str] | None = None
-    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-    ciphers: tuple[str, ...] = ()
-    server_order: bool = True
-    curve: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One request per `interval` seconds, with bursts of `burst`."""
-
-    interval: float
-    burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """The whole file. `users` are bcrypt hashes by name; without users there are no passwords."""
-
-    tls: TlsSettings | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    rate_limit: RateLimit | None = None
-
 
 _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
@@ -70,9 +26,14 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]+", re.ASCII)
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
+# 22 characters are the salt's 16 bytes, and 31 the digest's 23. The spare bits of the last ones must be 0, or the
+# library refuses the salt, and no password ever has that digest.
+_BCRYPT = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]", re.ASCII
+)
 _DURATION = re.compile(r"(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-zµ]+)")
+_MAX_SECONDS = (2**63 - 1) / 1e9  # what Go's durations can hold
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -253,6 +214,8 @@ def _rate_limit(fields: "Fields") -> RateLimit | None:
     if not _DURATION.fullmatch(interval):
         fields.refuse("interval", f"is {interval!r}; it must be a duration with its unit, for example 1s or 250ms")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(interval))
+    if seconds > _MAX_SECONDS:
+        fields.refuse("interval", "is longer than 292 years")
     if seconds == 0:
         return None
     if burst is None or not re.fullmatch("[0-9]{1,9}", burst, re.ASCII) or int(burst) == 0:

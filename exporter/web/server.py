@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
-from exporter.web.stream import ClearStream, Stream
-from exporter.web.tls import HandshakeError, Tls, TlsStream
+from exporter.web.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
+    from exporter.web.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -55,7 +55,8 @@ def open_listener(address: str) -> socket.socket:
             return socket.create_server(
                 ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
             )
-        host.encode("idna")  # fails here, before a socket is created and leaked
+        if not host.isascii():  # the tables of IDNA take 1 MiB
+            host.encode("idna")  # fails here, before a socket is created and leaked
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
     except UnicodeError as error:
@@ -140,6 +141,8 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
+            from exporter.web.tls import TlsStream
+
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
         now = asyncio.get_running_loop().time()
@@ -166,7 +169,7 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
-    def _tls(self) -> Tls | None:
+    def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
         self._live.refresh()

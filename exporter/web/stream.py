@@ -14,6 +14,10 @@ _LINGER_BYTES = 1 << 20
 _PIECE = 16 << 10
 
 
+class HandshakeError(ConnectionError):
+    """The TLS handshake failed, or the client's certificate is not allowed."""
+
+
 class Stream(Protocol):
     """The byte stream of a connection. Every wait can be cancelled; only one task may read at a time."""
 

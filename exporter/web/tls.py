@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
-from exporter.web.config_file import TlsSettings, WebConfigError
-from exporter.web.stream import Stream
+from exporter.web.config import TlsSettings, WebConfigError
+from exporter.web.stream import HandshakeError, Stream
 
 # Go's default: key exchanges that do not cost the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -30,10 +30,6 @@ _HTTP_RESPONSE = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
     b"this port serves HTTPS: use https://\n"
 )
-
-
-class HandshakeError(ConnectionError):
-    """The TLS handshake failed, or the client's certificate is not allowed."""
 
 
 @dataclass(slots=True, eq=False)

@@ -157,7 +157,7 @@ def asked(kubeconfig):
     """What the exporter says of the certificate, None when it accepts it."""
     api = ApiServer(kubeconfig)
     try:
-        api.read(PATH, {}, 1000)
+        b"".join(api.read(PATH, {}, 1000))
     except ApiServerError as error:
         return str(error)
     finally:

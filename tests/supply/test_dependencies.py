@@ -134,12 +134,12 @@ def test_the_bill_has_what_the_exporter_needs_as_it_is_locked_and_nothing_of_tes
         locked = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
         assert component["version"] in {one["version"] for one in locked if one["name"] == name}
     assert set(components) <= needed
-    # Asked for elsewhere only: on Windows, or in a browser.
-    assert {"httpx2-jsfetch", "win-inet-pton"} == needed - set(components)
+    # Asked for on Windows only.
+    assert {"win-inet-pton"} == needed - set(components)
     groups = PYPROJECT["dependency-groups"].values()
     tools = named(one for group in groups for one in group if isinstance(one, str))
     assert {"pytest", "hypothesis", "ruff", "mypy", "hatchling", "cyclonedx-bom"} <= tools
-    assert not (tools - direct() - {"wsproto"}) & set(components)
+    assert not (tools - direct()) & set(components)
 
 
 def test_the_bill_says_who_asks_for_whom_and_of_what_it_is(bill, components):

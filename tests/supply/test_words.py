@@ -50,12 +50,15 @@ LIMITS = re.compile(r"\b_?(?:MOST|LARGEST|LONGEST|LEAST|SMALLEST|SHORTEST|FEWEST
 REFUSED_IN_NAMES = {"own", "place", "said", "whose"}
 FORMS = {form: word for word in REFUSED for form in (word, f"{word}s", f"{word}ed", f"{word}ing")}
 # What the field does say.
-ALLOWED = re.compile(r"\blook(s|ed|ing)?[- ](up|like)\b|\blook-?ups?\b", re.IGNORECASE)
+ALLOWED = re.compile(
+    r"(?<![a-z])look(s|ed|ing)?[-_ ]([a-z]+ ){0,2}(up|like)(?![a-z])|(?<![a-z])look-?ups?(?![a-z])", re.IGNORECASE
+)
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Modules with one name in several packages are about one thing.
 DATA = {
     "bundle",
     "check",
+    "conntrack",
     "counters",
     "endpoint_status",
     "endpoints",
@@ -64,7 +67,11 @@ DATA = {
     "pins",
     "rules",
     "scrape",
+    "trace",
 }
+# Two things that have the same name in the field: Calico's routes and those of HTTP, a stream of a map's entries and a
+# connection's.
+SAME_WORD = {"routes", "stream"}
 DEFINED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -114,7 +121,7 @@ def test_names_of_modules_classes_and_functions_say_what_they_are():
 def test_only_a_datum_has_several_modules_of_one_name():
     """A datum keeps its file name through the packages; another module of that name would be taken for its part."""
     names = Counter(Path(name).stem for name, _ in texts() if name.startswith("exporter/") and name.endswith(".py"))
-    assert {name for name, times in names.items() if times > 1} <= DATA | {"__init__"}
+    assert {name for name, times in names.items() if times > 1} <= DATA | SAME_WORD | {"__init__"}
 
 
 def test_the_lint_finds_each_word_in_code_and_prose():
@@ -123,6 +130,6 @@ def test_the_lint_finds_each_word_in_code_and_prose():
             assert refused(line)
     for line in (*PHRASES, "_MOST_BYTES = 1", "LONGEST = 2"):
         assert refused(line)
-    assert not refused("it looks up what looks like it")
+    assert not refused("it looks up what looks like it, looks a key up, and calls self._look_up")
     assert not refused("almost all of them, the largest first; MAX_BYTES, not LEASTWISE")
     assert {"read_own", "Whose"} <= names_in("exporter/x.py", "class Whose: ...\ndef read_own(): ...")
