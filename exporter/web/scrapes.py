@@ -59,7 +59,8 @@ class Scrape:
         wanted = [collector for collector in self._collectors if collector.name in self.wanted]
         # The first collector reads the maps of all, back to back, so that they are consistent.
         maps = with_sources(set().union(*(collector.parts for collector in wanted))) & MAP_PARTS
-        for collector in wanted:
+        # Collectors that need only maps run first: those after one whose files hang get no time.
+        for collector in sorted(wanted, key=lambda one: not one.parts <= MAP_PARTS):
             self.results[collector.name] = run_collector(collector, lambda parts: self._reading.read(parts | maps))
 
     def body(self, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
@@ -79,7 +80,7 @@ class Scrape:
         return render([*collected_samples(results), *registry_samples(self._process)], text_format)
 
     def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
-        results = [result for name, result in self.results.items() if name in names]
+        results = [self.results[one.name] for one in self._collectors if one.name in names]
         samples = [*collected_samples(results), *exporter_samples(self._reading.read), *registry_samples(self._process)]
         return render(samples, text_format)
 
