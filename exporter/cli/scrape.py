@@ -41,14 +41,16 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     snapshot = one_snapshot(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
     results = [run_collector(one, lambda _: snapshot) for one in collectors]
     body = render(collected_samples(results) + exporter_samples(lambda _: snapshot), _FORMATS[format])
-    if output is None:
-        sys.stdout.buffer.write(body)
-    else:
+    if output is not None:
         try:
             with replacing(output, mode=0o644) as target:
                 target.write(body)
         except OSError as error:
             raise click.ClickException(f"{output} could not be written: {error.strerror}") from error
+    elif sys.stdout.isatty():  # names in an untrusted bundle can control the terminal
+        click.echo("\n".join(map(printable, body.decode().split("\n"))), nl=False)
+    else:
+        sys.stdout.buffer.write(body)
     failures: dict[str, list[str]] = {}
     for result in results:
         if result.failure:

@@ -41,10 +41,10 @@ class LiveConfig:
         except WebConfigError as error:
             raise WebConfigError(f"the web configuration {path} cannot be served: {error}") from error
 
-    def refresh(self) -> None:
-        """Reloads the files if the last reload was a second ago; logs a failure once."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Reloads the files if the last reload was a second ago, or `at_once`; logs a failure once."""
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not at_once:
             return
         self._next = now + _MIN_INTERVAL
         try:
