@@ -42,6 +42,9 @@ class Node:
     def attach_point_folders(self):
         return []
 
+    def predates(self, _):
+        return False
+
     def map_info(self, name):
         return self.map_dump(name).info
 
@@ -58,6 +61,9 @@ class Node:
 
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
+
+    def addresses(self):
+        return ()
 
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))
