@@ -191,10 +191,8 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple
 
 
 def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
-    keys, values = ([bytes(_bytes(row[name])) for row in rows] for name in ("key", "value"))
-    if {*map(len, keys)} - {info.key_size} or {*map(len, values)} - {info.value_size}:
-        raise ValueError("an entry of another size")
-    return MapBatch(info, b"".join(keys), b"".join(values))
+    keys = b"".join([_bytes(row["key"], info.key_size) for row in rows])
+    return MapBatch(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

@@ -75,8 +75,8 @@ class Explanation:
 def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Explanation:
     """Explains the drops of `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
     changes = _changes(before, after)
-    change = next((one for one in changes if _same(one.endpoint, endpoint)), None)
-    gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
+    change = next((one for one in changes if one.endpoint.key == endpoint.key), None)
+    gone = after.endpoints.get().of(endpoint.ifindex).key != endpoint.key
     drops = tuple(_drops(change, after)) if change else ()
     losing = after.endpoints.get().lose_packets(after.counters.get())
     missing = tuple(hook for one, hook in losing if _same(one, endpoint))
@@ -93,10 +93,6 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
         others=() if drops else tuple(_others(changes, endpoint, after)),
         black_hole=tuple(map(hook_name, missing)),
     )
-
-
-def _same(one: Endpoint, other: Endpoint) -> bool:
-    return (one.ifindex, one.interface) == (other.ifindex, other.interface)
 
 
 def _changes(before: Snapshot | None, after: Snapshot) -> list[EndpointChange]:
@@ -197,7 +193,7 @@ def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
 def _others(changes: list[EndpointChange], endpoint: Endpoint, after: Snapshot) -> Iterator[OtherDropper]:
     for change in changes:
         other = change.endpoint
-        if _same(other, endpoint) or other.kind == UNKNOWN:
+        if other.key == endpoint.key or other.kind == UNKNOWN:
             continue
         reasons: dict[str, int] = {}
         ways = set()

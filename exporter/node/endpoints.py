@@ -48,6 +48,11 @@ class Endpoint:
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
 
     @property
+    def key(self) -> tuple[int, str]:
+        """Its identity across snapshots: the kernel may reuse an index for another interface."""
+        return self.ifindex, self.interface
+
+    @property
     def belongs_to_calico(self) -> bool:
         """Whether it is Calico's: its programs know the interface, or it is a workload's."""
         return self.state is not None or self.kind == WORKLOAD

@@ -43,6 +43,9 @@ class Node:
     def attach_point_folders(self):
         return []
 
+    def predates(self, _):
+        return False
+
     def map_info(self, name):
         return self.map_dump(name).info
 
@@ -62,12 +65,6 @@ class Node:
 
     def addresses(self):
         return ()
-
-    def predates(self, _):
-        return False
-
-    def clock_ns(self):
-        return None
 
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))

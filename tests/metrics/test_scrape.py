@@ -53,11 +53,11 @@ def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, read_of, error, 
 
 
 @pytest.mark.parametrize("error", [KeyError("cali1"), ValueError("x"), RecursionError(), OSError(5, "EIO")])
-def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, read_of, error, caplog):
+def test_an_unexpected_error_is_a_failure_too_and_its_traceback_is_logged(node, read_of, error, caplog):
     with caplog.at_level(logging.ERROR, "exporter.metrics"):
         result = run_collector(One(error), read_of(node()))
     assert () == tuple(result.samples)
-    assert f"unforeseen error ({type(error).__name__}), please report it" == result.failure
+    assert f"unexpected error ({type(error).__name__}), please report it" == result.failure
     (record,) = caplog.records
     assert error is record.exc_info[1]
 
