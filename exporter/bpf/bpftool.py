@@ -76,6 +76,20 @@ class BpftoolReader:
             keys, values = _columns(info, entries, copies)
         return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
 
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`. bpftool runs once for each key."""
+        return [self._lookup(pin, key) for key in keys]
+
+    def _lookup(self, pin: str, key: bytes) -> bytes | None:
+        written = [f"{byte:#04x}" for byte in key]
+        try:
+            answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written)
+        except MapMissing:
+            self.info(pin)  # raises where the pin is what is missing
+            return None
+        with _parsing(pin):
+            return bytes(_bytes(answer["value"]))
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
         wanted = set(ids)
@@ -89,6 +103,7 @@ class BpftoolReader:
                     entry["id"],
                     _unsigned(entry.get("loaded_at", 0)) * 10**9,
                     tuple(map(_unsigned, entry.get("map_ids", ()))),
+                    str(entry.get("tag", "")),
                 )
                 for entry in answer
                 if _unsigned(entry["id"]) in wanted

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 GLOBALS = "tc/globals"
 COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
+# The arrays of policy programs at each hook, by the indexes in the interface state (felix/bpf/jump): too large to dump.
+POLICY_PROGRAMS = {"ingress": "ingress policy", "egress": "egress policy", "xdp": "XDP policy", "tc": "policy"}
 IP_SETS = {4: "IPv4 IP-set", 6: "IPv6 IP-set"}  # by IP family
+FAILSAFES = {4: "IPv4 failsafe", 6: "IPv6 failsafe"}
 
 _BASES = {
     "cali_counters": COUNTERS,
@@ -20,12 +23,20 @@ _BASES = {
     "cali_rule_ctrs": RULES,
     "cali_v4_ip_sets": IP_SETS[4],
     "cali_v6_ip_sets": IP_SETS[6],
+    "cali_v4_fsafes": FAILSAFES[4],
+    "cali_v6_fsafes": FAILSAFES[6],
     "cali_progs_ing": PROGRAMS,
     "cali_progs_egr": PROGRAMS,
     "cali_progs": PROGRAMS,
     "cali_p_nk_ing": PROGRAMS,  # netkit attach points
     "cali_p_nk_egr": PROGRAMS,
     "xdp_cali_progs": PROGRAMS,
+    "cali_jump_ing": POLICY_PROGRAMS["ingress"],
+    "cali_jump_egr": POLICY_PROGRAMS["egress"],
+    "cali_j_nk_ing": POLICY_PROGRAMS["ingress"],
+    "cali_j_nk_egr": POLICY_PROGRAMS["egress"],
+    "xdp_cali_jump": POLICY_PROGRAMS["xdp"],
+    "cali_jump": POLICY_PROGRAMS["tc"],  # before v3.31 for both
 }
 _NAME = re.compile(r"(?P<base>(?:cali_v[46]_)?[a-z_]+?)(?P<version>[0-9]{0,9})(?P<old>_old)?", re.ASCII)
 _ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")

@@ -20,6 +20,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -29,12 +30,13 @@ from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.pinned_maps import programs_of
+from exporter.snapshot.policy_tags import Entries, read_policy_entries
 from exporter.snapshot.snapshot import Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
+PARTS = frozenset({"pins", "counter_map", "ifstate", "links", "host_routes", "nics", "cluster_pods"})
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -59,12 +61,20 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
-    pins = [pin.name for pin in _value(errors, "pins", snapshot.pins) or ()]
+    known = _value(errors, "pins", snapshot.pins) or ()
+    pins = [pin.name for pin in known if pin.datum not in POLICY_PROGRAMS.values()]
     for name in pins:
         dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
         if dump:
             members |= _map_members(name, dump)
-    programs = _value(errors, "programs", Part.of(lambda: programs_of(source, snapshot.pins.get())))
+    entries = {}
+    if not snapshot.ifstate.error:
+        entries = _value(errors, "policy_programs", Part.of(partial(_policy_entries, source, snapshot))) or {}
+    for name, found in entries.items():
+        info = _value(errors, f"maps/{name}", Part.of(partial(source.map_info, name)))
+        members |= _members_of(name, info, 1, b"".join(found), b"".join(found.values())) if info else {}
+    pins += entries
+    programs = _value(errors, "programs", Part.of(partial(_programs, source, snapshot, entries)))
     members["programs.json"] = _json([asdict(program) for program in programs or ()])
     members["links.json"] = _json([asdict(link) for link in _value(errors, "links", snapshot.links) or ()])
     routes = _value(errors, "routes", snapshot.host_routes)
@@ -171,8 +181,18 @@ class Bundle:
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
         self._raise("programs", MapError)
-        found = (ProgramInfo(row["id"], row["load_time"], tuple(row["map_ids"])) for row in self._json("programs.json"))
-        return [program for program in found if program.id in set(ids)]
+        wanted = set(ids)
+        return [
+            ProgramInfo(row["id"], row["load_time"], tuple(row["map_ids"]), _text(row.get("tag", "")))
+            for row in self._json("programs.json")
+            if row["id"] in wanted
+        ]
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        dump = self.map_dump(name)
+        found = {bytes(key): bytes(value) for key, value in zip(dump.keys, dump.values, strict=True)}
+        return [found.get(key) for key in keys]
 
     def links(self) -> tuple[Link, ...]:
         """See `NodeSource`."""
@@ -279,12 +299,21 @@ def _check(bundle: Bundle) -> None:
 
 
 def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
-    info = {"info": asdict(dump.info), "copies": dump.values.shape[1]}
-    return {
-        f"maps/{name}/info.json": _json(info),
-        f"maps/{name}/keys": dump.keys.tobytes(),
-        f"maps/{name}/values": dump.values.tobytes(),
-    }
+    return _members_of(name, dump.info, dump.values.shape[1], dump.keys.tobytes(), dump.values.tobytes())
+
+
+def _members_of(name: str, info: MapInfo, copies: int, keys: bytes, values: bytes) -> dict[str, bytes]:
+    about = {"info": asdict(info), "copies": copies}
+    return {f"maps/{name}/info.json": _json(about), f"maps/{name}/keys": keys, f"maps/{name}/values": values}
+
+
+def _policy_entries(source: NodeSource, snapshot: Snapshot) -> dict[str, Entries]:
+    return read_policy_entries(source, snapshot.pins.get(), snapshot.ifstate.get())
+
+
+def _programs(source: NodeSource, snapshot: Snapshot, entries: dict[str, Entries]) -> list[ProgramInfo]:
+    policies = {int.from_bytes(value, "little") for found in entries.values() for value in found.values()}
+    return [*programs_of(source, snapshot.pins.get()), *(source.programs(sorted(policies)) if policies else ())]
 
 
 def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:

@@ -38,6 +38,9 @@ class NodeSource(Protocol):
     def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `add_cpus` sums values over CPUs."""
 
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in the map pinned as `name`, None where there is no entry."""
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs with these ids."""
 
@@ -106,6 +109,10 @@ class LiveNode:
     def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         return self._reader.read(str(self._globals / name), add_cpus=add_cpus)
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        return self._reader.lookup(str(self._globals / name), keys)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""

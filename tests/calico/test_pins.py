@@ -4,8 +4,10 @@ from hypothesis import strategies as st
 
 from exporter.calico.pins import (
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
+    POLICY_PROGRAMS,
     PROGRAMS,
     RULES,
     Pin,
@@ -31,9 +33,14 @@ RECORDED = [
 def test_of_all_recorded_pins_the_needed_ones_are_found():
     expected = (
         Pin(IP_SETS[4], 1, "cali_v4_ip_sets", old=False),
+        Pin(FAILSAFES[4], 2, "cali_v4_fsafes2", old=False),
         Pin(IP_SETS[6], 1, "cali_v6_ip_sets", old=False),
+        Pin(FAILSAFES[6], 2, "cali_v6_fsafes2", old=False),
+        Pin(POLICY_PROGRAMS["xdp"], 3, "xdp_cali_jump3", old=False),
         Pin(COUNTERS, 6, "cali_counters6", old=False),
+        Pin(POLICY_PROGRAMS["egress"], 2, "cali_jump_egr2", old=False),
         Pin(IFACE, 4, "cali_iface4", old=False),
+        Pin(POLICY_PROGRAMS["ingress"], 2, "cali_jump_ing2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_egr2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_ing2", old=False),
         Pin(PROGRAMS, 3, "xdp_cali_progs3", old=False),
@@ -87,7 +94,7 @@ def test_a_name_is_a_base_a_version_and_perhaps_old(name, datum, version, old):
         "Cali_counters6",
         "xcali_counters6",
         "my_cali_counters6",
-        "cali_jump_ing2",
+        "cali_state6",
         "cilium_metrics",
     ],
 )

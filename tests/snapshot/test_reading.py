@@ -39,6 +39,11 @@ ASKED = {
     "ifstate": IFSTATE_MAP,
     "ip_sets_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
     "ip_sets_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
+    "ip_set_trie_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
+    "ip_set_trie_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
+    "failsafes_4": ("pin_names", "info cali_v4_fsafes2", "dump cali_v4_fsafes2"),
+    "failsafes_6": ("pin_names", "info cali_v6_fsafes2", "dump cali_v6_fsafes2"),
+    "policy_tags": IFSTATE_MAP,
     "links": ("links",),
     "host_routes": ("host_routes",),
     "pods": ("endpoint_status",),
@@ -51,6 +56,9 @@ ASKED = {
     "rules": (*ENDPOINTS, "policies"),
 }
 PARTS = tuple(ASKED)
+# What only commands need.
+NAMED_ONLY = {f"{part}_{family}" for part in ("ip_sets", "ip_set_trie", "failsafes") for family in (4, 6)}
+NAMED_ONLY |= {"policy_tags", "policy_files"}
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +71,8 @@ def make_node(make):
             make.rules("cali_rule_ctrs2", 20, {1: 10}),
             make.ip_sets("cali_v4_ip_sets", 70, "10.65.0.2"),
             make.ip_sets("cali_v6_ip_sets", 71, "fd00::2"),
+            make.failsafes("cali_v4_fsafes2", 72, (6, 22, "0.0.0.0/0")),
+            make.failsafes("cali_v6_fsafes2", 73, (6, 22, "::/0")),
         ],
         links=[make.link(3, "eth0"), make.link(5, CLIENT)],
         host_routes=[make.route("10.65.0.2", 5)],
@@ -90,7 +100,7 @@ def test_a_whole_node_is_seen_whole(make, node):
 
 def test_every_part_of_a_snapshot_is_tested_here():
     assert {one.name for one in fields(Snapshot)} - {"reader", "at", "node"} == set(PARTS)
-    assert set(PARTS) - {"ip_sets_4", "ip_sets_6", "policy_files"} == EVERY_PART
+    assert set(PARTS) - NAMED_ONLY == EVERY_PART
 
 
 def test_every_fact_is_asked_for_once_however_often_parts_are(make, node):
@@ -225,7 +235,8 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
     assert 1 == node.asked[fact]
 
 
-OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "ip_sets_4", "ip_sets_6"}
+OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "policy_tags"}
+OF_MAPS |= {f"{part}_{family}" for part in ("ip_sets", "ip_set_trie", "failsafes") for family in (4, 6)}
 
 
 @pytest.mark.parametrize(
@@ -234,10 +245,10 @@ OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "i
         ({"pin_names"}, {"pins", *OF_MAPS}),
         ({"cali_counters6"}, {"counter_map", "counters"}),
         ({"cali_rule_ctrs2"}, {"rule_map", "rule_hits"}),
-        ({"cali_iface4"}, {"ifstate_map", "ifstate"}),
-        ({"cali_v6_ip_sets"}, {"ip_sets_6"}),
+        ({"cali_iface4"}, {"ifstate_map", "ifstate", "policy_tags"}),
+        ({"cali_v6_ip_sets"}, {"ip_sets_6", "ip_set_trie_6"}),
         ({"links"}, {"links"}),
-        ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "endpoints", "rules"}),
+        ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "policy_tags", "endpoints", "rules"}),
         ({"host_routes"}, {"host_routes"}),
         ({"endpoint_status"}, {"pods"}),
         ({"cluster_pods"}, {"cluster_pods"}),
