@@ -111,7 +111,7 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         given["protocol"], given["port"], given["source_port"], given["icmp_type"], given["icmp_code"]
     )
     described.check()
-    _, snapshot = one_snapshot(node, PARTS | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)})
+    snapshot = one_snapshot(node, PARTS | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)})
     family = _family(snapshot, described, (given["from"], given["to"]))
     source, destination = (_end(snapshot, given[name], family, f"--{name}") for name in ("from", "to"))
     _check_via(snapshot, via)
