@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.bpf.maps import MAP_TYPES, MapDump, MapError, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
+from exporter.bpf.maps import (
+    MAP_TYPES,
+    MapBatch,
+    MapDump,
+    MapError,
+    MapInfo,
+    NotAMap,
+    ProgramInfo,
+    ReaderMissing,
+    map_error,
+)
+from exporter.bpf.stream import stream
 from exporter.bpf.walk import Calls, possible_cpus, read_columns
 
 _BPF_F_RDONLY = 1 << 3
@@ -93,6 +104,15 @@ class LibraryReader:
                 return False
             raise map_error(pin, error.errno or 0, "reading") from error
         return True
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (descriptor, info):
+            try:
+                for keys, values in stream(self._calls, descriptor, info):
+                    yield MapBatch(info, keys, values)
+            except OSError as error:
+                raise map_error(pin, error.errno or 0, "reading") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`."""

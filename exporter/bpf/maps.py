@@ -6,7 +6,7 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +96,15 @@ class MapDump:
 
 
 @dataclass(frozen=True, slots=True)
+class MapBatch:
+    """Some entries of a map with one value for each key, row after row in both byte strings."""
+
+    info: MapInfo
+    keys: bytes
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramInfo:
     """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses.
 
@@ -126,6 +135,12 @@ class Reader(Protocol):
     def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys in a map that is not per-CPU, None where there is no entry; for maps too large to
         read whole.
+        """
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """The entries of a large map that is not per-CPU, in batches that need not be held together.
+
+        On kernels without batches (before Linux 5.6) an entry can come twice.
         """
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:

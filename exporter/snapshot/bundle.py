@@ -5,12 +5,13 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (if the API
+`MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
+`addresses.json`, `programs.json`, `nics.json`, `pods.json` (if the API
 server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,24 +20,40 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
 from exporter.node import NodeError
+from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
-from exporter.node.netlink import HostRoute, Link
+from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
+from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
 from exporter.snapshot.pinned_maps import programs_of
-from exporter.snapshot.policy_tags import Entries, read_policy_entries
+from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
+from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "ifstate", "links", "host_routes", "nics", "cluster_pods"})
+PARTS = frozenset(
+    {
+        "pins",
+        "counter_map",
+        "ifstate",
+        "links",
+        "host_routes",
+        "addresses",
+        "nics",
+        "cluster_pods",
+        "endpoints",
+    }
+)
+_ADDRESSES = "addresses"
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -61,22 +78,23 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
-    known = _value(errors, "pins", snapshot.pins) or ()
-    pins = [pin.name for pin in known if pin.datum not in POLICY_PROGRAMS.values()]
-    for name in pins:
-        dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
-        members |= _map_members(name, dump) if dump else {}
-    entries = {}
+    pinned = _value(errors, "pins", snapshot.pins) or ()
+    pins = [pin.name for pin in pinned if pin.datum not in POLICY_PROGRAMS.values()]
+    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
+    for pin in pinned:
+        if pin.name in pins:
+            members |= _value(errors, f"maps/{pin.name}", Part.of(partial(map_members, source, pin, endpoints))) or {}
+    entries: dict[str, Entries] = {}
     if not snapshot.ifstate.error:
         entries = _value(errors, "policy_programs", Part.of(partial(_policy_entries, source, snapshot))) or {}
     for name, found in entries.items():
-        info = _value(errors, f"maps/{name}", Part.of(partial(source.map_info, name)))
-        members |= _members_of(name, info, 1, b"".join(found), b"".join(found.values())) if info else {}
+        members |= _value(errors, f"maps/{name}", Part.of(partial(entry_members, source, name, found))) or {}
     pins += entries
     parts: dict[str, Part[Any]] = {
         "programs": Part.of(partial(_programs, source, snapshot, entries)),
         "links": snapshot.links,
         "routes": snapshot.host_routes,
+        _ADDRESSES: snapshot.addresses,
         "nics": snapshot.nics,
         "pods": snapshot.cluster_pods,
     }
@@ -93,6 +111,8 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
         "live": _live(_value(errors, "live", snapshot.counter_map)),
         "folders": {part: _folder_state(folder) for part, folder in folders.items()},
+        "data": [datum for datum in (*NEW_DATA, _ADDRESSES) if not source.predates(datum)],
+        "clock_ns": source.clock_ns(),
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
@@ -165,6 +185,21 @@ class Bundle:
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
 
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """See `NodeSource`; of connection tracking it holds the entries of the node's endpoints."""
+        info = self.map_info(name)
+        columns = (self._members.get(f"maps/{name}/{part}", b"") for part in ("keys", "values"))
+        yield MapBatch(info, *columns)
+
+    def predates(self, datum: str) -> bool:
+        """See `NodeSource`."""
+        return datum in (*NEW_DATA, _ADDRESSES) and datum not in self._head.get("data", ())
+
+    def clock_ns(self) -> int | None:
+        """See `NodeSource`."""
+        clock = self._head.get("clock_ns")
+        return None if clock is None else int(clock)
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
         self._raise("programs", MapError)
@@ -190,6 +225,14 @@ class Bundle:
         """See `NodeSource`."""
         self._raise("routes", NodeError)
         return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
+
+    def addresses(self) -> tuple[NodeAddress, ...]:
+        """See `NodeSource`."""
+        if self.predates(_ADDRESSES):
+            raise NodeError("this bundle was made by an older version and has no addresses of the node")
+        self._raise(_ADDRESSES, NodeError)
+        rows = self._json("addresses.json")
+        return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
@@ -271,8 +314,8 @@ def read_bundle(path: Path) -> Bundle:
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
-    parts.append(partial(bundle.programs, []))
+    parts += [bundle.addresses, bundle.clock_ns, bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files]
+    parts += [bundle.proven_live, partial(bundle.programs, [])]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
@@ -280,22 +323,13 @@ def _check(bundle: Bundle) -> None:
             part()
 
 
-def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
-    return _members_of(name, dump.info, dump.values.shape[1], dump.keys.tobytes(), dump.values.tobytes())
-
-
-def _members_of(name: str, info: MapInfo, copies: int, keys: bytes, values: bytes) -> dict[str, bytes]:
-    about = {"info": info, "copies": copies}
-    return {f"maps/{name}/info.json": _json(about), f"maps/{name}/keys": keys, f"maps/{name}/values": values}
-
-
 def _policy_entries(source: NodeSource, snapshot: Snapshot) -> dict[str, Entries]:
     return read_policy_entries(source, snapshot.pins.get(), snapshot.ifstate.get())
 
 
 def _programs(source: NodeSource, snapshot: Snapshot, entries: dict[str, Entries]) -> list[ProgramInfo]:
-    policies = {int.from_bytes(value, "little") for found in entries.values() for value in found.values()}
-    return [*programs_of(source, snapshot.pins.get()), *(source.programs(sorted(policies)) if policies else ())]
+    policies = ids_in(entries)
+    return [*programs_of(source, snapshot.pins.get()), *(source.programs(policies) if policies else ())]
 
 
 def _live(versions: MapVersions | None) -> dict[str, object] | None:

@@ -39,11 +39,16 @@ def read_policy_entries(source: NodeSource, pins: Sequence[Pin], states: States)
     return found
 
 
+def ids_in(entries: Mapping[str, Entries]) -> list[int]:
+    """The ids of all programs in these arrays."""
+    return sorted({_number(value) for found in entries.values() for value in found.values()})
+
+
 def read_policy_tags(source: NodeSource, pins: Sequence[Pin], states: States) -> PolicyTags:
     """The tags of all attached policy programs. Raises `MapError`."""
     entries = read_policy_entries(source, pins, states)
-    ids = {_number(value) for found in entries.values() for value in found.values()}
-    programs = {program.id: program for program in (source.programs(sorted(ids)) if ids else ())}
+    ids = ids_in(entries)
+    programs = {program.id: program for program in (source.programs(ids) if ids else ())}
     tags: dict[tuple[int, int, int], tuple[str, ...]] = {}
     for number, (hook, data, distance) in enumerate(_HOOKS):
         arrays = [entries[pin.name] for pin in pins if pin.datum in data and pin.name in entries]

@@ -7,22 +7,36 @@ kept between snapshots (the live map, the known owner of an interface).
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.bpf.maps import MapDump, MapError
+from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
 from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.pins import COUNTERS, FAILSAFES, IFACE, IP_SETS, RULES, Pin, parse_pins
+from exporter.calico.pins import (
+    COUNTERS,
+    FAILSAFES,
+    IFACE,
+    IP_SETS,
+    NAT_AFFINITY,
+    NAT_BACKENDS,
+    NAT_FRONTENDS,
+    ROUTES,
+    RULES,
+    Pin,
+    parse_pins,
+)
 from exporter.calico.rules import RuleHits, decode_rule_hits
+from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
@@ -32,6 +46,11 @@ from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
+
+if TYPE_CHECKING:  # `serve` needs none of these
+    from exporter.calico.routes import RouteTable
+    from exporter.calico.services import Services
+    from exporter.snapshot.conntrack import Conntrack
 
 # The parts in read order; large ones that only commands need are separate.
 _COMMON_PARTS = (
@@ -59,6 +78,12 @@ _READ_ON_REQUEST = (
     "ip_set_trie_6",
     "failsafes_4",
     "failsafes_6",
+    "services_4",
+    "services_6",
+    "routes_4",
+    "routes_6",
+    "addresses",
+    "conntrack",
     "policy_tags",
     "policy_files",
 )
@@ -72,15 +97,31 @@ _DERIVED_FROM = {
     "policy_tags": ("ifstate",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
+    "conntrack": ("endpoints",),
 }
+
+
+def no_addresses(endpoints: Endpoints) -> Collection[str]:
+    """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
+    del endpoints
+    return ()
+
+
+def all_addresses(endpoints: Endpoints) -> Collection[str]:
+    """The addresses of all endpoints of the node."""
+    return {address for one in endpoints.by_index.values() for address in one.addresses}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico."""
+    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
+
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
+    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
 
 
 @dataclass(slots=True)
@@ -138,6 +179,12 @@ class Reading:
                 "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
                 "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
                 "policy_tags": self._policy_tags,
+                "services_4": partial(self._services, 4),
+                "services_6": partial(self._services, 6),
+                "routes_4": partial(self._routes, 4),
+                "routes_6": partial(self._routes, 6),
+                "addresses": source.addresses,
+                "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
                 "pods": self._pods,
@@ -211,6 +258,34 @@ class Reading:
 
     def _policy_tags(self) -> PolicyTags:
         return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
+
+    def _columns(self, datum: str) -> Columns:
+        dump = self._dump(datum, self._map(datum))
+        return Columns(dump.keys.tobytes(), dump.values.tobytes(), dump.info.key_size, dump.info.value_size)
+
+    def _services(self, family: int) -> "Services":
+        from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
+        from exporter.calico.services import Services
+
+        frontends = decode_frontends(self._columns(NAT_FRONTENDS[family]))
+        backends = decode_backends(self._columns(NAT_BACKENDS[family]))
+        affinity: tuple[Affinity, ...] = ()
+        with suppress(MapMissing):
+            affinity = decode_affinity(self._columns(NAT_AFFINITY[family]))
+        return Services(frontends, backends, affinity)
+
+    def _routes(self, family: int) -> "RouteTable":
+        from exporter.calico.routes import RouteTable, decode_routes
+
+        return RouteTable(decode_routes(self._columns(ROUTES[family])))
+
+    def _conntrack(self) -> "Conntrack":
+        from exporter.snapshot.conntrack import Wanted
+        from exporter.snapshot.pinned_conntrack import read_conntrack
+
+        endpoints = self._parts["endpoints"].or_else(Endpoints({}))
+        wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
+        return read_conntrack(self._source, self._pinned_maps(), wanted)
 
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
