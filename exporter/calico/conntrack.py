@@ -38,7 +38,7 @@ from exporter.calico.tables import Columns, address_text, protocol_name, remembe
 
 # How long an entry lives after its last packet, in seconds: `DefaultTimeouts` in felix/bpf/conntrack/timeouts (v3.30
 # on) and felix/bpf/conntrack/cleanup.go (before), the same from v3.26 to v3.33; FelixConfiguration's
-# bpfConntrackTimeouts changes them from v3.30 on. Felix looks for expired entries every 10 seconds (`ScanPeriod`).
+# bpfConntrackTimeouts changes them from v3.30 on. Felix deletes expired entries every 10 seconds (`ScanPeriod`).
 SCAN_PERIOD = 10
 _TIMEOUTS = {UDP: 60, ICMP: 5, ICMPV6: 5}
 _OTHER_TIMEOUT = 600

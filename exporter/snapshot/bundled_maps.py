@@ -35,7 +35,7 @@ def _flows(source: NodeSource, name: str, wanted: Wanted) -> dict[str, bytes]:
     kept: tuple[list[tuple[bytes, bytes]], ...] = [], []
     for batch in source.map_batches(name):
         columns, info = columns_of(batch), batch.info
-        # Flows that an endpoint denied come first: they are few, and the reason to look.
+        # Flows that an endpoint denied come first: they are few, and the reason for the bundle.
         for rows, positions in zip(kept, wanted.positions(columns), strict=True):
             one = pick(columns, positions[: MAX_ENTRIES - sum(len(keys) // columns.key_size for keys, _ in rows)])
             rows.append((one.keys, one.values))

@@ -82,8 +82,8 @@ class Totals:
             for address in {source, destination} & self.wanted.local:
                 self.of_address[address, protocol, state] += 1
         denied, others = self.wanted.positions(columns)
-        room = max(MAX_ENTRIES - self.denied, 0), max(MAX_ENTRIES - self.others, 0)
-        self.entries += decode_conntrack(columns, [*denied[: room[0]], *others[: room[1]]])
+        space = max(MAX_ENTRIES - self.denied, 0), max(MAX_ENTRIES - self.others, 0)
+        self.entries += decode_conntrack(columns, [*denied[: space[0]], *others[: space[1]]])
         self.denied += len(denied)
         self.others += len(others)
         self.newest = max(self.newest, last_use(columns))

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
@@ -146,7 +148,7 @@ class Reading:
         self._settings = settings
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
-        self._dumps: dict[str, MapDump | None] = {}
+        self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
@@ -218,6 +220,8 @@ class Reading:
 
     def _dump(self, datum: str, versions: MapVersions) -> MapDump:
         dump = self._dumps.pop(datum)
+        if isinstance(dump, LayoutError):
+            raise copy(dump)  # or its traceback, which has this frame, would keep what was read
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
@@ -308,7 +312,8 @@ class Reading:
 
     def _rules(self) -> Rules:
         policies, endpoints = self._parts["policies"].get(), self._parts["endpoints"].get()
-        self._memory.rules = join_rules(policies, endpoints, self._settings.prefixes, self._memory.rules)
+        prefixes, before = self._settings.prefixes, self._memory.rules
+        self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
 

@@ -9,23 +9,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from typing import TYPE_CHECKING, TypeVar
 
 from exporter.metrics.collector import Collector
-from exporter.metrics.exposition import OPENMETRICS, OPENMETRICS_END, TextFormat, render
+from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
 from exporter.snapshot.snapshot import Snapshot
-from exporter.web.registry import LogThrottle
+from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
 try:  # some seven times as fast as zlib
     from isal.isal_zlib import compress as deflate
 except ImportError:  # has no wheel for every machine
     from zlib import compress as deflate
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("exporter.web")
 
@@ -41,7 +41,7 @@ class Scrape:
     thread, but for `unfinished_body`.
     """
 
-    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: CollectorRegistry) -> None:
+    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: "CollectorRegistry") -> None:
         self.wanted: set[str] = set()
         self.joinable = True
         self.results: dict[str, Collected] = {}
@@ -77,12 +77,12 @@ class Scrape:
         waiting = "did not finish within the scrape's time-out"
         done = dict(self.results)
         results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
-        return render(collected_samples(results), text_format, process_text(self._process, text_format))
+        return render([*collected_samples(results), *registry_samples(self._process)], text_format)
 
     def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
         results = [result for name, result in self.results.items() if name in names]
-        samples = collected_samples(results) + exporter_samples(self._reading.read)
-        return render(samples, text_format, process_text(self._process, text_format))
+        samples = [*collected_samples(results), *exporter_samples(self._reading.read), *registry_samples(self._process)]
+        return render(samples, text_format)
 
 
 class Scrapes:
@@ -93,7 +93,7 @@ class Scrapes:
     """
 
     def __init__(
-        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: CollectorRegistry
+        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: "CollectorRegistry"
     ) -> None:
         self.names = frozenset(collector.name for collector in collectors)
         self.ready = False
@@ -161,11 +161,3 @@ class Scrapes:
 def compressed_body(body: bytes) -> bytes:
     """The body in gzip."""
     return deflate(body, _LEVEL, _GZIP_FORMAT)
-
-
-def process_text(registry: CollectorRegistry, text_format: TextFormat) -> bytes:
-    """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
-    if text_format is OPENMETRICS:
-        body: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return body.removesuffix(OPENMETRICS_END)
-    return generate_latest(registry)

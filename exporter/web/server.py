@@ -9,21 +9,21 @@ import errno
 import logging
 import re
 import resource
-import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
-from exporter.web.stream import ClearStream, Stream
-from exporter.web.tls import HandshakeError, Tls, TlsStream
+from exporter.web.signals import handle_signals
+from exporter.web.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
+    from exporter.web.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -55,7 +55,8 @@ def open_listener(address: str) -> socket.socket:
             return socket.create_server(
                 ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
             )
-        host.encode("idna")  # or it would fail after the socket is made, and leave it
+        if not host.isascii():  # the tables of IDNA take 1 MiB
+            host.encode("idna")  # or it would fail after the socket is made, and leave it
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
     except UnicodeError as error:
@@ -65,9 +66,10 @@ def open_listener(address: str) -> socket.socket:
 
 
 class Server:
-    """Serves `handler` on `listeners` until SIGTERM or SIGINT, in TLS when the configuration has it.
+    """Serves `handler` on `listeners` until a signal ends it, in TLS when the configuration has it.
 
-    `failed_handshake` is called with the address of each client that TLS turned away, and why.
+    `failed_handshake` is called with the address of each client that TLS turned away, and why; `reread` on SIGHUP.
+    `prepare` is awaited before the first client is answered.
     """
 
     def __init__(
@@ -77,12 +79,16 @@ class Server:
         limits: Limits | None = None,
         live: "LiveConfig | None" = None,
         failed_handshake: Callable[[str, str], None] = lambda *_: None,
+        reread: Callable[[], None] = lambda: None,
+        prepare: Callable[[], Coroutine[None, None, None]] = lambda: asyncio.sleep(0),
     ) -> None:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
         self._live = live
         self._failed_handshake = failed_handshake
+        self._reread = reread
+        self._prepare = prepare
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -93,10 +99,11 @@ class Server:
         """Serves until a signal says stop, then lets requests in progress finish for a moment."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        handle_signals(stop, self._reread)
+        stopping, preparing = asyncio.create_task(stop.wait()), asyncio.ensure_future(self._prepare())
+        await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        preparing.cancel()
         accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        stopping = asyncio.create_task(stop.wait())
         ended, _ = await asyncio.wait({stopping, *accepting}, return_when=asyncio.FIRST_COMPLETED)
         for task in ended - {stopping}:
             task.result()  # a bug: better an end that somebody restarts than a port that nobody answers
@@ -140,6 +147,8 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
+            from exporter.web.tls import TlsStream
+
             stream = TlsStream(stream, tls)
         # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
         now = asyncio.get_running_loop().time()
@@ -166,7 +175,7 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
-    def _tls(self) -> Tls | None:
+    def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
         self._live.refresh()

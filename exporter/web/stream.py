@@ -14,6 +14,10 @@ _LINGER_BYTES = 1 << 20
 _PIECE = 16 << 10
 
 
+class HandshakeError(ConnectionError):
+    """The client and this server did not agree on TLS, or its certificate is not allowed."""
+
+
 class Stream(Protocol):
     """What a connection needs of its bytes. Every wait can be cancelled; only one may read at a time."""
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
-from exporter.web.config_file import TlsSettings, WebConfigError
-from exporter.web.stream import Stream
+from exporter.web.config import TlsSettings, WebConfigError
+from exporter.web.stream import HandshakeError, Stream
 
 # What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -30,10 +30,6 @@ _CLEAR_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
     b"this port speaks HTTPS; use https:// here\n"
 )
-
-
-class HandshakeError(ConnectionError):
-    """The client and this server did not agree on TLS, or its certificate is not allowed."""
 
 
 @dataclass(slots=True, eq=False)

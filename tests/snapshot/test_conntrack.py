@@ -13,6 +13,7 @@ from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Settings, all_addresses, take_snapshot
 from tests.service_tables import (
     APPROVED,
+    MAPS,
     OPENER,
     affinity,
     backend,
@@ -232,7 +233,7 @@ def test_a_real_nodes_tables_go_through_a_bundle(make, opened):
             )
             for one in range(len(rows.keys) // rows.key_size)
         ]
-        tables.append(make.table(name, number, "hash", *entries))
+        tables.append(make.table(name, number, MAPS[name]["type"], *entries))
     snapshot = taken(opened(make.bundled(make.node(tables))), "services_4", "routes_4")
     web = snapshot.services(4).get().find("10.96.42.230", 80, 6)
     assert {one.address for one in web.backends} == {"10.244.145.199", "10.244.145.200"}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config_file import RateLimit, TlsSettings, WebConfig, WebConfigError, parse_web_config
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.config_file import parse_web_config
 from exporter.web.passwords import Passwords
 
 FOLDER = Path("/etc/exporter")
