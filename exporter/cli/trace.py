@@ -12,17 +12,18 @@ from typing import Any
 
 import click
 
-from exporter.calico.packet import ICMP, ICMP6, PROTOCOLS, SCTP, WITH_PORTS, Packet
+from exporter.calico.packet import ICMP, ICMP6, PROTOCOLS, SCTP, TCP, WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY
 from exporter.cli.candidates import complete_ends, complete_interfaces
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import by_pod
 from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.policy_run import Step
-from exporter.diagnosis.trace import PARTS, End, Trace, trace
+from exporter.diagnosis.trace import PARTS, Trace, trace
+from exporter.diagnosis.trace_node import End, NodeFacts
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.diagnosis.trace_sentences import PROGRAM, sentences
-from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
+from exporter.node.endpoints import HOST, Endpoint, Endpoints
 from exporter.printable import say
 from exporter.snapshot.snapshot import Snapshot
 
@@ -111,8 +112,11 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         given["protocol"], given["port"], given["source_port"], given["icmp_type"], given["icmp_code"]
     )
     described.check()
-    snapshot = one_snapshot(node, PARTS | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)})
-    family = _family(snapshot, described, (given["from"], given["to"]))
+    ends = given["from"], given["to"]
+    # A SYN of TCP is policed whatever connection tracking says.
+    parts = PARTS if described.protocol == TCP else PARTS | {"conntrack"}
+    snapshot = one_snapshot(node, parts, lambda endpoints: _addresses(endpoints, ends))
+    family = _family(snapshot, described, ends)
     source, destination = (_end(snapshot, given[name], family, f"--{name}") for name in ("from", "to"))
     _check_via(snapshot, via)
     result = trace(
@@ -124,9 +128,6 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         for line, about in sentences(result, _named(source), _named(destination), verbose=verbose):
             say(line, _STYLES.get(about, ""))
     raise click.exceptions.Exit(EXIT_CODES.get(result.verdict, NOT_KNOWN))
-
-
-_BY_FAMILY = ("ip_set_trie", "failsafes")
 
 
 def _packet(described: Described, family: int, source: End, destination: End) -> Packet:
@@ -161,6 +162,12 @@ def _family(snapshot: Snapshot, described: Described, ends: Sequence[str]) -> in
     return next((family for family in (4, 6) if all(family in one for one in have)), 4)
 
 
+def _addresses(endpoints: Endpoints, ends: Sequence[str]) -> set[str]:
+    """The addresses of these ends, as far as they can be told before there is a snapshot."""
+    pods = (one for one in endpoints.by_index.values() if one.pod in ends or one.title in ends)
+    return {str(one) for one in map(_address, ends) if one} | {address for pod in pods for address in pod.addresses}
+
+
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(text)
@@ -183,14 +190,11 @@ def _endpoint(snapshot: Snapshot, text: str, option: str) -> Endpoint | None:
 
 
 def _end(snapshot: Snapshot, text: str, family: int, option: str) -> End:
-    endpoint, address = _endpoint(snapshot, text, option), _address(text)
+    endpoint, address, facts = _endpoint(snapshot, text, option), _address(text), NodeFacts(snapshot, family)
     if address:
-        text = str(address)
-        every = snapshot.endpoints.get().by_index.values()
-        pod = next((one for one in every if one.kind == WORKLOAD and text in one.addresses), None)
-        return End(text, pod, is_node=False if pod else None)
+        return facts.end(str(address))
     if endpoint and endpoint.kind == HOST:
-        return End("", None, is_node=True, interface=endpoint.interface)
+        return facts.end_at(endpoint)
     addresses = [one for one in endpoint.addresses if ipaddress.ip_address(one).version == family] if endpoint else []
     if not addresses:
         raise click.ClickException(f"no IPv{family} address of {text} is known here: give the address instead")
@@ -206,7 +210,7 @@ def _check_via(snapshot: Snapshot, via: str | None) -> None:
 def _named(end: End) -> str:
     if end.endpoint and end.endpoint.pod:
         return f"{end.title} ({end.address})"
-    return end.address or f"the node at {end.interface}"
+    return end.title
 
 
 def _json(result: Trace) -> dict[str, object]:
@@ -224,10 +228,17 @@ def _json(result: Trace) -> dict[str, object]:
             "icmp_type": packet.icmp_type if icmp else None,
             "icmp_code": packet.icmp_code if icmp else None,
         },
-        "service": None,
+        "service": _service_json(result),
         "programs": list(map(_program_json, result.programs)),
         "notes": list(result.notes),
     }
+
+
+def _service_json(result: Trace) -> dict[str, object] | None:
+    if result.service is None:
+        return None
+    backends = [{"address": one.address, "port": one.port, "verdict": verdict} for one, verdict in result.backends]
+    return {"address": result.packet.destination, "port": result.packet.destination_port, "backends": backends}
 
 
 def _program_json(program: ProgramTrace) -> dict[str, object]:

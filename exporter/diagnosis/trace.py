@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
+from exporter.calico.nat import Backend
 from exporter.calico.packet import DESTINATION_IS_HOST, PROTOCOLS, SOURCE_IS_HOST, Packet
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
 from exporter.calico.rules import EGRESS, INGRESS
+from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
+from exporter.diagnosis.trace_node import End, NodeFacts
 from exporter.diagnosis.trace_program import UNKNOWN, XDP_FILE, Programs, ProgramTrace
-from exporter.node.endpoints import HOST, Endpoint
+from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
-PARTS = frozenset({"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags"})
+_BY_FAMILY = ("ip_set_trie", "failsafes", "services", "routes")
+PARTS = frozenset({"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses"}) | {
+    f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)
+}
 POLICY_DEBUG_OFF = (
     "Calico has written no policy files here: set bpfPolicyDebugEnabled: true in the FelixConfiguration (its default), "
     "which costs some instructions for each rule that a packet matches and a file for each program"
@@ -27,33 +33,20 @@ _INTERNAL = ("lo", "bpfin.cali", "bpfout.cali")  # interfaces of the node to its
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """An end of the flow: its address, and the local pod that has it.
-
-    `is_node` is whether it is the node itself, None if that is not known; `interface` is the node's interface that the
-    user named.
-    """
-
-    address: str
-    endpoint: Endpoint | None = None
-    is_node: bool | None = False
-    interface: str = ""
-
-    @property
-    def title(self) -> str:
-        """Its name for display."""
-        return self.endpoint.title if self.endpoint else self.address
-
-
-@dataclass(frozen=True, slots=True)
 class Trace:
-    """What happens to a packet on this node. `notes` are what the verdict leaves out, and where to ask."""
+    """What happens to a packet on this node. `notes` are what the verdict leaves out, and where to ask.
+
+    `service` is the one that the packet is for; `backends` are then the verdicts of its backends, whose programs
+    `programs` are.
+    """
 
     packet: Packet
     verdict: str
     why_unknown: str
     programs: tuple[ProgramTrace, ...]
     notes: tuple[str, ...]
+    service: Service | None = None
+    backends: tuple[tuple[Backend, str], ...] = ()
 
 
 def trace(
@@ -63,14 +56,52 @@ def trace(
 
     Raises `NodeError` or `MapError` without endpoints or policy files.
     """
-    walk = _Walk(Programs(snapshot, packet, prefixes), source, destination, via)
+    facts = NodeFacts(snapshot, packet.family)
+    service = facts.service(packet)
+
+    def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
+        programs = Programs(snapshot, replace(packet, translated=translated), prefixes)
+        return _follow(_Walk(programs, facts, source, to, via))
+
+    if service is None:
+        return follow(destination)
+    if service.verdict == EXCLUDED:
+        whole = follow(destination)
+        note = f"{destination.title} is a service that Calico leaves to another load balancer"
+        return replace(whole, notes=(*whole.notes, note), service=service)
+    if service.verdict != NAT:
+        why = "has no backends" if service.verdict == NO_BACKENDS else "does not serve this source (source ranges)"
+        note = (
+            f"the service {packet.destination}:{packet.destination_port} {why}: Calico rejects the packet before policy"
+        )
+        return Trace(packet, DENY, "", (), (note,), service)
+    found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
+    return _of_backends(packet, service, found)
+
+
+def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend, Trace]]) -> Trace:
+    """One verdict of all backends, if they have the same."""
+    verdicts = {one.verdict for _, one in found}
+    verdict = verdicts.pop() if len(verdicts) == 1 else UNKNOWN
+    why = next((one.why_unknown for _, one in found if one.why_unknown), "the service's backends differ")
+    programs = [
+        replace(program, backend=f"{backend.address}:{backend.port}")
+        for backend, one in found
+        for program in one.programs
+    ]
+    notes = tuple(dict.fromkeys(note for _, one in found for note in one.notes))
+    backends = tuple((backend, one.verdict) for backend, one in found)
+    return Trace(packet, verdict, why if verdict == UNKNOWN else "", tuple(programs), notes, service, backends)
+
+
+def _follow(walk: "_Walk") -> Trace:
     stuck = ""
     try:
         walk.go()
     except NotKnown as error:
         stuck = str(error)
     verdict, why = _verdict(walk.met, stuck)
-    return Trace(packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)))
+    return Trace(walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)))
 
 
 def _verdict(programs: Sequence[ProgramTrace], stuck: str) -> tuple[str, str]:
@@ -88,6 +119,7 @@ class _Walk:
     """The way of one packet, as far as it has come: the programs that it has met, and what to say beside them."""
 
     programs: Programs
+    facts: NodeFacts
     source: End
     destination: End
     via: str
@@ -100,7 +132,8 @@ class _Walk:
             raise NotKnown(POLICY_DEBUG_OFF)
         if self.programs.packet.protocol == _IP_IN_IP:
             raise NotKnown("Calico's programs decide about IP-in-IP packets before policy")
-        if not self.destination.endpoint and self.programs.packet.protocol in PROTOCOLS.values():
+        packet = self.programs.packet
+        if not self.facts.knows_services and not self.destination.endpoint and packet.protocol in PROTOCOLS.values():
             self.notes.append(
                 f"services are not known here: {self.destination.title} is taken for the address of none; policy sees "
                 "the backends of a service"
@@ -110,6 +143,7 @@ class _Walk:
         if self.source.is_node:
             self._leave_the_node()
         elif self.source.endpoint:
+            self._refuse_blackhole(self.source.endpoint, EGRESS)
             self._ask(self.source.endpoint, EGRESS, self._flags())
             self._arrive()
         elif not self._at_host_endpoint(INGRESS, self.source, self._flags(), self._unless_node(self.source)):
@@ -169,13 +203,16 @@ class _Walk:
                 "drops them"
             )
         if not destination.is_node:
-            # Outgoing NAT can have replaced the source of a pod's packet by the time it leaves.
-            hidden = ("ip_src", "sport") if self.source.endpoint else ()
+            # Outgoing NAT replaces the source before the packet leaves, by an address that is not known here.
+            own = self.source.endpoint and self.facts.may_translate_source(self.source.address, destination.address)
+            hidden = ("ip_src", "sport") if own else ()
             self._at_host_endpoint(EGRESS, destination, (0,), self._unless_node(destination), hidden)
             self._note_the_other_half(destination)
 
     def _note_the_other_half(self, end: End) -> None:
-        self.notes.append(f"{end.title} is not a pod of this node: policy on its own node is not evaluated, ask there")
+        route = self.facts.route(end.address)
+        where = f"a pod of the node {route.next_hop}" if route and route.remote_workload else "not a pod of this node"
+        self.notes.append(f"{end.title} is {where}: policy there is not evaluated, ask its own node")
 
     def _at_host_endpoint(
         self, way: str, peer: End, flags: Sequence[int], conditional: str = "", hidden: Sequence[str] = ()
@@ -209,7 +246,7 @@ class _Walk:
 
     def _is_failsafe(self, way: str) -> bool:
         packet, known = self.programs.packet, self.programs.failsafes
-        port = packet.protocol, packet.destination_port
+        port = packet.protocol, packet.translated[1] if packet.translated else packet.destination_port
         if known is None:
             return False
         return known.outbound(*port, packet.destination) if way == EGRESS else known.inbound(*port, packet.source)
@@ -235,13 +272,26 @@ class _Walk:
         ways = (way, XDP_FILE) if way == INGRESS else (way,)
         if not any(self.programs.has_file(one, name) for one in every for name in ways):
             return None
-        if len(every) == 1:
-            return every[0]
+        index = self.facts.interface_to(peer.address)
+        if len(every) == 1 or any(one.ifindex == index for one in every):
+            return next(one for one in every if len(every) == 1 or one.ifindex == index)
         names = ", ".join(one.interface for one in every)
         raise NotKnown(f"which of {names} lies between this node and {peer.title} is not known: name it with --via")
+
+    def _refuse_blackhole(self, endpoint: Endpoint, way: str) -> None:
+        """Service loop prevention: what enters the node for such an address is dropped before policy."""
+        if self.facts.is_blackhole(self.destination.address):
+            why = "a blackhole route (service loop prevention) drops it before policy"
+            self.met.append(self.programs.unasked(endpoint, way, why, DENY))
 
     def _ask(
         self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "", hidden: Sequence[str] = ()
     ) -> None:
-        found = self.programs.evaluate(endpoint, way, flags, hidden)
+        flow = self.facts.flow(self.programs.packet)
+        leg = (flow.forth if way == EGRESS else flow.back) if flow and endpoint.kind == WORKLOAD else None
+        if leg and leg.approved:
+            why = "this very flow is in connection tracking, allowed: policy is not asked while it lives"
+            found = self.programs.unasked(endpoint, way, why)
+        else:
+            found = self.programs.evaluate(endpoint, way, flags, hidden)
         self.met.append(replace(found, conditional=conditional))

@@ -87,9 +87,9 @@ class Programs:
         """Whether Calico has written a file for this direction of policy, or for XDP."""
         return self._file_name(endpoint, way) in self.snapshot.policy_files.get().files
 
-    def unasked(self, endpoint: Endpoint, way: str, why: str) -> ProgramTrace:
-        """The program allows the packet because it is not asked."""
-        return replace(self._blank(endpoint, way), verdict=ALLOW, why=why)
+    def unasked(self, endpoint: Endpoint, way: str, why: str, verdict: str = ALLOW) -> ProgramTrace:
+        """The program has no say: something else decides before it."""
+        return replace(self._blank(endpoint, way), verdict=verdict, why=why)
 
     def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Sequence[str] = ()) -> ProgramTrace:
         """What the program says. `flags` are all that are possible, `hidden` the fields that are not known there."""
