@@ -39,6 +39,9 @@ class NodeSource(Protocol):
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
 
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in the map pinned as `name`, None where there is no entry."""
+
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """The content of the large map pinned as `name`, in batches; of a bundle, what it holds of it."""
 
@@ -119,6 +122,10 @@ class LiveNode:
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        return self._reader.lookup(str(self._globals / name), keys)
 
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """See `NodeSource`."""
