@@ -65,6 +65,12 @@ class PinnedMaps:
         choice = Choice(live, choice.chosen_by)
         return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
 
+    def in_use(self, datum: str) -> tuple[Candidate, ...]:
+        """The live version of a map that is too large to be read as evidence; all versions while that is undecided."""
+        candidates = self._candidates(datum)
+        live = self._choose_newest(datum, candidates).live
+        return (live,) if live else tuple(candidates)
+
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
         count = slot_count(info.key_size, info.value_size)
@@ -90,6 +96,8 @@ class PinnedMaps:
         return found
 
     def _why_missing(self, datum: str) -> str:
+        if self._source.predates(datum):
+            return f"this bundle was made by an older version and has no {datum} map"
         if datum == COUNTERS and self._source.attach_point_folders():
             return (
                 "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
@@ -148,7 +156,7 @@ class PinnedMaps:
 
     def _dump(self, candidate: Candidate) -> MapDump:
         if candidate.name not in self._dumps:
-            self._dumps[candidate.name] = self._source.map_dump(candidate.name, add_cpus=True)
+            self._dumps[candidate.name] = self._source.map_dump(candidate.name, sum_cpus=True)
         return self._dumps[candidate.name]
 
 

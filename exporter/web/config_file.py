@@ -7,60 +7,16 @@ Go's. Knows text only: no files, no sockets, no TLS. Whatever cannot be served a
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.errors import ExporterError
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
 
 if TYPE_CHECKING:
     from exporter.web.yaml_fields import Fields
 
 _Chosen = TypeVar("_Chosen")
-
-
-class WebConfigError(ExporterError):
-    """The web configuration cannot be served. The message is one sentence that names the line or the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """What `tls_server_config` asks for. PEM is text of the file itself or the path of another.
-
-    `ciphers` are OpenSSL's names for TLS 1.2, empty for the default; `curve` is OpenSSL's name. `allowed_sans` is None
-    when any verified certificate will do.
-    """
-
-    cert: str | Path
-    key: str | Path
-    client_ca: str | Path | None = None
-    client_certificate: ssl.VerifyMode = ssl.CERT_NONE
-    allowed_sans: frozenset[str] | None = None
-    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-    ciphers: tuple[str, ...] = ()
-    server_order: bool = True
-    curve: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One request each `interval` seconds, and `burst` at once."""
-
-    interval: float
-    burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """The whole file. `users` are bcrypt hashes by name; without users nobody is asked for a password."""
-
-    tls: TlsSettings | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    rate_limit: RateLimit | None = None
-
 
 _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
@@ -135,15 +91,15 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
     cert, key = _pem(fields, "cert", folder), _pem(fields, "key", folder)
     client_ca = _pem(fields, "client_ca", folder)
     demand = _client_certificate(fields, client_ca)
-    sans = fields.texts("client_allowed_sans")
+    sans = fields.text_list("client_allowed_sans")
     if sans is not None and demand is ssl.CERT_NONE:
         fields.refuse("client_allowed_sans", "needs client_auth_type RequireAndVerifyClientCert")
-    oldest = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
-    newest = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
-    if oldest > newest:
+    min_version = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
+    max_version = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
+    if min_version > max_version:
         fields.refuse("min_version", "is above max_version")
-    oldest, ciphers = _ciphers(fields, oldest, newest)
-    server_order = fields.truth("prefer_server_cipher_suites", default=True)
+    min_version, ciphers = _ciphers(fields, min_version, max_version)
+    server_order = fields.boolean("prefer_server_cipher_suites", default=True)
     curve = _curve(fields)
     fields.end()
     if not fields.names():
@@ -154,7 +110,7 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
             f"asks for TLS and there is no {'cert' if cert is None else 'key'}_file beside it",
         )
     allowed = None if sans is None else frozenset(sans)
-    return TlsSettings(cert, key, client_ca, demand, allowed, oldest, newest, ciphers, server_order, curve)
+    return TlsSettings(cert, key, client_ca, demand, allowed, min_version, max_version, ciphers, server_order, curve)
 
 
 def _pem(fields: "Fields", name: str, folder: Path) -> str | Path | None:
@@ -184,22 +140,22 @@ def _client_certificate(fields: "Fields", client_ca: str | Path | None) -> ssl.V
 
 
 def _ciphers(
-    fields: "Fields", oldest: ssl.TLSVersion, newest: ssl.TLSVersion
+    fields: "Fields", min_version: ssl.TLSVersion, max_version: ssl.TLSVersion
 ) -> tuple[ssl.TLSVersion, tuple[str, ...]]:
-    names = fields.texts("cipher_suites") or []
+    names = fields.text_list("cipher_suites") or []
     for name in names:
         if name not in _CIPHERS and name not in _CIPHERS_13:
             fields.refuse("cipher_suites", f"has {name!r}; served are {', '.join((*_CIPHERS, *sorted(_CIPHERS_13)))}")
     chosen = tuple(_CIPHERS[name] for name in names if name in _CIPHERS)
     if names and not chosen:
-        if newest is ssl.TLSVersion.TLSv1_2:
+        if max_version is ssl.TLSVersion.TLSv1_2:
             fields.refuse("cipher_suites", "has no suite of TLS 1.2 and max_version is TLS12")
-        oldest = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
-    return oldest, chosen
+        min_version = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
+    return min_version, chosen
 
 
 def _curve(fields: "Fields") -> str | None:
-    names = fields.texts("curve_preferences") or []
+    names = fields.text_list("curve_preferences") or []
     for name in names:
         if name not in _CURVES:
             fields.refuse("curve_preferences", f"has {name!r}; served are {', '.join(_CURVES)}")
@@ -209,16 +165,16 @@ def _curve(fields: "Fields") -> str | None:
 
 
 def _choice(fields: "Fields", name: str, choices: Mapping[str, _Chosen]) -> _Chosen | None:
-    said = fields.text(name)
-    if not said:
+    given = fields.text(name)
+    if not given:
         return None
-    if said not in choices:
-        fields.refuse(name, f"is {said!r}; served are {', '.join(choices)}")
-    return choices[said]
+    if given not in choices:
+        fields.refuse(name, f"is {given!r}; served are {', '.join(choices)}")
+    return choices[given]
 
 
 def _http(fields: "Fields") -> tuple[tuple[str, str], ...]:
-    if fields.truth("http2", default=False):
+    if fields.boolean("http2", default=False):
         fields.refuse("http2", "is true and HTTP/2 is not served here; leave it out or say false")
     headers = fields.fields("headers")
     fields.end()

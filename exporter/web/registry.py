@@ -1,32 +1,31 @@
-"""The metrics that prometheus-client keeps for us: about this process, and scrapes turned away."""
+"""The metrics that prometheus-client keeps for us: about this process, and scrapes turned away.
+
+Of the package only registry, metrics and collectors are imported: its renderers bring three HTTP servers.
+"""
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from exporter.metrics.family import COUNTER, Family, Samples
+from exporter.package_init import skip_init
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
+
     from exporter.web.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake")
-SECONDS = 10.0
+LOG_INTERVAL = 10.0
 RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 
 class LogThrottle:
-    """Answers whether to speak; after a yes it is no for `SECONDS`."""
+    """Answers whether to speak; after a yes it is no for `LOG_INTERVAL`."""
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -36,14 +35,17 @@ class LogThrottle:
         now = time.monotonic()
         if now < self._until:
             return False
-        self._until = now + SECONDS
+        self._until = now + LOG_INTERVAL
         return True
 
 
 class Rejected:
     """Counts requests that were turned away, and says now and then in the log who they came from."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: "CollectorRegistry") -> None:
+        skip_init("prometheus_client")
+        from prometheus_client.metrics import Counter
+
         about = "Requests turned away, by reason; tls_handshake counts connections."
         self._counter = Counter(REJECTED.removesuffix("_total"), about, ["reason"], registry=registry)
         self._throttle = {reason: LogThrottle() for reason in REASONS}
@@ -54,14 +56,21 @@ class Rejected:
         """One request or connection from `client`, for one of `REASONS` and in words."""
         self._counter.labels(reason).inc()
         if self._throttle[reason].may_log():
-            log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, SECONDS)
+            log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, LOG_INTERVAL)
 
 
-def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Rejected]:
+def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> "tuple[CollectorRegistry, Rejected]":
     """A registry with the rejected scrapes in it, and `process_*` and `python_*` if asked for; and that counter.
 
     With a web configuration there is a gauge that tells whether what its file says now is what is served.
     """
+    skip_init("prometheus_client")
+    from prometheus_client.gc_collector import GCCollector
+    from prometheus_client.metrics import Gauge, disable_created_metrics
+    from prometheus_client.platform_collector import PlatformCollector
+    from prometheus_client.process_collector import ProcessCollector
+    from prometheus_client.registry import CollectorRegistry
+
     # They would be extra gauges in the text format that nobody asked for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
@@ -74,3 +83,17 @@ def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[C
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
     return registry, rejected
+
+
+def registry_samples(registry: "CollectorRegistry") -> Iterator[Samples]:
+    """The metrics of a registry as samples."""
+    for metric in registry.collect():
+        family = _family(metric)
+        rows = [(tuple(sample.labels.values()), sample.value) for sample in metric.samples]
+        yield Samples(family, rows)
+
+
+def _family(metric: "Metric") -> Family:
+    name = f"{metric.name}_total" if metric.type == COUNTER else metric.name
+    labels = metric.samples[0].labels if metric.samples else ()
+    return Family(name, metric.type, metric.documentation, tuple(labels))

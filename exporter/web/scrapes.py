@@ -9,23 +9,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from typing import TYPE_CHECKING, TypeVar
 
 from exporter.metrics.collector import Collector
-from exporter.metrics.exposition import OPENMETRICS, OPENMETRICS_END, TextFormat, render
+from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
 from exporter.snapshot.snapshot import Snapshot
-from exporter.web.registry import LogThrottle
+from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
 try:  # some seven times as fast as zlib
     from isal.isal_zlib import compress as deflate
 except ImportError:  # has no wheel for every machine
     from zlib import compress as deflate
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("exporter.web")
 
@@ -41,7 +41,7 @@ class Scrape:
     thread, but for `unfinished_body`.
     """
 
-    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: CollectorRegistry) -> None:
+    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: "CollectorRegistry") -> None:
         self.wanted: set[str] = set()
         self.joinable = True
         self.results: dict[str, Collected] = {}
@@ -49,14 +49,14 @@ class Scrape:
         self._collectors = collectors
         self._process = process
         self._bodies: dict[tuple[frozenset[str], TextFormat, bool], bytes] = {}
-        self._begun = False
+        self._started = False
         self._start = time.perf_counter()
 
     def collect(self) -> None:
         """Closes the scrape to newcomers and runs the wanted collectors, once."""
-        if self._begun:
+        if self._started:
             return
-        self._begun, self.joinable = True, False
+        self._started, self.joinable = True, False
         wanted = [collector for collector in self._collectors if collector.name in self.wanted]
         # With the first, the maps of all: they are read directly one after the other, so that they are of one moment.
         maps = with_sources(set().union(*(collector.parts for collector in wanted))) & MAP_PARTS
@@ -77,27 +77,27 @@ class Scrape:
         waiting = "did not finish within the scrape's time-out"
         done = dict(self.results)
         results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
-        return render(collected_samples(results), text_format, process_text(self._process, text_format))
+        return render([*collected_samples(results), *registry_samples(self._process)], text_format)
 
     def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
         results = [result for name, result in self.results.items() if name in names]
-        samples = collected_samples(results) + exporter_samples(self._reading.read)
-        return render(samples, text_format, process_text(self._process, text_format))
+        samples = [*collected_samples(results), *exporter_samples(self._reading.read), *registry_samples(self._process)]
+        return render(samples, text_format)
 
 
 class Scrapes:
-    """Answers scrapes. `begin` begins to read a snapshot; `collectors` are the enabled ones; `process` has the metrics
+    """Answers scrapes. `new_reading` starts a snapshot; `collectors` are the enabled ones; `process` has the metrics
     about this process.
 
     `failures` are the collectors of earlier scrapes, each with its last failure's sentence, None for one that works.
     """
 
     def __init__(
-        self, begin: Callable[[], Reading], collectors: Sequence[Collector], process: CollectorRegistry
+        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: "CollectorRegistry"
     ) -> None:
         self.names = frozenset(collector.name for collector in collectors)
         self.ready = False
-        self._begin = begin
+        self._new_reading = new_reading
         self._collectors = collectors
         self._process = process
         self._scrape: Scrape | None = None
@@ -125,14 +125,14 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def ask(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
+    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
         """What `question` makes of a snapshot with these parts, in the worker's thread, where scrapes go first."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._begin().read(parts))))
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
 
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
         if scrape is None or not scrape.joinable:
-            scrape = self._scrape = Scrape(self._begin(), self._collectors, self._process)
+            scrape = self._scrape = Scrape(self._new_reading(), self._collectors, self._process)
         scrape.wanted |= names
         return scrape
 
@@ -161,11 +161,3 @@ class Scrapes:
 def compressed_body(body: bytes) -> bytes:
     """The body in gzip."""
     return deflate(body, _LEVEL, _GZIP_FORMAT)
-
-
-def process_text(registry: CollectorRegistry, text_format: TextFormat) -> bytes:
-    """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
-    if text_format is OPENMETRICS:
-        body: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return body.removesuffix(OPENMETRICS_END)
-    return generate_latest(registry)

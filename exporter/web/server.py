@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
 from exporter.web.signals import handle_signals
-from exporter.web.stream import ClearStream, Stream
-from exporter.web.tls import HandshakeError, Tls, TlsStream
+from exporter.web.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
+    from exporter.web.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -56,7 +56,8 @@ def open_listener(address: str) -> socket.socket:
             return socket.create_server(
                 ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
             )
-        host.encode("idna")  # or it would fail after the socket is made, and leave it
+        if not host.isascii():  # the tables of IDNA take 1 MiB
+            host.encode("idna")  # or it would fail after the socket is made, and leave it
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
     except UnicodeError as error:
@@ -129,18 +130,18 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.settimeout(0)
-        said, admitted = "", count(1)
+        reported, admitted = "", count(1)
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    if str(error) != said:
+                    if str(error) != reported:
                         log.warning("connections cannot be accepted: %s", error.strerror)
-                    said = str(error)
+                    reported = str(error)
                     await asyncio.sleep(_ACCEPT_AGAIN)
                 continue  # else it was that connection's own error, and it is gone
-            said = ""
+            reported = ""
             self._admit(sock, address[0])
             if next(admitted) % _ACCEPT_BATCH == 0:
                 await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
@@ -155,6 +156,8 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
+            from exporter.web.tls import TlsStream
+
             stream = TlsStream(stream, tls)
         # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
         now = asyncio.get_running_loop().time()
@@ -181,7 +184,7 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
-    def _tls(self) -> Tls | None:
+    def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
         self._live.refresh()
@@ -206,15 +209,15 @@ class Server:
         # Idle connections are evicted first. Of an address that holds a large part of all connections any may be
         # evicted, else one client's many requests would keep all others out.
         client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowd = [
+        crowding = [
             one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
         ]
         unprotected = self._evictable()
         answered = [one for one in self._connections if one.protected_until < FOREVER]
-        may_go = [one for one in unprotected if one in crowd] or crowd or unprotected or answered
-        if may_go:
-            self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
-        return bool(may_go)
+        candidates = [one for one in unprotected if one in crowding] or crowding or unprotected or answered
+        if candidates:
+            self._connections.pop(min(candidates, key=lambda one: one.since)).cancel()
+        return bool(candidates)
 
     def _evictable(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config_file import RateLimit, TlsSettings, WebConfig, WebConfigError, parse_web_config
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.config_file import parse_web_config
 from exporter.web.passwords import Passwords
 
 FOLDER = Path("/etc/exporter")
@@ -46,8 +47,8 @@ def test_pem_can_stand_in_the_file_itself():
 @pytest.mark.parametrize(
     ("fields", "attribute", "value"),
     [
-        ("", "oldest", ssl.TLSVersion.TLSv1_2),
-        ("", "newest", ssl.TLSVersion.TLSv1_3),
+        ("", "min_version", ssl.TLSVersion.TLSv1_2),
+        ("", "max_version", ssl.TLSVersion.TLSv1_3),
         ("", "client_certificate", ssl.CERT_NONE),
         ("", "allowed_sans", None),
         ("", "server_order", True),
@@ -62,8 +63,8 @@ def test_pem_can_stand_in_the_file_itself():
             "allowed_sans",
             frozenset({"a", "10.0.0.1"}),
         ),
-        ("min_version: TLS13", "oldest", ssl.TLSVersion.TLSv1_3),
-        ("max_version: TLS12", "newest", ssl.TLSVersion.TLSv1_2),
+        ("min_version: TLS13", "min_version", ssl.TLSVersion.TLSv1_3),
+        ("max_version: TLS12", "max_version", ssl.TLSVersion.TLSv1_2),
         ("prefer_server_cipher_suites: false", "server_order", False),
         ("curve_preferences: [X25519]", "curve", "X25519"),
         ("curve_preferences: [CurveP256]", "curve", "prime256v1"),
@@ -73,7 +74,7 @@ def test_pem_can_stand_in_the_file_itself():
             "ciphers",
             ("ECDHE-RSA-CHACHA20-POLY1305",),
         ),
-        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", "oldest", ssl.TLSVersion.TLSv1_3),
+        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", "min_version", ssl.TLSVersion.TLSv1_3),
     ],
 )
 def test_a_field_of_tls_means(fields, attribute, value):

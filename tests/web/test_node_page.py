@@ -159,7 +159,7 @@ def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(m
 def test_an_unused_page_keeps_no_snapshots(make_page, monkeypatch):
     forgotten = Event()
     forget = Page._forget
-    monkeypatch.setattr(node_page, "_KEPT", 0.05)
+    monkeypatch.setattr(node_page, "_MAX_AGE", 0.05)
     monkeypatch.setattr(Page, "_forget", lambda self: (forget(self), forgotten.set()))
     one = make_page()
 
@@ -232,7 +232,7 @@ def test_a_history_that_is_emptied_while_it_is_read_is_none(make_page, clock):
 
 
 def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_page, monkeypatch, bundles):
-    monkeypatch.setattr(node_page, "_PATIENCE", 0.05)
+    monkeypatch.setattr(node_page, "_TIMEOUT", 0.05)
     gate = Event()
 
     def begin():
@@ -244,7 +244,7 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
     async def watch():
         hanging = await one.answer("")
         gate.set()
-        monkeypatch.setattr(node_page, "_PATIENCE", 10)
+        monkeypatch.setattr(node_page, "_TIMEOUT", 10)
         return hanging, await one.answer("")
 
     hanging, after = asyncio.run(watch())
@@ -316,7 +316,7 @@ def test_links_lead_to_the_metrics_wherever_they_are(shared_server):
 
 
 def test_the_page_counts_among_the_requests_worked_on(shared_server):
-    server = shared_server(most=1, extra=[{"name": "slow", "seconds": 1}])
+    server = shared_server(max_requests=1, extra=[{"name": "slow", "seconds": 1}])
     with server.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n") as scraping:
         while (answer := server.ask("/")).status == 200:
             assert b"" == peeked(scraping)  # it has not been taken up yet
