@@ -260,6 +260,7 @@ class Bundle:
             None if problem is None else _text(problem),
             {_text(reason): int(count) for reason, count in content["errors"].items()},
             _text(content["node"]),
+            _text(content.get("advice", "")),
         )
 
     def policy_files(self) -> Folder[bytes]:
@@ -282,7 +283,8 @@ class Bundle:
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
+        where = _text(state.get("misplaced", ""))
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread, misplaced=where)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -338,7 +340,8 @@ def _live(versions: MapVersions | None) -> dict[str, object] | None:
 
 
 def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    return {"present": folder.present, "problems": folder.problems, "unread": folder.unread}
+    kept = ("present", "problems", "unread", "misplaced")
+    return {name: getattr(folder, name) for name in kept}
 
 
 def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:
