@@ -37,7 +37,14 @@ class FakeNode:
     def __init__(self, maps=(), **facts):
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
-        self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
+        self.facts = {
+            "programs": (),
+            "links": (),
+            "host_routes": (),
+            "nics": {},
+            "queue_drops": {},
+            "attach_point_folders": (),
+        }
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
@@ -86,6 +93,14 @@ class FakeNode:
 
     def nics(self):
         return dict(self._fact("nics"))
+
+    def received(self):
+        self.asked["received"] += 1
+        nics = _value_or_raise(self.facts["nics"])
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in nics.items()}
+
+    def queue_drops(self):
+        return dict(self._fact("queue_drops"))
 
     def endpoint_status(self):
         return self._fact("endpoint_status")

@@ -11,15 +11,18 @@ from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
 from exporter.diagnosis.leftovers import leftovers, listed
+from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD
 from exporter.privileges import remedy_of_modes
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
+    | {"received", "queue_drops"}
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -33,6 +36,7 @@ _NAMES = (
     "--kubernetes"
 )
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
+_UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
@@ -47,8 +51,8 @@ class Finding:
     remedy: str = ""
 
 
-def findings(snapshot: Snapshot) -> Iterator[Finding]:
-    """All findings about this node, in order of dependency."""
+def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Finding]:
+    """All findings about this node, in order of dependency; `before` is an earlier snapshot to compare with."""
     yield Finding("reader", OK, snapshot.reader)
     yield _part("pinned maps", lambda: f"{len(snapshot.pins.get())} of Calico's that this program reads")
     yield _part("counter map", lambda: _live(snapshot.counter_map.get(), snapshot.counters))
@@ -64,6 +68,7 @@ def findings(snapshot: Snapshot) -> Iterator[Finding]:
     yield _part("namespace", lambda: _namespace(snapshot))
     yield from _leftovers(snapshot)
     yield from _optional(snapshot)
+    yield from _uncounted(snapshot, before) if before else ()
 
 
 def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
@@ -166,3 +171,11 @@ def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
     for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else reported for endpoints
         found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
         yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")
+
+
+def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
+    for one in snapshot.endpoints.get().by_index.values():
+        packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
+        if packets:
+            found = f"{one.title}: {plural(packets, 'packet')} from it never reached Calico's program"
+            yield Finding("uncounted drops", NOTE, found, _UNCOUNTED)

@@ -5,8 +5,8 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (if the API
-server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
+`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if
+the API server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
@@ -34,7 +34,7 @@ from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
+PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "queue_drops", "cluster_pods"})
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -68,6 +68,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "links": snapshot.links,
         "routes": snapshot.host_routes,
         "nics": snapshot.nics,
+        "queue_drops": snapshot.queue_drops,
         "pods": snapshot.cluster_pods,
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
@@ -179,6 +180,19 @@ class Bundle:
         rows = self._json("nics.json").items()
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
 
+    def received(self) -> dict[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        self._raise("queue_drops", NodeError)
+        if "queue_drops.json" not in self._members:
+            raise NodeError(
+                "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
+            )
+        return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
+
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
@@ -250,7 +264,8 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
-    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.queue_drops]
+    parts += [bundle.attach_point_folders]
     parts += [bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
     parts.append(partial(bundle.programs, []))
     with suppress(MapError):

@@ -37,6 +37,8 @@ _COMMON_PARTS = (
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
     "links",
@@ -125,6 +127,8 @@ class Reading:
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,

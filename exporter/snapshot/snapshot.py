@@ -97,6 +97,8 @@ class Snapshot:
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
     nics: Part[Mapping[str, Nic]]
+    received: Part[Mapping[str, tuple[int, int]]]
+    queue_drops: Part[Mapping[int, int]]
     policy_file_names: Part[Sequence[str]]
     policies: Part[Policies]
     policy_files: Part[Folder[bytes]]

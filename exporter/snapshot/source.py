@@ -4,7 +4,7 @@ Both implement `NodeSource`; `LiveNode` reads the kernel and Calico's run direct
 contents, nothing decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
 from exporter.node.files import Folder, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
-from exporter.node.nic import Nic, read_nics
+from exporter.node.nic import Nic, read_nics, read_received
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
 
@@ -49,6 +49,12 @@ class NodeSource(Protocol):
 
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
+
+    def received(self) -> Mapping[str, tuple[int, int]]:
+        """The packets and bytes that each interface received, by name; cheap, used for scrapes."""
+
+    def queue_drops(self) -> dict[int, int]:
+        """The packets that each interface's clsact queueing discipline dropped, by interface index."""
 
     def endpoint_status(self) -> Folder[bytes]:
         """Calico's endpoint-status files."""
@@ -122,6 +128,14 @@ class LiveNode:
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         return read_nics()
+
+    def received(self) -> Mapping[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return read_received()
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        return netlink.read_queue_drops()
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""

@@ -63,6 +63,12 @@ class Node:
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))
 
+    def received(self):
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def queue_drops(self):
+        return {}
+
     def endpoint_status(self):
         return _value_or_raise(self.status)
 

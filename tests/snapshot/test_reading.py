@@ -45,6 +45,8 @@ ASKED = {
     "cluster_pods": ("cluster_pods",),
     "endpoints": ENDPOINTS,
     "nics": ("nics",),
+    "received": ("received",),
+    "queue_drops": ("queue_drops",),
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
@@ -241,7 +243,8 @@ OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "i
         ({"host_routes"}, {"host_routes"}),
         ({"endpoint_status"}, {"pods"}),
         ({"cluster_pods"}, {"cluster_pods"}),
-        ({"nics"}, {"nics"}),
+        ({"nics"}, {"nics", "received"}),
+        ({"queue_drops"}, {"queue_drops"}),
         ({"policy_files"}, {"policy_files", "policy_file_names", "policies", "rules"}),
     ],
 )
