@@ -43,6 +43,7 @@ class FakeNode:
             "host_routes": (),
             "nics": {},
             "queue_drops": {},
+            "run_dir": None,
             "attach_point_folders": (),
         }
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
@@ -98,6 +99,9 @@ class FakeNode:
         self.asked["received"] += 1
         nics = _value_or_raise(self.facts["nics"])
         return {name: (nic.received.packets, nic.received.bytes) for name, nic in nics.items()}
+
+    def check_run_dir(self):
+        self._fact("run_dir")
 
     def queue_drops(self):
         return dict(self._fact("queue_drops"))

@@ -22,7 +22,7 @@ OK, NOTE, MISSING = "ok", "note", "missing"
 
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
-    | {"received", "queue_drops"}
+    | {"received", "queue_drops", "run_dir"}
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -116,8 +116,8 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.policies.error:
-        yield Finding("policy debug", NOTE, str(snapshot.policies.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.policies.error:
+        yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         policies = snapshot.policies.get()
         state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
@@ -131,8 +131,8 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.pods.error:
-        yield Finding("endpoint files", NOTE, str(snapshot.pods.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.pods.error:
+        yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         pods = snapshot.pods.get()
         yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")

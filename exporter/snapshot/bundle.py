@@ -34,7 +34,7 @@ from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "queue_drops", "cluster_pods"})
+PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "queue_drops", "run_dir", "cluster_pods"})
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -69,6 +69,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "routes": snapshot.host_routes,
         "nics": snapshot.nics,
         "queue_drops": snapshot.queue_drops,
+        "run_dir": snapshot.run_dir,
         "pods": snapshot.cluster_pods,
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
@@ -192,6 +193,10 @@ class Bundle:
                 "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
             )
         return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
+
+    def check_run_dir(self) -> None:
+        """See `NodeSource`."""
+        self._raise("run_dir", NodeError)
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""

@@ -44,6 +44,7 @@ _COMMON_PARTS = (
     "links",
     "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -57,6 +58,9 @@ EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
     "ifstate": ("ifstate_map", "links"),
@@ -123,6 +127,7 @@ class Reading:
                 "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,

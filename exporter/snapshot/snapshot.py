@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
-from exporter.bpf.maps import MapInfo
+from exporter.bpf.maps import MapInfo, MapMissing
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
@@ -93,6 +93,7 @@ class Snapshot:
     ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
     links: Part[tuple[Link, ...]]
     host_routes: Part[tuple[HostRoute, ...]]
+    run_dir: Part[None]
     pods: Part[LocalPods]
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
@@ -110,6 +111,13 @@ class Snapshot:
     def maps(self) -> dict[str, Part[MapVersions]]:
         """The maps with the counters, the rules' counters and the interface state, by datum."""
         return {COUNTERS: self.counter_map, RULES: self.rule_map, IFACE: self.ifstate_map}
+
+    @property
+    def dataplane_present(self) -> bool | None:
+        """Whether Calico's maps are pinned on this node; None if that could not be read."""
+        if isinstance(self.pins.error, MapMissing):
+            return False
+        return bool(self.pins.get()) if self.pins.error is None else None
 
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""

@@ -32,6 +32,7 @@ class Node:
     policy_names: object = ()
     nic_rows: object = field(default_factory=dict)
     cluster: object = None
+    run_dir: object = None
     reader_name: str = "fake"
 
     def cluster_pods(self):
@@ -65,6 +66,9 @@ class Node:
 
     def received(self):
         return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def check_run_dir(self):
+        _value_or_raise(self.run_dir)
 
     def queue_drops(self):
         return {}
