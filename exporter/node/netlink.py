@@ -23,6 +23,7 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST_ALL = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
+_RTM_NEWROUTE = 24
 _RTM_GETLINK, _RTM_GETROUTE, _RTM_GETQDISC = 18, 26, 38
 # struct ifinfomsg of any link, and the attribute IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS.
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
@@ -148,6 +149,7 @@ def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
         data, offset = netlink.recv(_MAX_MESSAGE), 0
         if _HEADER.unpack_from(data)[1] == _ERROR:  # a message on its own
             _raise_error(data, 0)
+        data = _without_networks(data)
         for message in marshal.parse(data):
             header = message["header"]
             consistent = consistent and not header["flags"] & _INTERRUPTED
@@ -156,6 +158,19 @@ def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
                 return rows, consistent
             rows.append(parse(message))
             offset += header["length"]
+
+
+def _without_networks(data: bytes) -> bytes:
+    """The messages without the routes to more than one address: a node can have 100,000, and parsing is what costs."""
+    kept, offset = [], 0
+    while offset < len(data):
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+        route = data[offset + _HEADER.size : offset + _HEADER.size + 2]  # struct rtmsg: family, dst_len
+        network = kind == _RTM_NEWROUTE and route[1] not in _HOST_PREFIX.values()
+        if not network or flags & _INTERRUPTED:
+            kept.append(data[offset : offset + length])
+        offset += max(length, _HEADER.size)
+    return b"".join(kept)
 
 
 def _raise_error(data: bytes, offset: int) -> None:
