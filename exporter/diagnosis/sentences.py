@@ -33,6 +33,9 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
     summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
+    if explanation.uncounted:
+        lost = f"{plural(explanation.uncounted, 'packet')} dropped that no counter of Calico's saw"
+        summary = f"{summary}, and {lost}" if packets else lost
     yield f"{_names(explanation.endpoint)}, {when}: {summary}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
@@ -102,7 +105,7 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
         yield f"  {_other(other)}"
     if len(explanation.others) > _MAX_OTHERS:
         yield f"  and {len(explanation.others) - _MAX_OTHERS} more"
-    if not explanation.others and not explanation.black_hole:
+    if not explanation.others and not explanation.black_hole and not explanation.uncounted:
         yield (
             "No other endpoint of this node dropped inbound packets either: they may be lost on another node, or "
             "beyond Calico."

@@ -6,8 +6,8 @@ as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
-`addresses.json`, `programs.json`, `nics.json`, `pods.json` (if the API
-server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
+`addresses.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if the API server was used),
+`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
@@ -40,6 +40,7 @@ from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
+_ADDRESSES = "addresses"
 PARTS = frozenset(
     {
         "pins",
@@ -47,13 +48,14 @@ PARTS = frozenset(
         "ifstate",
         "links",
         "host_routes",
-        "addresses",
+        _ADDRESSES,
         "nics",
+        "queue_drops",
+        "run_dir",
         "cluster_pods",
         "endpoints",
     }
 )
-_ADDRESSES = "addresses"
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -96,6 +98,8 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "routes": snapshot.host_routes,
         _ADDRESSES: snapshot.addresses,
         "nics": snapshot.nics,
+        "queue_drops": snapshot.queue_drops,
+        "run_dir": snapshot.run_dir,
         "pods": snapshot.cluster_pods,
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
@@ -242,6 +246,23 @@ class Bundle:
         rows = self._json("nics.json").items()
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
 
+    def received(self) -> dict[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        self._raise("queue_drops", NodeError)
+        if "queue_drops.json" not in self._members:
+            raise NodeError(
+                "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
+            )
+        return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
+
+    def check_run_dir(self) -> None:
+        """See `NodeSource`."""
+        self._raise("run_dir", NodeError)
+
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
@@ -315,9 +336,9 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
-    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.addresses, bundle.clock_ns, bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files]
-    parts += [bundle.proven_live, partial(bundle.programs, [])]
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.queue_drops]
+    parts += [bundle.attach_point_folders, bundle.addresses, bundle.clock_ns, bundle.cluster_pods]
+    parts += [bundle.endpoint_status, bundle.policy_files, bundle.proven_live, partial(bundle.programs, [])]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:

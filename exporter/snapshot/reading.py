@@ -60,11 +60,14 @@ _COMMON_PARTS = (
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
     "links",
     "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -93,6 +96,9 @@ EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
     "ifstate": ("ifstate_map", "links"),
@@ -188,10 +194,13 @@ class Reading:
                 "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,

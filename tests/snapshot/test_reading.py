@@ -74,6 +74,9 @@ ASKED = {
     "cluster_pods": ("cluster_pods",),
     "endpoints": ENDPOINTS,
     "nics": ("nics",),
+    "received": ("received",),
+    "queue_drops": ("queue_drops",),
+    "run_dir": ("run_dir",),
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
@@ -215,9 +218,9 @@ def test_a_later_step_changes_no_earlier_snapshot(make, node):
 
 
 def test_with_the_parts_go_all_that_they_are_made_from():
-    endpoints = {"endpoints", "links", "host_routes", "ifstate", "ifstate_map", "pods", "cluster_pods"}
+    endpoints = {"endpoints", "links", "host_routes", "ifstate", "ifstate_map", "pins", "pods", "cluster_pods"}
     assert frozenset() == with_sources(())
-    assert {"nics", "counters", "counter_map"} == with_sources({"nics", "counters"})
+    assert {"nics", "counters", "counter_map", "pins"} == with_sources({"nics", "counters"})
     assert endpoints == with_sources({"endpoints"})
     assert {*endpoints, "policies", "rules"} == with_sources(["rules"])
 
@@ -303,7 +306,8 @@ OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
         ({"host_routes"}, {"host_routes"}),
         ({"endpoint_status"}, {"pods"}),
         ({"cluster_pods"}, {"cluster_pods"}),
-        ({"nics"}, {"nics"}),
+        ({"nics"}, {"nics", "received"}),
+        ({"queue_drops"}, {"queue_drops"}),
         ({"policy_files"}, {"policy_files", "policy_file_names", "policies", "rules"}),
     ],
 )
