@@ -92,6 +92,9 @@ _DERIVED_FROM = {
 }
 
 
+FlowsOf = Callable[[Endpoints], Collection[str]]
+
+
 def no_addresses(endpoints: Endpoints) -> Collection[str]:
     """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
     del endpoints
@@ -112,7 +115,7 @@ class Settings:
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
-    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
+    flows_of: FlowsOf = no_addresses
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The demo's services, routes and flows in maps of Calico's layouts, as the exporter's own readers and decoders see them."""
+"""The demo's services, routes and flows in maps of Calico's layouts, as readers and decoders see them."""
 
 import os
 import time
