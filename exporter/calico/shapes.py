@@ -33,9 +33,13 @@ class _Shape:
     has_value: Callable[[int], bool]
 
 
+def _are_counts(size: int) -> bool:
+    return size > 0 and size % 8 == 0
+
+
 _SHAPES: Mapping[str, _Shape] = {
-    COUNTERS: _Shape(_PER_CPU, 8, lambda size: size > 0 and size % 8 == 0),
-    RULES: _Shape(_PER_CPU, 8, lambda size: size == 8),
+    COUNTERS: _Shape(_PER_CPU, 8, _are_counts),
+    RULES: _Shape(_PER_CPU, 8, _are_counts),
     IFACE: _Shape(("hash", "lru_hash"), 4, lambda size: size >= _MIN_STATE),
     PROGRAMS: _Shape(("prog_array",), 4, lambda size: size == 4),
     IP_SETS[4]: _Shape(("lpm_trie",), 20, lambda size: size == 4),

@@ -80,7 +80,10 @@ class Node:
 
     def claim(self) -> None:
         """Locks this name. Raises `DemoError` if a node of this name is running or none can be built."""
-        _require_root()
+        if os.geteuid() != 0:
+            raise DemoError(
+                "the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)"
+            )
         require()
         if self._lock is None:
             self._take_lock()
@@ -282,8 +285,3 @@ def _member(pod: Pod, address: str) -> tuple[str, bytes]:
 
 def _pod_route(address: str, ifindex: int) -> Entry:
     return route_entry(address, IN_POOL | WORKLOAD | LOCAL | (NAT_OUT if "." in address else 0), ifindex)
-
-
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise DemoError("the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)")

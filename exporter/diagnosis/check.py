@@ -10,6 +10,7 @@ from typing import Any
 from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
+from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD
 from exporter.privileges import remedy_of_modes
@@ -31,6 +32,7 @@ _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
+_LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
@@ -60,6 +62,7 @@ def findings(snapshot: Snapshot) -> Iterator[Finding]:
     yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
     yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _leftovers(snapshot)
     yield from _optional(snapshot)
 
 
@@ -88,14 +91,23 @@ def _layout(layout: Layout) -> str:
 
 
 def _namespace(snapshot: Snapshot) -> str:
-    here = {(link.ifindex, link.name) for link in snapshot.links.get()}
-    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate.get() if state.ifindex != _LOOPBACK}
-    if 2 * len(calicos & here) < len(calicos):
+    links, states = snapshot.links.get(), snapshot.ifstate.get()
+    here = {(link.ifindex, link.name) for link in links}
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
+    # A node can keep many entries of interfaces that are gone; but in another namespace there is no pod's, either.
+    pods = any(one.kind == WORKLOAD and one.state for one in snapshot.endpoints.get().by_index.values())
+    if 2 * len(calicos & here) < len(calicos) and not (pods and snapshot.endpoints.get().links_known):
         raise ExporterError(
             f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here",
             "run it in the node's network namespace (hostNetwork: true)",
         )
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
+
+
+def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
+    left = "; ".join(f"{what}: {listed(names)}" for what, names in leftovers(snapshot).items())
+    if left:
+        yield Finding("leftovers", NOTE, f"of interfaces that the kernel does not have: {left}", _LEFT_OVER)
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:

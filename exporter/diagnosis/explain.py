@@ -80,10 +80,11 @@ class Explanation:
 def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Explanation:
     """Explains the drops of `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
     changes = _changes(before, after)
-    change = next((one for one in changes if _same(one.endpoint, endpoint)), None)
-    gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
+    change = next((one for one in changes if one.endpoint.key == endpoint.key), None)
+    gone = after.endpoints.get().of(endpoint.ifindex).key != endpoint.key
     drops = tuple(_drops(change, after)) if change else ()
-    missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
+    losing = after.endpoints.get().lose_packets(after.counters.get())
+    missing = tuple(hook for one, hook in losing if one.key == endpoint.key)
     counting = counting_rules(before, after, endpoint, changes)
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(
@@ -100,10 +101,6 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
         if gone or after.conntrack.error
         else denied_flows(after.conntrack.get(), after.endpoints.get(), endpoint),
     )
-
-
-def _same(one: Endpoint, other: Endpoint) -> bool:
-    return (one.ifindex, one.interface) == (other.ifindex, other.interface)
 
 
 def _changes(before: Snapshot | None, after: Snapshot) -> list[EndpointChange]:
@@ -134,8 +131,9 @@ def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> 
     if endpoint.kind == UNMANAGED:
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
     if endpoint.kind == UNKNOWN:
-        yield "Neither Calico nor the kernel knows this interface any more: these are leftovers"
-    families = after.ip_families() if after.ifstate.error is None else None
+        yield "Its name is not known: the kernel's links could not be read"
+    known = after.endpoints.get()
+    families = after.ip_families() if known.links_known and known.states_known else None
     if families is not None and endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
     for family in families or ():
@@ -203,7 +201,7 @@ def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
 def _others(changes: list[EndpointChange], endpoint: Endpoint, after: Snapshot) -> Iterator[OtherDropper]:
     for change in changes:
         other = change.endpoint
-        if _same(other, endpoint) or other.kind == UNKNOWN:
+        if other.key == endpoint.key or other.kind == UNKNOWN:
             continue
         reasons: dict[str, int] = {}
         ways = set()

@@ -9,6 +9,7 @@ from exporter.calico.reasons import page_of
 from exporter.diagnosis.counting_rules import CountingRule
 from exporter.diagnosis.denied import denied_lines
 from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
+from exporter.node.endpoints import Endpoint
 from exporter.quantities import format_duration, plural
 from exporter.snapshot.rules import END_OF_TIER
 
@@ -22,8 +23,6 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
 
     `seconds` is the time between the snapshots, if known.
     """
-    endpoint = explanation.endpoint
-    names = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
     when = (
         "since its counters began"
         if not explanation.window
@@ -35,7 +34,7 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
     summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
-    yield f"{names}, {when}: {summary}.", HEADLINE
+    yield f"{_names(explanation.endpoint)}, {when}: {summary}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
         yield from _rule_lines(explanation, drop)
@@ -123,5 +122,8 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
 
 def _other(other: OtherDropper) -> str:
     reasons = ", ".join(f"{reason} {packets}" for reason, packets in other.reasons.items())
-    names = f"{other.endpoint.title} ({other.endpoint.interface})" if other.endpoint.pod else other.endpoint.interface
-    return f"{names}: {plural(other.packets, 'packet')}, {other.direction} ({reasons})"
+    return f"{_names(other.endpoint)}: {plural(other.packets, 'packet')}, {other.direction} ({reasons})"
+
+
+def _names(endpoint: Endpoint) -> str:
+    return f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface

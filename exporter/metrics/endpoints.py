@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from exporter.calico.hooks import hook_name
 from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.counters import LEFTOVER_ENTRIES
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
@@ -61,7 +62,8 @@ _Facts = tuple[Endpoints, frozenset[tuple[int, int]] | None, tuple[tuple[Endpoin
 
 
 class EndpointsCollector:
-    """Requires links, routes, pods, interface state and the names of policy files; the counter map is optional.
+    """Shows what the sources that could be read say. Problems need the kernel's links and the interface state: without
+    them none is known, and nothing says how many there are.
 
     `workloads` adds the owners of pods with an interface on this node. Samples are cached while their inputs are
     unchanged.
@@ -78,29 +80,35 @@ class EndpointsCollector:
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
-        # Required here although the join does without them: an incomplete list of endpoints would be wrong.
-        for part in (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate, snapshot.policy_file_names):
-            part.get()
         known, counters = snapshot.endpoints.get(), snapshot.counters.or_else(None)
         keys = frozenset(counters.rows) if counters else None  # without counters, missing entries are unknown
-        missing = tuple(
-            (one, hook)
-            for one in known.by_index.values()
-            for hook in (one.hooks_without_entry(counters) if counters else ())
-        )
-        facts = (known, keys, missing, snapshot.ip_families())
+        missing = tuple(known.lose_packets(counters)) if counters else ()
+        facts = (known, keys, missing, snapshot.ip_families() if known.states_known else ())
         if self._made is None or facts[1:] != self._made[0][1:] or known is not self._made[0][0]:
             # Endpoints change whenever the API server's pods do.
-            self._made = facts, _samples(facts, snapshot.cluster_pods.get() if self._workloads else None)
+            owners = snapshot.cluster_pods.or_else(None)
+            self._made = facts, _samples(facts, owners if self._workloads else None)
         return self._made[1]
 
 
 def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
-    known, keys, losing, families = facts
+    known, keys, _, _ = facts
     counted = {ifindex for ifindex, _ in keys or ()}
     shown = [one for one in known.by_index.values() if one.belongs_to_calico or one.ifindex in counted]
-    unknown = sorted(counted - known.by_index.keys())
-    shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MAX_UNKNOWN]]
+    unnamed = map(known.of, sorted(counted - known.by_index.keys()))
+    shown += [one for one in unnamed if one.kind == endpoints.UNKNOWN][: endpoints.MAX_UNKNOWN]
+    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
+    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
+    made = [info, addresses]
+    if known.links_known and known.states_known:
+        made += _problems(facts, shown)
+    if owners:
+        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
+    return made
+
+
+def _problems(facts: _Facts, shown: Iterable[Endpoint]) -> list[Samples]:
+    known, keys, losing, families = facts
     not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
     missing = Samples(
         COUNTERS_MISSING, (((one.interface, hook_name(hook), one.namespace, one.pod), 1) for one, hook in losing)
@@ -108,12 +116,7 @@ def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
     problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
     if keys is not None:
         problems.add(("counters_missing",), len(missing.values))
-    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
-    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
-    made = [info, addresses, not_ready, missing, problems]
-    if owners:
-        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
-    return made
+    return [not_ready, missing, problems, Samples(LEFTOVER_ENTRIES, [(("iface",), len(known.leftovers))])]
 
 
 def _info(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:

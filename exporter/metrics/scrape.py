@@ -61,8 +61,8 @@ def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapsho
         failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
     except Exception as error:  # isolate collectors from each other
-        log.exception("collector %s met an unforeseen error", collector.name)
-        failure = f"unforeseen error ({type(error).__name__}), please report it"
+        log.exception("unexpected error in collector %s", collector.name)
+        failure = f"unexpected error ({type(error).__name__}), please report it"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
     return Collected(collector.name, samples, time.perf_counter() - start)
 

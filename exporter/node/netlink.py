@@ -13,13 +13,13 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from exporter.node import NodeError
+from exporter.node.rtnl_messages import HEADER, parse_messages
 
 _UNICAST = 1  # RTN_UNICAST: leaves out the node's addresses and broadcasts
 _HOST_PREFIX = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _Row = TypeVar("_Row")
 
-# include/uapi/linux/netlink.h and rtnetlink.h. struct nlmsghdr: length, type, flags, sequence number, port.
-_HEADER = struct.Struct("=IHHII")
+# include/uapi/linux/netlink.h and rtnetlink.h.
 _REQUEST_ALL = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
@@ -127,7 +127,7 @@ def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> li
     try:
         for _ in range(_MAX_DUMPS):
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-                netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
+                netlink.send(HEADER.pack(HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
                 rows, consistent = _receive(netlink, parse)
             if consistent:
                 return rows
@@ -145,26 +145,22 @@ def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
     Each buffer is parsed before the next is received: pyroute2's messages have a hundred times their size, and its dump
     of 1000 links leaves 30 MiB allocated.
     """
-    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
     rows: list[_Row] = []
-    marshal, consistent = MarshalRtnl(), True
+    consistent = True
     while True:
-        data, offset = netlink.recv(_MAX_MESSAGE), 0
-        if _HEADER.unpack_from(data)[1] == _ERROR:  # a message on its own
-            _raise_error(data, 0)
-        for message in marshal.parse(data):
-            header = message["header"]
-            consistent = consistent and not header["flags"] & _INTERRUPTED
-            if header["type"] == _DONE:
-                _raise_error(data, offset)
+        data = netlink.recv(_MAX_MESSAGE)
+        for message in parse_messages(data):
+            consistent = consistent and not message.flags & _INTERRUPTED
+            if message.type in (_ERROR, _DONE):
+                _raise_error(data, message.offset)
+            if message.type == _DONE:
                 return rows, consistent
-            rows.append(parse(message))
-            offset += header["length"]
+            if message.decoded is not None:
+                rows.append(parse(message.decoded))
 
 
 def _raise_error(data: bytes, offset: int) -> None:
     """Raises the error in the message at `offset`, NLMSG_ERROR or NLMSG_DONE, if it has one."""
-    (number,) = struct.unpack_from("=i", data, offset + _HEADER.size)
+    (number,) = struct.unpack_from("=i", data, offset + HEADER.size)
     if number:
         raise OSError(-number, os.strerror(-number))

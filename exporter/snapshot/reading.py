@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
-from exporter.calico.ifstate import InterfaceState, decode_ifstate
+from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
 from exporter.calico.ip_sets import decode_ip_sets
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
@@ -37,7 +39,7 @@ from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
-from exporter.node.endpoints import Endpoints, Identities, join_endpoints
+from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.pinned_maps import PinnedMaps
 from exporter.snapshot.rules import Rules, join_rules
@@ -57,8 +59,8 @@ _COMMON_PARTS = (
     "ifstate_map",
     "counters",
     "rule_hits",
-    "ifstate",
     "links",
+    "ifstate",
     "host_routes",
     "pods",
     "cluster_pods",
@@ -85,7 +87,7 @@ MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 _DERIVED_FROM = {
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map",),
+    "ifstate": ("ifstate_map", "links"),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
@@ -120,12 +122,11 @@ class Settings:
 
 @dataclass(slots=True)
 class Memory:
-    """State kept between snapshots: counter map fingerprints, the known owner of each interface, and results cached
-    while their inputs are unchanged.
+    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
+    cached while their inputs are unchanged.
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    identities: Identities = field(default_factory=dict)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
@@ -140,7 +141,7 @@ class Reading:
         self._settings = settings
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
-        self._dumps: dict[str, MapDump | None] = {}
+        self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
@@ -206,6 +207,8 @@ class Reading:
 
     def _dump(self, datum: str, versions: MapVersions) -> MapDump:
         dump = self._dumps.pop(datum)
+        if isinstance(dump, LayoutError):
+            raise copy(dump)  # or its traceback, which has this frame, would keep what was read
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
@@ -226,6 +229,8 @@ class Reading:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
         same = before and np.array_equal(before[0].keys, dump.keys) and np.array_equal(before[0].values, dump.values)
         states = before[1] if before and same else decode_ifstate(dump.keys, dump.values)
+        links = {link.ifindex: link.name for link in self._part("links").or_else(())}
+        check_ifstate_fits(states, links, self._settings.prefixes)
         self._memory.ifstate = dump, states
         return states
 
@@ -234,7 +239,7 @@ class Reading:
 
     def _columns(self, datum: str) -> Columns:
         dump = self._dump(datum, self._map(datum))
-        return Columns(dump.keys.tobytes(), dump.values.tobytes(), dump.info.key_size, dump.info.value_size)
+        return Columns(bytes(dump.keys), bytes(dump.values), dump.info.key_size, dump.info.value_size)
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
@@ -265,23 +270,23 @@ class Reading:
         return self._memory.pods
 
     def _endpoints(self) -> Endpoints:
-        """The endpoint behind each interface. Needs links or interface state."""
-        if self._parts["links"].error and self._parts["ifstate"].error:
-            self._parts["ifstate"].get()
-        links, routes, states = (self._parts[name].or_else(()) for name in ("links", "host_routes", "ifstate"))
+        """The endpoint behind each interface, from the sources that could be read."""
+        links, states = (self._parts[name].or_else(None) for name in ("links", "ifstate"))
+        routes = self._parts["host_routes"].or_else(())
         pods, cluster = self._parts["pods"].or_else(_NO_PODS), self._parts["cluster_pods"].or_else(None)
-        known = cluster.pods if cluster else ()
+        known, before = cluster.pods if cluster else (), self._memory.joined
         facts = (links, routes, states, pods, known)
-        if self._memory.joined and all(map(is_, self._memory.joined[0], facts)):
-            return self._memory.joined[1]
-        prefixes = self._settings.prefixes
-        joined = join_endpoints(links, routes, states, pods.pods, known, prefixes, self._memory.identities)
-        self._memory.identities, self._memory.joined = joined.identities, (facts, joined)
+        if before and all(map(is_, before[0], facts)):
+            return before[1]
+        last = before[1] if before else Endpoints()
+        joined = join_endpoints(links, routes, states, pods.pods, known, self._settings.prefixes, last)
+        self._memory.joined = facts, joined
         return joined
 
     def _rules(self) -> Rules:
         policies, endpoints = self._parts["policies"].get(), self._parts["endpoints"].get()
-        self._memory.rules = join_rules(policies, endpoints, self._settings.prefixes, self._memory.rules)
+        prefixes, before = self._settings.prefixes, self._memory.rules
+        self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
 

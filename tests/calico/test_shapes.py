@@ -54,7 +54,7 @@ def test_what_a_release_of_calico_can_have_is_taken(datum, map_type, key_size, v
         ("counters", "percpu_hash", 8, 0),
         ("counters", "percpu_hash", 8, 217),
         ("counters", "type_27", 0, 0),
-        ("rules", "percpu_hash", 8, 16),
+        ("rules", "percpu_hash", 8, 4),
         ("rules", "percpu_hash", 16, 8),
         ("iface", "percpu_hash", 4, 40),
         ("iface", "hash", 8, 52),

@@ -79,8 +79,7 @@ def test_flows_of_one_peer_to_one_port_are_one_line_with_their_packets_and_age(s
     assert denied_lines([ours, theirs]) == [
         "ns-b/server denied ns-a/client (10.65.0.2) to udp/9999 at 10.65.0.3: 2 flows with 7 packets, the last 5 s ago",
         "ns-b/server denied 192.0.2.9 to udp/9999 at 10.65.0.3: 1 flow with 2 packets, the last 7 s ago",
-        "Connection tracking forgets a denied flow this long after its last packet: "
-        "60 s (udp) by default, and up to 10 s more.",
+        f"Connection tracking forgets a denied flow this long after its last packet: {lifetime}",
     ]
 
 

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.bpf.maps import MapDump, MapInfo, MapMissing
 from exporter.metrics.exposition import TEXT, render
+from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
@@ -42,6 +43,9 @@ class Node:
     def attach_point_folders(self):
         return []
 
+    def predates(self, _):
+        return False
+
     def map_info(self, name):
         return self.map_dump(name).info
 
@@ -58,6 +62,9 @@ class Node:
 
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
+
+    def addresses(self):
+        return ()
 
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))
@@ -119,17 +126,23 @@ def _status(pods):
 def node():
     """Makes a `Node`: `entries` {(ifindex, hook): {slot: value}}, `states` {ifindex: (name, flags)}, `links` and
     `routes` as pairs, `pods` {interface: (namespace, pod, *nets)}; `entries=None` and `states=None` leave a map out.
+    The kernel has lo and the interfaces in `states`, unless `links` says otherwise; its links cannot be read where
+    `links` is an error, or where neither is given.
     """
 
     def make(
-        entries=None, states=None, *, slots=27, links=(), routes=(), pods=(), policy_names=(), pin="cali_counters6"
+        entries=None, states=None, *, slots=27, links=None, routes=(), pods=(), policy_names=(), pin="cali_counters6"
     ):
         maps = {}
         if entries is not None:
             maps[pin] = _counters(entries, slots, pin)
         if states is not None:
             maps["cali_iface4"] = _ifstate(states)
-        made = Node(maps, [Link(*row) for row in links], [HostRoute(*row) for row in routes], policy_names=policy_names)
+        if links is None:
+            here = {1: "lo"} | {index: name for index, (name, _) in (states or {}).items()}
+            links = list(here.items()) if states else NodeError("links cannot be read")
+        rows = links if isinstance(links, Exception) else [Link(*row) for row in links]
+        made = Node(maps, rows, [HostRoute(*row) for row in routes], policy_names=policy_names)
         if pods:
             made.status = _status(pods)
         return made
