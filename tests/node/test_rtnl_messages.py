@@ -44,7 +44,8 @@ for message in MarshalRtnl().parse(sys.stdin.buffer.read()):
 
 def shown(message):
     names = ("IFLA_IFNAME", "RTA_OIF", "RTA_DST", "RTA_GATEWAY", "RTA_TABLE", "RTA_PRIORITY")
-    fields = ("index", "flags", "family", "dst_len", "type", "table")
+    names += ("IFA_ADDRESS", "IFA_LOCAL")
+    fields = ("index", "flags", "family", "dst_len", "type", "table", "prefixlen")
     decoded = message.decoded
     attributes = [] if decoded is None else [decoded.get_attr(one) for one in names]
     values = [] if decoded is None else [decoded.get(one) for one in fields]
