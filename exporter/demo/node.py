@@ -26,7 +26,7 @@ from exporter.demo.namespace import write_settings
 from exporter.demo.plan import BLACKHOLE, NODE_ADDRESS, PODS, POOLS, SERVICES, Pod
 from exporter.demo.policy_files import policy_files
 from exporter.demo.policy_rules import EGRESS, INGRESS, ip_set_id
-from exporter.demo.services import (
+from exporter.demo.service_maps import (
     BLACKHOLE_DROP,
     HOST,
     IN_POOL,

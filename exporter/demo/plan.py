@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from exporter.calico.names import workload_interface
 from exporter.demo.policy_rules import Policy, PolicyPath, Rule, Tier, policy_path
-from exporter.demo.services import Service
+from exporter.demo.service_maps import Service
 
 BLACKHOLE = "10.96.0.10"
 
