@@ -83,7 +83,7 @@ class FakeNode:
     def map_batches(self, name):
         self.asked[f"batches {name}"] += 1
         dump = self._map(name)
-        yield MapBatch(dump.info, dump.keys, dump.values)
+        yield MapBatch(dump.info, bytes(dump.keys), bytes(dump.values))
 
     def predates(self, _):
         return False

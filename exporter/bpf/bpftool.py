@@ -36,7 +36,7 @@ from exporter.bpf.maps import (
 from exporter.bpf.walk import possible_cpus
 from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
 
-_ENTRIES_AT_ONCE = 10_000
+_ENTRIES_AT_ONCE = 1000  # each takes some 6 KiB as JSON
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -208,8 +208,10 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple
 
 
 def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
-    keys = b"".join([bytes(_bytes(row["key"])) for row in rows])
-    return MapBatch(info, keys, b"".join([bytes(_bytes(row["value"])) for row in rows]))
+    keys, values = ([bytes(_bytes(row[name])) for row in rows] for name in ("key", "value"))
+    if {*map(len, keys)} - {info.key_size} or {*map(len, values)} - {info.value_size}:
+        raise ValueError("an entry of another size")
+    return MapBatch(info, b"".join(keys), b"".join(values))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

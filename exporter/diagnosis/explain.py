@@ -14,10 +14,13 @@ from exporter.diagnosis import counters, rules, uncounted
 from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
 from exporter.diagnosis.counters import counters_by_endpoint
 from exporter.diagnosis.counting_rules import CountingRule, CountingRules, counting_rules
+from exporter.diagnosis.denied import DeniedFlows, denied_flows
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
 from exporter.quantities import plural
 from exporter.snapshot.snapshot import Snapshot
 
+# Connection tracking can be large: it is read once, at the end.
+LAST_PARTS = frozenset({"conntrack"})
 PARTS = counters.PARTS | rules.PARTS | uncounted.PARTS | {"ifstate", "policy_file_names", "queue_drops"}
 
 
@@ -55,7 +58,8 @@ class Explanation:
     `window` is whether it covers the time between two snapshots or all time since the counters were created.
     `uncounted` is the number of packets that Calico's programs never saw.
     `black_hole` are the hooks at which every packet is lost uncounted. `change` are the endpoint's counters, None if
-    it never had any.
+    it never had any. `denied` are the flows that it denied, or another endpoint of this node denied to it, as far as
+    connection tracking was read and still knows them.
     """
 
     endpoint: Endpoint
@@ -68,6 +72,7 @@ class Explanation:
     others: tuple[OtherDropper, ...]
     black_hole: tuple[str, ...]
     uncounted: int = 0
+    denied: tuple[DeniedFlows, ...] = ()
 
     @property
     def loses_packets(self) -> bool:
@@ -97,6 +102,9 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
         others=() if drops else tuple(_others(changes, endpoint, after)),
         black_hole=tuple(map(hook_name, missing)),
         uncounted=lost,
+        denied=()
+        if gone or after.conntrack.error
+        else denied_flows(after.conntrack.get(), after.endpoints.get(), endpoint),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from exporter.calico.reasons import page_of
 from exporter.diagnosis.counting_rules import CountingRule
+from exporter.diagnosis.denied import denied_lines
 from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
 from exporter.node.endpoints import Endpoint
 from exporter.quantities import format_duration, plural
@@ -44,6 +45,7 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
         yield "", ""
     yield from ((f"Problem: {problem}.", PROBLEM) for problem in explanation.problems)
     yield from ((f"Note: {note}.", "") for note in explanation.notes)
+    yield from ((line, "") for line in _denied_lines(explanation))
     if not explanation.drops:
         yield from ((line, "") for line in _other_lines(explanation))
 
@@ -92,6 +94,15 @@ def _share(rule: CountingRule, drop: Drop, *, window: bool) -> str:
     if rule.hits > drop.packets:
         return f"{alone}; it counted more than was dropped here: at the other hook, or elsewhere in the meantime"
     return f"{alone}: it denied {'these' if rule.hits == drop.packets else f'{rule.hits} of its'} packets"
+
+
+def _denied_lines(explanation: Explanation) -> Iterator[str]:
+    if explanation.denied:
+        yield ""
+        yield "Flows that their receiver denied, as connection tracking still knows them:"
+        yield from (f"  {line}" for line in denied_lines(explanation.denied[:_MAX_OTHERS]))
+    if len(explanation.denied) > _MAX_OTHERS:
+        yield f"  and {len(explanation.denied) - _MAX_OTHERS} more"
 
 
 def _other_lines(explanation: Explanation) -> Iterator[str]:

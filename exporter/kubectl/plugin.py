@@ -86,6 +86,12 @@ def policy(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     _run_command(context, words)
 
 
+@pod_command("conntrack", "Show a pod's connections.")
+def conntrack(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
+    """Show a pod's connection-tracking entries by protocol, state and peer, and the flows that were denied."""
+    _run_command(context, words)
+
+
 @pod_command("check", "Check a pod's node and suggest fixes.")
 def check(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     """Check everything the exporter needs on a pod's node and suggest fixes for what is missing."""

@@ -109,6 +109,9 @@ _DERIVED_FROM = {
 }
 
 
+FlowsOf = Callable[[Endpoints], Collection[str]]
+
+
 def no_addresses(endpoints: Endpoints) -> Collection[str]:
     """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
     del endpoints
@@ -129,7 +132,7 @@ class Settings:
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
-    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
+    flows_of: FlowsOf = no_addresses
 
 
 @dataclass(slots=True)
@@ -275,7 +278,7 @@ class Reading:
 
     def _columns(self, datum: str) -> Columns:
         dump = self._kept_dump(datum)
-        return Columns(dump.keys.tobytes(), dump.values.tobytes(), dump.info.key_size, dump.info.value_size)
+        return Columns(bytes(dump.keys), bytes(dump.values), dump.info.key_size, dump.info.value_size)
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
