@@ -13,7 +13,9 @@ from exporter.calico.packet import ICMP6, TCP, UDP, Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
 from exporter.diagnosis import trace as module
+from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
+from exporter.diagnosis.sentences import sentences
 from exporter.diagnosis.trace import PARTS, trace
 from exporter.diagnosis.trace_node import NodeFacts
 from exporter.node import NodeError
@@ -334,3 +336,20 @@ def test_untracked_policy_comes_first_and_may_end_it(node):
     assert ("allow", ["xdp"]) == (accepted.verdict, [one.hook for one in accepted.programs])
     left = follow(node(name), udp(OUTSIDE, NODE, 5997))
     assert ("allow", ["tc_ingress"]) == (left.verdict, [one.hook for one in left.programs])
+
+
+@pytest.mark.parametrize(
+    ("pair", "interface", "expected"),
+    [
+        ("v3.32.1/50-tier-default-pass", "calibf331a988cf", "--from ns-a/client --to PEER"),  # two rules denied
+        ("v3.32.1/50-tier-default-pass", "cali34769d6a557", ""),  # one did
+        ("v3.32.1/02-ingress-deny", "cali34769d6a557", ""),
+    ],
+)
+def test_why_leads_to_a_trace_where_several_rules_may_have_denied(pair, interface, expected):
+    before, after = (recording(f"{pair}.{when}").snapshot for when in ("before", "after"))
+    endpoint = next(one for one in after.endpoints.get().by_index.values() if one.interface == interface)
+    lines = [line for line, _ in sentences(explain(before, after, endpoint), None)]
+    commands = [line for line in lines if "calico-bpf-exporter trace" in line]
+    assert bool(expected) == bool(commands)
+    assert all(expected in line for line in commands)
