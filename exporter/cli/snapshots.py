@@ -16,7 +16,6 @@ from exporter.bpf.maps import Reader
 from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
-from exporter.node.endpoints import Endpoints
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.reading import FlowsOf, Memory, Settings, no_addresses, take_snapshot
@@ -26,7 +25,6 @@ from exporter.snapshot.source import NodeSource
 if TYPE_CHECKING:
     from exporter.snapshot.bundle import Bundle
 
-FlowsOf = Callable[[Endpoints], Collection[str]]
 # The node's traffic changes the live map within this time.
 _BETWEEN_SNAPSHOTS = 1.0
 

@@ -157,7 +157,7 @@ def _family(snapshot: Snapshot, described: Described, ends: Sequence[str]) -> in
         raise click.UsageError(f"{'icmp' if by_protocol == 4 else 'icmpv6'} is not of the addresses' IP family")
     if families or by_protocol:
         return next(iter(families)) if families else int(by_protocol or 4)
-    pods = [_endpoint(snapshot, end, "") for end in ends]
+    pods = [_endpoint(snapshot, end, option) for end, option in zip(ends, ("--from", "--to"), strict=True)]
     have = [{ipaddress.ip_address(one).version for one in pod.addresses} for pod in pods if pod and pod.addresses]
     return next((family for family in (4, 6) if all(family in one for one in have)), 4)
 

@@ -28,9 +28,11 @@ def sentences(trace: Trace, source: str, destination: str, *, verbose: bool) -> 
     for program in trace.programs:
         yield "", ""
         yield from _program(program, verbose=verbose)
-    if trace.notes:
+    if trace.notes or trace.programs:
         yield "", ""
     yield from ((f"Note: {note}.", "") for note in trace.notes)
+    if any(one.run and one.checked is None for one in trace.programs):
+        yield "Whether these files are the programs in the kernel could not be checked.", ""
 
 
 def words_of(packet: Packet) -> str:
