@@ -79,7 +79,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     gone = after.endpoints.get().of(endpoint.ifindex).key != endpoint.key
     drops = tuple(_drops(change, after)) if change else ()
     losing = after.endpoints.get().lose_packets(after.counters.get())
-    missing = tuple(hook for one, hook in losing if _same(one, endpoint))
+    missing = tuple(hook for one, hook in losing if one.key == endpoint.key)
     counting = counting_rules(before, after, endpoint, changes)
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(

@@ -235,7 +235,8 @@ class Reading:
         return decode_ip_sets(self._dump(datum, self._map(datum)).keys)
 
     def _columns(self, datum: str) -> Columns:
-        return columns_of(self._dump(datum, self._map(datum)))
+        dump = self._dump(datum, self._map(datum))
+        return Columns(dump.keys.tobytes(), dump.values.tobytes(), dump.info.key_size, dump.info.value_size)
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
