@@ -97,6 +97,11 @@ class FakeNode:
     def _map(self, name):
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
+    def map_values(self, name, keys):
+        dump = self._map(name)
+        found = {bytes(key): bytes(value) for key, value in zip(dump.keys, dump.values, strict=True)}
+        return [found.get(key) for key in keys]
+
     def programs(self, ids):
         return [program for program in self._fact("programs") if program.id in ids]
 
@@ -188,6 +193,17 @@ def _ip_sets(name, number, *members):
     return _map(name, number, "lpm_trie", keys, np.ones((len(raw), 1, 4), np.uint8))
 
 
+def _failsafes(name, number, *ports):
+    """A failsafe map of inbound ports from (protocol, port, net)."""
+    keys = []
+    for protocol, port, net in ports:
+        peers = ipaddress.ip_network(net)
+        head = (32 + peers.prefixlen).to_bytes(4, "little") + port.to_bytes(2, "little") + bytes((protocol, 0))
+        keys.append(head + peers.network_address.packed)
+    raw = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+    return _map(name, number, "lpm_trie", raw, np.zeros((len(keys), 1, 4), np.uint8))
+
+
 def _table(name, number, kind, *entries):
     """A map with one value for each key, from entries (key, value) of bytes."""
     keys, values = (np.frombuffer(b"".join(column), np.uint8) for column in zip(*entries, strict=True))
@@ -269,6 +285,7 @@ def make():
         ifstate=_ifstate,
         rules=_plain,
         ip_sets=_ip_sets,
+        failsafes=_failsafes,
         table=_table,
         programs=lambda name, number, *ids: _plain(name, number, dict(enumerate(ids)), "prog_array"),
         program=lambda number, load_time, *maps: ProgramInfo(number, load_time, maps),

@@ -13,7 +13,8 @@ from exporter.package_init import skip_init
 
 # struct nlmsghdr of include/uapi/linux/netlink.h: length, type, flags, sequence number, port.
 HEADER = struct.Struct("=IHHII")
-NEW_LINK, DELETED_LINK, NEW_ROUTE, DELETED_ROUTE = 16, 17, 24, 25  # RTM_NEWLINK and so on, of rtnetlink.h
+# RTM_NEWLINK and so on, of rtnetlink.h.
+NEW_LINK, DELETED_LINK, NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE = 16, 17, 20, 24, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,12 @@ def parse_messages(data: bytes) -> Iterator[Message]:
     """Yields the messages in a buffer that the kernel filled. Raises `NodeError`."""
     skip_init("pyroute2")
     from pyroute2.netlink.exceptions import NetlinkDecodeError
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
     kinds = {NEW_LINK: ifinfmsg, DELETED_LINK: ifinfmsg, NEW_ROUTE: rtmsg, DELETED_ROUTE: rtmsg}
+    kinds[NEW_ADDRESS] = ifaddrmsg
     offset = 0
     while offset + HEADER.size <= len(data):
         length, kind, flags, _, _ = HEADER.unpack_from(data, offset)

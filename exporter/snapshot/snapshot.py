@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from exporter.bpf.maps import MapInfo
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
+from exporter.calico.failsafes import Failsafes
 from exporter.calico.ifstate import InterfaceState
+from exporter.calico.ip_sets import IpSetTrie
 from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
 from exporter.calico.rules import RuleHits
 from exporter.errors import ExporterError
@@ -22,6 +24,7 @@ from exporter.node.nic import Nic
 from exporter.node.pods import ClusterPods
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, Choice
+from exporter.snapshot.policy_tags import PolicyTags
 from exporter.snapshot.rules import Rules
 
 if TYPE_CHECKING:  # `serve` needs none of these
@@ -96,6 +99,11 @@ class Snapshot:
     ifstate: Part[tuple[InterfaceState, ...]]
     ip_sets_4: Part[Mapping[int, tuple[str, ...]]]
     ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
+    ip_set_trie_4: Part[IpSetTrie]
+    ip_set_trie_6: Part[IpSetTrie]
+    failsafes_4: Part[Failsafes]
+    failsafes_6: Part[Failsafes]
+    policy_tags: Part[PolicyTags]
     links: Part[tuple[Link, ...]]
     host_routes: Part[tuple[HostRoute, ...]]
     pods: Part[LocalPods]
@@ -123,6 +131,14 @@ class Snapshot:
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
+
+    def ip_set_trie(self, family: int) -> Part[IpSetTrie]:
+        """The IP-set map of IP `family`, to look keys up."""
+        return self.ip_set_trie_4 if family == 4 else self.ip_set_trie_6
+
+    def failsafes(self, family: int) -> Part[Failsafes]:
+        """The failsafe ports of IP `family`."""
+        return self.failsafes_4 if family == 4 else self.failsafes_6
 
     def services(self, family: int) -> "Part[Services]":
         """The services of IP `family`, as Calico's NAT maps have them."""

@@ -6,18 +6,21 @@ contents, nothing decoded.
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
-from exporter.node.files import Folder, list_folder, read_folder
+from exporter.node.files import Folder, list_folder, misplaced, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
+
+_Kept = TypeVar("_Kept")
 
 
 class NodeSource(Protocol):
@@ -38,6 +41,9 @@ class NodeSource(Protocol):
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in the map pinned as `name`, None where there is no entry."""
 
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """The content of the large map pinned as `name`, in batches; of a bundle, what it holds of it."""
@@ -120,6 +126,10 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
 
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        return self._reader.lookup(str(self._globals / name), keys)
+
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """See `NodeSource`."""
         return self._reader.batches(str(self._globals / name))
@@ -156,7 +166,7 @@ class LiveNode:
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         folder = self._run_dir / endpoint_status.FOLDER
-        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
+        self._status = self._placed(read_folder(folder, endpoint_status.MAX_BYTES, self._status))
         return self._status
 
     def cluster_pods(self) -> ClusterPods | None:
@@ -165,12 +175,17 @@ class LiveNode:
 
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return read_folder(self._run_dir / policy_debug.FOLDER)
+        return self._placed(read_folder(self._run_dir / policy_debug.FOLDER))
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
-        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
+        self._policies = self._placed(read_policies(self._run_dir / policy_debug.FOLDER, self._policies))
         return self._policies
+
+    def _placed(self, folder: Folder[_Kept]) -> Folder[_Kept]:
+        if folder.present:
+            return folder
+        return replace(folder, misplaced=misplaced(self._run_dir, (endpoint_status.FOLDER, policy_debug.FOLDER)))
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
