@@ -81,6 +81,20 @@ class BpftoolReader:
             keys, values = _columns(info, entries, copies)
         return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
 
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`. bpftool runs once for each key."""
+        return [self._lookup(pin, key) for key in keys]
+
+    def _lookup(self, pin: str, key: bytes) -> bytes | None:
+        written = [f"{byte:#04x}" for byte in key]
+        try:
+            answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written)
+        except MapMissing:
+            self.info(pin)  # raises where the pin is what is missing
+            return None
+        with _parsing(pin):
+            return bytes(_bytes(answer["value"]))
+
     def batches(self, pin: str) -> Iterator[MapBatch]:
         """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
         info = self.info(pin)
@@ -115,6 +129,7 @@ class BpftoolReader:
                     entry["id"],
                     _unsigned(entry.get("loaded_at", 0)) * 10**9,
                     tuple(map(_unsigned, entry.get("map_ids", ()))),
+                    str(entry.get("tag", "")),
                 )
                 for entry in answer
                 if _unsigned(entry["id"]) in wanted
@@ -193,10 +208,8 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple
 
 
 def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
-    keys, values = ([bytes(_bytes(row[name])) for row in rows] for name in ("key", "value"))
-    if {*map(len, keys)} - {info.key_size} or {*map(len, values)} - {info.value_size}:
-        raise ValueError("an entry of another size")
-    return MapBatch(info, b"".join(keys), b"".join(values))
+    keys = b"".join([bytes(_bytes(row["key"])) for row in rows])
+    return MapBatch(info, keys, b"".join([bytes(_bytes(row["value"])) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

@@ -16,15 +16,17 @@ from exporter.bpf.maps import Reader
 from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
+from exporter.node.endpoints import Endpoints
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.reading import Memory, Settings, no_addresses, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 
 if TYPE_CHECKING:
     from exporter.snapshot.bundle import Bundle
 
+FlowsOf = Callable[[Endpoints], Collection[str]]
 # The node's traffic changes the live map within this time.
 _BETWEEN_SNAPSHOTS = 1.0
 
@@ -47,16 +49,19 @@ def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[
     return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None, pods), Memory()
 
 
-def settings_of(options: NodeOptions) -> Settings:
+def settings_of(options: NodeOptions, flows_of: FlowsOf = no_addresses) -> Settings:
     """The user's settings for the node. Raises `LayoutFileError`."""
-    return Settings(options.prefixes, _layout_file(options.layout_file))
+    return Settings(options.prefixes, _layout_file(options.layout_file), flows_of)
 
 
-def one_snapshot(options: NodeOptions, parts: Collection[str]) -> Snapshot:
-    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart."""
+def one_snapshot(options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> Snapshot:
+    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart.
+
+    `flows_of` names the addresses whose connection-tracking entries are kept.
+    """
     source, memory = open_source(options)
     take = take_snapshot if options.bundle else take_with_live_map
-    return take(source, settings_of(options), memory, parts)
+    return take(source, settings_of(options, flows_of), memory, parts)
 
 
 def take_with_live_map(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str]) -> Snapshot:

@@ -92,5 +92,6 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
+        "uncounted": explanation.uncounted,
         "text": [line for line, _ in sentences(explanation, seconds)],
     }

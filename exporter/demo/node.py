@@ -68,7 +68,10 @@ class Node:
 
     def claim(self) -> None:
         """Locks this name. Raises `DemoError` if a node of this name is running or none can be built."""
-        _require_root()
+        if os.geteuid() != 0:
+            raise DemoError(
+                "the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)"
+            )
         require()
         if self._lock is None:
             self._take_lock()
@@ -257,8 +260,3 @@ def _member(pod: Pod, address: str) -> tuple[str, bytes]:
     return f"cali_v{ip.version}_ip_sets", struct.pack("<I", prefix) + struct.pack(
         ">Q", ip_set_id(pod.name)
     ) + ip.packed + bytes(4)
-
-
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise DemoError("the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)")

@@ -10,15 +10,19 @@ from typing import Any
 from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
+from exporter.diagnosis.leftovers import leftovers, listed
+from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD
 from exporter.privileges import remedy_of_modes
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
+    | {"received", "queue_drops", "run_dir"}
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -32,6 +36,8 @@ _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
+_LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
+_UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
 _RUN_DIR = (
     "mount the directory of the node where calico-node writes (the chart's calico.runDir; MicroK8s: "
@@ -50,8 +56,8 @@ class Finding:
     remedy: str = ""
 
 
-def findings(snapshot: Snapshot) -> Iterator[Finding]:
-    """All findings about this node, in order of dependency."""
+def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Finding]:
+    """All findings about this node, in order of dependency; `before` is an earlier snapshot to compare with."""
     yield Finding("reader", OK, snapshot.reader)
     yield _part("pinned maps", lambda: f"{len(snapshot.pins.get())} of Calico's that this program reads")
     yield _part("counter map", lambda: _live(snapshot.counter_map.get(), snapshot.counters))
@@ -65,7 +71,9 @@ def findings(snapshot: Snapshot) -> Iterator[Finding]:
     yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
     yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _leftovers(snapshot)
     yield from _optional(snapshot)
+    yield from _uncounted(snapshot, before) if before else ()
 
 
 def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
@@ -93,9 +101,12 @@ def _layout(layout: Layout) -> str:
 
 
 def _namespace(snapshot: Snapshot) -> str:
-    here = {(link.ifindex, link.name) for link in snapshot.links.get()}
-    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate.get() if state.ifindex != _LOOPBACK}
-    if 2 * len(calicos & here) < len(calicos):
+    links, states = snapshot.links.get(), snapshot.ifstate.get()
+    here = {(link.ifindex, link.name) for link in links}
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
+    # A node can keep many entries of interfaces that are gone; but in another namespace there is no pod's, either.
+    pods = any(one.kind == WORKLOAD and one.state for one in snapshot.endpoints.get().by_index.values())
+    if 2 * len(calicos & here) < len(calicos) and not (pods and snapshot.endpoints.get().links_known):
         raise ExporterError(
             f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here",
             "run it in the node's network namespace (hostNetwork: true)",
@@ -103,9 +114,15 @@ def _namespace(snapshot: Snapshot) -> str:
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
 
 
+def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
+    left = "; ".join(f"{what}: {listed(names)}" for what, names in leftovers(snapshot).items())
+    if left:
+        yield Finding("leftovers", NOTE, f"of interfaces that the kernel does not have: {left}", _LEFT_OVER)
+
+
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.policies.error:
-        yield Finding("policy debug", NOTE, str(snapshot.policies.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.policies.error:
+        yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         policies = snapshot.policies.get()
         if policies.misplaced:
@@ -122,8 +139,8 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.pods.error:
-        yield Finding("endpoint files", NOTE, str(snapshot.pods.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.pods.error:
+        yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         pods = snapshot.pods.get()
         found = pods.misplaced or f"{len(pods.pods)} endpoint-status files of Calico's"
@@ -170,3 +187,11 @@ def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
     for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else reported for endpoints
         found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
         yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")
+
+
+def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
+    for one in snapshot.endpoints.get().by_index.values():
+        packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
+        if packets:
+            found = f"{one.title}: {plural(packets, 'packet')} from it never reached Calico's program"
+            yield Finding("uncounted drops", NOTE, found, _UNCOUNTED)

@@ -144,6 +144,16 @@ def list_folder(path: Path) -> list[str] | None:
     return None if entries is None else [entry.name for entry in entries]
 
 
+def check_run_dir(path: Path) -> None:
+    """Raises `NodeError` unless Calico's run directory `path` is there with something in it."""
+    if not (entries := _entries(path)):
+        raise NodeError(
+            f"Calico's run directory {path} {'does not exist' if entries is None else 'is empty'}",
+            "name the one that Calico uses on this node with --calico.run-dir (chart: calico.runDir), such as "
+            "/var/snap/microk8s/current/var/run/calico on MicroK8s, and mount it into the exporter's container",
+        )
+
+
 def _entries(path: Path) -> list[os.DirEntry[str]] | None:
     try:
         with os.scandir(path) as entries:

@@ -138,8 +138,8 @@ class LivePods:
             self._fail(error.reason, str(error), error.advice)
             return error.reason, error.retry_after
         except Exception:  # the thread must not die: its last table would be served forever
-            log.exception("following the node's pods met an unforeseen error")
-            self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
+            log.exception("unexpected error while following the node's pods")
+            self._fail("malformed", "unexpected error while following the node's pods, please report it")
             self._version = ""
             return "malformed", 0.0
         return "", 0.0

@@ -22,8 +22,7 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
     Raises `NodeError` when the folder cannot be listed.
     """
     now = parse_folder(path, _parser(before), MAX_BYTES, before)
-    same = before is not None and now.files == before.files
-    return replace(now, files=before.files) if before and same else now
+    return replace(now, files=before.files) if before and now.files == before.files else now
 
 
 def policies_of(folder: Folder[bytes]) -> Policies:

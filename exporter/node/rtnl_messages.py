@@ -13,7 +13,8 @@ from exporter.package_init import skip_init
 
 # struct nlmsghdr of include/uapi/linux/netlink.h: length, type, flags, sequence number, port.
 HEADER = struct.Struct("=IHHII")
-NEW_LINK, DELETED_LINK, NEW_ROUTE, DELETED_ROUTE = 16, 17, 24, 25  # RTM_NEWLINK and so on, of rtnetlink.h
+# RTM_NEWLINK and so on, of rtnetlink.h.
+NEW_LINK, DELETED_LINK, NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE, NEW_QUEUE = 16, 17, 20, 24, 25, 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,21 @@ def parse_messages(data: bytes) -> Iterator[Message]:
     """Yields the messages in a buffer that the kernel filled. Raises `NodeError`."""
     skip_init("pyroute2")
     from pyroute2.netlink.exceptions import NetlinkDecodeError
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-    kinds = {NEW_LINK: ifinfmsg, DELETED_LINK: ifinfmsg, NEW_ROUTE: rtmsg, DELETED_ROUTE: rtmsg}
+    kinds: dict[int, Any] = {NEW_LINK: ifinfmsg, DELETED_LINK: ifinfmsg, NEW_ROUTE: rtmsg, DELETED_ROUTE: rtmsg}
+    kinds[NEW_ADDRESS] = ifaddrmsg
     offset = 0
     while offset + HEADER.size <= len(data):
         length, kind, flags, _, _ = HEADER.unpack_from(data, offset)
         if length < HEADER.size:
             raise NodeError("the kernel sent a netlink message without a length")
+        if kind == NEW_QUEUE:  # its module loads many others, which only `why` needs
+            from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+            kinds[NEW_QUEUE] = tcmsg
         decoded = kinds[kind](data, offset=offset) if kind in kinds else None
         try:
             if decoded is not None:

@@ -199,7 +199,9 @@ def join_rules(
     table = before.table if before and same else rule_table(programs, owners)
     absent = _absent(policies, owners, before, now)
     overdue = [file for file, since in absent.items() if now - since >= _WRITTEN]
-    problems, waiting = policy_problems(policies, owners, overdue), len(overdue) < len(absent)
+    # Without the kernel's links, an interface in Calico's state may be gone.
+    problems = policy_problems(policies, owners, overdue) if endpoints.links_known else []
+    waiting = len(overdue) < len(absent)
     return Rules(policies.files, policies.unread, endpoints, owners, table, problems, absent, waiting)
 
 

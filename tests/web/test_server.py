@@ -209,7 +209,7 @@ def addresses(number):
     return [f"127.0.0.{11 + place % 5}" for place in range(number)]
 
 
-def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, until):
+def test_with_every_connection_busy_a_new_client_is_closed_and_does_not_hang(server, until):
     running = server(descriptors=FEW_DESCRIPTORS, max_requests=0, extra=[{"name": "slow", "seconds": 30}])
     before = running.descriptors()
     assert 200 == running.ask("/healthz").status
