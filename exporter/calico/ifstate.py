@@ -1,11 +1,13 @@
 """The interface state map `cali_iface<V>`: the interfaces that Calico's programs know, and their states.
 
-An entry is `u32 ifindex` -> `{u32 flags, char name[16], ...}` (felix/bpf/ifstate); the policy-program indexes after the
-name differ by release and are not needed here. Open-source sizes: 20 bytes (V2, v3.26), 40 (V3, v3.27), 52 (V4, from
-v3.28 on). The first two have one ready flag for both IP families, where V4 has the flag of IPv4. Other builds have
-other sizes: what a value means is decided by whether its flags and names fit the kernel's interfaces.
+An entry is `u32 ifindex` -> `{u32 flags, char name[16], ...}` (felix/bpf/ifstate). Open-source sizes: 20 bytes (V2,
+v3.26), 40 (V3, v3.27), 52 (V4, from v3.28 on). The first two have one ready flag for both IP families, where V4 has the
+flag of IPv4. After the name V4 has s32 indexes of the policy programs: XDP, tc ingress and tc egress of IPv4, then of
+IPv6. Other builds have other sizes: what a value means is decided by whether its flags and names fit the kernel's
+interfaces.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,17 +21,23 @@ KEY_SIZE = 4
 MIN_VALUE_SIZE = 20
 _SIZES_WITH_ONE_READY_FLAG = (20, 40)
 _LOOPBACK = 1  # its index in every network namespace
+_INDEXES, _SIZE_WITH_INDEXES = struct.Struct("<20x6i8x"), 52
 
 _WORKLOAD, _READY_4, _READY_6, _BOND_SLAVE, _NOT_MANAGED = 0x1, 0x2, 0x4, 0x20, 0x400
 
 
 @dataclass(frozen=True, slots=True)
 class InterfaceState:
-    """One interface as Calico's programs see it; `flags` are the bits of `ifstate.Flg*`."""
+    """One interface as Calico's programs see it; `flags` are the bits of `ifstate.Flg*`.
+
+    `policies` are the indexes of its policy programs: XDP, tc ingress and tc egress, of IPv4 and then of IPv6, -1 for
+    none; empty where the release does not say.
+    """
 
     ifindex: int
     name: str
     flags: int
+    policies: tuple[int, ...] = ()
 
     @property
     def workload(self) -> bool:
@@ -86,5 +94,7 @@ def decode_ifstate(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> tuple[
     if values.shape[2] in _SIZES_WITH_ONE_READY_FLAG:
         flags = flags | (flags & _READY_4) * (_READY_6 // _READY_4)
     names = [decode_name(row.tobytes()) for row in values[:, 0, 4:20]]
-    rows = zip(indexes, names, flags.tolist(), strict=True)
+    whole = values.shape[2] == _SIZE_WITH_INDEXES
+    policies = list(_INDEXES.iter_unpack(values.tobytes())) if whole else [()] * len(values)
+    rows = zip(indexes, names, flags.tolist(), policies, strict=True)
     return tuple(sorted((InterfaceState(*row) for row in rows), key=lambda row: row.ifindex))

@@ -48,12 +48,15 @@ def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[
 
 
 def settings_of(options: NodeOptions, flows_of: FlowsOf = no_addresses) -> Settings:
-    """The user's settings for the node, and whose flows a command needs. Raises `LayoutFileError`."""
+    """The user's settings for the node. Raises `LayoutFileError`."""
     return Settings(options.prefixes, _layout_file(options.layout_file), flows_of)
 
 
 def one_snapshot(options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> Snapshot:
-    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart."""
+    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart.
+
+    `flows_of` names the addresses whose connection-tracking entries are kept.
+    """
     source, memory = open_source(options)
     take = take_snapshot if options.bundle else take_with_live_map
     return take(source, settings_of(options, flows_of), memory, parts)

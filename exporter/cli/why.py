@@ -93,6 +93,7 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
+        "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
         "text": [line for line, _ in sentences(explanation, seconds)],
     }

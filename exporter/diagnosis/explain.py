@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.reasons import reason_of
-from exporter.diagnosis import counters, rules
+from exporter.diagnosis import counters, rules, uncounted
 from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
 from exporter.diagnosis.counters import counters_by_endpoint
 from exporter.diagnosis.counting_rules import CountingRule, CountingRules, counting_rules
 from exporter.diagnosis.denied import DeniedFlows, denied_flows
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import Snapshot
 
 # Connection tracking can be large: it is read once, at the end.
 LAST_PARTS = frozenset({"conntrack"})
-PARTS = counters.PARTS | rules.PARTS | {"ifstate", "policy_file_names"}
+PARTS = counters.PARTS | rules.PARTS | uncounted.PARTS | {"ifstate", "policy_file_names", "queue_drops"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Explanation:
     """The drops, the rules with hits, the endpoint's problems, and notes on the limits of the data.
 
     `window` is whether it covers the time between two snapshots or all time since the counters were created.
+    `uncounted` is the number of packets that Calico's programs never saw.
     `black_hole` are the hooks at which every packet is lost uncounted. `change` are the endpoint's counters, None if
     it never had any. `denied` are the flows that it denied, or another endpoint of this node denied to it, as far as
     connection tracking was read and still knows them.
@@ -69,12 +71,13 @@ class Explanation:
     notes: tuple[str, ...]
     others: tuple[OtherDropper, ...]
     black_hole: tuple[str, ...]
+    uncounted: int = 0
     denied: tuple[DeniedFlows, ...] = ()
 
     @property
     def loses_packets(self) -> bool:
         """Whether drops were counted, or packets are certainly lost uncounted."""
-        return bool(self.drops or self.black_hole)
+        return bool(self.drops or self.black_hole or self.uncounted)
 
 
 def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Explanation:
@@ -86,6 +89,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     losing = after.endpoints.get().lose_packets(after.counters.get())
     missing = tuple(hook for one, hook in losing if one.key == endpoint.key)
     counting = counting_rules(before, after, endpoint, changes)
+    lost = uncounted.uncounted_of(before, after, endpoint) if before and not gone else 0
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(
         endpoint=endpoint,
@@ -93,10 +97,11 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
         change=change,
         drops=drops,
         rules=counting.rules,
-        problems=() if gone else tuple(_problems(after, endpoint, missing)),
+        problems=() if gone else (*_lost(lost), *_problems(after, endpoint, missing)),
         notes=tuple(dict.fromkeys(notes)),
         others=() if drops else tuple(_others(changes, endpoint, after)),
         black_hole=tuple(map(hook_name, missing)),
+        uncounted=lost,
         denied=()
         if gone or after.conntrack.error
         else denied_flows(after.conntrack.get(), after.endpoints.get(), endpoint),
@@ -120,6 +125,16 @@ def _drops(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
                 way = endpoint.direction(hook)
                 found.append(Drop(hook_name(hook), way, slot.reason, packets, known.meaning, known.check))
     yield from sorted(found, key=lambda drop: -drop.packets)
+
+
+def _lost(packets: int) -> Iterator[str]:
+    if packets:
+        yield (
+            f"{plural(packets, 'packet')} never reached Calico's program, so no counter of Calico's moved: another "
+            "program dropped them before, or Calico's own cannot run (a failed tail call); compare the output of "
+            "`tc filter show` and `bpftool net` for this interface with another pod's, and restart calico-node on this "
+            "node"
+        )
 
 
 def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 Names are not escaped: the caller escapes each line for its output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from exporter.calico.reasons import page_of
 from exporter.diagnosis.counting_rules import CountingRule
@@ -34,6 +34,9 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
     summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
+    if explanation.uncounted:
+        lost = f"{plural(explanation.uncounted, 'packet')} dropped that no counter of Calico's saw"
+        summary = f"{summary}, and {lost}" if packets else lost
     yield f"{_names(explanation.endpoint)}, {when}: {summary}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
@@ -62,6 +65,17 @@ def _rule_lines(explanation: Explanation, drop: Drop) -> Iterator[tuple[str, str
     for rule in rules:
         yield f"    {rule.action:<5} {rule.hits:>8}  {_rule_title(rule)}: {rule.match}", rule.action
         yield f"                    {_share(rule, drop, window=explanation.window)}", ""
+    yield from _trace_line(explanation, drop, rules)
+
+
+def _trace_line(explanation: Explanation, drop: Drop, rules: Sequence[CountingRule]) -> Iterator[tuple[str, str]]:
+    """The command that settles it where several rules may have denied."""
+    if sum(rule.action == "deny" for rule in rules) > 1:
+        endpoint = explanation.endpoint
+        own = endpoint.title if endpoint.pod else f"interface:{endpoint.interface}"
+        ends = f"--from {own} --to PEER" if drop.direction == "outbound" else f"--from PEER --to {own}"
+        yield "  Which of them denies a packet, says a trace of it (PEER: the other end):", ""
+        yield f"    calico-bpf-exporter trace {ends} --protocol PROTOCOL --port PORT", ""
 
 
 def _rule_title(rule: CountingRule) -> str:
@@ -113,7 +127,7 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
         yield f"  {_other(other)}"
     if len(explanation.others) > _MAX_OTHERS:
         yield f"  and {len(explanation.others) - _MAX_OTHERS} more"
-    if not explanation.others and not explanation.black_hole:
+    if not explanation.others and not explanation.black_hole and not explanation.uncounted:
         yield (
             "No other endpoint of this node dropped inbound packets either: they may be lost on another node, or "
             "beyond Calico."

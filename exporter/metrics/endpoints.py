@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from exporter.calico.hooks import hook_name
+from exporter.diagnosis.uncounted import Sent, sent_by_pods, uncounted
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import LEFTOVER_ENTRIES
 from exporter.metrics.family import GAUGE, Family, Samples
@@ -41,6 +42,13 @@ COUNTERS_MISSING = Family(
     "uncounted; absent otherwise.",
     ("interface", "hook", "namespace", "pod"),
 )
+UNCOUNTED_DROPS = Family(
+    "calico_bpf_endpoint_uncounted_drops",
+    GAUGE,
+    "1 while the kernel receives packets from a pod and Calico's program sees nearly none of them: they are dropped "
+    "uncounted; absent otherwise.",
+    ("interface", "namespace", "pod"),
+)
 PROBLEMS = Family(
     "calico_bpf_endpoint_problems",
     GAUGE,
@@ -53,7 +61,7 @@ WORKLOAD_INFO = Family(
     "Always 1: the owner of a pod of this node by its controller owner reference; absent for pods without one.",
     ("namespace", "pod", "workload_kind", "workload"),
 )
-FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
+FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, UNCOUNTED_DROPS, PROBLEMS, WORKLOAD_INFO)
 
 
 # The inputs of all samples: the endpoints, the keys of the counter map (None if it was not read), the endpoints and
@@ -72,11 +80,14 @@ class EndpointsCollector:
     name: ClassVar[str] = "endpoints"
     about: ClassVar[str] = "Endpoints and their problems."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "policy_file_names"})
+    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "received", "policy_file_names"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         self._workloads = (options or CollectorOptions()).workloads
         self._made: tuple[_Facts, list[Samples]] | None = None
+        # What each pod had sent in the last scrape, and the interfaces that were suspect then.
+        self._sent: dict[tuple[int, str], Sent] | None = None
+        self._suspects: frozenset[tuple[int, str]] = frozenset()
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
@@ -88,7 +99,22 @@ class EndpointsCollector:
             # Endpoints change whenever the API server's pods do.
             owners = snapshot.cluster_pods.or_else(None)
             self._made = facts, _samples(facts, owners if self._workloads else None)
-        return self._made[1]
+        return self._made[1] + self._uncounted(snapshot)
+
+    def _uncounted(self, snapshot: Snapshot) -> list[Samples]:
+        """What holds in two successive scrapes: one alone may be a burst between reading the two counters."""
+        known = snapshot.endpoints.get()
+        before, self._sent = self._sent, None
+        suspects_before, self._suspects = self._suspects, frozenset()
+        if snapshot.counters.error or snapshot.received.error or not (known.links_known and known.states_known):
+            return []
+        self._sent = sent_by_pods(snapshot)
+        if before is None:
+            return []
+        self._suspects = uncounted(before, self._sent)
+        losing = [known.of(ifindex) for ifindex, _ in sorted(self._suspects & suspects_before)]
+        drops = Samples(UNCOUNTED_DROPS, (((one.interface, one.namespace, one.pod), 1) for one in losing))
+        return [drops, Samples(PROBLEMS, [(("uncounted",), len(losing))])]
 
 
 def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:

@@ -54,7 +54,10 @@ def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapsho
     """Reads the parts that a collector needs and runs it; any failure is part of the result."""
     start = time.perf_counter()
     try:
-        samples = collector.collect(read(collector.parts))
+        snapshot = read(collector.parts)
+        # A node without Calico's eBPF dataplane has nothing to count, which is no failure.
+        idle = snapshot.dataplane_present is False and collector.name != ExporterCollector.name
+        samples = [] if idle else collector.collect(snapshot)
     except ExporterError as error:
         return Collected(collector.name, (), time.perf_counter() - start, str(error))
     except MemoryError:  # not a bug: no traceback at every scrape

@@ -19,12 +19,14 @@ import numpy as np
 from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
+from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
-from exporter.calico.ip_sets import decode_ip_sets
+from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import (
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
     NAT_AFFINITY,
@@ -42,6 +44,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
@@ -57,11 +60,14 @@ _COMMON_PARTS = (
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
     "links",
     "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -73,21 +79,30 @@ _COMMON_PARTS = (
 _READ_ON_REQUEST = (
     "ip_sets_4",
     "ip_sets_6",
+    "ip_set_trie_4",
+    "ip_set_trie_6",
+    "failsafes_4",
+    "failsafes_6",
     "services_4",
     "services_6",
     "routes_4",
     "routes_6",
     "addresses",
     "conntrack",
+    "policy_tags",
     "policy_files",
 )
 EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
     "ifstate": ("ifstate_map", "links"),
+    "policy_tags": ("ifstate",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
@@ -142,6 +157,7 @@ class Reading:
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
+        self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
@@ -168,6 +184,11 @@ class Reading:
                 "ifstate": self._ifstate,
                 "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
                 "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
+                "ip_set_trie_4": partial(self._ip_set_trie, IP_SETS[4]),
+                "ip_set_trie_6": partial(self._ip_set_trie, IP_SETS[6]),
+                "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
+                "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
+                "policy_tags": self._policy_tags,
                 "services_4": partial(self._services, 4),
                 "services_6": partial(self._services, 6),
                 "routes_4": partial(self._routes, 4),
@@ -176,10 +197,13 @@ class Reading:
                 "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,
@@ -235,10 +259,25 @@ class Reading:
         return states
 
     def _ip_sets(self, datum: str) -> dict[int, tuple[str, ...]]:
-        return decode_ip_sets(self._dump(datum, self._map(datum)).keys)
+        return decode_ip_sets(self._kept_dump(datum).keys)
+
+    def _ip_set_trie(self, datum: str) -> IpSetTrie:
+        return ip_set_trie(map(bytes, self._kept_dump(datum).keys))
+
+    def _kept_dump(self, datum: str) -> MapDump:
+        """The dump of a map from which several parts are made."""
+        if datum not in self._kept:
+            self._kept[datum] = self._dump(datum, self._map(datum))
+        return self._kept[datum]
+
+    def _failsafes(self, datum: str) -> Failsafes:
+        return decode_failsafes(map(bytes, self._dump(datum, self._map(datum)).keys))
+
+    def _policy_tags(self) -> PolicyTags:
+        return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
 
     def _columns(self, datum: str) -> Columns:
-        dump = self._dump(datum, self._map(datum))
+        dump = self._kept_dump(datum)
         return Columns(bytes(dump.keys), bytes(dump.values), dump.info.key_size, dump.info.value_size)
 
     def _services(self, family: int) -> "Services":

@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class ListenError(ExporterError):
 
 def open_listener(address: str) -> socket.socket:
     """A listening socket for `HOST:PORT`; an empty host is every address, IPv4 and IPv6. Raises `ListenError`."""
-    match = _ADDRESS.fullmatch(address)
+    match = _ADDRESS.fullmatch(_bracketed(address))
     if match is None or int(match["port"]) > 65535:
         raise ListenError(f"{address!r} is not HOST:PORT, for example :10042, 127.0.0.1:10042 or [::1]:10042")
     host, port = match["six"] or match["host"], match["port"]
@@ -63,6 +64,14 @@ def open_listener(address: str) -> socket.socket:
         raise ListenError(f"cannot listen on {address}: its host is not a valid name") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _bracketed(address: str) -> str:
+    """`HOST:PORT` whose host is an IPv6 address without brackets, as Kubernetes gives a node's, with them."""
+    host, _, port = address.rpartition(":")
+    with suppress(ValueError):
+        return f"[{IPv6Address(host)}]:{port}"
+    return address
 
 
 class Server:

@@ -12,11 +12,11 @@ from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, check_if
 # Recorded with v3.32.1: eth0, a workload, lo; Calico's own tool printed the flags beside them.
 RECORDED = {
     "030000000e00000065746830000000000000000000000000020000000200000002000000030000000300000003000000"
-    "ffffffffffffffff": InterfaceState(3, "eth0", 0xE),  # v4Ready,v6Ready,host
+    "ffffffffffffffff": InterfaceState(3, "eth0", 0xE, (2, 2, 2, 3, 3, 3)),  # v4Ready,v6Ready,host
     "050000000700000063616c69626633333161393838636600ffffffff0800000008000000ffffffff0900000009000000"
-    "ffffffffffffffff": InterfaceState(5, "calibf331a988cf", 0x7),  # workload,v4Ready,v6Ready
+    "ffffffffffffffff": InterfaceState(5, "calibf331a988cf", 0x7, (-1, 8, 8, -1, 9, 9)),  # workload,v4Ready,v6Ready
     "010000000e0000006c6f000000000000000000000000000000000000000000000000000001000000010000000100"
-    "0000ffffffffffffffff": InterfaceState(1, "lo", 0xE),
+    "0000ffffffffffffffff": InterfaceState(1, "lo", 0xE, (0, 0, 0, 1, 1, 1)),
 }
 
 
@@ -41,7 +41,8 @@ def test_recorded_entries_decode_by_index():
 @pytest.mark.parametrize("size", [20, 21, 39, 40, 48, 52, 56, 60, 64, 128])
 def test_every_size_has_flags_and_name_in_front(size):
     keys, values = columns((9, 0x407, b"cali14a81566bd7\0"), (2, 1, b"x".ljust(16, b"\0")), size=size)
-    expected = (InterfaceState(2, "x", 1), InterfaceState(9, "cali14a81566bd7", 0x407))
+    policies = (-1,) * 6 if size == 52 else ()
+    expected = (InterfaceState(2, "x", 1, policies), InterfaceState(9, "cali14a81566bd7", 0x407, policies))
     assert expected == decode_ifstate(keys, values)
 
 

@@ -186,11 +186,12 @@ def get(port, path):
     return response.status, body
 
 
-def test_without_calico_it_serves_and_says_what_is_missing(alone):
+def test_without_calico_it_serves_says_so_and_is_ready(alone):
     _, port = alone
     status, body = get(port, "/metrics")
     assert 200 == status
-    assert 'calico_bpf_scrape_collector_success{collector="counters"} 0\n' in body
+    assert 'calico_bpf_scrape_collector_success{collector="counters"} 1\n' in body
+    assert "calico_bpf_dataplane_present 0\n" in body
     assert "process_open_fds" in body
     assert (200, "ready\n") == get(port, "/readyz")
     assert 200 == get(port, "/healthz")[0]

@@ -32,6 +32,7 @@ class Node:
     policy_names: object = ()
     nic_rows: object = field(default_factory=dict)
     cluster: object = None
+    run_dir: object = None
     reader_name: str = "fake"
 
     def cluster_pods(self):
@@ -68,6 +69,15 @@ class Node:
 
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))
+
+    def received(self):
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def check_run_dir(self):
+        _value_or_raise(self.run_dir)
+
+    def queue_drops(self):
+        return {}
 
     def endpoint_status(self):
         return _value_or_raise(self.status)

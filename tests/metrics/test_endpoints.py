@@ -7,6 +7,7 @@ from exporter.metrics import endpoints
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.node import NodeError
+from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 
 INGRESS, EGRESS = 0, 1
@@ -235,3 +236,43 @@ def test_owners_are_of_pods_that_have_an_interface_here_and_only_when_asked_for(
     )
     assert {("ns-a", "client", *owned): 1} == series(samples, endpoints.WORKLOAD_INFO)
     assert endpoints.WORKLOAD_INFO not in [one.family for one in EndpointsCollector().collect(snapshot_of(source))]
+
+
+@pytest.fixture
+def watch(node, snapshot_of):
+    """The samples of one collector over several scrapes of a node whose pod sent these packets, seen by the program."""
+
+    def run(*counts, change=lambda source, number: None):
+        collector, made = EndpointsCollector(), []
+        for number, (packets, program) in enumerate(counts):
+            source = node({(5, INGRESS): {0: program}, (5, EGRESS): {}}, {5: ("cali1", WORKLOAD | READY)})
+            none = NicCounters(0, 0, 0, 0)
+            source.nic_rows = {"cali1": Nic(NicCounters(packets, packets * 80, 0, 0), none)}
+            change(source, number)
+            made.append(collector.collect(snapshot_of(source, parts=EndpointsCollector.parts)))
+        return made
+
+    return run
+
+
+def test_drops_that_nothing_counts_are_shown_when_they_hold_in_two_successive_scrapes(watch, series):
+    made = watch((10, 10), (40, 10), (70, 10), (100, 12), (130, 42), (160, 42))
+    shown = [series(samples, endpoints.UNCOUNTED_DROPS) for samples in made]
+    held = {("cali1", "", ""): 1}
+    assert [{}, {}, held, held, {}, {}] == shown
+    assert [None, 0, 1, 1, 0, 0] == [problem(series, samples, "uncounted") for samples in made]
+
+
+def test_a_burst_between_the_two_readings_of_a_scrape_is_no_drop(watch, series):
+    made = watch((10, 10), (100, 10), (100, 100), (190, 100), (190, 190))
+    assert [{}] * 5 == [series(samples, endpoints.UNCOUNTED_DROPS) for samples in made]
+
+
+def test_what_the_kernel_received_takes_only_its_own_family_with_it(watch, series):
+    def fail(source, number):
+        if number == 1:
+            source.nic_rows = NodeError("no")
+
+    made = watch((10, 10), (40, 10), (70, 10), (100, 10), (130, 10), change=fail)
+    assert [None, None, None, 0, 1] == [problem(series, samples, "uncounted") for samples in made]
+    assert {0} == {problem(series, samples, "counters_missing") for samples in made}

@@ -206,8 +206,8 @@ def test_an_interface_whose_endpoints_cannot_be_read_is_a_sentence(make_page, bu
 
     blind = Blind(bundles[1]._members)
     (answer,) = asked(make_page(lambda: Reading(blind, Settings(), Memory())), f"interface={SERVER}")
-    assert 200 == answer.status
-    assert "There are no counters to show" in answer.body.decode()
+    assert 404 == answer.status
+    assert "or nothing knows it" in answer.body.decode()
 
 
 def test_a_history_that_is_emptied_while_it_is_read_is_none(make_page, clock):
