@@ -48,7 +48,7 @@ class FakeNode:
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
-        self.facts |= {"addresses": (), "clock_ns": None}
+        self.facts |= {"addresses": (), "clock_ns": None, "queue_drops": {}, "run_dir": None}
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
@@ -83,7 +83,7 @@ class FakeNode:
     def map_batches(self, name):
         self.asked[f"batches {name}"] += 1
         dump = self._map(name)
-        yield MapBatch(dump.info, dump.keys.tobytes(), dump.values.tobytes())
+        yield MapBatch(dump.info, bytes(dump.keys), bytes(dump.values))
 
     def predates(self, _):
         return False
@@ -116,6 +116,17 @@ class FakeNode:
 
     def nics(self):
         return dict(self._fact("nics"))
+
+    def received(self):
+        self.asked["received"] += 1
+        nics = _value_or_raise(self.facts["nics"])
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in nics.items()}
+
+    def check_run_dir(self):
+        self._fact("run_dir")
+
+    def queue_drops(self):
+        return dict(self._fact("queue_drops"))
 
     def endpoint_status(self):
         return self._fact("endpoint_status")

@@ -34,9 +34,9 @@ from exporter.bpf.maps import (
     sum_over_cpus,
 )
 from exporter.bpf.walk import possible_cpus
-from exporter.privileges import remedy_of_refusal
+from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
 
-_ENTRIES_AT_ONCE = 10_000
+_ENTRIES_AT_ONCE = 1000  # each takes some 6 KiB as JSON
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -181,13 +181,15 @@ def bpftool_reader() -> BpftoolReader:
 
 
 def _map_error(subject: str, text: str) -> MapError:
-    if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
+    if "Permission denied" in text and may_read_all() and os.access(subject, os.R_OK | os.W_OK):
         # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _ERRORS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
-    return MapError(f"bpftool could not read {subject}: {text}")
+            return kind(f"{subject} {meaning}", remedy_of_refusal_to_bpftool() if kind is MapDenied else "")
+    return MapError(
+        f"bpftool could not read {subject}: {text}", "" if may_read_all() else remedy_of_refusal_to_bpftool()
+    )
 
 
 def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

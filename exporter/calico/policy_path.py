@@ -93,7 +93,7 @@ def _is_record(instruction: Instruction) -> bool:
 
 
 def _id_after(instructions: Sequence[Instruction], start: int) -> int:
-    """The id that the code from `start` on records, whether or not there was room for it."""
+    """The id that the code from `start` on records, even if it does not fit."""
     for index in range(start, len(instructions) - 1):
         if instructions[index].code[:2] == _LOADS_ID:
             low, high = (instructions[one].code[4:] for one in (index, index + 1))

@@ -6,8 +6,8 @@ as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
-`addresses.json`, `programs.json`, `nics.json`, `pods.json` (if the API
-server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
+`addresses.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if the API server was used),
+`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
@@ -40,6 +40,7 @@ from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
+_ADDRESSES = "addresses"
 PARTS = frozenset(
     {
         "pins",
@@ -47,13 +48,14 @@ PARTS = frozenset(
         "ifstate",
         "links",
         "host_routes",
-        "addresses",
+        _ADDRESSES,
         "nics",
+        "queue_drops",
+        "run_dir",
         "cluster_pods",
         "endpoints",
     }
 )
-_ADDRESSES = "addresses"
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -96,6 +98,8 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "routes": snapshot.host_routes,
         _ADDRESSES: snapshot.addresses,
         "nics": snapshot.nics,
+        "queue_drops": snapshot.queue_drops,
+        "run_dir": snapshot.run_dir,
         "pods": snapshot.cluster_pods,
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
@@ -242,6 +246,23 @@ class Bundle:
         rows = self._json("nics.json").items()
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
 
+    def received(self) -> dict[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        self._raise("queue_drops", NodeError)
+        if "queue_drops.json" not in self._members:
+            raise NodeError(
+                "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
+            )
+        return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
+
+    def check_run_dir(self) -> None:
+        """See `NodeSource`."""
+        self._raise("run_dir", NodeError)
+
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._folder("endpoint_status")
@@ -260,6 +281,7 @@ class Bundle:
             None if problem is None else _text(problem),
             {_text(reason): int(count) for reason, count in content["errors"].items()},
             _text(content["node"]),
+            _text(content.get("advice", "")),
         )
 
     def policy_files(self) -> Folder[bytes]:
@@ -282,7 +304,8 @@ class Bundle:
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
+        where = _text(state.get("misplaced", ""))
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread, misplaced=where)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -313,9 +336,9 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
-    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.addresses, bundle.clock_ns, bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files]
-    parts += [bundle.proven_live, partial(bundle.programs, [])]
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.queue_drops]
+    parts += [bundle.attach_point_folders, bundle.addresses, bundle.clock_ns, bundle.cluster_pods]
+    parts += [bundle.endpoint_status, bundle.policy_files, bundle.proven_live, partial(bundle.programs, [])]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
@@ -338,7 +361,8 @@ def _live(versions: MapVersions | None) -> dict[str, object] | None:
 
 
 def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    return {"present": folder.present, "problems": folder.problems, "unread": folder.unread}
+    kept = ("present", "problems", "unread", "misplaced")
+    return {name: getattr(folder, name) for name in kept}
 
 
 def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:

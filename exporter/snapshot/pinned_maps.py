@@ -183,4 +183,7 @@ def _indexes(dump: MapDump) -> set[int]:
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    try:
+        return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    except LayoutError:  # whatever it holds, it names no interface
+        return {}

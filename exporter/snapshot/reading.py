@@ -20,7 +20,7 @@ from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
-from exporter.calico.ifstate import InterfaceState, decode_ifstate
+from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
 from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
@@ -41,7 +41,7 @@ from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
-from exporter.node.endpoints import Endpoints, Identities, join_endpoints
+from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.pinned_maps import PinnedMaps
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
@@ -60,11 +60,14 @@ _COMMON_PARTS = (
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
-    "ifstate",
     "links",
+    "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -93,14 +96,20 @@ EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map",),
+    "ifstate": ("ifstate_map", "links"),
     "policy_tags": ("ifstate",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
 }
+
+
+FlowsOf = Callable[[Endpoints], Collection[str]]
 
 
 def no_addresses(endpoints: Endpoints) -> Collection[str]:
@@ -123,17 +132,16 @@ class Settings:
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
-    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
+    flows_of: FlowsOf = no_addresses
 
 
 @dataclass(slots=True)
 class Memory:
-    """State kept between snapshots: counter map fingerprints, the known owner of each interface, and results cached
-    while their inputs are unchanged.
+    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
+    cached while their inputs are unchanged.
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    identities: Identities = field(default_factory=dict)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
@@ -189,10 +197,13 @@ class Reading:
                 "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,
@@ -242,6 +253,8 @@ class Reading:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
         same = before and np.array_equal(before[0].keys, dump.keys) and np.array_equal(before[0].values, dump.values)
         states = before[1] if before and same else decode_ifstate(dump.keys, dump.values)
+        links = {link.ifindex: link.name for link in self._part("links").or_else(())}
+        check_ifstate_fits(states, links, self._settings.prefixes)
         self._memory.ifstate = dump, states
         return states
 
@@ -264,8 +277,8 @@ class Reading:
         return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
 
     def _columns(self, datum: str) -> Columns:
-        dump = self._dump(datum, self._map(datum))
-        return Columns(dump.keys.tobytes(), dump.values.tobytes(), dump.info.key_size, dump.info.value_size)
+        dump = self._kept_dump(datum)
+        return Columns(bytes(dump.keys), bytes(dump.values), dump.info.key_size, dump.info.value_size)
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
@@ -296,18 +309,17 @@ class Reading:
         return self._memory.pods
 
     def _endpoints(self) -> Endpoints:
-        """The endpoint behind each interface. Needs links or interface state."""
-        if self._parts["links"].error and self._parts["ifstate"].error:
-            self._parts["ifstate"].get()
-        links, routes, states = (self._parts[name].or_else(()) for name in ("links", "host_routes", "ifstate"))
+        """The endpoint behind each interface, from the sources that could be read."""
+        links, states = (self._parts[name].or_else(None) for name in ("links", "ifstate"))
+        routes = self._parts["host_routes"].or_else(())
         pods, cluster = self._parts["pods"].or_else(_NO_PODS), self._parts["cluster_pods"].or_else(None)
-        known = cluster.pods if cluster else ()
+        known, before = cluster.pods if cluster else (), self._memory.joined
         facts = (links, routes, states, pods, known)
-        if self._memory.joined and all(map(is_, self._memory.joined[0], facts)):
-            return self._memory.joined[1]
-        prefixes = self._settings.prefixes
-        joined = join_endpoints(links, routes, states, pods.pods, known, prefixes, self._memory.identities)
-        self._memory.identities, self._memory.joined = joined.identities, (facts, joined)
+        if before and all(map(is_, before[0], facts)):
+            return before[1]
+        last = before[1] if before else Endpoints()
+        joined = join_endpoints(links, routes, states, pods.pods, known, self._settings.prefixes, last)
+        self._memory.joined = facts, joined
         return joined
 
     def _rules(self) -> Rules:

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from exporter.bpf.maps import MapInfo
+from exporter.bpf.maps import MapInfo, MapMissing
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.ifstate import InterfaceState
@@ -106,10 +106,13 @@ class Snapshot:
     policy_tags: Part[PolicyTags]
     links: Part[tuple[Link, ...]]
     host_routes: Part[tuple[HostRoute, ...]]
+    run_dir: Part[None]
     pods: Part[LocalPods]
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
     nics: Part[Mapping[str, Nic]]
+    received: Part[Mapping[str, tuple[int, int]]]
+    queue_drops: Part[Mapping[int, int]]
     addresses: Part[tuple[NodeAddress, ...]]
     services_4: "Part[Services]"
     services_6: "Part[Services]"
@@ -127,6 +130,13 @@ class Snapshot:
     def maps(self) -> dict[str, Part[MapVersions]]:
         """The maps with the counters, the rules' counters and the interface state, by datum."""
         return {COUNTERS: self.counter_map, RULES: self.rule_map, IFACE: self.ifstate_map}
+
+    @property
+    def dataplane_present(self) -> bool | None:
+        """Whether Calico's maps are pinned on this node; None if that could not be read."""
+        if isinstance(self.pins.error, MapMissing):
+            return False
+        return bool(self.pins.get()) if self.pins.error is None else None
 
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""
