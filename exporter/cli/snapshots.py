@@ -110,8 +110,10 @@ def two_snapshots(
     snapshots = NodeSnapshots(options, parts)
     first = snapshots.now()
     check(first)
+    # The rest of the snapshot, such as a slow API server's pods, was read in this time too.
+    passed = time.monotonic() - (first.at or time.monotonic())
     try:
-        return first, snapshots.after(seconds)
+        return first, snapshots.after(max(seconds - passed, 0))
     except KeyboardInterrupt:  # stop waiting
         return first, snapshots.after(0)
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from threading import Event, Thread
@@ -30,6 +31,7 @@ _WATCH_SECONDS = 240
 _IDLE_TIMEOUT = _WATCH_SECONDS + 20
 _MIN_BACKOFF, _MAX_BACKOFF = 0.5, 30.0
 _SHORT_WATCH = 5.0
+_MAX_WAIT = 5.0  # of a command, for a list; the time-outs of its single steps add up to more
 REASONS = ("gone", "unauthorized", "forbidden", "throttled", "server", "connection", "malformed")
 
 
@@ -55,17 +57,28 @@ class ListedPods:
         self._known: ClusterPods | None = None
 
     def pods(self) -> ClusterPods:
-        """See `PodSource`; the first call waits for the list."""
+        """See `PodSource`; the first call waits for the list, for some seconds at most."""
         if self._known is None:
+            answer: Future[ClusterPods] = Future()
+            Thread(target=self._answer, args=(answer,), name="pods", daemon=True).start()
             try:
-                with closing(self._connect()) as server:
-                    table, _ = list_pods(server, self._node)
-                pods = tuple(filter(None, table.values()))
-                self._known = ClusterPods(pods, time.time(), node=self._node)
-            except ApiServerError as error:
-                log.warning("continuing without the API server's pods: %s", error)
-                self._known = ClusterPods(problem=str(error), node=self._node)
+                self._known = answer.result(_MAX_WAIT)
+            except TimeoutError:  # of the wait: the thread turns the server's into an answer
+                problem = f"the API server did not answer within {_MAX_WAIT:g} s"
+                self._known = ClusterPods(problem=problem, node=self._node)
+            if self._known.problem:
+                log.warning("continuing without the API server's pods: %s", self._known.problem)
         return self._known
+
+    def _answer(self, answer: "Future[ClusterPods]") -> None:
+        try:
+            with closing(self._connect()) as server:
+                table, _ = list_pods(server, self._node)
+            answer.set_result(ClusterPods(tuple(filter(None, table.values())), time.time(), node=self._node))
+        except ApiServerError as error:
+            answer.set_result(ClusterPods(problem=str(error), node=self._node))
+        except BaseException as error:  # noqa: BLE001  a bug: raised where the answer is waited for
+            answer.set_exception(error)
 
 
 class LivePods:
@@ -79,6 +92,7 @@ class LivePods:
         self._version = ""  # of the last list, event or bookmark; empty: list again
         self._received = False  # whether the last watch sent an event
         self._known = ClusterPods(problem="the API server has not answered yet", errors=dict(self._errors), node=node)
+        self._server: PodsServer | None = None
         self._closed = Event()
         Thread(target=self._run, name="pods", daemon=True).start()
 
@@ -91,35 +105,44 @@ class LivePods:
         self._closed.set()
 
     def _run(self) -> None:
-        backoff = _MIN_BACKOFF
-        server: PodsServer | None = None
+        # By kind: a server that is back and wants all pods listed again has not been asked too often.
+        backoff: dict[bool, float] = {}
         while not self._closed.is_set():
-            wait = 0.0
             start = time.monotonic()
-            self._received = False
-            try:
-                server = server or self._connect()
-                if not self._version:
-                    self._table, self._version = list_pods(server, self._node)
-                    self._publish()
-                self._watch(server)
-            except ApiServerError as error:
-                if error.reason in ("gone", "malformed"):
-                    self._version = ""  # something may have been missed
-                self._fail(error.reason, str(error))
-                wait = max(error.retry_after, backoff)
-            except Exception:  # the thread must not die: its last table would be served forever
-                log.exception("following the node's pods met an unforeseen error")
-                self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
-                self._version, wait = "", backoff
+            reason, retry_after = self._attempt()
             # By duration, not by events: a server that ends each watch after one event needs a backoff too.
             short = time.monotonic() - start < _SHORT_WATCH
-            wait = max(wait, backoff) if short else wait
-            backoff = min(2 * backoff, _MAX_BACKOFF) if short else _MIN_BACKOFF
+            if not short:
+                backoff.clear()
+            gone = reason == "gone"
+            pause = backoff.get(gone, _MIN_BACKOFF) if reason or short else 0.0
+            if short:
+                backoff[gone] = min(2 * pause, _MAX_BACKOFF)
             # Jitter: not all nodes must connect at once when the API server recovers.
-            self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
-        if server:
-            server.close()
+            self._closed.wait(max(retry_after, pause) * random.uniform(1, 1.5))  # noqa: S311
+        if self._server:
+            self._server.close()
+
+    def _attempt(self) -> tuple[str, float]:
+        """Lists the pods if need be and watches them; why that ended (empty: as it should) and when to come again."""
+        self._received = False
+        try:
+            self._server = self._server or self._connect()
+            if not self._version:
+                self._table, self._version = list_pods(self._server, self._node)
+                self._publish()
+            self._watch(self._server)
+        except ApiServerError as error:
+            if error.reason in ("gone", "malformed"):
+                self._version = ""  # something may have been missed
+            self._fail(error.reason, str(error))
+            return error.reason, error.retry_after
+        except Exception:  # the thread must not die: its last table would be served forever
+            log.exception("following the node's pods met an unforeseen error")
+            self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
+            self._version = ""
+            return "malformed", 0.0
+        return "", 0.0
 
     def _watch(self, server: PodsServer) -> None:
         params = {
@@ -166,7 +189,8 @@ class LivePods:
     def _fail(self, reason: str, sentence: str) -> None:
         self._errors[reason] += 1
         if reason != "gone" and sentence != self._known.problem:
-            log.warning("pod watch of node %s failed, using cached pods: %s", self._node, sentence)
+            meanwhile = "using cached pods" if self._known.synced else "no pods are known yet"
+            log.warning("pod watch of node %s failed, %s: %s", self._node, meanwhile, sentence)
         problem = self._known.problem if reason == "gone" else sentence
         self._known = replace(self._known, problem=problem, errors=dict(self._errors))
 

@@ -26,9 +26,14 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]+", re.ASCII)
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
+# 22 characters are the salt's 16 bytes, and 31 the digest's 23. The spare bits of the last ones must be 0, or the
+# library refuses the salt, and no password ever has that digest.
+_BCRYPT = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]", re.ASCII
+)
 _DURATION = re.compile(r"(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-zµ]+)")
+_MAX_SECONDS = (2**63 - 1) / 1e9  # what Go's durations can hold
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -207,6 +212,8 @@ def _rate_limit(fields: "Fields") -> RateLimit | None:
     if not _DURATION.fullmatch(interval):
         fields.refuse("interval", f"is {interval!r}; it must be a duration with its unit, for example 1s or 250ms")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(interval))
+    if seconds > _MAX_SECONDS:
+        fields.refuse("interval", "is longer than 292 years")
     if seconds == 0:
         return None
     if burst is None or not re.fullmatch("[0-9]{1,9}", burst, re.ASCII) or int(burst) == 0:

@@ -5,6 +5,7 @@ nothing of what is served.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from urllib.parse import urlsplit
 
 import h11
 
+from exporter.web.registry import LogThrottle
 from exporter.web.stream import Stream
+
+log = logging.getLogger("exporter.web")
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
@@ -153,7 +157,7 @@ class Connection:
 
     async def _handled(self, handler: Handler, request: Request) -> Response | None:
         """The handler's response, or None when the client hung up before it was there."""
-        work = asyncio.ensure_future(handler(request))
+        work = asyncio.ensure_future(_answered(handler, request))
         hangup = asyncio.ensure_future(self._hung_up())
         try:
             await asyncio.wait({work, hangup}, return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +201,19 @@ class Connection:
             chunks = [b"".join(chunks)]  # one packet where one is enough
         for chunk in chunks:
             await self.stream.write(chunk)
+
+
+_throttle = LogThrottle()
+
+
+async def _answered(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except Exception as error:  # the boundary: an OSError of the handler's must not pass for one of the client's
+        if _throttle.may_log():
+            log.exception("a request for %a met an unforeseen error", request.path)
+        sentence = f"unforeseen error ({type(error).__name__}), please report it with the log's traceback\n"
+        return Response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode())
 
 
 def _request(head: h11.Request, client: str) -> Request:

@@ -80,7 +80,7 @@ class Page:
     def _render(self, now: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
         from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
 
-        if now.counters.error or "interface" not in asked:
+        if now.counters.error or now.endpoints.error or "interface" not in asked:
             wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
             view = node_view(self._reference(now), now, wanted)
             self._keep(now)

@@ -132,9 +132,9 @@ def test_no_entry_is_read_half_in_a_batch_even_while_it_comes_and_goes(name, mak
             assert [(value_of(number, SLOTS),) * cpus() for number in numbers] == list(content.values())
 
 
-@pytest.mark.parametrize("add_cpus", [True, False])
+@pytest.mark.parametrize("sum_cpus", [True, False])
 @pytest.mark.parametrize("name", ["libbpf", "bcc"])
-def test_a_map_whose_tail_is_deleted_between_two_batches_is_read(name, make_map, monkeypatch, add_cpus):
+def test_a_map_whose_tail_is_deleted_between_two_batches_is_read(name, make_map, monkeypatch, sum_cpus):
     made = make_map("cali_counters6", PERCPU_HASH, 8, 216, max_entries=1000)
     made.fill(stable_content(300))
     reader = reader_called(name)
@@ -150,9 +150,9 @@ def test_a_map_whose_tail_is_deleted_between_two_batches_is_read(name, make_map,
                 made.delete(key)
 
     racing = LibraryReader(name, replace(reader._calls, lookup_batch=deletes_the_rest))
-    dump = racing.read(str(made.pin), add_cpus=add_cpus)
+    dump = racing.read(str(made.pin), sum_cpus=sum_cpus)
     assert batches[-1] == 0 < batches[0] == len(dump.keys)
-    assert (batches[0], 1 if add_cpus else cpus(), 216) == dump.values.shape
+    assert (batches[0], 1 if sum_cpus else cpus(), 216) == dump.values.shape
 
 
 @pytest.mark.parametrize("name", ["libbpf", "bcc"])

@@ -74,11 +74,11 @@ def licences(component):
 
 
 def test_the_page_lists_every_package_that_is_asked_for():
-    assert direct() == set(table("What is asked for"))
+    assert direct() == set(table("Direct dependencies"))
 
 
 def test_every_package_that_is_asked_for_says_why_and_what_it_costs():
-    for name, (why, *costs) in table("What is asked for").items():
+    for name, (why, *costs) in table("Direct dependencies").items():
         assert why, name
         assert all(re.fullmatch(r"\d+\.\d", one) for one in costs), name
 
@@ -100,7 +100,7 @@ def test_every_package_that_is_imported_is_asked_for():
 
 
 def test_the_page_lists_every_package_of_the_image_with_the_licence_it_declares(components):
-    shown = {name: rest[0] for name, rest in table("What they bring").items()}
+    shown = {name: rest[0] for name, rest in table("Licences").items()}
     assert {name: ", ".join(licences(one)) for name, one in components.items()} == shown
     assert f"These {len(components)} are all" in PAGE
 
