@@ -27,10 +27,11 @@ IMPORTS = {
     "isal": "import isal.isal_zlib",
     "jinja2": "import jinja2",
     "markupsafe": "import markupsafe",
-    "numpy": "import numpy",
-    "prometheus-client": "import prometheus_client, prometheus_client.openmetrics.exposition",
+    "prometheus-client": "import exporter.package_init as p; p.skip_init('prometheus_client'); "
+    "import prometheus_client.metrics, prometheus_client.process_collector",
     "psutil": "import psutil",
-    "pyroute2-minimal": "import pyroute2",
+    "pyroute2-minimal": "import exporter.package_init as p; p.skip_init('pyroute2'); "
+    "import pyroute2.netlink.rtnl.ifinfmsg, pyroute2.netlink.rtnl.rtmsg",
     "pyyaml": "import yaml",
     "rich": "import rich.console, rich.live, rich.table",
 }

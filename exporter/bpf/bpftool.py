@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.bpf.maps import (
     MapDenied,
     MapDump,
@@ -73,8 +70,8 @@ class BpftoolReader:
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _parsing(pin):
-            keys, values = _columns(info, entries, copies)
-        return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
+            dump = _dump(info, entries, copies)
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
@@ -149,19 +146,18 @@ def _map_error(subject: str, text: str) -> MapError:
     return MapError(f"bpftool could not read {subject}: {text}")
 
 
-def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
     # An entry deleted between bpftool's walk and its lookup has an error instead of a value; other read errors must not
     # be mistaken for that. When bpftool's current key is deleted, it restarts and repeats entries: the last counts.
     whole = list({tuple(entry["key"]): entry for entry in entries if not _deleted(entry)}.values())
-    keys = [_bytes(entry["key"]) for entry in whole]
-    if info.per_cpu:
-        values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
-    else:
-        values = [[_bytes(entry["value"])] for entry in whole]
-    return (
-        np.array(keys, np.uint8).reshape(len(whole), info.key_size),
-        np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
-    )
+    keys = [_bytes(entry["key"], info.key_size) for entry in whole]
+    values: list[bytes] = []
+    for entry in whole:
+        parts = [copy["value"] for copy in entry["values"]] if info.per_cpu else [entry["value"]]
+        if len(parts) != copies:
+            raise ValueError(f"an entry has {len(parts)} values where there are {copies} CPUs")
+        values += [_bytes(part, info.value_size) for part in parts]
+    return MapDump(info, b"".join(keys), b"".join(values), copies)
 
 
 def _deleted(entry: dict[str, Any]) -> bool:
@@ -173,5 +169,8 @@ def _deleted(entry: dict[str, Any]) -> bool:
     return False
 
 
-def _bytes(words: list[str]) -> list[int]:
-    return [int(word, 16) for word in words]
+def _bytes(words: list[str], size: int) -> bytes:
+    found = bytes([int(word, 16) for word in words])
+    if len(found) != size:
+        raise ValueError(f"{len(found)} bytes where there are {size}")
+    return found

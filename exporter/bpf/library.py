@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.bpf.maps import MAP_TYPES, MapDump, MapError, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
-from exporter.bpf.walk import Calls, possible_cpus, read_columns
+from exporter.bpf.walk import Calls, possible_cpus, read_map
 
 _BPF_F_RDONLY = 1 << 3
 # type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.
@@ -72,10 +72,9 @@ class LibraryReader:
                 raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1
             try:
-                keys, values = read_columns(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
+                return read_map(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
-            return MapDump(info, keys, values)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`."""

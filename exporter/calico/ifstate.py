@@ -5,13 +5,12 @@ name differ by release and are not needed here. Known sizes: 20 bytes (V2, v3.26
 on). The first two have one ready flag for both IP families, where V4 has the flag of IPv4.
 """
 
+import struct
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from exporter.calico import LayoutError
 from exporter.calico.names import decode_name
+from exporter.calico.tables import Columns
 
 KEY_SIZE = 4
 VALUE_SIZES = (20, 40, 52)
@@ -58,15 +57,14 @@ def check_ifstate_sizes(key_size: int, value_size: int) -> None:
         )
 
 
-def decode_ifstate(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> tuple[InterfaceState, ...]:
-    """Keys of shape (n, 4) and values of shape (n, 1, 20|40|52), both uint8, by interface index."""
-    check_ifstate_sizes(keys.shape[1], values.shape[2])
-    if values.shape[1] != 1:
-        raise LayoutError(f"the interface state map has {values.shape[1]} values for each key, expected 1")
-    indexes = np.ascontiguousarray(keys).view("<u4")[:, 0].tolist()
-    flags = np.ascontiguousarray(values[:, 0, :4]).view("<u4")[:, 0]
-    if values.shape[2] in _SIZES_WITH_ONE_READY_FLAG:
-        flags = flags | (flags & _READY_4) * (_READY_6 // _READY_4)
-    names = [decode_name(row.tobytes()) for row in values[:, 0, 4:20]]
-    rows = zip(indexes, names, flags.tolist(), strict=True)
-    return tuple(sorted((InterfaceState(*row) for row in rows), key=lambda row: row.ifindex))
+def decode_ifstate(columns: Columns) -> tuple[InterfaceState, ...]:
+    """The interfaces by their index. Raises `LayoutError`."""
+    size = columns.value_size
+    check_ifstate_sizes(columns.key_size, size)
+    rows = columns.rows(struct.Struct("=I"), struct.Struct(f"=I16s{size - 20}x"))
+    both = size in _SIZES_WITH_ONE_READY_FLAG
+    states = [
+        InterfaceState(ifindex, decode_name(name), flags | (_READY_6 if both and flags & _READY_4 else 0))
+        for (ifindex,), (flags, name) in rows
+    ]
+    return tuple(sorted(states, key=lambda row: row.ifindex))

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import numpy as np
-
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.errors import ExporterError
 from exporter.node import NodeError
@@ -148,12 +146,13 @@ class Bundle:
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
-            keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
-            flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
-            values = flat.reshape(len(keys), copies, info.value_size)
-            return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
+            dump = MapDump(info, self._members[f"maps/{name}/keys"], self._members[f"maps/{name}/values"], int(copies))
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
+        sizes = dump.count * info.key_size, dump.count * dump.copies * info.value_size
+        if sizes != (len(dump.keys), len(dump.values)) or dump.copies < 0:
+            raise BundleError(f"the bundle is damaged: its map {name} is incomplete")
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
@@ -262,9 +261,9 @@ def _check(bundle: Bundle) -> None:
 
 def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
     return {
-        f"maps/{name}/info.json": _json({"info": dump.info, "copies": dump.values.shape[1]}),
-        f"maps/{name}/keys": dump.keys.tobytes(),
-        f"maps/{name}/values": dump.values.tobytes(),
+        f"maps/{name}/info.json": _json({"info": dump.info, "copies": dump.copies}),
+        f"maps/{name}/keys": dump.keys,
+        f"maps/{name}/values": dump.values,
     }
 
 

@@ -14,6 +14,7 @@ from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
 from exporter.calico.shapes import check_shape
+from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
@@ -57,7 +58,7 @@ class PinnedMaps:
         live = Candidate(choice.live.name, dump.info)
         layouts = self._layouts(datum, [live])
         choice = Choice(live, choice.chosen_by)
-        return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
+        return MapVersions(tuple(candidates), choice, stale, dump.info, dump.count, layouts), dump
 
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
@@ -154,7 +155,7 @@ def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
         if pin.datum == PROGRAMS:
             with suppress(LayoutError):
                 checked_info(source, pin)
-                values += (value.tobytes() for value in source.map_dump(pin.name).values)
+                values += (value for _, value in source.map_dump(pin.name).entries())
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
 
 
@@ -166,8 +167,13 @@ def checked_info(source: NodeSource, pin: Pin) -> MapInfo:
 
 
 def _indexes(dump: MapDump) -> set[int]:
-    return {int.from_bytes(key[:4].tobytes(), "little") for key in dump.keys}
+    return {int.from_bytes(key[:4], "little") for key, _ in dump.entries()}
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
+
+
+def columns_of(dump: MapDump) -> Columns:
+    """The entries as decoders take them; of values that are not summed over CPUs, all of a key are one."""
+    return Columns(dump.keys, dump.values, dump.info.key_size, dump.info.value_size * dump.copies)

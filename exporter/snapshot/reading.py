@@ -12,8 +12,6 @@ from functools import partial
 from operator import is_
 from typing import Any
 
-import numpy as np
-
 from exporter.bpf.maps import MapDump, MapError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
@@ -26,7 +24,7 @@ from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
@@ -163,21 +161,22 @@ class Reading:
 
     def _counters(self) -> CounterTable:
         dump = self._dump(COUNTERS, self._part("counter_map").get())
-        return decode_counters(dump.keys, dump.values, self._pinned_maps().layout_of(dump.info))
+        return decode_counters(columns_of(dump), self._pinned_maps().layout_of(dump.info))
 
     def _rule_hits(self) -> RuleHits:
         dump = self._dump(RULES, self._part("rule_map").get())
-        return decode_rule_hits(dump.keys, dump.values)
+        return decode_rule_hits(columns_of(dump))
 
     def _ifstate(self) -> tuple[InterfaceState, ...]:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
-        same = before and np.array_equal(before[0].keys, dump.keys) and np.array_equal(before[0].values, dump.values)
-        states = before[1] if before and same else decode_ifstate(dump.keys, dump.values)
+        same = before and (before[0].keys, before[0].values) == (dump.keys, dump.values)
+        states = before[1] if before and same else decode_ifstate(columns_of(dump))
         self._memory.ifstate = dump, states
         return states
 
     def _ip_sets(self, datum: str) -> dict[int, tuple[str, ...]]:
-        return decode_ip_sets(self._dump(datum, self._map(datum)).keys)
+        dump = self._dump(datum, self._map(datum))
+        return decode_ip_sets(dump.keys, dump.info.key_size)
 
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
