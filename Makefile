@@ -10,8 +10,8 @@ SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-# Tests wait about as much as they compute, so one process more than CPUs.
-PARALLEL := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
+# Tests wait about as much as they compute, so two processes more than CPUs.
+PARALLEL := -n $(shell expr $$(nproc) + 2) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist sbom audit fuzz bench soak clean
 

@@ -7,14 +7,18 @@ only module outside the demo that starts a process.
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import IO, Any, cast
 
+from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
+    MapBatch,
     MapDenied,
     MapDump,
     MapError,
@@ -29,6 +33,7 @@ from exporter.bpf.maps import (
 from exporter.bpf.walk import possible_cpus
 from exporter.privileges import remedy_of_refusal
 
+_ENTRIES_AT_ONCE = 10_000
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -72,6 +77,27 @@ class BpftoolReader:
         with _parsing(pin):
             dump = _dump(info, entries, copies)
         return sum_over_cpus(dump) if sum_cpus else dump
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
+        info = self.info(pin)
+        arguments = [self._path, "--json", "map", "dump", "pinned", pin]
+        with _parsing(pin), subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            try:
+                entries = objects_of(self._pieces(process, pin))
+                while rows := list(islice(entries, _ENTRIES_AT_ONCE)):
+                    yield _batch(info, [row for row in rows if not _deleted(row)])
+            finally:
+                process.kill()
+
+    def _pieces(self, process: subprocess.Popen[bytes], pin: str) -> Iterator[str]:
+        output, deadline = cast("IO[bytes]", process.stdout).fileno(), time.monotonic() + self._timeout
+        while select.select([output], [], [], max(deadline - time.monotonic(), 0))[0]:
+            piece = os.read(output, 1 << 20)
+            if not piece:
+                return
+            yield piece.decode("latin-1")  # names are of no interest
+        raise ReadAborted(f"bpftool did not print all of {pin} within {self._timeout:g} s: use --bpf.reader=libbpf")
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
@@ -158,6 +184,11 @@ def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
             raise ValueError(f"an entry has {len(parts)} values where there are {copies} CPUs")
         values += [_bytes(part, info.value_size) for part in parts]
     return MapDump(info, b"".join(keys), b"".join(values), copies)
+
+
+def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
+    keys = b"".join([_bytes(row["key"], info.key_size) for row in rows])
+    return MapBatch(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.bpf.maps import MAP_TYPES, MapDump, MapError, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
+from exporter.bpf.maps import (
+    MAP_TYPES,
+    MapBatch,
+    MapDump,
+    MapError,
+    MapInfo,
+    NotAMap,
+    ProgramInfo,
+    ReaderMissing,
+    map_error,
+)
+from exporter.bpf.stream import stream
 from exporter.bpf.walk import Calls, possible_cpus, read_map
 
 _BPF_F_RDONLY = 1 << 3
@@ -73,6 +84,15 @@ class LibraryReader:
             copies = possible_cpus() if info.per_cpu else 1
             try:
                 return read_map(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
+            except OSError as error:
+                raise map_error(pin, error.errno or 0, "reading") from error
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (descriptor, info):
+            try:
+                for keys, values in stream(self._calls, descriptor, info):
+                    yield MapBatch(info, keys, values)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
 

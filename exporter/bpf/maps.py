@@ -111,6 +111,15 @@ class MapDump:
 
 
 @dataclass(frozen=True, slots=True)
+class MapBatch:
+    """Some entries of a map with one value for each key, row after row in both byte strings."""
+
+    info: MapInfo
+    keys: bytes
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramInfo:
     """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses."""
 
@@ -132,6 +141,12 @@ class Reader(Protocol):
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+        """
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """The entries of a large map that is not per-CPU, in batches that need not be held together.
+
+        On kernels without batches (before Linux 5.6) an entry can come twice.
         """
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:

@@ -21,7 +21,7 @@ _BATCH_BYTES = 1 << 18
 _MIN_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches return it. Kernels before 5.6
 # (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") return EINVAL.
-_NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
+NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def read_map(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, sum_c
     try:
         keys, values = _read_batches(calls, descriptor, info, rows)
     except OSError as error:
-        if error.errno not in _NO_BATCHES:
+        if error.errno not in NO_BATCHES:
             raise
         keys, values = _read_keys(calls, descriptor, info, rows)
     return MapDump(info, keys, values, rows.copies)
@@ -115,12 +115,12 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> tup
     # When the current key is deleted, the kernel restarts at the first one. Reading known keys again is harmless, an
     # endless loop is not.
     for _ in range(4 * info.max_entries + 1):
-        if not _found(calls.next_key, descriptor, start, _address(following)):
+        if not key_found(calls.next_key, descriptor, start, _address(following)):
             break
         key[:] = following
         start = _address(key)
         name = bytes(key)
-        if name not in found and _found(calls.lookup, descriptor, start, _address(value)):
+        if name not in found and key_found(calls.lookup, descriptor, start, _address(value)):
             found[name] = rows.kept(value, 1)
     else:
         raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it again")
@@ -132,7 +132,8 @@ def _address(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
 
 
-def _found(call: Callable[..., int], *arguments: int | None) -> bool:
+def key_found(call: Callable[..., int], *arguments: int | None) -> bool:
+    """Calls and returns whether the key was there."""
     try:
         call(*arguments)
     except OSError as error:

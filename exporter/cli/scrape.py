@@ -42,10 +42,12 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     snapshot = one_snapshot(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
     results = [run_collector(one, lambda _: snapshot) for one in collectors]
     body = render(collected_samples(results) + exporter_samples(lambda _: snapshot), _FORMATS[format])
-    if output is None:
-        sys.stdout.buffer.write(body)
-    else:
+    if output is not None:
         _replace(output, body)
+    elif sys.stdout.isatty():  # names in a bundle of somebody else's can hold what controls a terminal
+        click.echo("\n".join(map(printable, body.decode().split("\n"))), nl=False)
+    else:
+        sys.stdout.buffer.write(body)
     failures: dict[str, list[str]] = {}
     for result in results:
         if result.failure:

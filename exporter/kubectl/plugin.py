@@ -104,6 +104,11 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
     nothing was dropped, 3 when something was.
     """
     if receiver is None:
+        if context.params["node"] and not any(one.startswith(("--interface", "--pod", "--ip")) for one in words):
+            raise click.UsageError(
+                "why is about one endpoint: name POD, or with --node an interface after --: "
+                "kubectl calico-bpf why --node NODE -- --interface NAME"
+            )
         _run_command(context, words)
     else:
         from exporter.kubectl.two_pods import explain_two

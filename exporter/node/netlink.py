@@ -23,9 +23,10 @@ _Row = TypeVar("_Row")
 _REQUEST_ALL = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
-_RTM_GETLINK, _RTM_GETROUTE = 18, 26
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
 # struct ifinfomsg of any link, and the attribute IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS.
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
+_ALL_ADDRESSES = bytes(8)  # struct ifaddrmsg of any family
 _ROUTES = struct.Struct("=B11x")  # struct rtmsg of a family
 _MAX_MESSAGE = 1 << 17
 _MAX_DUMPS = 5
@@ -48,6 +49,15 @@ class HostRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """An address of this namespace and the length of its prefix, on an interface."""
+
+    address: str
+    bits: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteKey:
     """The kernel's identity of a route: a new route with the same key replaces it."""
 
@@ -60,6 +70,12 @@ def read_links() -> tuple[Link, ...]:
     """All links of this namespace. Raises `NodeError`."""
     links = _dump("links", _RTM_GETLINK, _ALL_LINKS, parse_link)
     return tuple({link.ifindex: link for link in links}.values())
+
+
+def read_addresses() -> tuple[NodeAddress, ...]:
+    """The addresses of all links of this namespace. Raises `NodeError`."""
+    rows = _dump("addresses", _RTM_GETADDR, _ALL_ADDRESSES, _parse_address)
+    return tuple(dict.fromkeys(row for row in rows if row))
 
 
 def read_keyed_routes() -> dict[RouteKey, HostRoute]:
@@ -78,6 +94,12 @@ def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
     """The link of a message of kind RTM_NEWLINK or RTM_DELLINK."""
     name = message.get_attr("IFLA_IFNAME")
     return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
+
+
+def _parse_address(message: Any) -> NodeAddress | None:
+    # On a point-to-point link IFA_ADDRESS is the other end's.
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return NodeAddress(address, message["prefixlen"], message["index"]) if address else None
 
 
 def parse_route(message: Any) -> tuple[RouteKey, HostRoute | None] | None:

@@ -1,4 +1,4 @@
-"""Messages of rtnetlink about links and routes: split here, decoded by pyroute2's classes for them.
+"""Messages of rtnetlink about links, routes and addresses: split here, decoded by pyroute2's classes for them.
 
 pyroute2's own `MarshalRtnl` knows a dozen more kinds, and loads 50 modules for them.
 """
@@ -13,7 +13,7 @@ from exporter.package_init import skip_init
 
 # struct nlmsghdr of include/uapi/linux/netlink.h: length, type, flags, sequence number, port.
 HEADER = struct.Struct("=IHHII")
-NEW_LINK, DELETED_LINK, NEW_ROUTE, DELETED_ROUTE = 16, 17, 24, 25  # RTM_NEWLINK and so on, of rtnetlink.h
+NEW_LINK, DELETED_LINK, NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE = 16, 17, 20, 24, 25  # RTM_NEWLINK and so on
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,35 @@ def parse_messages(data: bytes) -> Iterator[Message]:
     """Yields the messages in a buffer that the kernel filled. Raises `NodeError`."""
     skip_init("pyroute2")
     from pyroute2.netlink.exceptions import NetlinkDecodeError
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-    kinds = {NEW_LINK: ifinfmsg, DELETED_LINK: ifinfmsg, NEW_ROUTE: rtmsg, DELETED_ROUTE: rtmsg}
     offset = 0
     while offset + HEADER.size <= len(data):
         length, kind, flags, _, _ = HEADER.unpack_from(data, offset)
         if length < HEADER.size:
             raise NodeError("the kernel sent a netlink message without a length")
-        decoded = kinds[kind](data, offset=offset) if kind in kinds else None
+        message_class = _class_of(kind)
+        decoded = message_class(data, offset=offset) if message_class else None
         try:
             if decoded is not None:
                 decoded.decode()
         except NetlinkDecodeError as error:
-            raise NodeError("the kernel sent a message about links or routes that cannot be decoded") from error
+            raise NodeError("the kernel sent a message that cannot be decoded") from error
         yield Message(kind, flags, offset, decoded)
         offset += (length + 3) & ~3
+
+
+def _class_of(kind: int) -> Any:
+    # Imported when the first message of the kind comes: `serve` asks for no addresses.
+    if kind in (NEW_LINK, DELETED_LINK):
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+        return ifinfmsg
+    if kind in (NEW_ROUTE, DELETED_ROUTE):
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+        return rtmsg
+    if kind == NEW_ADDRESS:
+        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+
+        return ifaddrmsg
+    return None

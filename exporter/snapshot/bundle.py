@@ -5,34 +5,39 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (if the API
+`MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
+`addresses.json`, `programs.json`, `nics.json`, `pods.json` (if the API
 server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.errors import ExporterError
 from exporter.node import NodeError
+from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
-from exporter.node.netlink import HostRoute, Link
+from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
+from exporter.snapshot.bundled_maps import NEW_DATA, map_members
 from exporter.snapshot.pinned_maps import programs_of
+from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
+PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "addresses", "nics", "cluster_pods", "endpoints"})
+_ADDRESSES = "addresses"
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -57,14 +62,16 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
-    pins = [pin.name for pin in _value(errors, "pins", snapshot.pins) or ()]
-    for name in pins:
-        dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
-        members |= _map_members(name, dump) if dump else {}
+    pinned = _value(errors, "pins", snapshot.pins) or ()
+    pins = [pin.name for pin in pinned]
+    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
+    for pin in pinned:
+        members |= _value(errors, f"maps/{pin.name}", Part.of(partial(map_members, source, pin, endpoints))) or {}
     parts: dict[str, Part[Any]] = {
         "programs": Part.of(lambda: programs_of(source, snapshot.pins.get())),
         "links": snapshot.links,
         "routes": snapshot.host_routes,
+        _ADDRESSES: snapshot.addresses,
         "nics": snapshot.nics,
         "pods": snapshot.cluster_pods,
     }
@@ -81,6 +88,8 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
         "live": _live(_value(errors, "live", snapshot.counter_map)),
         "folders": {part: _folder_state(folder) for part, folder in folders.items()},
+        "data": [datum for datum in (*NEW_DATA, _ADDRESSES) if not source.predates(datum)],
+        "clock_ns": source.clock_ns(),
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
@@ -154,6 +163,21 @@ class Bundle:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete")
         return sum_over_cpus(dump) if sum_cpus else dump
 
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """See `NodeSource`; of connection tracking it holds the entries of the node's endpoints."""
+        info = self.map_info(name)
+        columns = (self._members.get(f"maps/{name}/{part}", b"") for part in ("keys", "values"))
+        yield MapBatch(info, *columns)
+
+    def predates(self, datum: str) -> bool:
+        """See `NodeSource`."""
+        return datum in (*NEW_DATA, _ADDRESSES) and datum not in self._head.get("data", ())
+
+    def clock_ns(self) -> int | None:
+        """See `NodeSource`."""
+        clock = self._head.get("clock_ns")
+        return None if clock is None else int(clock)
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
         self._raise("programs", MapError)
@@ -169,6 +193,14 @@ class Bundle:
         """See `NodeSource`."""
         self._raise("routes", NodeError)
         return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
+
+    def addresses(self) -> tuple[NodeAddress, ...]:
+        """See `NodeSource`."""
+        if self.predates(_ADDRESSES):
+            raise NodeError("this bundle was made by an older version and has no addresses of the node")
+        self._raise(_ADDRESSES, NodeError)
+        rows = self._json("addresses.json")
+        return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
@@ -250,21 +282,20 @@ def read_bundle(path: Path) -> Bundle:
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
+    parts += [
+        bundle.addresses,
+        bundle.clock_ns,
+        bundle.cluster_pods,
+        bundle.endpoint_status,
+        bundle.policy_files,
+        bundle.proven_live,
+    ]
     parts.append(partial(bundle.programs, []))
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
         with suppress(MapError, NodeError):  # an error recorded on the node is valid content
             part()
-
-
-def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
-    return {
-        f"maps/{name}/info.json": _json({"info": dump.info, "copies": dump.copies}),
-        f"maps/{name}/keys": dump.keys,
-        f"maps/{name}/values": dump.values,
-    }
 
 
 def _live(versions: MapVersions | None) -> dict[str, object] | None:

@@ -7,19 +7,34 @@ kept between snapshots (the live map, the known owner of an interface).
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from exporter.bpf.maps import MapDump, MapError
+from exporter.bpf.maps import MapDump, MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.ifstate import InterfaceState, decode_ifstate
 from exporter.calico.ip_sets import decode_ip_sets
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.pins import COUNTERS, IFACE, IP_SETS, RULES, Pin, parse_pins
+from exporter.calico.pins import (
+    COUNTERS,
+    IFACE,
+    IP_SETS,
+    NAT_AFFINITY,
+    NAT_BACKENDS,
+    NAT_FRONTENDS,
+    ROUTES,
+    RULES,
+    Pin,
+    parse_pins,
+)
 from exporter.calico.rules import RuleHits, decode_rule_hits
+from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, Identities, join_endpoints
@@ -28,6 +43,11 @@ from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
+
+if TYPE_CHECKING:  # `serve` needs none of these
+    from exporter.calico.routes import RouteTable
+    from exporter.calico.services import Services
+    from exporter.snapshot.conntrack import Conntrack
 
 # The parts in read order; large ones that only commands need are separate.
 _COMMON_PARTS = (
@@ -48,7 +68,17 @@ _COMMON_PARTS = (
     "policies",
     "rules",
 )
-_READ_ON_REQUEST = ("ip_sets_4", "ip_sets_6", "policy_files")
+_READ_ON_REQUEST = (
+    "ip_sets_4",
+    "ip_sets_6",
+    "services_4",
+    "services_6",
+    "routes_4",
+    "routes_6",
+    "addresses",
+    "conntrack",
+    "policy_files",
+)
 EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
@@ -58,15 +88,31 @@ _DERIVED_FROM = {
     "ifstate": ("ifstate_map",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
+    "conntrack": ("endpoints",),
 }
+
+
+def no_addresses(endpoints: Endpoints) -> Collection[str]:
+    """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
+    del endpoints
+    return ()
+
+
+def all_addresses(endpoints: Endpoints) -> Collection[str]:
+    """The addresses of all endpoints of the node."""
+    return {address for one in endpoints.by_index.values() for address in one.addresses}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico."""
+    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
+
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
+    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
 
 
 @dataclass(slots=True)
@@ -91,7 +137,7 @@ class Reading:
         self._settings = settings
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
-        self._dumps: dict[str, MapDump | None] = {}
+        self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
@@ -118,6 +164,12 @@ class Reading:
                 "ifstate": self._ifstate,
                 "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
                 "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
+                "services_4": partial(self._services, 4),
+                "services_6": partial(self._services, 6),
+                "routes_4": partial(self._routes, 4),
+                "routes_6": partial(self._routes, 6),
+                "addresses": source.addresses,
+                "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
                 "pods": self._pods,
@@ -151,6 +203,8 @@ class Reading:
 
     def _dump(self, datum: str, versions: MapVersions) -> MapDump:
         dump = self._dumps.pop(datum)
+        if isinstance(dump, LayoutError):
+            raise copy(dump)  # or its traceback, which has this frame, would keep what was read
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
@@ -178,6 +232,33 @@ class Reading:
         dump = self._dump(datum, self._map(datum))
         return decode_ip_sets(dump.keys, dump.info.key_size)
 
+    def _columns(self, datum: str) -> Columns:
+        return columns_of(self._dump(datum, self._map(datum)))
+
+    def _services(self, family: int) -> "Services":
+        from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
+        from exporter.calico.services import Services
+
+        frontends = decode_frontends(self._columns(NAT_FRONTENDS[family]))
+        backends = decode_backends(self._columns(NAT_BACKENDS[family]))
+        affinity: tuple[Affinity, ...] = ()
+        with suppress(MapMissing):
+            affinity = decode_affinity(self._columns(NAT_AFFINITY[family]))
+        return Services(frontends, backends, affinity)
+
+    def _routes(self, family: int) -> "RouteTable":
+        from exporter.calico.routes import RouteTable, decode_routes
+
+        return RouteTable(decode_routes(self._columns(ROUTES[family])))
+
+    def _conntrack(self) -> "Conntrack":
+        from exporter.snapshot.conntrack import Wanted
+        from exporter.snapshot.pinned_conntrack import read_conntrack
+
+        endpoints = self._parts["endpoints"].or_else(Endpoints({}))
+        wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
+        return read_conntrack(self._source, self._pinned_maps(), wanted)
+
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
         return self._memory.pods
@@ -199,7 +280,8 @@ class Reading:
 
     def _rules(self) -> Rules:
         policies, endpoints = self._parts["policies"].get(), self._parts["endpoints"].get()
-        self._memory.rules = join_rules(policies, endpoints, self._settings.prefixes, self._memory.rules)
+        prefixes, before = self._settings.prefixes, self._memory.rules
+        self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
 

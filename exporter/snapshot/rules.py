@@ -18,6 +18,8 @@ TIER, END_OF_TIER = "Tier", "end_of_tier"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
 DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
+# When policy debug is switched on, Felix writes the files of one interface after the other.
+_WRITTEN = 5.0
 _PREFIXED_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
 _KUBERNETES, _KUBERNETES_PREFIX = "KubernetesNetworkPolicy", "knp.default."
 
@@ -163,7 +165,11 @@ class RuleOwners:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules of a node with their owners, their problems, and the inputs they were derived from."""
+    """All rules of a node with their owners, their problems, and the inputs they were derived from.
+
+    `absent` are the policy files that other interfaces have and a ready one has not, each since when it is not there;
+    `waiting` is whether one of them is not a problem yet.
+    """
 
     files: Mapping[str, PolicyProgram | None]
     unread: tuple[str, ...]
@@ -171,6 +177,8 @@ class Rules:
     owners: RuleOwners
     table: RuleTable
     problems: list[PolicyProblem]
+    absent: Mapping[tuple[str, str, int], float]
+    waiting: bool
 
 
 def hook_of(direction: str, *, workload: bool) -> int:
@@ -192,15 +200,20 @@ def kubernetes_name(policy: Policy, tier: str) -> tuple[str, str, str]:
     return kind, namespace, name
 
 
-def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None") -> "Rules":
-    """The rules of a node; reuses `before` if files and endpoints are unchanged."""
+def join_rules(
+    policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None", now: float
+) -> "Rules":
+    """The rules of a node at `now`, in seconds on a monotonic clock; reuses `before` where its inputs are unchanged."""
     programs = [program for program in policies.files.values() if program]
     same = before is not None and before.files is policies.files and before.endpoints is endpoints
-    if before and same and before.unread == policies.unread:
+    if before and same and before.unread == policies.unread and not before.waiting:
         return before
     owners = before.owners if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
     table = before.table if before and same else rule_table(programs, owners)
-    return Rules(policies.files, policies.unread, endpoints, owners, table, policy_problems(policies, owners))
+    absent = _absent(policies, owners, before, now)
+    overdue = [file for file, since in absent.items() if now - since >= _WRITTEN]
+    problems, waiting = policy_problems(policies, owners, overdue), len(overdue) < len(absent)
+    return Rules(policies.files, policies.unread, endpoints, owners, table, problems, absent, waiting)
 
 
 def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTable:
@@ -234,24 +247,38 @@ def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTab
     )
 
 
-def policy_problems(policies: Policies, owners: RuleOwners) -> list[PolicyProblem]:
-    """Endpoints whose program has an error, or that are ready but have no program while others do."""
-    programs = [one for one in policies.files.values() if one]
+def policy_problems(
+    policies: Policies, owners: RuleOwners, absent: Iterable[tuple[str, str, int]]
+) -> list[PolicyProblem]:
+    """Endpoints whose program has an error, and those without one: the files that are `absent`."""
     problems = [
         _problem(owners.endpoints[one.about.interface], one.about.direction, one.about.family, one.error)
-        for one in programs
-        if one.error and one.about.interface in owners.endpoints
+        for one in policies.files.values()
+        if one and one.error and one.about.interface in owners.endpoints
     ]
+    return problems + [
+        _problem(owners.endpoints[interface], direction, family, "Calico has written no policy file for it")
+        for interface, direction, family in absent
+    ]
+
+
+def _absent(
+    policies: Policies, owners: RuleOwners, before: Rules | None, now: float
+) -> dict[tuple[str, str, int], float]:
+    """See `Rules`. What is absent in a first snapshot counts as overdue: a command takes no second one."""
     unread = filter(None, map(parse_file_name, policies.unread))
-    have = {(one.interface, one.direction, one.family) for one in [*(one.about for one in programs), *unread]}
+    programs = (one.about for one in policies.files.values() if one)
+    have = {(one.interface, one.direction, one.family) for one in [*programs, *unread]}
     common = {(direction, family) for interface, direction, family in have if interface in owners.endpoints}
+    absent = {}
     for endpoint in owners.endpoints.values():
         for direction, family in sorted(common):
             expected = direction in _OTHER and endpoint.kind == WORKLOAD and endpoint.state is not None
             ready = expected and endpoint.state is not None and endpoint.state.ready(family)
-            if ready and (endpoint.interface, direction, family) not in have:
-                problems.append(_problem(endpoint, direction, family, "Calico has written no policy file for it"))
-    return problems
+            file = endpoint.interface, direction, family
+            if ready and file not in have:
+                absent[file] = before.absent.get(file, now) if before else now - _WRITTEN
+    return absent
 
 
 def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> PolicyProblem:

@@ -6,7 +6,7 @@ Each part holds its value or an error. `reading.py` takes snapshots; metrics, pa
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from exporter.bpf.maps import MapInfo
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
@@ -17,12 +17,17 @@ from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods
 from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
-from exporter.node.netlink import HostRoute, Link
+from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic
 from exporter.node.pods import ClusterPods
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, Choice
 from exporter.snapshot.rules import Rules
+
+if TYPE_CHECKING:  # `serve` needs none of these
+    from exporter.calico.routes import RouteTable
+    from exporter.calico.services import Services
+    from exporter.snapshot.conntrack import Conntrack
 
 IP_FAMILIES = (4, 6)
 
@@ -97,6 +102,12 @@ class Snapshot:
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
     nics: Part[Mapping[str, Nic]]
+    addresses: Part[tuple[NodeAddress, ...]]
+    services_4: "Part[Services]"
+    services_6: "Part[Services]"
+    routes_4: "Part[RouteTable]"
+    routes_6: "Part[RouteTable]"
+    conntrack: "Part[Conntrack]"
     policy_file_names: Part[Sequence[str]]
     policies: Part[Policies]
     policy_files: Part[Folder[bytes]]
@@ -112,6 +123,14 @@ class Snapshot:
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
+
+    def services(self, family: int) -> "Part[Services]":
+        """The services of IP `family`, as Calico's NAT maps have them."""
+        return self.services_4 if family == 4 else self.services_6
+
+    def routes(self, family: int) -> "Part[RouteTable]":
+        """What Calico's programs know about addresses of IP `family`; the kernel's routes are `host_routes`."""
+        return self.routes_4 if family == 4 else self.routes_6
 
     def ip_families(self) -> tuple[int, ...]:
         """The IP families in use: an interface is ready for it, or a policy file exists for it.

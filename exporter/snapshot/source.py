@@ -4,11 +4,12 @@ Both implement `NodeSource`; `LiveNode` reads the kernel and Calico's run direct
 contents, nothing decoded.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
+from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
@@ -38,6 +39,15 @@ class NodeSource(Protocol):
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
 
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """The content of the large map pinned as `name`, in batches; of a bundle, what it holds of it."""
+
+    def predates(self, datum: str) -> bool:
+        """Whether this is a bundle made before this datum was part of one."""
+
+    def clock_ns(self) -> int | None:
+        """The kernel's monotonic clock, by which Calico's programs note times, when the maps were read."""
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs with these ids."""
 
@@ -46,6 +56,9 @@ class NodeSource(Protocol):
 
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """The node's routes to single addresses."""
+
+    def addresses(self) -> tuple[netlink.NodeAddress, ...]:
+        """The node's own addresses."""
 
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
@@ -107,6 +120,19 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
 
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """See `NodeSource`."""
+        return self._reader.batches(str(self._globals / name))
+
+    def predates(self, datum: str) -> bool:
+        """See `NodeSource`."""
+        del datum
+        return False
+
+    def clock_ns(self) -> int | None:
+        """See `NodeSource`."""
+        return time.monotonic_ns()
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
         return self._reader.programs(ids)
@@ -118,6 +144,10 @@ class LiveNode:
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """See `NodeSource`."""
         return self._live_links.host_routes() if self._live_links else netlink.read_host_routes()
+
+    def addresses(self) -> tuple[netlink.NodeAddress, ...]:
+        """See `NodeSource`."""
+        return netlink.read_addresses()
 
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""

@@ -41,10 +41,12 @@ class LiveConfig:
         except WebConfigError as error:
             raise WebConfigError(f"the web configuration {path} cannot be served: {error}") from error
 
-    def refresh(self) -> None:
-        """Reads the files again if the last time was a second ago; a sentence in the log when they cannot be served."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Reads the files again, if the last time was a second ago or it is to be `at_once`; a sentence in the log when
+        they cannot be served.
+        """
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not at_once:
             return
         self._next = now + _MIN_INTERVAL
         try:

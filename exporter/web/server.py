@@ -9,16 +9,16 @@ import errno
 import logging
 import re
 import resource
-import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
+from exporter.web.signals import handle_signals
 from exporter.web.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ def open_listener(address: str) -> socket.socket:
 
 
 class Server:
-    """Serves `handler` on `listeners` until SIGTERM or SIGINT, in TLS when the configuration has it.
+    """Serves `handler` on `listeners` until a signal ends it, in TLS when the configuration has it.
 
-    `failed_handshake` is called with the address of each client that TLS turned away, and why.
+    `failed_handshake` is called with the address of each client that TLS turned away, and why; `reread` on SIGHUP.
+    `prepare` is awaited before the first client is answered.
     """
 
     def __init__(
@@ -78,12 +79,16 @@ class Server:
         limits: Limits | None = None,
         live: "LiveConfig | None" = None,
         failed_handshake: Callable[[str, str], None] = lambda *_: None,
+        reread: Callable[[], None] = lambda: None,
+        prepare: Callable[[], Coroutine[None, None, None]] = lambda: asyncio.sleep(0),
     ) -> None:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
         self._live = live
         self._failed_handshake = failed_handshake
+        self._reread = reread
+        self._prepare = prepare
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -94,10 +99,11 @@ class Server:
         """Serves until a signal says stop, then lets requests in progress finish for a moment."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        handle_signals(stop, self._reread)
+        stopping, preparing = asyncio.create_task(stop.wait()), asyncio.ensure_future(self._prepare())
+        await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        preparing.cancel()
         accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        stopping = asyncio.create_task(stop.wait())
         ended, _ = await asyncio.wait({stopping, *accepting}, return_when=asyncio.FIRST_COMPLETED)
         for task in ended - {stopping}:
             task.result()  # a bug: better an end that somebody restarts than a port that nobody answers

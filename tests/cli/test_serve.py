@@ -1,21 +1,23 @@
 """`serve`: which collectors the flags leave on, what cannot be served, and the program itself without a Calico."""
 
+import asyncio
 import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import click
 import pytest
 
+from exporter.cli import serve
 from exporter.cli.main import program
 from exporter.cli.serve import enabled_collectors
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
+from tests.stopwatch import Stopwatch, wait_for_end
 from tests.web.authority import Authority
 from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
@@ -199,10 +201,11 @@ def test_without_calico_it_serves_and_says_what_is_missing(alone):
 def test_it_stops_when_it_is_told_to(alone):
     process, port = alone
     assert 200 == get(port, "/healthz")[0]
-    start = time.monotonic()
+    watch = Stopwatch(process.pid)
     process.send_signal(signal.SIGTERM)
-    assert 0 == process.wait(10)
-    assert time.monotonic() - start < 3
+    wait_for_end(process.pid)
+    assert watch.seconds() < 3
+    assert 0 == process.wait()
     assert b"Traceback" not in process.stderr.read()
 
 
@@ -245,3 +248,25 @@ def test_a_dead_api_server_costs_a_command_a_sentence_and_nothing_else(start, cl
     ended = start("scrape", *empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config)
     assert b"calico_bpf_exporter_build_info" in ended.stdout
     assert 1 == ended.stderr.count(b"continuing without the API server's pods: ")
+
+
+class Handler:
+    """Routes that note what they are asked, and hang if they are to."""
+
+    telemetry_path = "/metrics"
+
+    def __init__(self, *, hangs=False):
+        self.asked, self.hangs = [], hangs
+
+    async def handle(self, request):
+        self.asked.append((request.path, request.headers["accept"]))
+        await asyncio.sleep(60 if self.hangs else 0)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_it_says_that_it_listens_when_a_scrape_of_each_format_is_done_or_hangs(monkeypatch, hangs):
+    monkeypatch.setattr(serve, "_WARM_UP_SECONDS", 0.2)
+    routes, said = Handler(hangs=hangs), []
+    asyncio.run(serve._prepare(routes, lambda: said.append(len(routes.asked))))
+    formats = [("/metrics", "text/plain"), ("/metrics", "application/openmetrics-text")]
+    assert (formats[: 1 if hangs else 2], [1 if hangs else 2]) == (routes.asked, said)

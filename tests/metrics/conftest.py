@@ -57,6 +57,9 @@ class Node:
     def links(self):
         return tuple(_value_or_raise(self.link_rows))
 
+    def addresses(self):
+        return ()
+
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
 

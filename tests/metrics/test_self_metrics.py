@@ -1,5 +1,8 @@
 """Self-metrics: known values are right, unknown ones are absent."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from exporter import __version__
@@ -73,3 +76,8 @@ def test_each_collector_has_its_success_and_its_seconds(series, well):
     samples = about_collectors([("counters", True, 0.25), ("maps", well, 0.5)])
     assert {("counters",): 1, ("maps",): int(well)} == series(samples, self_metrics.COLLECTOR_SUCCESS)
     assert {("counters",): 0.25, ("maps",): 0.5} == series(samples, self_metrics.COLLECTOR_SECONDS)
+
+
+def test_the_image_sets_the_revision_that_the_build_is_given():
+    last_stage = (Path(__file__).parents[2] / "Dockerfile").read_text(encoding="utf-8").rpartition("FROM scratch")[2]
+    assert re.search(rf'ENV (?:.*\\\n)*.*\b{self_metrics.REVISION_VARIABLE}="\$\{{REVISION\}}"', last_stage)

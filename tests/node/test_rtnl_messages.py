@@ -10,9 +10,10 @@ import pytest
 from exporter.node import NodeError
 from exporter.node.rtnl_messages import HEADER, parse_messages
 
-ROUTES = 26
+ROUTES, ADDRESSES = 26, 22
 DUMPS = {
     "links": (18, bytes(16)),
+    "addresses": (ADDRESSES, bytes(8)),
     "IPv4 routes": (ROUTES, bytes([socket.AF_INET]) + bytes(11)),
     "IPv6 routes": (ROUTES, bytes([socket.AF_INET6]) + bytes(11)),
 }
@@ -33,8 +34,9 @@ WHOLE = """
 import sys
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 for message in MarshalRtnl().parse(sys.stdin.buffer.read()):
-    names = ('IFLA_IFNAME', 'RTA_OIF', 'RTA_DST', 'RTA_GATEWAY', 'RTA_TABLE', 'RTA_PRIORITY')
-    fields = ('index', 'flags', 'family', 'dst_len', 'type', 'table')
+    names = ('IFLA_IFNAME', 'RTA_OIF', 'RTA_DST', 'RTA_GATEWAY', 'RTA_TABLE', 'RTA_PRIORITY',
+             'IFA_ADDRESS', 'IFA_LOCAL')
+    fields = ('index', 'flags', 'family', 'dst_len', 'type', 'table', 'prefixlen')
     header = message['header']
     done = header['type'] == 3
     print(header['type'], header['flags'], [] if done else [message.get_attr(one) for one in names],
@@ -43,8 +45,8 @@ for message in MarshalRtnl().parse(sys.stdin.buffer.read()):
 
 
 def shown(message):
-    names = ("IFLA_IFNAME", "RTA_OIF", "RTA_DST", "RTA_GATEWAY", "RTA_TABLE", "RTA_PRIORITY")
-    fields = ("index", "flags", "family", "dst_len", "type", "table")
+    names = ("IFLA_IFNAME", "RTA_OIF", "RTA_DST", "RTA_GATEWAY", "RTA_TABLE", "RTA_PRIORITY", "IFA_ADDRESS", "IFA_LOCAL")
+    fields = ("index", "flags", "family", "dst_len", "type", "table", "prefixlen")
     decoded = message.decoded
     attributes = [] if decoded is None else [decoded.get_attr(one) for one in names]
     values = [] if decoded is None else [decoded.get(one) for one in fields]

@@ -21,6 +21,7 @@ from exporter.node import NodeError
 from exporter.snapshot.reading import EVERY_PART, Memory, Reading, Settings, take_snapshot, with_sources
 from exporter.snapshot.snapshot import Snapshot
 from tests.nodes import FakeNode, held, is_undecided
+from tests.service_tables import affinity, backend, flow, frontend, route
 
 CLIENT = "calibf331a988cf"
 STATUS = json.dumps({"ifaceName": CLIENT, "ipv4Nets": ["10.65.0.2/32"]})
@@ -39,6 +40,29 @@ ASKED = {
     "ifstate": IFSTATE_MAP,
     "ip_sets_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
     "ip_sets_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
+    "services_4": (
+        "pin_names",
+        *(
+            f"{ask} {name}"
+            for name in ("cali_v4_nat_fe3", "cali_v4_nat_be", "cali_v4_nat_aff")
+            for ask in ("info", "dump")
+        ),
+    ),
+    "services_6": (
+        "pin_names",
+        *(
+            f"{ask} {name}"
+            for name in ("cali_v6_nat_fe3", "cali_v6_nat_be", "cali_v6_nat_aff")
+            for ask in ("info", "dump")
+        ),
+    ),
+    "routes_4": ("pin_names", "info cali_v4_routes", "dump cali_v4_routes"),
+    "routes_6": ("pin_names", "info cali_v6_routes", "dump cali_v6_routes"),
+    "addresses": ("addresses",),
+    "conntrack": (
+        *ENDPOINTS,
+        *(f"{ask} {name}" for name in ("cali_v4_ct4", "cali_v6_ct4") for ask in ("info", "batches")),
+    ),
     "links": ("links",),
     "host_routes": ("host_routes",),
     "pods": ("endpoint_status",),
@@ -51,6 +75,24 @@ ASKED = {
     "rules": (*ENDPOINTS, "policies"),
 }
 PARTS = tuple(ASKED)
+# Only commands read these.
+IF_NAMED = {
+    *(f"{part}_{family}" for part in ("ip_sets", "services", "routes") for family in (4, 6)),
+    "addresses",
+    "conntrack",
+    "policy_files",
+}
+
+
+def tables_of_services(make):
+    """A service, routes and a flow in each family."""
+    for family, pod, service in ((4, "10.65.0.2", "10.96.0.7"), (6, "fd00::2", "fd00:96::7")):
+        start, width = f"cali_v{family}", 32 if family == 4 else 128
+        yield make.table(f"{start}_nat_fe3", 80, "lpm_trie", frontend(service, 80, 6, 1, 1))
+        yield make.table(f"{start}_nat_be", 81, "hash", backend(1, 0, pod, 8080))
+        yield make.table(f"{start}_nat_aff", 82, "lru_hash", affinity(service, 80, 6, pod, pod, 8080, 1))
+        yield make.table(f"{start}_routes", 83, "lpm_trie", route(f"{pod}/{width}", 0xD, ifindex=5))
+        yield make.table(f"{start}_ct4", 84, "lru_hash", flow(17, (pod, 1), (service, 2), {"bits": 48}, {}))
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +105,7 @@ def make_node(make):
             make.rules("cali_rule_ctrs2", 20, {1: 10}),
             make.ip_sets("cali_v4_ip_sets", 70, "10.65.0.2"),
             make.ip_sets("cali_v6_ip_sets", 71, "fd00::2"),
+            *tables_of_services(make),
         ],
         links=[make.link(3, "eth0"), make.link(5, CLIENT)],
         host_routes=[make.route("10.65.0.2", 5)],
@@ -90,7 +133,7 @@ def test_a_whole_node_is_seen_whole(make, node):
 
 def test_every_part_of_a_snapshot_is_tested_here():
     assert {one.name for one in fields(Snapshot)} - {"reader", "at", "node"} == set(PARTS)
-    assert set(PARTS) - {"ip_sets_4", "ip_sets_6", "policy_files"} == EVERY_PART
+    assert set(PARTS) - IF_NAMED == EVERY_PART
 
 
 def test_every_fact_is_asked_for_once_however_often_parts_are(make, node):
@@ -225,7 +268,8 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
     assert 1 == node.asked[fact]
 
 
-OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "ip_sets_4", "ip_sets_6"}
+OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack"}
+OF_MAPS |= {f"{part}_{family}" for part in ("ip_sets", "services", "routes") for family in (4, 6)}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +280,12 @@ OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "i
         ({"cali_rule_ctrs2"}, {"rule_map", "rule_hits"}),
         ({"cali_iface4"}, {"ifstate_map", "ifstate"}),
         ({"cali_v6_ip_sets"}, {"ip_sets_6"}),
+        ({"cali_v4_nat_fe3"}, {"services_4"}),
+        ({"cali_v6_nat_be"}, {"services_6"}),
+        ({"cali_v4_nat_aff"}, {"services_4"}),
+        ({"cali_v6_routes"}, {"routes_6"}),
+        ({"cali_v6_ct4"}, {"conntrack"}),
+        ({"addresses"}, {"addresses"}),
         ({"links"}, {"links"}),
         ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "endpoints", "rules"}),
         ({"host_routes"}, {"host_routes"}),
@@ -378,9 +428,12 @@ def test_another_kind_of_map_under_calicos_name_is_a_sentence_and_never_read(mak
     dump = node.maps[name]
     node.maps[name] = replace(dump, info=replace(dump.info, **OTHER_KINDS))
     snapshot = make.snapshot(node, parts=PARTS)
-    failed = [one for one in (*snapshot.maps.values(), snapshot.ip_sets_4) if one.error]
+    parts = (snapshot.counters, snapshot.rule_hits, snapshot.ifstate, snapshot.ip_sets_4)
+    failed = [one for one in parts if one.error]
     assert [f"{name} is a array map with keys of 4"] == [str(one.error).split(" and ")[0] for one in failed]
     assert 0 == node.asked[f"dump {name}"]
+    versions = [one for one in snapshot.maps.values() if [name] == [each.name for each in one.get().candidates]]
+    assert (name == "cali_v4_ip_sets") or versions[0].get().candidates[0].info.type == "array"
 
 
 def test_another_kind_of_map_beside_calicos_is_stale(make, node):

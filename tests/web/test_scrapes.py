@@ -129,10 +129,11 @@ def test_the_count_of_refused_scrapes_is_there_from_the_start(server):
 @pytest.mark.parametrize(("offset", "least"), [(0.5, 1.0), (1.5, 0.75), (60, 0.75)])
 def test_a_hanging_collector_is_left_out_in_time_and_the_others_are_whole(server, offset, least):
     running = server(extra=[{"name": "hang", "seconds": 4}], timeout_offset=offset)
-    start = time.monotonic()
+    start, watch = time.monotonic(), running.stopwatch()
     answer = running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1.5"})
     seconds = time.monotonic() - start
-    assert least <= seconds < 1.5
+    assert least <= seconds
+    assert watch.seconds() < 1.5
     assert (200, 0, None) == (answer.status, answer.success("hang"), number(answer, "hang"))
     assert {1} == {answer.success(name) for name in ("counters", "endpoints", "maps")}
     assert "calico_bpf_program_packets_total{" in answer.text
@@ -171,9 +172,9 @@ def test_other_pages_are_served_while_a_collector_hangs(server):
     running = server(extra=[{"name": "hang", "seconds": 4}])
     with running.open(get("/metrics")):
         time.sleep(0.1)
-        start = time.monotonic()
+        watch = running.stopwatch()
         assert [200, 404] == [running.ask(path).status for path in ("/healthz", "/nothing")]
-        assert time.monotonic() - start < 1
+        assert watch.seconds() < 1
 
 
 def test_a_hang_that_ends_leaves_nothing_behind(server):
@@ -189,9 +190,9 @@ def test_a_hang_that_ends_leaves_nothing_behind(server):
 
 def test_while_a_collector_hangs_every_scrape_is_answered_in_time(server, together):
     running = server(extra=[{"name": "hang", "seconds": 4}])
-    start = time.monotonic()
+    watch = running.stopwatch()
     answers = together(running, [get("/metrics", X_Prometheus_Scrape_Timeout_Seconds=1.5)] * 20, apart=0.02)
-    assert time.monotonic() - start < 2.5
+    assert watch.seconds() < 2.5
     assert {(200, 0)} == {(one.status, one.success("hang")) for one in answers}
 
 
@@ -211,7 +212,9 @@ def test_clients_that_gave_up_hold_no_place_and_no_descriptor(server, until):
     for _ in range(3):
         with running.open(get("/metrics")):
             time.sleep(0.1)
-    assert until(lambda: running.descriptors() <= before, 2)
+    watch = running.stopwatch()
+    assert until(lambda: running.descriptors() <= before)
+    assert watch.seconds() < 2
     assert 200 == running.ask(headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"}).status
 
 
