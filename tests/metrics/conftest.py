@@ -60,6 +60,12 @@ class Node:
     def addresses(self):
         return ()
 
+    def predates(self, _):
+        return False
+
+    def clock_ns(self):
+        return None
+
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
 

@@ -45,7 +45,8 @@ for message in MarshalRtnl().parse(sys.stdin.buffer.read()):
 
 
 def shown(message):
-    names = ("IFLA_IFNAME", "RTA_OIF", "RTA_DST", "RTA_GATEWAY", "RTA_TABLE", "RTA_PRIORITY", "IFA_ADDRESS", "IFA_LOCAL")
+    names = ("IFLA_IFNAME", "RTA_OIF", "RTA_DST", "RTA_GATEWAY", "RTA_TABLE", "RTA_PRIORITY")
+    names += ("IFA_ADDRESS", "IFA_LOCAL")
     fields = ("index", "flags", "family", "dst_len", "type", "table", "prefixlen")
     decoded = message.decoded
     attributes = [] if decoded is None else [decoded.get_attr(one) for one in names]
