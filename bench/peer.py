@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -131,10 +131,10 @@ def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple
                 theirs = [f"-bpf.fs={bpf_fs}", f"-run-dir={run_dir}", f"-zeros={zeros}"]
                 in_pod = ["unshare", "--mount", "sh", "-c", IN_POD, f"{folder}/account"]
                 sides = {
-                    OURS: lambda port, ours=ours: [*in_pod, *ours, f"--web.listen-address=127.0.0.1:{port}"],
-                    PEER: lambda port, theirs=theirs: [*in_pod, binaries[PEER], *theirs, f"-listen=127.0.0.1:{port}"],
-                    FILES: lambda port, ours=ours: [*ours, "--no-kubernetes", f"--web.listen-address=127.0.0.1:{port}"],
-                    FLOOR: lambda port, theirs=theirs: [binaries[FLOOR], *theirs, f"-listen=127.0.0.1:{port}"],
+                    OURS: [*in_pod, *ours, "--web.listen-address={}"],
+                    PEER: [*in_pod, binaries[PEER], *theirs, "-listen={}"],
+                    FILES: [*ours, "--no-kubernetes", "--web.listen-address={}"],
+                    FLOOR: [binaries[FLOOR], *theirs, "-listen={}"],
                 }
                 yield count, zeros, compared(sides, environment, count)
 
@@ -169,9 +169,7 @@ def private_network(count: int) -> Iterator[None]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def compared(
-    sides: dict[str, Callable[[int], list[str]]], environment: dict[str, str], count: int
-) -> dict[str, Figures]:
+def compared(sides: dict[str, list[str]], environment: dict[str, str], count: int) -> dict[str, Figures]:
     """Some rounds of all."""
     figures = {name: Figures() for name in sides}
     for number in range(ROUNDS):
@@ -189,15 +187,16 @@ def compared(
 
 @contextlib.contextmanager
 def all_of(
-    sides: dict[str, Callable[[int], list[str]]], environment: dict[str, str], figures: dict[str, Figures]
+    sides: dict[str, list[str]], environment: dict[str, str], figures: dict[str, Figures]
 ) -> Iterator[dict[str, Running]]:
     """New processes of all, started one after the other; ours has taken the second snapshot of its start."""
     servers: dict[str, Running] = {}
     try:
-        for number, (name, words) in enumerate(sides.items()):
+        for number, (name, given) in enumerate(sides.items()):
             port = FIRST_PORT + number
             began = time.perf_counter()
-            servers[name] = Running(words(port), port, environment if name in (OURS, PEER) else {})
+            words = [*given[:-1], given[-1].format(f"127.0.0.1:{port}")]
+            servers[name] = Running(words, port, environment if name in (OURS, PEER) else {})
             servers[name].first()
             figures[name].start.append((time.perf_counter() - began) * 1000)
         time.sleep(1.2)
