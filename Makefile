@@ -43,11 +43,12 @@ test: lint type
 test-fast: setup
 	$(BIN)/pytest $(PARALLEL) -m "not kernel" -k "not promtool" $(addprefix tests/,bpf calico metrics node page snapshot) tests/test_*.py
 
-# Covers the processes of the installed program that tests start too, so it takes longer than make test.
+# Also covers the processes of the installed program that tests start. Measured, they are slower and larger, and some
+# cannot write the measurement and say so: tests of limits and errors can fail here, and the report is written anyway.
 coverage: setup
 	mkdir -p build/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL)
+	-$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

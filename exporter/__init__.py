@@ -5,5 +5,5 @@ joins the three, `metrics` exports the metric families, `web` and `cli` show the
 sample through these packages.
 """
 
-# Compared with pyproject.toml by a test: `importlib.metadata` would load the parsers of mail to look it up.
+# Compared with pyproject.toml by a test: `importlib.metadata` would load the mail parsers to find it.
 __version__ = "0.1.0"

@@ -49,7 +49,7 @@ class FakeNode:
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
-        self.facts |= {"addresses": (), "clock_ns": None}
+        self.facts |= {"addresses": (), "clock_ns": None, "queue_drops": {}, "run_dir": None}
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
@@ -98,6 +98,11 @@ class FakeNode:
     def _map(self, name):
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
+    def map_values(self, name, keys):
+        dump = self._map(name)
+        found = {bytes(key): bytes(value) for key, value in zip(dump.keys, dump.values, strict=True)}
+        return [found.get(key) for key in keys]
+
     def programs(self, ids):
         return [program for program in self._fact("programs") if program.id in ids]
 
@@ -112,6 +117,17 @@ class FakeNode:
 
     def nics(self):
         return dict(self._fact("nics"))
+
+    def received(self):
+        self.asked["received"] += 1
+        nics = _value_or_raise(self.facts["nics"])
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in nics.items()}
+
+    def check_run_dir(self):
+        self._fact("run_dir")
+
+    def queue_drops(self):
+        return dict(self._fact("queue_drops"))
 
     def endpoint_status(self):
         return self._fact("endpoint_status")
@@ -188,6 +204,17 @@ def _ip_sets(name, number, *members):
     raw = [head + one.packed + bytes(4) for head, one in zip(heads, addresses, strict=True)]
     keys = np.frombuffer(b"".join(raw), np.uint8).reshape(len(raw), -1)
     return _map(name, number, "lpm_trie", keys, np.ones((len(raw), 1, 4), np.uint8))
+
+
+def _failsafes(name, number, *ports):
+    """A failsafe map of inbound ports from (protocol, port, net)."""
+    keys = []
+    for protocol, port, net in ports:
+        peers = ipaddress.ip_network(net)
+        head = (32 + peers.prefixlen).to_bytes(4, "little") + port.to_bytes(2, "little") + bytes((protocol, 0))
+        keys.append(head + peers.network_address.packed)
+    raw = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+    return _map(name, number, "lpm_trie", raw, np.zeros((len(keys), 1, 4), np.uint8))
 
 
 def _table(name, number, kind, *entries):
@@ -267,6 +294,7 @@ def make():
         ifstate=_ifstate,
         rules=_plain,
         ip_sets=_ip_sets,
+        failsafes=_failsafes,
         table=_table,
         programs=lambda name, number, *ids: _plain(name, number, dict(enumerate(ids)), "prog_array"),
         program=lambda number, load_time, *maps: ProgramInfo(number, load_time, maps),

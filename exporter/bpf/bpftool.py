@@ -31,9 +31,9 @@ from exporter.bpf.maps import (
     sum_over_cpus,
 )
 from exporter.bpf.walk import possible_cpus
-from exporter.privileges import remedy_of_refusal
+from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
 
-_ENTRIES_AT_ONCE = 10_000
+_ENTRIES_AT_ONCE = 1000  # each takes some 6 KiB as JSON
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -78,6 +78,20 @@ class BpftoolReader:
             dump = _dump(info, entries, copies)
         return sum_over_cpus(dump) if sum_cpus else dump
 
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`. bpftool runs once for each key."""
+        return [self._lookup(pin, key) for key in keys]
+
+    def _lookup(self, pin: str, key: bytes) -> bytes | None:
+        written = [f"{byte:#04x}" for byte in key]
+        try:
+            answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written)
+        except MapMissing:
+            self.info(pin)  # raises where the pin is what is missing
+            return None
+        with _parsing(pin):
+            return _bytes(answer["value"], len(answer["value"]))
+
     def batches(self, pin: str) -> Iterator[MapBatch]:
         """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
         info = self.info(pin)
@@ -112,6 +126,7 @@ class BpftoolReader:
                     entry["id"],
                     _unsigned(entry.get("loaded_at", 0)) * 10**9,
                     tuple(map(_unsigned, entry.get("map_ids", ()))),
+                    str(entry.get("tag", "")),
                 )
                 for entry in answer
                 if _unsigned(entry["id"]) in wanted
@@ -163,13 +178,15 @@ def bpftool_reader() -> BpftoolReader:
 
 
 def _map_error(subject: str, text: str) -> MapError:
-    if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
+    if "Permission denied" in text and may_read_all() and os.access(subject, os.R_OK | os.W_OK):
         # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _ERRORS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
-    return MapError(f"bpftool could not read {subject}: {text}")
+            return kind(f"{subject} {meaning}", remedy_of_refusal_to_bpftool() if kind is MapDenied else "")
+    return MapError(
+        f"bpftool could not read {subject}: {text}", "" if may_read_all() else remedy_of_refusal_to_bpftool()
+    )
 
 
 def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:

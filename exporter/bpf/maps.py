@@ -121,11 +121,15 @@ class MapBatch:
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses."""
+    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses.
+
+    `tag` is the kernel's hash of its instructions in hexadecimal, empty where it is not known.
+    """
 
     id: int
     load_time: int
     map_ids: tuple[int, ...]
+    tag: str = ""
 
 
 class Reader(Protocol):
@@ -141,6 +145,11 @@ class Reader(Protocol):
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+        """
+
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in a map that is not per-CPU, None where there is no entry; for maps too large to
+        read whole.
         """
 
     def batches(self, pin: str) -> Iterator[MapBatch]:

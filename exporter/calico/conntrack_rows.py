@@ -5,7 +5,7 @@ u64 last seen, type, flags, ...}` and two legs with what passed from A to B and 
 the key of the reverse entry that has them (felix/bpf-gpl/conntrack_types.h, felix/bpf/conntrack v2 to v4). Sizes tell
 the layout: v2 (until v3.23) has shorter legs without counts; v3 (until v3.30) and v4 (from v3.31 on) are alike, but
 from v3.30 on the first u64 is when an RST was seen, and before when the entry was created. Times are ns of the kernel's
-monotonic clock, ports are little-endian; ICMP has its identifier for a port.
+monotonic clock, ports are little-endian and 0 for ICMP.
 
 This module has the layouts, the state of an entry and a fast scan; `conntrack.py` decodes entries in full.
 """

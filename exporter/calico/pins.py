@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 GLOBALS = "tc/globals"
 COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
+# The arrays of policy programs at each hook, by the indexes in the interface state (felix/bpf/jump): too large to dump.
+POLICY_PROGRAMS = {"ingress": "ingress policy", "egress": "egress policy", "xdp": "XDP policy", "tc": "policy"}
 # By IP family.
 IP_SETS = {4: "IPv4 IP-set", 6: "IPv6 IP-set"}
+FAILSAFES = {4: "IPv4 failsafe", 6: "IPv6 failsafe"}
 NAT_FRONTENDS = {4: "IPv4 NAT frontend", 6: "IPv6 NAT frontend"}
 NAT_BACKENDS = {4: "IPv4 NAT backend", 6: "IPv6 NAT backend"}
 NAT_AFFINITY = {4: "IPv4 NAT affinity", 6: "IPv6 NAT affinity"}
@@ -30,12 +33,19 @@ _BASES = {
     "cali_p_nk_ing": PROGRAMS,  # netkit attach points
     "cali_p_nk_egr": PROGRAMS,
     "xdp_cali_progs": PROGRAMS,
+    "cali_jump_ing": POLICY_PROGRAMS["ingress"],
+    "cali_jump_egr": POLICY_PROGRAMS["egress"],
+    "cali_j_nk_ing": POLICY_PROGRAMS["ingress"],
+    "cali_j_nk_egr": POLICY_PROGRAMS["egress"],
+    "xdp_cali_jump": POLICY_PROGRAMS["xdp"],
+    "cali_jump": POLICY_PROGRAMS["tc"],  # before v3.31 for both
 }
 _BASES |= {
     f"cali_v{family}_{name}": data[family]
     for family in (4, 6)
     for name, data in {
         "ip_sets": IP_SETS,
+        "fsafes": FAILSAFES,
         "nat_fe": NAT_FRONTENDS,
         "nat_be": NAT_BACKENDS,
         "nat_aff": NAT_AFFINITY,

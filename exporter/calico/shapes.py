@@ -11,6 +11,7 @@ from exporter.calico import LayoutError
 from exporter.calico.pins import (
     CONNTRACK,
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
     NAT_AFFINITY,
@@ -44,6 +45,8 @@ _SHAPES: Mapping[str, _Shape] = {
     PROGRAMS: _Shape(("prog_array",), 4, lambda size: size == 4),
     IP_SETS[4]: _Shape(("lpm_trie",), 20, lambda size: size == 4),
     IP_SETS[6]: _Shape(("lpm_trie",), 32, lambda size: size == 4),
+    FAILSAFES[4]: _Shape(("lpm_trie",), 12, lambda size: size == 4),
+    FAILSAFES[6]: _Shape(("lpm_trie",), 24, lambda size: size == 4),
     NAT_FRONTENDS[4]: _Shape(("lpm_trie",), 16, lambda size: size == 20),
     NAT_FRONTENDS[6]: _Shape(("lpm_trie",), 40, lambda size: size == 20),
     NAT_BACKENDS[4]: _Shape(("hash",), 8, lambda size: size == 8),
@@ -63,5 +66,6 @@ def check_shape(datum: str, pin: str, map_type: str, key_size: int, value_size: 
     if map_type not in shape.types or key_size != shape.key_size or not shape.has_value(value_size):
         raise LayoutError(
             f"{pin} is a {map_type} map with keys of {key_size} and values of {value_size} bytes, "
-            f"which cannot be Calico's {datum} map: another program has pinned it there"
+            f"which cannot be Calico's {datum} map",
+            "find out which program has pinned it there; if it is Calico, send a bundle to the developers",
         )

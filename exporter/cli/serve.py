@@ -19,7 +19,7 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import node_name, open_source, settings_of
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
-from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT
+from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.access import Access
@@ -144,7 +144,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The enabled collectors: each by its flag, else by default."""
     default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
-    chosen = {name: given[f"collector_{name}"] for name in (one.name for one in COLLECTORS)}
+    chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
     return [name for name, enabled in chosen.items() if (name in default if enabled is None else enabled)]
 
 
@@ -176,7 +176,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     access = _access(routes, rejected, live, node, options)
-    log.info("serving with what this process may do: %s", describe_privileges())
+    log.info("running with privileges: %s", describe_privileges())
     server = Server(
         listeners,
         access.handle,
@@ -189,7 +189,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
 
 
 class LiveSettings:
-    """The settings of snapshots, read again when that is asked for together with the web configuration `live`."""
+    """The settings of snapshots, reloaded together with the web configuration `live`."""
 
     def __init__(self, node: NodeOptions, live: "LiveConfig | None") -> None:
         self.now = settings_of(node)
@@ -197,13 +197,13 @@ class LiveSettings:
         self._live = live
 
     def reread(self) -> None:
-        """Reads the files again. What cannot be used leaves what there was, with a sentence in the log."""
+        """Reloads the files; keeps the previous settings and logs an error if one is invalid."""
         if self._live:
             self._live.refresh(at_once=True)
         try:
             self.now = settings_of(self._node)
         except LayoutFileError as error:
-            log.error("the layout file stays as it was: %s", error)  # noqa: TRY400  a sentence
+            log.error("layout file: reload failed, keeping the previous one: %s", error)  # noqa: TRY400  a sentence
 
 
 def _say_where(listeners: Sequence[socket.socket], live: "LiveConfig | None", reader: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import ShellComplete
 
 from exporter import __version__
 from exporter.kubectl.flags import (
@@ -28,6 +29,8 @@ from exporter.printable import colours, printable, say, wrap_error
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
+# The numbers with which cobra's protocol ends: candidates only, or also files.
+_NO_FILES, _FILES = 4, 0
 
 
 class PluginGroup(click.Group):
@@ -80,6 +83,12 @@ def counters(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
 @pod_command("policy", "Show a pod's policy rules with hits.")
 def policy(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     """Show the tiers, policies and rules of a pod in the order in which a packet meets them, with their hits."""
+    _run_command(context, words)
+
+
+@pod_command("conntrack", "Show a pod's connections.")
+def conntrack(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
+    """Show a pod's connection-tracking entries by protocol, state and peer, and the flows that were denied."""
     _run_command(context, words)
 
 
@@ -187,3 +196,16 @@ def _say(target: Target) -> None:
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
     program(prog_name=PROGRAM, color=colours())
+
+
+def complete() -> None:
+    """Prints the candidates for the last of its arguments: kubectl runs it as `kubectl_complete-calico_bpf` (v1.26).
+
+    The output is cobra's: one candidate per line, then a colon and a number.
+    """
+    *words, incomplete = sys.argv[1:] or [""]
+    found = ShellComplete(program, {}, PROGRAM, "").get_completions(words, incomplete)
+    for item in found:
+        if item.type == "plain":
+            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    click.echo(f":{_FILES if any(item.type in ('file', 'dir') for item in found) else _NO_FILES}")

@@ -92,8 +92,8 @@ class LiveLinks:
             except MemoryError:
                 self._failure = NodeError("the node's links cannot be followed: the process was refused memory")
             except Exception:  # the thread must not die: its last table would be served forever
-                log.exception("following the node's links met an unforeseen error")
-                self._failure = NodeError("following the node's links met an unforeseen error, please report it")
+                log.exception("unexpected error while following the node's links")
+                self._failure = NodeError("unexpected error while following the node's links, please report it")
             self._read_once.set()
             self._closed.wait(_RETRY_DELAY)
 

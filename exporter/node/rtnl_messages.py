@@ -13,7 +13,8 @@ from exporter.package_init import skip_init
 
 # struct nlmsghdr of include/uapi/linux/netlink.h: length, type, flags, sequence number, port.
 HEADER = struct.Struct("=IHHII")
-NEW_LINK, DELETED_LINK, NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE = 16, 17, 20, 24, 25  # RTM_NEWLINK and so on
+# RTM_NEWLINK and so on.
+NEW_LINK, DELETED_LINK, NEW_ADDRESS, NEW_ROUTE, DELETED_ROUTE, NEW_QUEUE = 16, 17, 20, 24, 25, 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +62,8 @@ def _class_of(kind: int) -> Any:
         from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
         return ifaddrmsg
+    if kind == NEW_QUEUE:
+        from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+        return tcmsg
     return None

@@ -1,7 +1,7 @@
 """The maps of a bundle: whole ones, and of connection tracking the entries that concern this node's endpoints."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from exporter.bpf.maps import MapDump, MapInfo
@@ -23,6 +23,11 @@ def map_members(source: NodeSource, pin: Pin, addresses: Collection[str]) -> dic
         return _flows(source, pin.name, Wanted.of(addresses, addresses))
     dump: MapDump = source.map_dump(pin.name)
     return _members(pin.name, dump.info, dump.copies, dump.keys, dump.values)
+
+
+def entry_members(source: NodeSource, name: str, entries: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """The members for these entries of a map that is too large to keep whole."""
+    return _members(name, source.map_info(name), 1, b"".join(entries), b"".join(entries.values()))
 
 
 def _flows(source: NodeSource, name: str, wanted: Wanted) -> dict[str, bytes]:

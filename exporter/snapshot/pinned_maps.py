@@ -184,7 +184,10 @@ def _indexes(dump: MapDump) -> set[int]:
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
+    try:
+        return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
+    except LayoutError:  # whatever it holds, it names no interface
+        return {}
 
 
 def columns_of(dump: MapDump) -> Columns:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
-from exporter.calico.ifstate import InterfaceState, decode_ifstate
-from exporter.calico.ip_sets import decode_ip_sets
+from exporter.calico.failsafes import Failsafes, decode_failsafes
+from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
+from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import (
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
     NAT_AFFINITY,
@@ -37,9 +39,10 @@ from exporter.calico.rules import RuleHits, decode_rule_hits
 from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
-from exporter.node.endpoints import Endpoints, Identities, join_endpoints
+from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
+from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
@@ -55,11 +58,14 @@ _COMMON_PARTS = (
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
-    "ifstate",
     "links",
+    "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -71,25 +77,37 @@ _COMMON_PARTS = (
 _READ_ON_REQUEST = (
     "ip_sets_4",
     "ip_sets_6",
+    "ip_set_trie_4",
+    "ip_set_trie_6",
+    "failsafes_4",
+    "failsafes_6",
     "services_4",
     "services_6",
     "routes_4",
     "routes_6",
     "addresses",
     "conntrack",
+    "policy_tags",
     "policy_files",
 )
 EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map",),
+    "ifstate": ("ifstate_map", "links"),
+    "policy_tags": ("ifstate",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
 }
+
+
+FlowsOf = Callable[[Endpoints], Collection[str]]
 
 
 def no_addresses(endpoints: Endpoints) -> Collection[str]:
@@ -112,17 +130,16 @@ class Settings:
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
-    flows_of: Callable[[Endpoints], Collection[str]] = no_addresses
+    flows_of: FlowsOf = no_addresses
 
 
 @dataclass(slots=True)
 class Memory:
-    """State kept between snapshots: counter map fingerprints, the known owner of each interface, and results cached
-    while their inputs are unchanged.
+    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
+    cached while their inputs are unchanged.
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    identities: Identities = field(default_factory=dict)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
@@ -138,6 +155,7 @@ class Reading:
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
+        self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
@@ -164,6 +182,11 @@ class Reading:
                 "ifstate": self._ifstate,
                 "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
                 "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
+                "ip_set_trie_4": partial(self._ip_set_trie, IP_SETS[4]),
+                "ip_set_trie_6": partial(self._ip_set_trie, IP_SETS[6]),
+                "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
+                "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
+                "policy_tags": self._policy_tags,
                 "services_4": partial(self._services, 4),
                 "services_6": partial(self._services, 6),
                 "routes_4": partial(self._routes, 4),
@@ -172,10 +195,13 @@ class Reading:
                 "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,
@@ -225,15 +251,33 @@ class Reading:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
         same = before and (before[0].keys, before[0].values) == (dump.keys, dump.values)
         states = before[1] if before and same else decode_ifstate(columns_of(dump))
+        links = {link.ifindex: link.name for link in self._part("links").or_else(())}
+        check_ifstate_fits(states, links, self._settings.prefixes)
         self._memory.ifstate = dump, states
         return states
 
     def _ip_sets(self, datum: str) -> dict[int, tuple[str, ...]]:
-        dump = self._dump(datum, self._map(datum))
+        dump = self._kept_dump(datum)
         return decode_ip_sets(dump.keys, dump.info.key_size)
 
+    def _ip_set_trie(self, datum: str) -> IpSetTrie:
+        return ip_set_trie(key for key, _ in self._kept_dump(datum).entries())
+
+    def _kept_dump(self, datum: str) -> MapDump:
+        """The dump of a map from which several parts are made."""
+        if datum not in self._kept:
+            self._kept[datum] = self._dump(datum, self._map(datum))
+        return self._kept[datum]
+
+    def _failsafes(self, datum: str) -> Failsafes:
+        dump = self._dump(datum, self._map(datum))
+        return decode_failsafes(key for key, _ in dump.entries())
+
+    def _policy_tags(self) -> PolicyTags:
+        return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
+
     def _columns(self, datum: str) -> Columns:
-        return columns_of(self._dump(datum, self._map(datum)))
+        return columns_of(self._kept_dump(datum))
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
@@ -264,18 +308,17 @@ class Reading:
         return self._memory.pods
 
     def _endpoints(self) -> Endpoints:
-        """The endpoint behind each interface. Needs links or interface state."""
-        if self._parts["links"].error and self._parts["ifstate"].error:
-            self._parts["ifstate"].get()
-        links, routes, states = (self._parts[name].or_else(()) for name in ("links", "host_routes", "ifstate"))
+        """The endpoint behind each interface, from the sources that could be read."""
+        links, states = (self._parts[name].or_else(None) for name in ("links", "ifstate"))
+        routes = self._parts["host_routes"].or_else(())
         pods, cluster = self._parts["pods"].or_else(_NO_PODS), self._parts["cluster_pods"].or_else(None)
-        known = cluster.pods if cluster else ()
+        known, before = cluster.pods if cluster else (), self._memory.joined
         facts = (links, routes, states, pods, known)
-        if self._memory.joined and all(map(is_, self._memory.joined[0], facts)):
-            return self._memory.joined[1]
-        prefixes = self._settings.prefixes
-        joined = join_endpoints(links, routes, states, pods.pods, known, prefixes, self._memory.identities)
-        self._memory.identities, self._memory.joined = joined.identities, (facts, joined)
+        if before and all(map(is_, before[0], facts)):
+            return before[1]
+        last = before[1] if before else Endpoints()
+        joined = join_endpoints(links, routes, states, pods.pods, known, self._settings.prefixes, last)
+        self._memory.joined = facts, joined
         return joined
 
     def _rules(self) -> Rules:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.names import has_workload_prefix
 from exporter.calico.policy_debug import PROFILE, Policy, PolicyProgram, Rule, Tier, parse_file_name
+from exporter.calico.policy_names import user_policy
 from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, RuleHits, rule_ids, tier_end_id
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.node.policies import Policies
@@ -20,8 +21,6 @@ DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
 # When policy debug is switched on, Felix writes the files of one interface after the other.
 _WRITTEN = 5.0
-_PREFIXED_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
-_KUBERNETES, _KUBERNETES_PREFIX = "KubernetesNetworkPolicy", "knp.default."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -146,7 +145,7 @@ class RuleOwners:
         if policy.kind == PROFILE:
             profile = policy.name or (self._profiles.get(rule.id, "") if rule else "")
             return PolicyName(PROFILE, "", profile, "", DIRECTIONS[word])
-        return PolicyName(*kubernetes_name(policy, tier.name), tier.name, DIRECTIONS[word])
+        return PolicyName(*user_policy(policy.kind, policy.name, tier.name), tier.name, DIRECTIONS[word])
 
     def _profile(self, program: PolicyProgram) -> str:
         endpoint = self.endpoints.get(program.about.interface)
@@ -188,18 +187,6 @@ def hook_of(direction: str, *, workload: bool) -> int:
     return TC_EGRESS if (direction == INGRESS) == workload else TC_INGRESS
 
 
-def kubernetes_name(policy: Policy, tier: str) -> tuple[str, str, str]:
-    """Kind, namespace and name of the Kubernetes object, the same in every release."""
-    namespace, slash, name = policy.name.rpartition("/")
-    kind = policy.kind or ("NetworkPolicy" if slash else "GlobalNetworkPolicy")
-    if slash and policy.kind in ("", _KUBERNETES) and name.startswith(_KUBERNETES_PREFIX):
-        return _KUBERNETES, namespace, name.removeprefix(_KUBERNETES_PREFIX)
-    if tier == "default" and kind in _PREFIXED_KINDS:
-        # v3.31 and older prefix the name with the tier, and policies created there keep the prefix in v3.32.
-        name = name.removeprefix("default.")
-    return kind, namespace, name
-
-
 def join_rules(
     policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None", now: float
 ) -> "Rules":
@@ -212,7 +199,9 @@ def join_rules(
     table = before.table if before and same else rule_table(programs, owners)
     absent = _absent(policies, owners, before, now)
     overdue = [file for file, since in absent.items() if now - since >= _WRITTEN]
-    problems, waiting = policy_problems(policies, owners, overdue), len(overdue) < len(absent)
+    # Without the kernel's links, an interface in Calico's state may be gone.
+    problems = policy_problems(policies, owners, overdue) if endpoints.links_known else []
+    waiting = len(overdue) < len(absent)
     return Rules(policies.files, policies.unread, endpoints, owners, table, problems, absent, waiting)
 
 

@@ -8,9 +8,11 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from exporter.bpf.maps import MapInfo
+from exporter.bpf.maps import MapInfo, MapMissing
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
+from exporter.calico.failsafes import Failsafes
 from exporter.calico.ifstate import InterfaceState
+from exporter.calico.ip_sets import IpSetTrie
 from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
 from exporter.calico.rules import RuleHits
 from exporter.errors import ExporterError
@@ -22,6 +24,7 @@ from exporter.node.nic import Nic
 from exporter.node.pods import ClusterPods
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, Choice
+from exporter.snapshot.policy_tags import PolicyTags
 from exporter.snapshot.rules import Rules
 
 if TYPE_CHECKING:  # `serve` needs none of these
@@ -96,12 +99,20 @@ class Snapshot:
     ifstate: Part[tuple[InterfaceState, ...]]
     ip_sets_4: Part[Mapping[int, tuple[str, ...]]]
     ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
+    ip_set_trie_4: Part[IpSetTrie]
+    ip_set_trie_6: Part[IpSetTrie]
+    failsafes_4: Part[Failsafes]
+    failsafes_6: Part[Failsafes]
+    policy_tags: Part[PolicyTags]
     links: Part[tuple[Link, ...]]
     host_routes: Part[tuple[HostRoute, ...]]
+    run_dir: Part[None]
     pods: Part[LocalPods]
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
     nics: Part[Mapping[str, Nic]]
+    received: Part[Mapping[str, tuple[int, int]]]
+    queue_drops: Part[Mapping[int, int]]
     addresses: Part[tuple[NodeAddress, ...]]
     services_4: "Part[Services]"
     services_6: "Part[Services]"
@@ -120,9 +131,24 @@ class Snapshot:
         """The maps with the counters, the rules' counters and the interface state, by datum."""
         return {COUNTERS: self.counter_map, RULES: self.rule_map, IFACE: self.ifstate_map}
 
+    @property
+    def dataplane_present(self) -> bool | None:
+        """Whether Calico's maps are pinned on this node; None if that could not be read."""
+        if isinstance(self.pins.error, MapMissing):
+            return False
+        return bool(self.pins.get()) if self.pins.error is None else None
+
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
+
+    def ip_set_trie(self, family: int) -> Part[IpSetTrie]:
+        """The IP-set map of IP `family`, to look keys up."""
+        return self.ip_set_trie_4 if family == 4 else self.ip_set_trie_6
+
+    def failsafes(self, family: int) -> Part[Failsafes]:
+        """The failsafe ports of IP `family`."""
+        return self.failsafes_4 if family == 4 else self.failsafes_6
 
     def services(self, family: int) -> "Part[Services]":
         """The services of IP `family`, as Calico's NAT maps have them."""

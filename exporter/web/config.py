@@ -1,4 +1,4 @@
-"""What a web configuration asks for, as values; `config_file.py` parses the file, which most nodes do not have."""
+"""The web configuration as values; `config_file.py` parses the file, which most nodes do not have."""
 
 import ssl
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from exporter.errors import ExporterError
 
 
 class WebConfigError(ExporterError):
-    """The web configuration cannot be served. The message is one sentence that names the line or the file."""
+    """The web configuration is invalid. The message is one sentence that names the line or the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """What `tls_server_config` asks for. PEM is text of the file itself or the path of another.
+    """The settings in `tls_server_config`. PEM is inline text or the path of a file.
 
     `ciphers` are OpenSSL's names for TLS 1.2, empty for the default; `curve` is OpenSSL's name. `allowed_sans` is None
-    when any verified certificate will do.
+    if any verified certificate is allowed.
     """
 
     cert: str | Path
@@ -35,7 +35,7 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """One request each `interval` seconds, and `burst` at once."""
+    """One request per `interval` seconds, with bursts of `burst`."""
 
     interval: float
     burst: int
@@ -43,7 +43,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """The whole file. `users` are bcrypt hashes by name; without users nobody is asked for a password."""
+    """The whole file. `users` are bcrypt hashes by name; without users there are no passwords."""
 
     tls: TlsSettings | None = None
     headers: tuple[tuple[str, str], ...] = ()

@@ -70,7 +70,7 @@ def test_who_stops_reading_ends_the_program(printing, tmp_path):
     one = json.dumps(ONE)
     many = f"echo $$ > {tmp_path}/pid; printf '[{one}'; i=0; while [ $i -lt 20000 ]; do echo ',{one}'; i=$((i+1)); done"
     batches = printing(f"{many}; exec sleep 60").batches("/pin")
-    assert len(next(batches).keys) == 20_000
+    assert len(next(batches).keys) == 2 * 1000
     batches.close()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

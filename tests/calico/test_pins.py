@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 from exporter.calico.pins import (
     CONNTRACK,
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
     NAT_AFFINITY,
     NAT_BACKENDS,
     NAT_FRONTENDS,
+    POLICY_PROGRAMS,
     PROGRAMS,
     ROUTES,
     RULES,
@@ -39,6 +41,7 @@ def test_of_all_recorded_pins_the_needed_ones_are_found():
         for family in (4, 6)
         for pin in (
             Pin(IP_SETS[family], 1, f"cali_v{family}_ip_sets", old=False),
+            Pin(FAILSAFES[family], 2, f"cali_v{family}_fsafes2", old=False),
             Pin(NAT_AFFINITY[family], 1, f"cali_v{family}_nat_aff", old=False),
             Pin(NAT_BACKENDS[family], 1, f"cali_v{family}_nat_be", old=False),
             Pin(NAT_FRONTENDS[family], 3, f"cali_v{family}_nat_fe3", old=False),
@@ -48,8 +51,11 @@ def test_of_all_recorded_pins_the_needed_ones_are_found():
     ]
     expected = (
         *sorted(of_a_family),
+        Pin(POLICY_PROGRAMS["xdp"], 3, "xdp_cali_jump3", old=False),
         Pin(COUNTERS, 6, "cali_counters6", old=False),
+        Pin(POLICY_PROGRAMS["egress"], 2, "cali_jump_egr2", old=False),
         Pin(IFACE, 4, "cali_iface4", old=False),
+        Pin(POLICY_PROGRAMS["ingress"], 2, "cali_jump_ing2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_egr2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_ing2", old=False),
         Pin(PROGRAMS, 3, "xdp_cali_progs3", old=False),
@@ -108,7 +114,7 @@ def test_a_name_is_a_base_a_version_and_perhaps_old(name, datum, version, old):
         "Cali_counters6",
         "xcali_counters6",
         "my_cali_counters6",
-        "cali_jump_ing2",
+        "cali_state6",
         "cilium_metrics",
     ],
 )

@@ -256,7 +256,7 @@ CHOICES = {
 PODS = (FRONTEND, LOST)
 # What stands still there, so that its answer is 0: all else that counts must have moved.
 STILL = {
-    "calico_bpf_exporter_scrapes_rejected_total": "nobody is turned away",
+    "calico_bpf_exporter_scrapes_rejected_total": "nobody is rejected",
     "calico_bpf_exporter_pod_watch_errors_total": "the API server answers",
     "calico_bpf_interface_drops_total": "the kernel drops nothing by itself",
     "calico_bpf_interface_errors_total": "a veth has no errors",

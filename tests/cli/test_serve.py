@@ -112,10 +112,10 @@ def test_a_port_in_use_is_a_sentence(start):
     ("text", "part"),
     [
         (None, r"web.yml cannot be read: No such file or directory"),
-        ("basic_auth_user: {}", r"line 1: basic_auth_user is no field of this file"),
+        ("basic_auth_user: {}", r"line 1: basic_auth_user is not a known field"),
         ("tls_server_config: {cert_file: c.pem, key_file: k.pem}", r"/c.pem cannot be read: No such file"),
         ("tls_server_config: {cert: PEM, key: PEM}", r"certificate and key cannot be used together: "),
-        ("http_server_config: {http2: true}", r"HTTP/2 is not served here"),
+        ("http_server_config: {http2: true}", r"HTTP/2 is not supported"),
         ("tls_server_config: {cert_file: web.empty, key_file: web.empty}", r"used together: .*web.empty"),
     ],
 )
@@ -136,7 +136,7 @@ def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
         "serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config, "--kubernetes.authorization"
     )
     assert 1 == ended.returncode
-    assert re.fullmatch(r"Error: .* both want the Authorization header; choose one\n", ended.stderr.decode())
+    assert re.fullmatch(r"Error: .* both use the Authorization header: choose one\n", ended.stderr.decode())
 
 
 @pytest.mark.parametrize(
@@ -186,15 +186,14 @@ def get(port, path):
     return response.status, body
 
 
-def test_without_calico_it_serves_and_says_what_is_missing(alone):
+def test_without_calico_it_serves_says_so_and_is_ready(alone):
     _, port = alone
     status, body = get(port, "/metrics")
     assert 200 == status
-    assert 'calico_bpf_scrape_collector_success{collector="counters"} 0\n' in body
+    assert 'calico_bpf_scrape_collector_success{collector="counters"} 1\n' in body
+    assert "calico_bpf_dataplane_present 0\n" in body
     assert "process_open_fds" in body
-    status, body = get(port, "/readyz")
-    assert 503 == status
-    assert "counters: " in body
+    assert (200, "ready\n") == get(port, "/readyz")
     assert 200 == get(port, "/healthz")[0]
 
 

@@ -255,14 +255,14 @@ def test_a_handshake_that_does_not_end_is_not_waited_for(connect, short_timeouts
     with socket.create_server(("127.0.0.1", 0)) as listener:
         over = threading.Event()
 
-        def dawdle():
+        def send_slowly():
             client, _ = listener.accept()
             with client, suppress(OSError):
                 client.sendall(b"\x16\x03\x03\x40\x00")
                 while not over.wait(0.1):
                     client.sendall(b"a")
 
-        slow = threading.Thread(target=dawdle)
+        slow = threading.Thread(target=send_slowly)
         slow.start()
         api = connect(server=f"https://127.0.0.1:{listener.getsockname()[1]}")
         try:

@@ -172,3 +172,17 @@ def test_a_netlink_error_is_a_node_error(kernel, answer):
     kernel += [answer]
     with pytest.raises(NodeError, match=r"^the node's routes could not be read through netlink: Permission denied$"):
         read_host_routes()
+
+
+def message(kind, family, length, flags=0):
+    """A message about a route to a prefix of this length, or of another kind."""
+    body = struct.pack("=BB10x", family, length)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+
+
+def test_routes_to_networks_are_left_out_before_they_are_parsed():
+    host4, host6 = message(24, socket.AF_INET, 32), message(24, socket.AF_INET6, 128)
+    networks = message(24, socket.AF_INET, 24) + message(24, socket.AF_INET6, 64)
+    link, done, interrupted = message(16, 0, 0), message(3, 0, 0), message(24, socket.AF_INET, 24, 0x10)
+    kept = host4 + link + interrupted + host6 + done
+    assert kept == netlink._without_networks(host4 + networks + link + interrupted + networks + host6 + done)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from exporter.node import pod_watch
-from exporter.node.api_server import ApiServer
+from exporter.node.api_server import UNREACHABLE, ApiServer
 from exporter.node.pod_watch import ListedPods, LivePods
 from exporter.node.pods import ClusterPod, ClusterPods
 from tests.node.pod_server import HEAD, PODS, PodServer, chunk, event, pod
@@ -314,7 +314,8 @@ def test_a_command_waits_for_a_slow_server_for_some_seconds_and_no_longer(cluste
     cluster.answers[PODS] = Raw(trickle())
     start = time.monotonic()
     source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
-    assert ClusterPods(problem="the API server did not answer within 0.5 s", node="node-1") == source.pods()
+    problem = "the API server did not answer within 0.5 s"
+    assert ClusterPods(problem=problem, node="node-1", advice=UNREACHABLE) == source.pods()
     assert time.monotonic() - start < 1.5
     assert source.pods() is source.pods()
 

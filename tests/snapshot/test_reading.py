@@ -37,9 +37,14 @@ ASKED = {
     "ifstate_map": IFSTATE_MAP,
     "counters": COUNTER_MAP,
     "rule_hits": RULE_MAP,
-    "ifstate": IFSTATE_MAP,
+    "ifstate": (*IFSTATE_MAP, "links"),
     "ip_sets_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
     "ip_sets_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
+    "ip_set_trie_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
+    "ip_set_trie_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
+    "failsafes_4": ("pin_names", "info cali_v4_fsafes2", "dump cali_v4_fsafes2"),
+    "failsafes_6": ("pin_names", "info cali_v6_fsafes2", "dump cali_v6_fsafes2"),
+    "policy_tags": (*IFSTATE_MAP, "links"),
     "services_4": (
         "pin_names",
         *(
@@ -69,6 +74,9 @@ ASKED = {
     "cluster_pods": ("cluster_pods",),
     "endpoints": ENDPOINTS,
     "nics": ("nics",),
+    "received": ("received",),
+    "queue_drops": ("queue_drops",),
+    "run_dir": ("run_dir",),
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
@@ -76,10 +84,15 @@ ASKED = {
 }
 PARTS = tuple(ASKED)
 # Only commands read these.
-IF_NAMED = {
-    *(f"{part}_{family}" for part in ("ip_sets", "services", "routes") for family in (4, 6)),
+ON_REQUEST = {
+    *(
+        f"{part}_{family}"
+        for part in ("ip_sets", "ip_set_trie", "failsafes", "services", "routes")
+        for family in (4, 6)
+    ),
     "addresses",
     "conntrack",
+    "policy_tags",
     "policy_files",
 }
 
@@ -105,6 +118,8 @@ def make_node(make):
             make.rules("cali_rule_ctrs2", 20, {1: 10}),
             make.ip_sets("cali_v4_ip_sets", 70, "10.65.0.2"),
             make.ip_sets("cali_v6_ip_sets", 71, "fd00::2"),
+            make.failsafes("cali_v4_fsafes2", 72, (6, 22, "0.0.0.0/0")),
+            make.failsafes("cali_v6_fsafes2", 73, (6, 22, "::/0")),
             *tables_of_services(make),
         ],
         links=[make.link(3, "eth0"), make.link(5, CLIENT)],
@@ -133,7 +148,7 @@ def test_a_whole_node_is_seen_whole(make, node):
 
 def test_every_part_of_a_snapshot_is_tested_here():
     assert {one.name for one in fields(Snapshot)} - {"reader", "at", "node"} == set(PARTS)
-    assert set(PARTS) - IF_NAMED == EVERY_PART
+    assert set(PARTS) - ON_REQUEST == EVERY_PART
 
 
 def test_every_fact_is_asked_for_once_however_often_parts_are(make, node):
@@ -173,7 +188,7 @@ def test_a_part_asks_for_no_more_than_it_needs(make, node, part):
 def test_a_part_that_was_not_asked_for_has_an_error_that_says_so(make, node):
     snapshot = make.snapshot(node, parts={"ifstate"})
     read = {name for name in PARTS if getattr(snapshot, name).error is None}
-    assert {"pins", "ifstate", "ifstate_map"} >= read >= {"ifstate", "ifstate_map"}
+    assert {"pins", "ifstate", "ifstate_map", "links"} >= read >= {"ifstate", "ifstate_map"}
     with pytest.raises(ExporterError, match="not requested when the snapshot was taken"):
         snapshot.counters.get()
 
@@ -203,9 +218,9 @@ def test_a_later_step_changes_no_earlier_snapshot(make, node):
 
 
 def test_with_the_parts_go_all_that_they_are_made_from():
-    endpoints = {"endpoints", "links", "host_routes", "ifstate", "ifstate_map", "pods", "cluster_pods"}
+    endpoints = {"endpoints", "links", "host_routes", "ifstate", "ifstate_map", "pins", "pods", "cluster_pods"}
     assert frozenset() == with_sources(())
-    assert {"nics", "counters", "counter_map"} == with_sources({"nics", "counters"})
+    assert {"nics", "counters", "counter_map", "pins"} == with_sources({"nics", "counters"})
     assert endpoints == with_sources({"endpoints"})
     assert {*endpoints, "policies", "rules"} == with_sources(["rules"])
 
@@ -268,8 +283,8 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
     assert 1 == node.asked[fact]
 
 
-OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack"}
-OF_MAPS |= {f"{part}_{family}" for part in ("ip_sets", "services", "routes") for family in (4, 6)}
+OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack", "policy_tags"}
+OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
 
 
 @pytest.mark.parametrize(
@@ -278,8 +293,8 @@ OF_MAPS |= {f"{part}_{family}" for part in ("ip_sets", "services", "routes") for
         ({"pin_names"}, {"pins", *OF_MAPS}),
         ({"cali_counters6"}, {"counter_map", "counters"}),
         ({"cali_rule_ctrs2"}, {"rule_map", "rule_hits"}),
-        ({"cali_iface4"}, {"ifstate_map", "ifstate"}),
-        ({"cali_v6_ip_sets"}, {"ip_sets_6"}),
+        ({"cali_iface4"}, {"ifstate_map", "ifstate", "policy_tags"}),
+        ({"cali_v6_ip_sets"}, {"ip_sets_6", "ip_set_trie_6"}),
         ({"cali_v4_nat_fe3"}, {"services_4"}),
         ({"cali_v6_nat_be"}, {"services_6"}),
         ({"cali_v4_nat_aff"}, {"services_4"}),
@@ -287,11 +302,12 @@ OF_MAPS |= {f"{part}_{family}" for part in ("ip_sets", "services", "routes") for
         ({"cali_v6_ct4"}, {"conntrack"}),
         ({"addresses"}, {"addresses"}),
         ({"links"}, {"links"}),
-        ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "endpoints", "rules"}),
+        ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "policy_tags"}),
         ({"host_routes"}, {"host_routes"}),
         ({"endpoint_status"}, {"pods"}),
         ({"cluster_pods"}, {"cluster_pods"}),
-        ({"nics"}, {"nics"}),
+        ({"nics"}, {"nics", "received"}),
+        ({"queue_drops"}, {"queue_drops"}),
         ({"policy_files"}, {"policy_files", "policy_file_names", "policies", "rules"}),
     ],
 )
@@ -520,16 +536,30 @@ def test_endpoints_do_without_routes_and_pods(make, node):
     assert ["eth0", CLIENT] == [one.title for one in make.snapshot(node).endpoints.get().by_index.values()]
 
 
-def test_endpoints_do_not_do_without_links_and_interface_state(make, node):
+def test_without_links_and_interface_state_no_interface_has_a_name(make, node):
     node.facts["links"] = NodeError("no netlink")
     node.maps["cali_iface4"] = MapDenied("refused")
-    with pytest.raises(MapDenied, match="refused"):
-        make.snapshot(node).endpoints.get()
+    assert "ifindex:5" == make.snapshot(node).endpoints.get().of(5).title
+
+
+@pytest.mark.parametrize("size", [20, 40, 52, 60, 100])
+def test_an_interface_state_of_any_size_is_read_while_it_fits_the_kernel(make, node, size):
+    states = {3: ("eth0", 0xE), 5: (CLIENT, 0x7)}
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, states, size=size)
+    assert ["eth0", CLIENT] == [state.name for state in make.snapshot(node).ifstate.get()]
+
+
+def test_an_interface_state_that_contradicts_the_kernel_is_not_believed_and_takes_nothing_else(make, node):
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("\1\2", 0xE), 5: ("\3", 0x7)}, size=60)
+    snapshot = make.snapshot(node)
+    assert isinstance(snapshot.ifstate.error, LayoutError)
+    assert {3: "host", 5: "workload"} == {n: one.kind for n, one in snapshot.endpoints.get().by_index.items()}
 
 
 def test_prefixes_are_those_of_the_settings(make, node):
     del node.maps["cali_iface4"]
     node.facts["links"] = [make.link(9, "eni9"), make.link(5, CLIENT)]
+    del node.facts["endpoint_status"].files["k8s ns-a%2Fclient eth0"]
     kinds = {n: one.kind for n, one in make.snapshot(node, prefixes=("eni",)).endpoints.get().by_index.items()}
     assert {9: "workload", 5: "host"} == kinds
 
@@ -547,8 +577,7 @@ def test_identities_outlive_a_snapshot_without_links_and_interface_state(make, n
     assert "ns-a/client" == make.snapshot(node, memory).endpoints.get().of(5).title
     links, iface = node.facts["links"], node.maps.pop("cali_iface4")
     node.facts["links"] = node.facts["endpoint_status"] = NodeError("gone")
-    with pytest.raises(MapMissing):
-        make.snapshot(node, memory).endpoints.get()
+    assert "ns-a/client" == make.snapshot(node, memory).endpoints.get().of(5).title
     node.facts["links"], node.maps["cali_iface4"] = links, iface
     assert "ns-a/client" == make.snapshot(node, memory).endpoints.get().of(5).title
 

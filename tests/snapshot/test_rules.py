@@ -381,7 +381,7 @@ def test_each_name_has_the_hits_of_its_ids_and_one_without_an_entry_has_none(cou
         ("KubernetesNetworkPolicy ns-a/knp.default.gate", "default", ("KubernetesNetworkPolicy", "ns-a", "gate")),
         ("KubernetesNetworkPolicy ns-a/default.gate", "default", ("KubernetesNetworkPolicy", "ns-a", "default.gate")),
         ("KubernetesNetworkPolicy ns-a/gate", "default", ("KubernetesNetworkPolicy", "ns-a", "gate")),
-        ("KubernetesClusterNetworkPolicy gate", "kube-admin", ("KubernetesClusterNetworkPolicy", "", "gate")),
+        ("KubernetesClusterNetworkPolicy gate", "kube-admin", ("ClusterNetworkPolicy", "", "gate")),
     ],
 )
 def test_a_policy_has_the_name_that_its_user_gave_it(snapshot_of, title, where, expected):

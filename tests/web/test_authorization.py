@@ -14,8 +14,8 @@ from tests.web.conftest import Running
 from tests.web.fake_api_server import ACCESS_REVIEWS, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 
 GOOD = {"Authorization": "Bearer good"}
-KNOWN_BY_NOBODY = "this needs a bearer token that the cluster knows\n"
-NOT_ASKED = "the API server could not be asked who may see this\n"
+KNOWN_BY_NOBODY = "authentication is required: a bearer token that is valid in this cluster\n"
+NOT_ASKED = "the API server could not be reached for authorization\n"
 ODD = "A-z.0_9~+/=="
 LONG = "eyJhbGciOiJSUzI1NiJ9." + "a" * 10_000
 
@@ -134,7 +134,7 @@ def test_a_wrong_token_is_asked_about_once(both):
 @pytest.mark.parametrize(("target", "path"), [("/metrics?collect[]=maps", "/metrics"), ("/", "/"), ("/%6detrics",) * 2])
 def test_a_user_without_a_right_is_told_which_is_missing(both, target, path):
     answer = both[1].ask(target, headers=token("poor"))
-    expected = f"this token's user has no role that allows get on the non-resource URL {path}\n"
+    expected = f"the token's user may not get the non-resource URL {path}\n"
     assert (403, expected) == (answer.status, answer.text)
     assert (403, b"") == (answer.status, both[1].ask(target, "HEAD", token("poor")).body)
 
@@ -194,8 +194,10 @@ def test_that_the_server_is_away_is_said_once_and_that_it_is_back(fake_api, runn
         assert 503 == running.ask(headers=token(f"new-{number}")).status
     fake_api.start()
     assert until(lambda: running.ask(headers=GOOD).status == 200)
-    said = re.findall(r"nobody new is let in: the API server \S+ did not answer: .*refused", running.log())
-    assert [1, 1] == [len(said), running.log().count("the API server answers reviews again")]
+    said = re.findall(
+        r"token reviews failed, rejecting new clients: the API server \S+ did not answer: .*refused", running.log()
+    )
+    assert [1, 1] == [len(said), running.log().count("token reviews work again")]
 
 
 def test_a_scraper_that_is_remembered_does_not_make_the_log_say_that_the_server_is_back(fake_api, running):
@@ -203,14 +205,14 @@ def test_a_scraper_that_is_remembered_does_not_make_the_log_say_that_the_server_
     fake_api.stop()
     for number in range(3):
         assert [503, 200] == [running.ask(headers=one).status for one in (token(f"new-{number}"), GOOD)]
-    assert [1, 0] == [running.log().count(said) for said in ("nobody new is let in", "answers reviews again")]
+    assert [1, 0] == [running.log().count(said) for said in ("token reviews failed", "work again")]
 
 
 def test_a_server_that_answers_one_kind_of_review_is_said_once_to_fail(fake_api, running):
     fake_api.answers[ACCESS_REVIEWS] = refusal(403, "subjectaccessreviews is forbidden")
     for name in ("good", "new", ODD, "wrong"):
         running.ask(headers=token(name))
-    assert [1, 0] == [running.log().count(said) for said in ("nobody new is let in", "answers reviews again")]
+    assert [1, 0] == [running.log().count(said) for said in ("token reviews failed", "work again")]
 
 
 @pytest.mark.parametrize(

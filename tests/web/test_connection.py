@@ -402,6 +402,6 @@ def test_whatever_a_handler_raises_is_answered_and_in_the_log_and_the_connection
         for _ in range(3):
             answer = running.exchange(client, HEAD + b"\r\n")
             assert 500 == answer.status
-            assert f"unforeseen error ({error}), please report it with the log's traceback\n" == answer.text
+            assert f"unexpected error ({error}), please report it with the log's traceback\n" == answer.text
     assert until(lambda: "Traceback" in running.log())
-    assert 1 == running.log().count("a request for '/healthz' met an unforeseen error")
+    assert 1 == running.log().count("unexpected error in a request for '/healthz'")

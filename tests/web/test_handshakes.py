@@ -92,7 +92,7 @@ def test_http_on_the_port_of_https_is_told_so(secure, read_to_end):
         client.sendall(GET)
         answer = read_to_end(client)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert answer.endswith(b"\r\n\r\nthis port speaks HTTPS; use https:// here\n")
+    assert answer.endswith(b"\r\n\r\nthis port serves HTTPS: use https://\n")
 
 
 @pytest.mark.parametrize("said", [b"", hello()[:50], hello()], ids=["silent", "half a hello", "a hello and no more"])

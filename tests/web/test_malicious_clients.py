@@ -119,7 +119,7 @@ class Front:
     def siege(self, megabytes):
         """Whatever happens meanwhile: scrapes are answered in the midst of it, and little is taken for it."""
         assert 200 == self.scrape()[0]
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         memory, threads = self.running.memory(), self.running.threads()
         yield
         self.serves()

@@ -1,16 +1,18 @@
 """Scrapes that come together share one snapshot, later ones take a new one, and none waits longer than it said."""
 
 import gzip
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from exporter.metrics.exposition import TEXT
-from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors
+from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT, make_collectors
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.registry import make_registry
@@ -251,6 +253,35 @@ def test_the_maps_of_all_collectors_of_a_scrape_are_read_first_and_those_of_no_o
     of_maps = [one for one in order if one.startswith(("info ", "dump "))]
     assert ["pin_names", *of_maps] == order[: len(of_maps) + 1]
     assert maps == {one.split()[1] for one in of_maps}
+
+
+def test_while_a_folder_hangs_a_collector_that_needs_only_maps_is_in_the_response():
+    node = FakeNode.like(read_bundle(RECORDINGS / "v3.32.1/02-ingress-deny.after.tar.xz"))
+    hanging, over = Event(), Event()
+
+    def hang():
+        hanging.set()
+        over.wait(10)
+        return node.facts["endpoint_status"]
+
+    node.endpoint_status = hang
+    registry, _ = make_registry(process=False)
+    scrape = Scrape(Reading(node, Settings(), Memory()), make_collectors(ON_BY_DEFAULT), registry)
+    scrape.wanted |= set(ON_BY_DEFAULT)
+    collecting = Thread(target=scrape.collect)
+    collecting.start()
+    try:
+        assert hanging.wait(10)
+        body = scrape.unfinished_body(frozenset(ON_BY_DEFAULT), TEXT).decode()
+    finally:
+        over.set()
+        collecting.join()
+
+    assert 'calico_bpf_map_entries{map="counters"} 14\n' in body
+    expected = {name: int(name == "maps") for name in ON_BY_DEFAULT}
+    assert expected == {
+        name: int(value) for name, value in re.findall(r'collector_success{collector="(\w+)"} ([01])', body)
+    }
 
 
 @pytest.mark.parametrize(("absent", "library"), [("none", "isal.isal_zlib"), ("isal", "zlib")])
