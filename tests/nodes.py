@@ -99,8 +99,7 @@ class FakeNode:
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
     def map_values(self, name, keys):
-        dump = self._map(name)
-        found = {bytes(key): bytes(value) for key, value in zip(dump.keys, dump.values, strict=True)}
+        found = dict(self._map(name).entries())
         return [found.get(key) for key in keys]
 
     def programs(self, ids):
