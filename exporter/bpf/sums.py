@@ -31,19 +31,19 @@ class CpuSums:
 
     def rows(self, values: bytes | bytearray, count: int) -> bytes:
         """The sums of the first `count` rows of `values`, one value for each row."""
-        row = self._copies * self._size
-        return b"".join([self._sum(values, start) for start in range(0, count * row, row)])
-
-    def _sum(self, values: bytes | bytearray, start: int) -> bytes:
-        if not values.startswith(self._tail, start + self._counting * self._size):
-            self._skip_from(self._last_counting(values, start))
-        pieces = self._heads.unpack_from(values, start)
-        if len(pieces) == 1:
-            return bytes(pieces[0])
-        numbers = list(map(int.from_bytes, pieces, repeat(sys.byteorder)))
-        if reduce(or_, numbers) & self._high:
-            return self._exact(pieces)
-        return sum(numbers).to_bytes(self._size, sys.byteorder)
+        size, order, number = self._size, sys.byteorder, int.from_bytes
+        row, high = self._copies * size, self._high
+        sums: list[bytes] = []
+        for start in range(0, count * row, row):
+            if self._tail and not values.startswith(self._tail, start + self._counting * size):
+                self._skip_from(self._last_counting(values, start))
+            pieces = self._heads.unpack_from(values, start)
+            numbers = list(map(number, pieces, repeat(order)))
+            if reduce(or_, numbers) & high:
+                sums.append(self._exact(pieces))
+            else:
+                sums.append(sum(numbers).to_bytes(size, order))
+        return b"".join(sums)
 
     def _exact(self, pieces: tuple[bytes, ...]) -> bytes:
         counts = zip(*map(self._words.unpack, pieces), strict=True)

@@ -6,7 +6,7 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
+from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
@@ -142,6 +143,7 @@ class Memory:
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
+    ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
 
@@ -251,8 +253,10 @@ class Reading:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
         same = before and (before[0].keys, before[0].values) == (dump.keys, dump.values)
         states = before[1] if before and same else decode_ifstate(columns_of(dump))
-        links = {link.ifindex: link.name for link in self._part("links").or_else(())}
-        check_ifstate_fits(states, links, self._settings.prefixes)
+        links, fits = self._part("links").or_else(()), self._memory.ifstate_fits
+        if not fits or fits[0] is not states or fits[1] is not links:
+            check_ifstate_fits(states, {link.ifindex: link.name for link in links}, self._settings.prefixes)
+            self._memory.ifstate_fits = states, links
         self._memory.ifstate = dump, states
         return states
 
