@@ -16,9 +16,6 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import IO, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
     MapBatch,
@@ -78,8 +75,8 @@ class BpftoolReader:
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _parsing(pin):
-            keys, values = _columns(info, entries, copies)
-        return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
+            dump = _dump(info, entries, copies)
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `maps.Reader`. bpftool runs once for each key."""
@@ -89,7 +86,7 @@ class BpftoolReader:
         written = [f"{byte:#04x}" for byte in key]
         answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written, absent=b"null")
         with _parsing(pin):
-            return None if answer is None else bytes(_bytes(answer["value"]))
+            return None if answer is None else _bytes(answer["value"], len(answer["value"]))
 
     def batches(self, pin: str) -> Iterator[MapBatch]:
         """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
@@ -191,26 +188,23 @@ def _map_error(subject: str, text: str) -> MapError:
     )
 
 
-def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
     # An entry deleted between bpftool's walk and its lookup has an error instead of a value; other read errors must not
     # be mistaken for that. When bpftool's current key is deleted, it restarts and repeats entries: the last counts.
     whole = list({tuple(entry["key"]): entry for entry in entries if not _deleted(entry)}.values())
-    keys = [_bytes(entry["key"]) for entry in whole]
-    if info.per_cpu:
-        values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
-    else:
-        values = [[_bytes(entry["value"])] for entry in whole]
-    return (
-        np.array(keys, np.uint8).reshape(len(whole), info.key_size),
-        np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
-    )
+    keys = [_bytes(entry["key"], info.key_size) for entry in whole]
+    values: list[bytes] = []
+    for entry in whole:
+        parts = [copy["value"] for copy in entry["values"]] if info.per_cpu else [entry["value"]]
+        if len(parts) != copies:
+            raise ValueError(f"an entry has {len(parts)} values where there are {copies} CPUs")
+        values += [_bytes(part, info.value_size) for part in parts]
+    return MapDump(info, b"".join(keys), b"".join(values), copies)
 
 
 def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
-    keys, values = ([bytes(_bytes(row[name])) for row in rows] for name in ("key", "value"))
-    if {*map(len, keys)} - {info.key_size} or {*map(len, values)} - {info.value_size}:
-        raise ValueError("an entry of another size")
-    return MapBatch(info, b"".join(keys), b"".join(values))
+    keys = b"".join([_bytes(row["key"], info.key_size) for row in rows])
+    return MapBatch(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:
@@ -222,5 +216,8 @@ def _deleted(entry: dict[str, Any]) -> bool:
     return False
 
 
-def _bytes(words: list[str]) -> list[int]:
-    return [int(word, 16) for word in words]
+def _bytes(words: list[str], size: int) -> bytes:
+    found = bytes([int(word, 16) for word in words])
+    if len(found) != size:
+        raise ValueError(f"{len(found)} bytes where there are {size}")
+    return found

@@ -24,7 +24,7 @@ from exporter.bpf.maps import (
     map_error,
 )
 from exporter.bpf.stream import stream
-from exporter.bpf.walk import Calls, possible_cpus, read_columns
+from exporter.bpf.walk import Calls, possible_cpus, read_map
 
 _BPF_F_RDONLY = 1 << 3
 # type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.
@@ -84,10 +84,9 @@ class LibraryReader:
                 raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1
             try:
-                keys, values = read_columns(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
+                return read_map(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
-            return MapDump(info, keys, values)
 
     def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `maps.Reader`."""

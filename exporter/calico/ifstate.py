@@ -11,17 +11,15 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.calico import LayoutError
 from exporter.calico.names import decode_name, has_workload_prefix
+from exporter.calico.tables import Columns
 
 KEY_SIZE = 4
 MIN_VALUE_SIZE = 20
 _SIZES_WITH_ONE_READY_FLAG = (20, 40)
 _LOOPBACK = 1  # its index in every network namespace
-_INDEXES, _SIZE_WITH_INDEXES = struct.Struct("<20x6i8x"), 52
+_INDEX, _STATE_WITH_INDEXES = struct.Struct("<I"), struct.Struct("<I16s6i8x")
 
 _WORKLOAD, _READY_4, _READY_6, _BOND_SLAVE, _NOT_MANAGED = 0x1, 0x2, 0x4, 0x20, 0x400
 
@@ -84,17 +82,15 @@ def check_ifstate_fits(states: Sequence[InterfaceState], links: Mapping[int, str
         raise LayoutError("the interface state map flags the loopback interface as a workload's")
 
 
-def decode_ifstate(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> tuple[InterfaceState, ...]:
-    """Keys of shape (n, 4) and values of shape (n, 1, 20 or more), both uint8, by interface index."""
-    check_ifstate_sizes(keys.shape[1], values.shape[2])
-    if values.shape[1] != 1:
-        raise LayoutError(f"the interface state map has {values.shape[1]} values for each key, expected 1")
-    indexes = np.ascontiguousarray(keys).view("<u4")[:, 0].tolist()
-    flags = np.ascontiguousarray(values[:, 0, :4]).view("<u4")[:, 0]
-    if values.shape[2] in _SIZES_WITH_ONE_READY_FLAG:
-        flags = flags | (flags & _READY_4) * (_READY_6 // _READY_4)
-    names = [decode_name(row.tobytes()) for row in values[:, 0, 4:20]]
-    whole = values.shape[2] == _SIZE_WITH_INDEXES
-    policies = list(_INDEXES.iter_unpack(values.tobytes())) if whole else [()] * len(values)
-    rows = zip(indexes, names, flags.tolist(), policies, strict=True)
-    return tuple(sorted((InterfaceState(*row) for row in rows), key=lambda row: row.ifindex))
+def decode_ifstate(columns: Columns) -> tuple[InterfaceState, ...]:
+    """The interfaces by their index. Raises `LayoutError`."""
+    size = columns.value_size
+    check_ifstate_sizes(columns.key_size, size)
+    whole = size == _STATE_WITH_INDEXES.size
+    value = _STATE_WITH_INDEXES if whole else struct.Struct(f"<I16s{size - MIN_VALUE_SIZE}x")
+    both = size in _SIZES_WITH_ONE_READY_FLAG
+    states = []
+    for (ifindex,), (flags, name, *policies) in columns.rows(_INDEX, value):
+        ready = _READY_6 if both and flags & _READY_4 else 0
+        states.append(InterfaceState(ifindex, decode_name(name), flags | ready, tuple(policies)))
+    return tuple(sorted(states, key=lambda row: row.ifindex))

@@ -6,11 +6,9 @@ a service's address and port; the value says nothing.
 """
 
 import ipaddress
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from exporter.calico import LayoutError
 
@@ -52,13 +50,13 @@ def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
     return IpSetTrie(prefixes)
 
 
-def decode_ip_sets(keys: NDArray[np.uint8]) -> dict[int, tuple[str, ...]]:
-    """Keys of shape (n, 20|32), uint8, as the members of each set by its number. Raises `LayoutError`."""
-    size = KEY_SIZES.get(keys.shape[1])
+def decode_ip_sets(keys: bytes, key_size: int) -> dict[int, tuple[str, ...]]:
+    """Keys, one after the other, as the members of each set by its number. Raises `LayoutError`."""
+    size = KEY_SIZES.get(key_size)
     if size is None:
-        raise LayoutError(f"the IP-set map has keys of {keys.shape[1]} bytes, expected 20 or 32")
+        raise LayoutError(f"the IP-set map has keys of {key_size} bytes, expected 20 or 32")
     members: dict[int, list[tuple[bytes, str]]] = {}
-    for raw in map(bytes, keys):
+    for (raw,) in struct.iter_unpack(f"{key_size}s", keys):
         number = int.from_bytes(raw[4:12], "big")
         members.setdefault(number, []).append((raw[12:], _member(raw, size)))
     return {number: tuple(member for _, member in sorted(found)) for number, found in members.items()}

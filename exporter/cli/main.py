@@ -87,8 +87,6 @@ def sentence_of(error: BaseException) -> str | None:
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
-    # numpy's OpenBLAS, which is not used here, starts a thread per CPU and aborts where it cannot.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show a name

@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import numpy as np
-
 from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
@@ -182,12 +180,13 @@ class Bundle:
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
-            keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
-            flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
-            values = flat.reshape(len(keys), copies, info.value_size)
-            return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
+            dump = MapDump(info, self._members[f"maps/{name}/keys"], self._members[f"maps/{name}/values"], int(copies))
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
+        sizes = dump.count * info.key_size, dump.count * dump.copies * info.value_size
+        if sizes != (len(dump.keys), len(dump.values)) or dump.copies < 0:
+            raise BundleError(f"the bundle is damaged: its map {name} is incomplete")
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """See `NodeSource`; of connection tracking it holds the entries of the node's endpoints."""
@@ -217,7 +216,7 @@ class Bundle:
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `NodeSource`."""
         dump = self.map_dump(name)
-        found = {bytes(key): bytes(value) for key, value in zip(dump.keys, dump.values, strict=True)}
+        found = dict(dump.entries())
         return [found.get(key) for key in keys]
 
     def links(self) -> tuple[Link, ...]:

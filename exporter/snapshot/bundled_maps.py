@@ -22,7 +22,7 @@ def map_members(source: NodeSource, pin: Pin, addresses: Collection[str]) -> dic
     if pin.datum in CONNTRACK.values():
         return _flows(source, pin.name, Wanted.of(addresses, addresses))
     dump: MapDump = source.map_dump(pin.name)
-    return _members(pin.name, dump.info, dump.values.shape[1], dump.keys.tobytes(), dump.values.tobytes())
+    return _members(pin.name, dump.info, dump.copies, dump.keys, dump.values)
 
 
 def entry_members(source: NodeSource, name: str, entries: Mapping[bytes, bytes]) -> dict[str, bytes]:

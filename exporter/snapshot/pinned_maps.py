@@ -14,6 +14,7 @@ from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
 from exporter.calico.shapes import check_shape
+from exporter.calico.tables import Columns
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
@@ -63,7 +64,7 @@ class PinnedMaps:
         live = Candidate(choice.live.name, dump.info)
         layouts = self._layouts(datum, [live])
         choice = Choice(live, choice.chosen_by)
-        return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
+        return MapVersions(tuple(candidates), choice, stale, dump.info, dump.count, layouts), dump
 
     def in_use(self, datum: str) -> tuple[Candidate, ...]:
         """The live version of a map that is too large to be read as evidence; all versions while that is undecided."""
@@ -165,7 +166,7 @@ def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     values: list[bytes] = []
     for pin in pins:
         if pin.datum == PROGRAMS and not _problem(PROGRAMS, Candidate(pin.name, source.map_info(pin.name))):
-            values += (value.tobytes() for value in source.map_dump(pin.name).values)
+            values += (value for _, value in source.map_dump(pin.name).entries())
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
 
 
@@ -179,11 +180,16 @@ def _problem(datum: str, candidate: Candidate) -> LayoutError | None:
 
 
 def _indexes(dump: MapDump) -> set[int]:
-    return {int.from_bytes(key[:4].tobytes(), "little") for key in dump.keys}
+    return {int.from_bytes(key[:4], "little") for key, _ in dump.entries()}
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
     try:
-        return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+        return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
     except LayoutError:  # whatever it holds, it names no interface
         return {}
+
+
+def columns_of(dump: MapDump) -> Columns:
+    """The entries as decoders take them; of values that are not summed over CPUs, all of a key are one."""
+    return Columns(dump.keys, dump.values, dump.info.key_size, dump.info.value_size * dump.copies)

@@ -6,15 +6,13 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
@@ -42,8 +40,9 @@ from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
+from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
@@ -144,6 +143,7 @@ class Memory:
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
+    ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
 
@@ -243,26 +243,29 @@ class Reading:
 
     def _counters(self) -> CounterTable:
         dump = self._dump(COUNTERS, self._part("counter_map").get())
-        return decode_counters(dump.keys, dump.values, self._pinned_maps().layout_of(dump.info))
+        return decode_counters(columns_of(dump), self._pinned_maps().layout_of(dump.info))
 
     def _rule_hits(self) -> RuleHits:
         dump = self._dump(RULES, self._part("rule_map").get())
-        return decode_rule_hits(dump.keys, dump.values)
+        return decode_rule_hits(columns_of(dump))
 
     def _ifstate(self) -> tuple[InterfaceState, ...]:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
-        same = before and np.array_equal(before[0].keys, dump.keys) and np.array_equal(before[0].values, dump.values)
-        states = before[1] if before and same else decode_ifstate(dump.keys, dump.values)
-        links = {link.ifindex: link.name for link in self._part("links").or_else(())}
-        check_ifstate_fits(states, links, self._settings.prefixes)
+        same = before and (before[0].keys, before[0].values) == (dump.keys, dump.values)
+        states = before[1] if before and same else decode_ifstate(columns_of(dump))
+        links, fits = self._part("links").or_else(()), self._memory.ifstate_fits
+        if not fits or fits[0] is not states or fits[1] is not links:
+            check_ifstate_fits(states, {link.ifindex: link.name for link in links}, self._settings.prefixes)
+            self._memory.ifstate_fits = states, links
         self._memory.ifstate = dump, states
         return states
 
     def _ip_sets(self, datum: str) -> dict[int, tuple[str, ...]]:
-        return decode_ip_sets(self._kept_dump(datum).keys)
+        dump = self._kept_dump(datum)
+        return decode_ip_sets(dump.keys, dump.info.key_size)
 
     def _ip_set_trie(self, datum: str) -> IpSetTrie:
-        return ip_set_trie(map(bytes, self._kept_dump(datum).keys))
+        return ip_set_trie(key for key, _ in self._kept_dump(datum).entries())
 
     def _kept_dump(self, datum: str) -> MapDump:
         """The dump of a map from which several parts are made."""
@@ -271,14 +274,14 @@ class Reading:
         return self._kept[datum]
 
     def _failsafes(self, datum: str) -> Failsafes:
-        return decode_failsafes(map(bytes, self._dump(datum, self._map(datum)).keys))
+        dump = self._dump(datum, self._map(datum))
+        return decode_failsafes(key for key, _ in dump.entries())
 
     def _policy_tags(self) -> PolicyTags:
         return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
 
     def _columns(self, datum: str) -> Columns:
-        dump = self._kept_dump(datum)
-        return Columns(bytes(dump.keys), bytes(dump.values), dump.info.key_size, dump.info.value_size)
+        return columns_of(self._kept_dump(datum))
 
     def _services(self, family: int) -> "Services":
         from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends

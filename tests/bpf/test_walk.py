@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapInfo
-from exporter.bpf.walk import Calls, read_columns
+from exporter.bpf.walk import Calls, read_map
 
 
 def never(*_):
@@ -38,8 +38,9 @@ def calls_of(batches, value_bytes):
 def read(batches, map_type, slots, copies, *, sum_cpus):
     info = MapInfo("/pin", 1, "m", map_type, 8, 8 * slots, 100, 0)
     calls = calls_of(batches, 8 * slots * copies)
-    keys, values = read_columns(calls, 3, info, copies, sum_cpus=sum_cpus)
-    return {int.from_bytes(key.tobytes(), "little"): value.tobytes() for key, value in zip(keys, values, strict=True)}
+    dump = read_map(calls, 3, info, copies, sum_cpus=sum_cpus)
+    assert (1 if sum_cpus and map_type == "percpu_hash" else copies) == dump.copies
+    return {int.from_bytes(key, "little"): value for key, value in dump.entries()}
 
 
 SIZES = st.lists(st.integers(0, 3), min_size=1, max_size=5)

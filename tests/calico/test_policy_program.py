@@ -35,7 +35,7 @@ def members_of(bundle, family):
     name = f"cali_v{family}_ip_sets"
     if name not in bundle.pin_names():
         return lambda key: {CLIENTS: True}[key[4:12]] and key[12:16] == ipaddress.ip_address(ADDRESSES["a"][0]).packed
-    return ip_set_trie(map(bytes, bundle.map_dump(name).keys)).__contains__
+    return ip_set_trie(key for key, _ in bundle.map_dump(name).entries()).__contains__
 
 
 def evaluate(bundle, interface, way, packet, flags=0):

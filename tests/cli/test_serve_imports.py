@@ -42,6 +42,7 @@ NEVER = {
     "tarfile": "for bundles",
     "lzma": "for bundles",
     "tempfile": "0.5",
+    "numpy": "12",
     "lightkube": "the API server's client is ours",
     "httpx2": "the API server's client is ours",
     "msgspec": "the API server's client is ours",

@@ -121,10 +121,9 @@ def test_backends_of_different_verdicts_leave_it_unknown(node, make):
     # A rule of ns-a's pods allows what the service's IP set has: here one of its two backends.
     source = node("v3.32.1/31-service-rule-allow")
     sets = source.maps["cali_v4_ip_sets"]
-    kept = [
-        number for number, key in enumerate(sets.keys) if bytes(key)[12:18] != bytes((10, 244, 145, 200, 0x90, 0x1F))
-    ]
-    source.maps["cali_v4_ip_sets"] = replace(sets, keys=sets.keys[kept], values=sets.values[kept])
+    kept = [one for one in sets.entries() if one[0][12:18] != bytes((10, 244, 145, 200, 0x90, 0x1F))]
+    keys, values = (b"".join(column) for column in zip(*kept, strict=True))
+    source.maps["cali_v4_ip_sets"] = replace(sets, keys=keys, values=values)
     found = follow(source, tcp(CLIENT, web, 80))
     verdicts = {one.address: verdict for one, verdict in found.backends}
     assert {"10.244.145.199": "allow", "10.244.145.200": "deny"} == verdicts

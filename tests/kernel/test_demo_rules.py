@@ -30,10 +30,8 @@ def node(machine, tmp_path_factory):
 
 def counts(node):
     """The rule counters by the prefix of their id; every id must be of the plan."""
-    dump = open_reader("libbpf").read(node.bpf.pin("tc/globals", "cali_rule_ctrs2"))
-    ids = dump.keys.view("<u8").ravel()
-    sums = dump.values.view("<u8").sum(axis=(1, 2))
-    return {PREFIXES[number]: int(count) for number, count in zip(ids.tolist(), sums, strict=True)}
+    dump = open_reader("libbpf").read(node.bpf.pin("tc/globals", "cali_rule_ctrs2"), sum_cpus=True)
+    return {PREFIXES[int.from_bytes(key, "little")]: int.from_bytes(count, "little") for key, count in dump.entries()}
 
 
 def moved(node, *sent):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.bpf.maps import MapDump, MapInfo, MapMissing
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing, sum_over_cpus
 from exporter.metrics.exposition import TEXT, render
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -51,16 +51,20 @@ class Node:
     def map_info(self, name):
         return self.map_dump(name).info
 
-    def map_dump(self, name, **_):
+    def map_dump(self, name, *, sum_cpus=False):
         if name not in self.maps:
             raise MapMissing(f"{name} does not exist")
-        return _value_or_raise(self.maps[name])
+        dump = _value_or_raise(self.maps[name])
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def programs(self, ids):
         return []
 
     def links(self):
         return tuple(_value_or_raise(self.link_rows))
+
+    def clock_ns(self):
+        return None
 
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
@@ -101,7 +105,7 @@ def _value_or_raise(fact):
 
 def _map(name, kind, keys, values):
     info = MapInfo(name, len(name), name, kind, keys.shape[1], values.shape[2], 20000, 0)
-    return MapDump(info, keys, values)
+    return MapDump(info, keys.tobytes(), values.tobytes(), values.shape[1])
 
 
 def _counters(entries, slots, name):

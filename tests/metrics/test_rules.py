@@ -33,7 +33,7 @@ def rule_map(hits, cpus=2):
     for row, number in enumerate(hits.values()):
         values[row, -1], values[row, 0] = min(number, 1), number - min(number, 1)
     info = MapInfo(RULE_MAP, 20, RULE_MAP, "percpu_hash", 8, 8, 10000, 0)
-    return MapDump(info, keys.view("u1"), values.view("u1"))
+    return MapDump(info, keys.tobytes(), values.tobytes(), cpus)
 
 
 def written(*comments, error=""):
@@ -365,8 +365,7 @@ def missing(source):
 
 def misshapen(source):
     dump = source.maps[RULE_MAP]
-    values = np.zeros((len(dump.keys), 2, 16), "u1")
-    source.maps[RULE_MAP] = MapDump(replace(dump.info, value_size=16), dump.keys, values)
+    source.maps[RULE_MAP] = MapDump(replace(dump.info, value_size=16), dump.keys, bytes(dump.count * 2 * 16), 2)
 
 
 def refused(source):

@@ -5,7 +5,6 @@ import tarfile
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,9 +54,7 @@ def node(make):
     """A node with something odd in every part."""
     sparse = make.counters("cali_counters6", 60, {(5, 0): {0: 11, 4: 10}, (0xFFFFFFFF, 2): {26: 1 << 40}})
     info = MapInfo("/sys/fs/bpf/tc/globals/cali_counters5", 50, "cali_counters5", "percpu_hash", 8, 200, 20000, 0)
-    many_cpus = replace(
-        sparse, info=info, keys=sparse.keys, values=np.arange(2 * 128 * 200).reshape(2, 128, 200).astype("u1")
-    )
+    many_cpus = replace(sparse, info=info, values=bytes(range(256)) * 200, copies=128)
     empty = make.counters("cali_counters2", 20, {}, slots=14)
     return make.node(
         [

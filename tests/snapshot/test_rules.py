@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -715,7 +714,7 @@ def test_a_rule_map_of_another_shape_is_a_layout_error(node_of, make, key_size, 
     node = node_of(counted={1: 2})
     dump = node.maps["cali_rule_ctrs2"]
     info = replace(dump.info, key_size=key_size, value_size=value_size)
-    odd = MapDump(info, np.zeros((1, key_size), np.uint8), np.zeros((1, 1, value_size), np.uint8))
+    odd = MapDump(info, bytes(key_size), bytes(value_size))
     node.maps["cali_rule_ctrs2"] = odd
     with pytest.raises(LayoutError, match=f"keys of {key_size} and values of {value_size} bytes"):
         make.snapshot(node).rule_hits.get()
