@@ -344,3 +344,12 @@ def test_without_recording_rules_nothing_refers_to_a_record(rule):
     assert not re.search(r"cluster_\w+:", expr)
     assert ("[5m] offset 10m" in expr) == (":rate5m offset 10m" in rule["expr"])
     assert expr.count("{reason=") >= rule["expr"].count("rate5m{reason=")
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_names_both_namespaces_of_calico_and_what_a_restart_of_it_costs(page):
+    text = page.read_text()
+    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
+        assert ("calico-system" in block) == ("kube-system" in block)
+    linked = text.replace("[Restart calico-node](README.md#restarting-calico-node)", "")
+    assert not re.search(r"(?i)restart(s|ing)?( of)? calico-node", re.sub(r"^## .*$", "", linked, flags=re.MULTILINE))
