@@ -70,8 +70,8 @@ def of_cpus(cpus: int, count: int) -> list[object]:
     """A row of the first table."""
     made, info = MadeKernel(2 * count, cpus), map_info(2 * count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read = cpu(lambda: read_columns(made.calls(), 0, info, cpus, add_cpus=True))
-    keys, values = read_columns(made.calls(), 0, info, cpus, add_cpus=True)
+    read = cpu(lambda: read_columns(made.calls(), 0, info, cpus, sum_cpus=True))
+    keys, values = read_columns(made.calls(), 0, info, cpus, sum_cpus=True)
     decode = cpu(lambda: decode_counters(keys, values, layout_of(SLOTS)))
     mark = cpu(lambda: fingerprint(MapDump(info, keys, values)))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

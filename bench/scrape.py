@@ -147,12 +147,12 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     node = LiveNode(reader, bpf_fs, run_dir, MadeLinks(count))  # type: ignore[arg-type]  the same two methods
     memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, CollectorOptions(zeros=zeros))
     pin = str(bpf_fs / "tc/globals/cali_counters6")
-    dump = reader.read(pin, add_cpus=True)
+    dump = reader.read(pin, sum_cpus=True)
     whole = scrape(node, memory, collectors)
     snapshot = take_snapshot(node, Settings(), memory)
     results = [run_collector(collector, lambda _: snapshot) for collector in collectors]
 
-    read = cpu(lambda: reader.read(pin, add_cpus=True))
+    read = cpu(lambda: reader.read(pin, sum_cpus=True))
     decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
     join = cpu(lambda: take_snapshot(node, Settings(), memory, {"endpoints"}))
     counters = cpu(lambda: collectors[0].collect(snapshot))

@@ -3,11 +3,19 @@
 A busy machine is not a counterexample, hence no deadline.
 """
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import installed
+
+# Whatever the environment says, the compiled modules of the tests, the tree and the installed program are kept: the
+# programs start a thousand times, and compiling is half of a start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")

@@ -1,4 +1,4 @@
-{{/* Names, labels and what several objects share. Booleans are never given to `default`, which takes false for unset. */}}
+{{/* Names, labels and parts of several objects. `default` is never used for booleans: it treats false as unset. */}}
 
 {{- define "exporter.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
@@ -67,7 +67,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* What the container may do. Fields of containerSecurityContext go before those of the profile. */}}
+{{/* The container's security context. Fields of containerSecurityContext override those of the profile. */}}
 {{- define "exporter.securityContext" -}}
 {{- $context := dict "runAsUser" 0 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
 {{- if eq .Values.securityProfile "privileged" }}
@@ -75,9 +75,9 @@ imagePullSecrets:
 {{- else }}
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
-{{- /* SYS_ADMIN: every bpf command, on kernels before 5.8 too. BPF: opening maps that are pinned. DAC_READ_SEARCH: Calico
-makes its folder of policies with mode 0600, which not even its owner may enter. SETUID: to stop being root before
-serving; it is given up too. */}}
+{{- /* SYS_ADMIN: all commands of bpf(2), also before Linux 5.8. BPF: opening pinned maps. DAC_READ_SEARCH: Calico creates
+its policy folder with mode 0600, which not even its owner may enter. SETUID: to drop root before serving; it is dropped
+too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
 {{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
@@ -92,7 +92,7 @@ serving; it is given up too. */}}
 {{- hasKey .Values.webConfig.content "tls_server_config" | ternary "https" "http" }}
 {{- end }}
 
-{{/* http, https, tcp or none: how the kubelet asks. A client certificate, which it has not, is asked for before any path. */}}
+{{/* The probes' scheme: http, https, tcp or none. The kubelet has no client certificate, so tcp where one is required. */}}
 {{- define "exporter.probeScheme" -}}
 {{- if .Values.probes.scheme }}
 {{- .Values.probes.scheme }}
@@ -208,7 +208,7 @@ labelLimit: {{ . }}
 {{- if or .Values.webConfig.content .Values.webConfig.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* What is true of the node, for every command in the container: who runs one with kubectl exec has no flags of ours. */}}
+{{/* Environment of all commands in the container: those run with kubectl exec do not get the DaemonSet's flags. */}}
 {{- define "exporter.environment" -}}
 - name: CALICO_BPF_EXPORTER_BPF_READER
   value: {{ .Values.reader }}
@@ -258,7 +258,7 @@ labelLimit: {{ . }}
 {{- end }}
 
 {{- define "exporter.nodeVolumes" -}}
-# Neither has a type: a node where Calico is not yet, or not any more, must start this pod and be told so.
+# Without a type: the pod must also start on a node without Calico, and report it.
 - name: bpffs
   hostPath:
     path: {{ .Values.bpffs.hostPath }}

@@ -67,14 +67,14 @@ class BpftoolReader:
                 flags=_unsigned(answer.get("flags", 0)),
             )
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         info = self.info(pin)
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _parsing(pin):
             keys, values = _columns(info, entries, copies)
-        return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
+        return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""

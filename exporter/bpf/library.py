@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.bpf.maps import MAP_TYPES, MapDump, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
+from exporter.bpf.maps import MAP_TYPES, MapDump, MapError, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
 from exporter.bpf.walk import Calls, possible_cpus, read_columns
 
 _BPF_F_RDONLY = 1 << 3
@@ -65,12 +65,14 @@ class LibraryReader:
         with self._opened(pin) as (_, info):
             return info
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
+            if not info.key_size:
+                raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1
             try:
-                keys, values = read_columns(self._calls, descriptor, info, copies, add_cpus=add_cpus)
+                keys, values = read_columns(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
             return MapDump(info, keys, values)

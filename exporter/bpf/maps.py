@@ -114,8 +114,8 @@ class Reader(Protocol):
     def info(self, pin: str) -> MapInfo:
         """The shape of the map pinned at `pin`."""
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
-        """The shape and content of the map pinned at `pin`; with `add_cpus`, values are summed as `sum_over_cpus` does:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+        """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
         """
 
@@ -125,8 +125,10 @@ class Reader(Protocol):
 
 def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The values of a per-CPU map of u64 counts summed over CPUs, as one copy; any other values unchanged."""
-    if not info.per_cpu or info.value_size % 8 or not values.size:
+    if not info.per_cpu or info.value_size % 8:
         return values
+    if not len(values):  # a batch can be empty, and is joined with others that are not
+        return values[:, :1]
     sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
     return sums.view(np.uint8)
 

@@ -44,16 +44,16 @@ class Calls:
     program_by_id: Callable[[int], int]
 
 
-def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, add_cpus: bool = False) -> Columns:
+def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, sum_cpus: bool = False) -> Columns:
     """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`; with
-    `add_cpus`, each batch is summed over CPUs.
+    `sum_cpus`, each batch is summed over CPUs.
     """
     stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
     shape = (copies, stride)
 
     def kept(values: Bytes) -> Bytes:
         values = values[:, :, : info.value_size]
-        return sum_over_cpus(info, values) if add_cpus else values
+        return sum_over_cpus(info, values) if sum_cpus else values
 
     try:
         return _read_batches(calls, descriptor, info, shape, kept)

@@ -6,6 +6,8 @@ a service's address and port; the value says nothing.
 """
 
 import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,33 @@ from numpy.typing import NDArray
 from exporter.calico import LayoutError
 
 KEY_SIZES = {20: 4, 32: 16}  # of the key to that of the address
+_LENGTH_SIZE = 4
 _NUMBER_BITS = 64
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+@dataclass(frozen=True, slots=True)
+class IpSetTrie:
+    """An IP-set map as the kernel searches it: the prefixes of its keys, as numbers, by their length in bits."""
+
+    prefixes: dict[int, set[int]]
+
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a lookup of this key finds an entry: one whose prefix is the start of it."""
+        bits, content = int.from_bytes(key[:_LENGTH_SIZE], "little"), key[_LENGTH_SIZE:]
+        number = int.from_bytes(content, "big") >> 8 * len(content) - bits
+        return any(number >> bits - length in found for length, found in self.prefixes.items() if length <= bits)
+
+
+def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
+    """The map with these keys. Raises `LayoutError`."""
+    prefixes: dict[int, set[int]] = {}
+    for key in keys:
+        length, bits = int.from_bytes(key[:_LENGTH_SIZE], "little"), 8 * (len(key) - _LENGTH_SIZE)
+        if len(key) not in KEY_SIZES or length > bits:
+            raise LayoutError(f"the IP-set map has a key of {len(key)} bytes with a prefix of {length} bits")
+        prefixes.setdefault(length, set()).add(int.from_bytes(key[_LENGTH_SIZE:], "big") >> bits - length)
+    return IpSetTrie(prefixes)
 
 
 def decode_ip_sets(keys: NDArray[np.uint8]) -> dict[int, tuple[str, ...]]:

@@ -8,6 +8,7 @@ comments of a rule without code are on the next instruction. The content shows t
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.policy_file import Instruction, PolicyFile
@@ -95,6 +96,15 @@ class PolicyProgram:
     counts_zero: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The rule that an instruction belongs to, by positions in `PolicyProgram.tiers`; -1 is what a tier's end lacks."""
+
+    tier: int
+    policy: int = -1
+    rule: int = -1
+
+
 def parse_file_name(name: str) -> PolicyFileName | None:
     """The parsed name of a policy debug file; None for another file."""
     match = _FILE_NAME.fullmatch(name)
@@ -107,6 +117,15 @@ def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
     for instruction in file.instructions():
         parser.take(instruction)
     return PolicyProgram(about, file.text("hook"), file.text("error"), parser.tiers(), parser.counts_zero)
+
+
+def places_of(instructions: Iterable[Instruction]) -> list[Place | None]:
+    """The rule of each instruction; None before, after and between rules: a missing profile match is the last."""
+    parser, places = _Parser(), []
+    for instruction in instructions:
+        parser.take(instruction)
+        places.append(parser.place)
+    return places
 
 
 @dataclass(slots=True)
@@ -137,6 +156,7 @@ class _Parser:
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
     low: int | None = None  # the first half of an id being loaded
     counts_zero: bool = False
+    place: Place | None = None
 
     def take(self, instruction: Instruction) -> None:
         if _END_OF_HOST_POLICY in instruction.labels:
@@ -172,6 +192,7 @@ class _Parser:
 
     def _start(self, what: str) -> None:
         word, _, rest = what.partition(" ")
+        self.place = None
         if word == "rule":
             self._start_rule(rest)
         elif word == "tier":
@@ -191,10 +212,12 @@ class _Parser:
             self.policy, self.of_host = (PROFILE, name), self.in_host_policy
         action = _ACTION.search(text)
         word = action[1].lower() if action else ""
+        self.place = Place(len(self.done), len(self.policies), len(self.rules))
         self.rules.append(_OpenRule(len(self.rules), _ACTIONS.get(word, word), text.strip()))
 
     def _end(self, what: str) -> None:
         word, _, rest = what.partition(" ")
+        self.place = None
         if word == "tier":
             self._end_tier(rest)
         elif word != "rule":
@@ -212,6 +235,7 @@ class _Parser:
         colon, action = rest[len(name) :][:2], rest[len(name) + 2 :]
         action = (action or "deny") if colon == ": " else ""  # deny is the default
         self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host))
+        self.place = Place(len(self.done) - 1)
         self.tier, self.policies = None, []
         self.ending = True
 

@@ -178,38 +178,38 @@ def _messages(fields: Fields, name: str) -> list[Fields]:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    place, text = 0, text.rstrip()
-    while place < len(text):
-        match = _TOKEN.match(text, place)
+    position, text = 0, text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
         if match is None:
             raise RuleTextError("a quotation mark is open at its end")
-        place = match.end()
+        position = match.end()
         yield match["string"] or match["mark"] or match["word"]
 
 
-def _fields(tokens: Sequence[str], place: int, closing: str, depth: int) -> tuple[Fields, int]:
+def _fields(tokens: Sequence[str], position: int, closing: str, depth: int) -> tuple[Fields, int]:
     if depth > _MAX_DEPTH:
         raise RuleTextError("its messages are too deep")
     fields: Fields = []
-    while place < len(tokens) and tokens[place] != closing:
-        name, place = tokens[place], place + 1
+    while position < len(tokens) and tokens[position] != closing:
+        name, position = tokens[position], position + 1
         if name in {",", ";"}:
             continue
-        if not name[0].isidentifier() or place >= len(tokens):
+        if not name[0].isidentifier() or position >= len(tokens):
             raise RuleTextError(f"{name} stands where a field should begin")
-        place += tokens[place] == ":"
-        value = tokens[place] if place < len(tokens) else ""
+        position += tokens[position] == ":"
+        value = tokens[position] if position < len(tokens) else ""
         if value in _CLOSING:
-            message, place = _fields(tokens, place + 1, _CLOSING[value], depth + 1)
+            message, position = _fields(tokens, position + 1, _CLOSING[value], depth + 1)
             fields.append((name, message))
         elif not value or value in {"}", ">", ":", ",", ";"}:
             raise RuleTextError(f"{name} has no value")
         else:
             fields.append((name, _unescaped(value)))
-        place += 1
-    if closing and place >= len(tokens):
+        position += 1
+    if closing and position >= len(tokens):
         raise RuleTextError("a bracket is open at its end")
-    return fields, place
+    return fields, position
 
 
 def _unescaped(value: str) -> str:

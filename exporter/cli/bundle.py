@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.cli.node import decided, open_source, settings_of
 from exporter.cli.options import NodeOptions, node_options
+from exporter.cli.snapshots import open_source, settings_of, take_with_live_map
 from exporter.printable import say
 from exporter.quantities import plural
 from exporter.replacing import replacing, wrote
@@ -28,7 +28,7 @@ def command(node: NodeOptions, file: Path) -> None:
     from exporter.snapshot.bundle import PARTS, write_bundle
 
     source, memory = open_source(node)
-    snapshot = decided(source, settings_of(node), memory, PARTS)
+    snapshot = take_with_live_map(source, settings_of(node), memory, PARTS)
     system = os.uname()
     about = {
         "exporter": __version__,

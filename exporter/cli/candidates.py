@@ -42,7 +42,7 @@ def _candidates(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
 
 
 def _endpoints(context: click.Context) -> Iterable[Endpoint]:
-    from exporter.cli.node import open_source, settings_of
+    from exporter.cli.snapshots import open_source, settings_of
     from exporter.snapshot.reading import take_snapshot
 
     options = _options(context)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from exporter.bpf.maps import ReaderMissing
-from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import one_snapshot
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.check import MISSING, NOTE, OK, PARTS, Finding, findings
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
@@ -37,7 +37,7 @@ def _process() -> Finding:
 
 def _node(node: NodeOptions) -> list[Finding]:
     try:
-        return list(findings(take_decided(node, PARTS)))
+        return list(findings(one_snapshot(node, PARTS)))
     except ReaderMissing as error:
         return [Finding("reader", MISSING, str(error))]
 

@@ -19,7 +19,7 @@ from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counter
 from exporter.diagnosis.counters import PARTS, counters_by_endpoint
 from exporter.errors import ExporterError
 from exporter.printable import say
-from exporter.quantities import shown
+from exporter.quantities import format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 
@@ -50,7 +50,7 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
 
 
 def _waiting(seconds: float) -> Text:
-    return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
+    return Text(f"watching: the first counts come in {format_duration(seconds)}; Ctrl-C ends it", style="dim")
 
 
 def _watch(snapshots: NodeSnapshots, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:

@@ -28,7 +28,7 @@ def display_order(layout: Layout) -> list[Slot]:
     return sorted(layout.slots, key=lambda slot: list(_WORDS).index(slot.category))
 
 
-def what(slot: Slot, hooks: Iterable[int]) -> str:
+def slot_label(slot: Slot, hooks: Iterable[int]) -> str:
     """What a slot counts at these hooks (packets unless it says flows), with the reason as in the label."""
     flows = slot.category == ACCEPTED and slot.reason in _PER_FLOW and all(hook in TC_HOOKS for hook in hooks)
     word = "accepted flows" if flows else _WORDS[slot.category]
@@ -81,7 +81,7 @@ def _table(one: EndpointCounters, slots: Sequence[Slot]) -> tuple[list[Column], 
     for slot in slots:
         cells = list(_cells(one, slot, hooks))
         style = next((cell.style for cell in cells if cell.style == DROP_STYLE), "")
-        rows.append([Cell(f"  {what(slot, one.hooks)}", style), *cells, Cell(slot.caption, "dim")])
+        rows.append([Cell(f"  {slot_label(slot, one.hooks)}", style), *cells, Cell(slot.caption, "dim")])
     return columns, rows
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import one_snapshot
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
@@ -39,7 +39,7 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     Exits 1 when a collector failed; the samples of the others are still written.
     """
     collectors = make_collectors(ON_BY_DEFAULT)
-    snapshot = take_decided(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
+    snapshot = one_snapshot(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
     results = [run_collector(one, lambda _: snapshot) for one in collectors]
     body = render(collected_samples(results) + exporter_samples(lambda _: snapshot), _FORMATS[format])
     if output is None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.node import node_name, open_source, settings_of
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import node_name, open_source, settings_of
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
 from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT

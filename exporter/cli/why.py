@@ -16,7 +16,7 @@ from exporter.diagnosis.explain import PARTS, Explanation, explain
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
 from exporter.printable import say
-from exporter.quantities import Duration, shown
+from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 LOSES_PACKETS = 3
@@ -38,7 +38,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
     if selector == Selector():
         raise click.UsageError("give --pod, --ip or --interface")
     if node.bundle is None:
-        say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
+        say(f"watching for {format_duration(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
     before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector))

@@ -264,7 +264,7 @@ static __always_inline int matches(const struct rule *rule, const struct packet 
 }
 
 /*
- * Walks the steps in order; each one that matches on the way counts, passing ones too. A pass leads past the rest of its
+ * Walks the steps in order; each one that matches counts, passing ones too. A pass leads past the rest of its
  * tier. The last step matches everything and decides. An interface without policy is the node's own: it allows.
  */
 static __always_inline int allowed(const struct counter_key *key, const struct packet *packet)

@@ -24,8 +24,8 @@ from exporter.demo.bpffs import POLICY_SIZE, BpfFs
 from exporter.demo.commands import require, run, start
 from exporter.demo.namespace import write_settings
 from exporter.demo.plan import BLACKHOLE, PODS, Pod
-from exporter.demo.policies import EGRESS, INGRESS, ip_set_id
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import EGRESS, INGRESS, ip_set_id
 
 STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -224,7 +224,7 @@ class Node:
         return ifindex
 
     def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:
-        steps = pod.way(_DIRECTIONS[hook]).steps()
+        steps = pod.policy_path(_DIRECTIONS[hook]).steps()
         packed = b"".join(struct.pack("<2QH4B2x", *step.words(tier)) for tier, step in steps)
         self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(POLICY_SIZE, b"\0"))
 

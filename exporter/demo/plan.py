@@ -6,7 +6,7 @@ Pure data: how a node is built is elsewhere.
 from dataclasses import dataclass
 
 from exporter.calico.names import workload_interface
-from exporter.demo.policies import Policy, Rule, Tier, Way, way
+from exporter.demo.policy_rules import Policy, PolicyPath, Rule, Tier, policy_path
 
 BLACKHOLE = "10.96.0.10"
 
@@ -55,9 +55,9 @@ class Pod:
         """The MAC address of the pod's side of the veth."""
         return f"02:00:00:00:65:{self.number:02x}"
 
-    def way(self, direction: str) -> Way:
-        """The way through its policy in this direction, `ingress` or `egress`."""
-        return way(self.policies, f"kns.{self.namespace}" if self.has_profile else "", direction)
+    def policy_path(self, direction: str) -> PolicyPath:
+        """The path through its policies in this direction, `ingress` or `egress`."""
+        return policy_path(self.policies, f"kns.{self.namespace}" if self.has_profile else "", direction)
 
 
 _AUDIT, _SECURITY, _DEFAULT = Tier("audit", end="pass"), Tier("security"), Tier("default")

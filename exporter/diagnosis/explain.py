@@ -80,7 +80,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     drops = tuple(_drops(change, after)) if change else ()
     missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
     counting = counting_rules(before, after, endpoint, changes)
-    notes = [*_fate(change, gone=gone), *_cautions(drops, counting, change, after), *counting.notes]
+    notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
@@ -151,7 +151,7 @@ def _fate(change: EndpointChange | None, *, gone: bool) -> Iterator[str]:
         yield "Its counters were reset in this time: the counts are since then"
 
 
-def _cautions(
+def _data_notes(
     drops: tuple[Drop, ...], counting: CountingRules, change: EndpointChange | None, after: Snapshot
 ) -> Iterator[str]:
     for drop in (drop for drop in drops if drop.reason == "policy"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from exporter.calico.reasons import page_of
 from exporter.diagnosis.counting_rules import CountingRule
 from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
-from exporter.quantities import plural, shown
+from exporter.quantities import format_duration, plural
 from exporter.snapshot.rules import END_OF_TIER
 
 _MAX_OTHERS = 10
@@ -23,7 +23,13 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
     """
     endpoint = explanation.endpoint
     names = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
-    when = "since its counters began" if not explanation.window else f"in {shown(seconds)}" if seconds else "in between"
+    when = (
+        "since its counters began"
+        if not explanation.window
+        else f"in {format_duration(seconds)}"
+        if seconds
+        else "in between"
+    )
     packets = sum(drop.packets for drop in explanation.drops)
     summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"

@@ -12,14 +12,14 @@ import click
 
 from exporter import __version__
 from exporter.kubectl.flags import (
-    PassedOn,
+    ForwardedFlag,
     Time,
     complete_nodes,
     complete_pods,
     exporters_of,
+    forwarded_flags,
     kubectl_flags,
     kubectl_of,
-    passed_on,
     words_of,
 )
 from exporter.kubectl.kubectl import KubectlError
@@ -30,7 +30,7 @@ PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
-class Sentences(click.Group):
+class PluginGroup(click.Group):
     """Turns errors into sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
@@ -46,7 +46,7 @@ class Sentences(click.Group):
             raise failure from error
 
 
-@click.group(PROGRAM, cls=Sentences, context_settings=_HELP)
+@click.group(PROGRAM, cls=PluginGroup, context_settings=_HELP)
 @click.version_option(__version__, prog_name=PROGRAM)
 def program() -> None:
     """Calico's eBPF counters of a pod, wherever in the cluster it runs.
@@ -62,7 +62,7 @@ def pod_command(name: str, about: str) -> Callable[[Callable[..., None]], click.
     def decorate(function: Callable[..., None]) -> click.Command:
         node = click.option("--node", help="Target this whole node instead.", shell_complete=complete_nodes)
         words = click.argument("words", nargs=-1, metavar="POD [-- FLAGS]", shell_complete=complete_pods)
-        function = words(passed_on(name)(node(kubectl_flags(click.pass_context(function)))))
+        function = words(forwarded_flags(name)(node(kubectl_flags(click.pass_context(function)))))
         return program.command(name, short_help=about, context_settings=_HELP)(function)
 
     return decorate
@@ -159,7 +159,7 @@ def _run_command(context: click.Context, words: Sequence[str], *, needs_interfac
     target = _find_target(context, pods, needs_interface=needs_interface)
     _say(target)
     selector = ["--pod", str(target.pod)] if target.pod and needs_interface else []
-    command = [context.command.name or "", *selector, *words_of(context, PassedOn), *more]
+    command = [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
     sys.exit(kubectl_of(context).attach(target.exporter, command))
 
 

@@ -23,7 +23,7 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
     """
     now = parse_folder(path, _parser(before), MAX_BYTES, before)
     same = before is not None and now.files == before.files
-    return Folder(now.present, before.files, now.problems, now.stamps, now.unread) if before and same else now
+    return replace(now, files=before.files) if before and same else now
 
 
 def policies_of(folder: Folder[bytes]) -> Policies:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from exporter import __version__
 from exporter.page.views import EndpointView, NodeView, Wanted
 from exporter.printable import printable
-from exporter.quantities import shown
+from exporter.quantities import format_duration
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _DOCS = "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs"
@@ -60,7 +60,7 @@ class Html:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._pages.filters |= {"per_second": per_second, "shown": shown}
+        self._pages.filters |= {"per_second": per_second, "duration": format_duration}
         self._pages.globals |= {
             "address": address,
             "docs": _DOCS,
@@ -101,7 +101,7 @@ class Html:
 
     def error_page(self, sentence: str) -> bytes:
         """An error message as a page."""
-        return self._page("sorry.html", sentence=sentence)
+        return self._page("error.html", sentence=sentence)
 
     def _page(self, name: str, **values: Any) -> bytes:
         return self._pages.get_template(name).render(**values).encode("utf-8", "replace")

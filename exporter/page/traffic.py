@@ -34,13 +34,14 @@ NOTHING = Counted({}, 0, 0)
 class Traffic:
     """An endpoint's traffic in one direction (`inbound`, `outbound`, or empty where that is not known).
 
-    `ever` is since its counters began, `lately` within the last `seconds`; those are None without an earlier snapshot.
+    `cumulative` is since its counters were created, `recent` within the last `seconds`, None without an earlier
+    snapshot.
     """
 
     endpoint: Endpoint
     direction: str
-    ever: Counted
-    lately: Counted
+    cumulative: Counted
+    recent: Counted
     seconds: float | None
 
     @property
@@ -49,36 +50,40 @@ class Traffic:
         return f"{self.endpoint.ifindex}/{self.endpoint.interface}/{self.direction}"
 
     def per_second(self, count: int) -> float | None:
-        """A count of `lately` as a rate; None where there is no time to divide by."""
+        """A count of `recent` as a rate; None where there is no time to divide by."""
         return count / self.seconds if self.seconds else None
 
 
 def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
-    """Every endpoint that counts, in each direction; who drops most now first, then who ever dropped most.
+    """Every endpoint with counters, in each direction; most current drops first, then most drops overall.
 
     Raises `MapError`, `LayoutError` or `NodeError` when the snapshots have no counters or cannot be compared.
     """
     layout = now.counters.get().layout
-    lately = _lately(before, now, layout)
+    recent = _recent(before, now, layout)
     seconds = now.seconds_since(before) if before else None
     rows = [
         Traffic(
-            one.endpoint, way, ever, lately.get((one.endpoint.ifindex, one.endpoint.interface, way), NOTHING), seconds
+            one.endpoint,
+            way,
+            cumulative,
+            recent.get((one.endpoint.ifindex, one.endpoint.interface, way), NOTHING),
+            seconds,
         )
         for one in counters_by_endpoint(now)
-        for way, ever in _by_direction(one, layout).items()
+        for way, cumulative in _by_direction(one, layout).items()
     ]
-    return sorted(rows, key=lambda row: (-row.lately.drops, -row.ever.drops, row.endpoint.title, row.direction))
+    return sorted(rows, key=lambda row: (-row.recent.drops, -row.cumulative.drops, row.endpoint.title, row.direction))
 
 
 def for_reason(rows: Iterable[Traffic], reason: str) -> list[Traffic]:
-    """Of these rows those that ever dropped for this reason, with nothing but its drops; most of them first."""
+    """The rows with drops for this reason, with the drops of this reason only; most drops first."""
     chosen = [
-        Traffic(row.endpoint, row.direction, _only(row.ever, reason), _only(row.lately, reason), row.seconds)
+        Traffic(row.endpoint, row.direction, _only(row.cumulative, reason), _only(row.recent, reason), row.seconds)
         for row in rows
-        if reason in row.ever.dropped
+        if reason in row.cumulative.dropped
     ]
-    return sorted(chosen, key=lambda row: (-row.lately.drops, -row.ever.drops))
+    return sorted(chosen, key=lambda row: (-row.recent.drops, -row.cumulative.drops))
 
 
 def total(rows: Iterable[Counted]) -> Counted:
@@ -97,7 +102,7 @@ def _only(counted: Counted, reason: str) -> Counted:
     return Counted(dropped, counted.flows, counted.packets)
 
 
-def _lately(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
+def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
     if before is None:
         return {}
     changes = compare_counters(before, now)

@@ -54,8 +54,8 @@ class NodeView:
     problem: str
     rows: Sequence[Traffic]
     left_out: int
-    ever: Counted
-    lately: Counted
+    cumulative: Counted
+    recent: Counted
     seconds: float | None
     endpoints: int
     namespaces: Sequence[str]
@@ -64,18 +64,18 @@ class NodeView:
     maps: Sequence[MapFill]
 
     @property
-    def wrong(self) -> int:
-        """How many findings are not as they should be."""
+    def failed_checks(self) -> int:
+        """The number of findings that are not `ok`."""
         return sum(one.state != OK for one in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class CounterRow:
-    """One slot of an endpoint that ever counted: its values at each hook, those of `lately` None where not known."""
+    """A nonzero slot of an endpoint: its values at each hook; those of `recent` are None where unknown."""
 
     slot: Slot
-    ever: Sequence[int]
-    lately: Sequence[int | None]
+    cumulative: Sequence[int]
+    recent: Sequence[int | None]
 
     @property
     def drops(self) -> bool:
@@ -117,15 +117,15 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
     counted = Part.of(lambda: traffic(before, now))
     rows = counted.or_else([])
     namespaces = sorted({row.endpoint.namespace for row in rows} - {""})
-    reasons = {reason for row in rows for reason in row.ever.dropped}
+    reasons = {reason for row in rows for reason in row.cumulative.dropped}
     chosen = [row for row in rows if _is_wanted(row.endpoint, wanted)]
     chosen = for_reason(chosen, wanted.reason) if wanted.reason else chosen
     return NodeView(
         problem=_sentence(counted),
         rows=chosen[:MAX_ROWS],
         left_out=len(chosen[MAX_ROWS:]),
-        ever=total(row.ever for row in chosen),
-        lately=total(row.lately for row in chosen),
+        cumulative=total(row.cumulative for row in chosen),
+        recent=total(row.recent for row in chosen),
         seconds=now.seconds_since(before) if before and not now.counters.error else None,
         endpoints=len({(row.endpoint.ifindex, row.endpoint.interface) for row in chosen}),
         namespaces=namespaces,
@@ -182,18 +182,18 @@ def _counters(
     before: Snapshot | None, now: Snapshot, endpoint: Endpoint
 ) -> tuple[list[tuple[str, str]], list[CounterRow]]:
     """The columns, a hook each, and the rows, a slot each."""
-    ever = _hooks_of(endpoint, counters_by_endpoint(now))
+    cumulative = _hooks_of(endpoint, counters_by_endpoint(now))
     changes = Part.of(lambda: compare_counters(before, now)).or_else([]) if before else []
-    lately = _hooks_of(endpoint, [change.counters for change in changes])
-    hooks = sorted(ever)
+    recent = _hooks_of(endpoint, [change.counters for change in changes])
+    hooks = sorted(cumulative)
     rows = [
         CounterRow(
             slot,
-            [ever[hook][slot.number] for hook in hooks],
-            [lately[hook][slot.number] if hook in lately else None for hook in hooks],
+            [cumulative[hook][slot.number] for hook in hooks],
+            [recent[hook][slot.number] if hook in recent else None for hook in hooks],
         )
         for slot in now.counters.get().layout.slots
-        if any(ever[hook][slot.number] for hook in hooks)
+        if any(cumulative[hook][slot.number] for hook in hooks)
     ]
     return [(hook_name(hook), endpoint.direction(hook)) for hook in hooks], rows
 

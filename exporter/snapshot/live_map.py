@@ -9,6 +9,8 @@ between two snapshots (`movement`); it alone has `keys` of existing interfaces. 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo
 
 ONLY, PROGRAMS, MOVEMENT, KEYS, UNDECIDED = "only", "programs", "movement", "keys", "undecided"
@@ -44,8 +46,10 @@ class LiveMapMemory:
 
 
 def fingerprint(dump: MapDump) -> int:
-    """A hash of all keys and values."""
-    return hash((dump.keys.tobytes(), dump.values.tobytes()))
+    """A hash of all keys and values, whatever the order of the entries."""
+    # The kernel's order is that of its hash table, which changes when a map is copied into a larger one.
+    order = np.lexsort(dump.keys.T) if dump.keys.size else slice(None)
+    return hash((dump.keys[order].tobytes(), dump.values[order].tobytes()))
 
 
 def newest_user(candidates: Sequence[Candidate], programs: Sequence[ProgramInfo]) -> Candidate | None:

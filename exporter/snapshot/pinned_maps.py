@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
 from exporter.calico import LayoutError
@@ -12,6 +13,8 @@ from exporter.calico.counters import Layout, layout_of, slot_count
 from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
+from exporter.calico.shapes import check_shape
+from exporter.errors import ExporterError
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
@@ -69,15 +72,16 @@ class PinnedMaps:
         return layouts
 
     def _candidates(self, datum: str) -> list[Candidate]:
-        found, failures = [], []
+        found: list[Candidate] = []
+        failures: list[ExporterError] = []
         for pin in self._pins.get():
             if pin.datum == datum and not pin.old:
                 try:
-                    found.append(Candidate(pin.name, self._source.map_info(pin.name)))
-                except (NotAMap, MapMissing) as error:
-                    failures.append(error)
+                    found.append(Candidate(pin.name, checked_info(self._source, pin)))
+                except (NotAMap, MapMissing, LayoutError) as error:
+                    failures.append(copy(error))  # an error's traceback has this frame, whose maps would stay
         if not found:
-            raise failures[0] if failures else MapMissing(self._why_missing(datum))
+            raise copy(failures[0]) if failures else MapMissing(self._why_missing(datum))
         return found
 
     def _why_missing(self, datum: str) -> str:
@@ -139,15 +143,26 @@ class PinnedMaps:
 
     def _dump(self, candidate: Candidate) -> MapDump:
         if candidate.name not in self._dumps:
-            self._dumps[candidate.name] = self._source.map_dump(candidate.name, add_cpus=True)
+            self._dumps[candidate.name] = self._source.map_dump(candidate.name, sum_cpus=True)
         return self._dumps[candidate.name]
 
 
 def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
-    dumps = [source.map_dump(pin.name) for pin in pins if pin.datum == PROGRAMS]
-    values = [value.tobytes() for dump in dumps if dump.info.value_size == 4 for value in dump.values]
+    values: list[bytes] = []
+    for pin in pins:
+        if pin.datum == PROGRAMS:
+            with suppress(LayoutError):
+                checked_info(source, pin)
+                values += (value.tobytes() for value in source.map_dump(pin.name).values)
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
+
+
+def checked_info(source: NodeSource, pin: Pin) -> MapInfo:
+    """The info of the map at `pin`. Raises `MapError`, and `LayoutError` when it cannot hold the pin's datum."""
+    info = source.map_info(pin.name)
+    check_shape(pin.datum, pin.name, info.type, info.key_size, info.value_size)
+    return info
 
 
 def _indexes(dump: MapDump) -> set[int]:

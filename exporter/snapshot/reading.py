@@ -32,7 +32,7 @@ from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 # The parts in read order; large ones that only commands need are separate.
-_READ_ALWAYS = (
+_COMMON_PARTS = (
     "pins",
     "counter_map",
     "rule_map",
@@ -50,11 +50,11 @@ _READ_ALWAYS = (
     "policies",
     "rules",
 )
-_READ_IF_NAMED = ("ip_sets_4", "ip_sets_6", "policy_files")
-EVERY_PART = frozenset(_READ_ALWAYS)
+_READ_ON_REQUEST = ("ip_sets_4", "ip_sets_6", "policy_files")
+EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
-_MADE_FROM = {
+_DERIVED_FROM = {
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
     "ifstate": ("ifstate_map",),
@@ -100,11 +100,11 @@ class Reading:
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
-        for name in (*_READ_ALWAYS, *_READ_IF_NAMED):
+        for name in (*_COMMON_PARTS, *_READ_ON_REQUEST):
             if name in wanted:
                 self._part(name)
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_READ_ALWAYS, *_READ_IF_NAMED)}
+        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
     def _part(self, name: str) -> Part[Any]:
@@ -211,7 +211,7 @@ def with_sources(parts: Collection[str]) -> frozenset[str]:
     """These parts and all parts they are derived from."""
     wanted = set(parts)
     for name in parts:
-        wanted |= with_sources(_MADE_FROM.get(name, ()))
+        wanted |= with_sources(_DERIVED_FROM.get(name, ()))
     return frozenset(wanted)
 
 

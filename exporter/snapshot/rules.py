@@ -67,7 +67,7 @@ class RuleTable:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """An endpoint owners policy program for one hook and IP family is not loaded, and why."""
+    """An endpoint's policy program for one hook and IP family that is not loaded, and why."""
 
     endpoint: Endpoint
     hook: str

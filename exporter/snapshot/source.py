@@ -35,8 +35,8 @@ class NodeSource(Protocol):
     def map_info(self, name: str) -> MapInfo:
         """The info of the map pinned as `name`."""
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
-        """Info and content of the map pinned as `name`; `add_cpus` sums values over CPUs."""
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
+        """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs with these ids."""
@@ -103,9 +103,9 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.info(str(self._globals / name))
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
-        return self._reader.read(str(self._globals / name), add_cpus=add_cpus)
+        return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""

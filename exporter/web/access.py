@@ -55,7 +55,7 @@ class Access:
             if self._passwords or self._reviews:
                 response = replace(response, body=response.body.partition(b"\n")[0] + b"\n")
         else:
-            response = await self._unauthorized(request) or self._rate_limited(request) or await self._inner(request)
+            response = await self._auth_refusal(request) or self._rate_refusal(request) or await self._inner(request)
         return replace(response, headers=_merged(response.headers, self._config.headers))
 
     def _adopt(self) -> None:
@@ -69,14 +69,14 @@ class Access:
             self._bucket = _TokenBucket(new.rate_limit) if new.rate_limit else None
         self._config = new
 
-    async def _unauthorized(self, request: Request) -> Response | None:
+    async def _auth_refusal(self, request: Request) -> Response | None:
         """The refusal of a request whose credentials are not right, None for an authorized one."""
         authorization = request.headers.get("authorization", "")
         try:
             if self._passwords:
-                return await self._check_password(self._passwords, authorization, request)
+                return await self._password_refusal(self._passwords, authorization, request)
             if self._reviews:
-                return await self._check_token(self._reviews, authorization, request)
+                return await self._token_refusal(self._reviews, authorization, request)
         except AuthQueueFull as error:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "auth_queue_full", str(error))
         except NodeError:
@@ -84,10 +84,10 @@ class Access:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
 
-    async def _check_password(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
+    async def _password_refusal(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
         given = parse_basic(authorization)
         if given and (
-            passwords.remembers(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
+            passwords.is_cached(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
         ):
             return None
         sentence = "this needs the name and the password of a user"
@@ -95,7 +95,7 @@ class Access:
             request, HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}")
         )
 
-    async def _check_token(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
+    async def _token_refusal(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
         scheme, _, token = authorization.partition(" ")
         verdict = HTTPStatus.UNAUTHORIZED
         if scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
@@ -108,7 +108,7 @@ class Access:
             return self._refuse(request, verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
         return None
 
-    def _rate_limited(self, request: Request) -> Response | None:
+    def _rate_refusal(self, request: Request) -> Response | None:
         # After the credentials: whoever has none must not use up what belongs to those who have.
         wait = self._bucket.take() if self._bucket else 0
         if not wait:

@@ -17,8 +17,8 @@ _T = TypeVar("_T")
 
 _MAX_WAITING = 32
 _MAX_WAITING_EACH = 4
-_MIN_REST, _MAX_REST = 0.1, 5.0
-_REST = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
+_MIN_PAUSE, _MAX_PAUSE = 0.1, 5.0
+_PAUSE_FACTOR = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
 
 
 class AuthQueueFull(ExporterError):
@@ -35,7 +35,7 @@ class AuthQueue:
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
-        self._rest_until = 0.0
+        self._paused_until = 0.0
 
     @cached_property
     def _worker(self) -> Worker:
@@ -70,7 +70,7 @@ class AuthQueue:
             done.exception()  # nobody may be there any more to hear of it
 
     def _throttled(self, job: Callable[[], _T]) -> _T:
-        time.sleep(max(0.0, self._rest_until - time.monotonic()))
+        time.sleep(max(0.0, self._paused_until - time.monotonic()))
         start = time.thread_time()  # waiting for an API server costs nobody anything
         right = False
         try:
@@ -78,6 +78,6 @@ class AuthQueue:
             right = bool(result)
         finally:
             if not right:
-                rest = min(max(_MIN_REST, _REST * (time.thread_time() - start)), _MAX_REST)
-                self._rest_until = time.monotonic() + rest
+                pause = min(max(_MIN_PAUSE, _PAUSE_FACTOR * (time.thread_time() - start)), _MAX_PAUSE)
+                self._paused_until = time.monotonic() + pause
         return result

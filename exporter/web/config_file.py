@@ -37,8 +37,8 @@ class TlsSettings:
     client_ca: str | Path | None = None
     client_certificate: ssl.VerifyMode = ssl.CERT_NONE
     allowed_sans: frozenset[str] | None = None
-    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     ciphers: tuple[str, ...] = ()
     server_order: bool = True
     curve: str | None = None
@@ -70,9 +70,14 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]+", re.ASCII)
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
+# 22 characters are the salt's 16 bytes, and 31 the digest's 23. The spare bits of the last ones must be 0, or the
+# library refuses the salt, and no password ever has that digest.
+_BCRYPT = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]", re.ASCII
+)
 _DURATION = re.compile(r"(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-zµ]+)")
+_MAX_SECONDS = (2**63 - 1) / 1e9  # what Go's durations can hold
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -130,15 +135,15 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
     cert, key = _pem(fields, "cert", folder), _pem(fields, "key", folder)
     client_ca = _pem(fields, "client_ca", folder)
     demand = _client_certificate(fields, client_ca)
-    sans = fields.texts("client_allowed_sans")
+    sans = fields.text_list("client_allowed_sans")
     if sans is not None and demand is ssl.CERT_NONE:
         fields.refuse("client_allowed_sans", "needs client_auth_type RequireAndVerifyClientCert")
-    oldest = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
-    newest = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
-    if oldest > newest:
+    min_version = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
+    max_version = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
+    if min_version > max_version:
         fields.refuse("min_version", "is above max_version")
-    oldest, ciphers = _ciphers(fields, oldest, newest)
-    server_order = fields.truth("prefer_server_cipher_suites", default=True)
+    min_version, ciphers = _ciphers(fields, min_version, max_version)
+    server_order = fields.boolean("prefer_server_cipher_suites", default=True)
     curve = _curve(fields)
     fields.end()
     if not fields.names():
@@ -149,7 +154,7 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
             f"asks for TLS and there is no {'cert' if cert is None else 'key'}_file beside it",
         )
     allowed = None if sans is None else frozenset(sans)
-    return TlsSettings(cert, key, client_ca, demand, allowed, oldest, newest, ciphers, server_order, curve)
+    return TlsSettings(cert, key, client_ca, demand, allowed, min_version, max_version, ciphers, server_order, curve)
 
 
 def _pem(fields: "Fields", name: str, folder: Path) -> str | Path | None:
@@ -179,22 +184,22 @@ def _client_certificate(fields: "Fields", client_ca: str | Path | None) -> ssl.V
 
 
 def _ciphers(
-    fields: "Fields", oldest: ssl.TLSVersion, newest: ssl.TLSVersion
+    fields: "Fields", min_version: ssl.TLSVersion, max_version: ssl.TLSVersion
 ) -> tuple[ssl.TLSVersion, tuple[str, ...]]:
-    names = fields.texts("cipher_suites") or []
+    names = fields.text_list("cipher_suites") or []
     for name in names:
         if name not in _CIPHERS and name not in _CIPHERS_13:
             fields.refuse("cipher_suites", f"has {name!r}; served are {', '.join((*_CIPHERS, *sorted(_CIPHERS_13)))}")
     chosen = tuple(_CIPHERS[name] for name in names if name in _CIPHERS)
     if names and not chosen:
-        if newest is ssl.TLSVersion.TLSv1_2:
+        if max_version is ssl.TLSVersion.TLSv1_2:
             fields.refuse("cipher_suites", "has no suite of TLS 1.2 and max_version is TLS12")
-        oldest = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
-    return oldest, chosen
+        min_version = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
+    return min_version, chosen
 
 
 def _curve(fields: "Fields") -> str | None:
-    names = fields.texts("curve_preferences") or []
+    names = fields.text_list("curve_preferences") or []
     for name in names:
         if name not in _CURVES:
             fields.refuse("curve_preferences", f"has {name!r}; served are {', '.join(_CURVES)}")
@@ -204,16 +209,16 @@ def _curve(fields: "Fields") -> str | None:
 
 
 def _choice(fields: "Fields", name: str, choices: Mapping[str, _Chosen]) -> _Chosen | None:
-    said = fields.text(name)
-    if not said:
+    given = fields.text(name)
+    if not given:
         return None
-    if said not in choices:
-        fields.refuse(name, f"is {said!r}; served are {', '.join(choices)}")
-    return choices[said]
+    if given not in choices:
+        fields.refuse(name, f"is {given!r}; served are {', '.join(choices)}")
+    return choices[given]
 
 
 def _http(fields: "Fields") -> tuple[tuple[str, str], ...]:
-    if fields.truth("http2", default=False):
+    if fields.boolean("http2", default=False):
         fields.refuse("http2", "is true and HTTP/2 is not served here; leave it out or say false")
     headers = fields.fields("headers")
     fields.end()
@@ -251,6 +256,8 @@ def _rate_limit(fields: "Fields") -> RateLimit | None:
     if not _DURATION.fullmatch(interval):
         fields.refuse("interval", f"is {interval!r}; it must be a duration with its unit, for example 1s or 250ms")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(interval))
+    if seconds > _MAX_SECONDS:
+        fields.refuse("interval", "is longer than 292 years")
     if seconds == 0:
         return None
     if burst is None or not re.fullmatch("[0-9]{1,9}", burst, re.ASCII) or int(burst) == 0:

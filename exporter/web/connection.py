@@ -5,6 +5,7 @@ nothing of what is served.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from urllib.parse import urlsplit
 
 import h11
 
+from exporter.web.registry import LogThrottle
 from exporter.web.stream import Stream
+
+log = logging.getLogger("exporter.web")
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
@@ -26,7 +30,7 @@ class Limits:
 
     `head` bounds the opening of the stream, and the wait for a whole request from then or from its first byte, `idle`
     the wait for the next one, `write` the sending of a whole response. For `protected` a response being sent is not
-    evicted while other connections can be. A client that has hung up is worked for `gone` longer: it may only
+    evicted while other connections can be. A client that has hung up is worked for `half_closed` longer: it may only
     have closed its own side.
     """
 
@@ -34,7 +38,7 @@ class Limits:
     idle: float = 75.0
     write: float = 30.0
     protected: float = 5.0
-    gone: float = 1.0
+    half_closed: float = 1.0
     head_bytes: int = 16 << 10
 
 
@@ -73,7 +77,7 @@ class Connection:
     """A client. Until `protected_until` it is protected from eviction, as long as others can be evicted.
     `since` is when its last request was there, or the client itself. Both are on the event loop's clock.
 
-    A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
+    A further request that comes when `reusable` says no is not answered: whoever asks will come again on a new
     connection, as with one that was idle for too long. `sending` is entered with each body for as long as it is sent.
     """
 
@@ -81,7 +85,7 @@ class Connection:
     limits: Limits
     client: str = ""
     since: float = 0.0
-    welcome: Callable[[], bool] = lambda: True
+    reusable: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
     protected_until: float = 0.0
     answered: bool = False
@@ -96,25 +100,25 @@ class Connection:
         The stream is left open: whoever made it closes it.
         """
         try:
-            patience = self.limits.head
-            while await self._serve_one(handler, patience):
+            seconds = self.limits.head
+            while await self._serve_one(handler, seconds):
                 self.http.start_next_cycle()
                 self.answered = True
-                patience = self.limits.idle
-            await self.stream.end(still_talking=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
+                seconds = self.limits.idle
+            await self.stream.end(still_sending=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
         except (TimeoutError, OSError, h11.LocalProtocolError):
             pass  # it was too slow, went away, or left a response half read: nothing more to say to it
 
-    async def _serve_one(self, handler: Handler, patience: float) -> bool:
+    async def _serve_one(self, handler: Handler, seconds: float) -> bool:
         try:
-            request = await self._request(patience)
+            request = await self._request(seconds)
         except h11.RemoteProtocolError as error:
             await self._refuse(HTTPStatus(error.error_status_hint))
             return False
         except ValueError:  # a target that no URL parser takes
             await self._refuse(HTTPStatus.BAD_REQUEST)
             return False
-        if request is None or (self.answered and not self.welcome()):
+        if request is None or (self.answered and not self.reusable()):
             return False
         self.since, self.protected_until = asyncio.get_running_loop().time(), FOREVER
         try:
@@ -129,9 +133,9 @@ class Connection:
             self.protected_until = 0.0
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
-    async def _request(self, patience: float) -> Request | None:
+    async def _request(self, seconds: float) -> Request | None:
         head: h11.Request | None = None
-        async with asyncio.timeout(patience) as clock:
+        async with asyncio.timeout(seconds) as clock:
             while True:
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
@@ -140,36 +144,36 @@ class Connection:
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
                     head = event
-                    if self._announces_body(head):
+                    if self._has_body(head):
                         return _request(head, self.client)  # nobody here reads bodies: answered, then closed
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
                     return _request(head, self.client)
                 else:
                     return None
 
-    def _announces_body(self, head: h11.Request) -> bool:
+    def _has_body(self, head: h11.Request) -> bool:
         names = dict(head.headers)
         return names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
 
     async def _handled(self, handler: Handler, request: Request) -> Response | None:
         """The handler's response, or None when the client hung up before it was there."""
-        work = asyncio.ensure_future(handler(request))
-        gone = asyncio.ensure_future(self._gone())
+        work = asyncio.ensure_future(_answered(handler, request))
+        hangup = asyncio.ensure_future(self._hung_up())
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, hangup}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else None
         finally:
             work.cancel()
-            gone.cancel()
-            await asyncio.wait({work, gone})  # only one may read at a time, and a cancelled one still does
+            hangup.cancel()
+            await asyncio.wait({work, hangup})  # only one may read at a time, and a cancelled one still does
 
-    async def _gone(self) -> None:
+    async def _hung_up(self) -> None:
         """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
         space = self.limits.head_bytes - len(self.http.trailing_data[0])
         while space > 0:
             data = await self.stream.read(_PIECE_IN)
             if not data:
-                await asyncio.sleep(self.limits.gone)
+                await asyncio.sleep(self.limits.half_closed)
                 return
             self.http.receive_data(data)
             space -= len(data)
@@ -197,6 +201,19 @@ class Connection:
             chunks = [b"".join(chunks)]  # one packet where one is enough
         for chunk in chunks:
             await self.stream.write(chunk)
+
+
+_throttle = LogThrottle()
+
+
+async def _answered(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except Exception as error:  # the boundary: an OSError of the handler's must not pass for one of the client's
+        if _throttle.may_log():
+            log.exception("a request for %a met an unforeseen error", request.path)
+        sentence = f"unforeseen error ({type(error).__name__}), please report it with the log's traceback\n"
+        return Response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode())
 
 
 def _request(head: h11.Request, client: str) -> Request:

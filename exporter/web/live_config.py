@@ -16,7 +16,7 @@ from exporter.web.tls import Tls, make_tls
 
 log = logging.getLogger("exporter.web")
 
-_AGAIN = 1.0
+_MIN_INTERVAL = 1.0
 _MAX_BYTES = 1 << 20
 
 
@@ -45,7 +45,7 @@ class LiveConfig:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + _AGAIN
+        self._next = now + _MIN_INTERVAL
         try:
             self._load()
         except WebConfigError as error:
@@ -66,7 +66,7 @@ class LiveConfig:
         if self._texts == [text, *pem]:
             return
         if self._texts:
-            self._keep_demands(config)
+            self._refuse_weaker(config)
         if config.users and self._bearer:
             raise WebConfigError(
                 "basic_auth_users and --kubernetes.authorization both want the Authorization header; choose one"
@@ -76,15 +76,15 @@ class LiveConfig:
         self.config, self._texts = config, [text, *pem]
         log.info("the web configuration %s is served: %s", self._path, _summary(config))
 
-    def _keep_demands(self, new: WebConfig) -> None:
+    def _refuse_weaker(self, new: WebConfig) -> None:
         # A file that is being written over is short for a moment, and must not disable authentication for that moment.
         old = self.config
         lost = [
             name
             for name, before, after in (
                 ("tls_server_config", bool(old.tls), bool(new.tls)),
-                ("client_auth_type", _demand(old), _demand(new)),
-                ("client_allowed_sans", _chooses(old), _chooses(new)),
+                ("client_auth_type", _client_verification(old), _client_verification(new)),
+                ("client_allowed_sans", _restricts_names(old), _restricts_names(new)),
                 ("basic_auth_users", bool(old.users), bool(new.users)),
             )
             if after < before
@@ -115,11 +115,11 @@ def _summary(config: WebConfig) -> str:
     return f"{clients}, users {len(config.users) or 'not asked for'}, {rate}"
 
 
-def _demand(config: WebConfig) -> int:
+def _client_verification(config: WebConfig) -> int:
     return config.tls.client_certificate if config.tls else ssl.CERT_NONE
 
 
-def _chooses(config: WebConfig) -> bool:
+def _restricts_names(config: WebConfig) -> bool:
     return config.tls is not None and config.tls.allowed_sans is not None
 
 

@@ -23,7 +23,7 @@ class Passwords:
         self._right: dict[bytes, bytes] = {}
         self._key = os.urandom(32)
 
-    def remembers(self, name: bytes, password: bytes) -> bool:
+    def is_cached(self, name: bytes, password: bytes) -> bool:
         """Whether this was right before; false says nothing."""
         return hmac.compare_digest(self._right.get(name, b""), self._digest(password))
 

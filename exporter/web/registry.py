@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter.web")
 
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake")
-SECONDS = 10.0
+LOG_INTERVAL = 10.0
 RELOADED = "calico_bpf_exporter_config_reload_success"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 
 class LogThrottle:
-    """Answers whether to speak; after a yes it is no for `SECONDS`."""
+    """Answers whether to speak; after a yes it is no for `LOG_INTERVAL`."""
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -36,7 +36,7 @@ class LogThrottle:
         now = time.monotonic()
         if now < self._until:
             return False
-        self._until = now + SECONDS
+        self._until = now + LOG_INTERVAL
         return True
 
 
@@ -54,7 +54,7 @@ class Rejected:
         """One request or connection from `client`, for one of `REASONS` and in words."""
         self._counter.labels(reason).inc()
         if self._throttle[reason].may_log():
-            log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, SECONDS)
+            log.info("%s was turned away (%s): %s; the next %.0f s are counted only", client, reason, why, LOG_INTERVAL)
 
 
 def make_registry(*, process: bool, live: "LiveConfig | None" = None) -> tuple[CollectorRegistry, Rejected]:

@@ -24,7 +24,7 @@ log = logging.getLogger("exporter.web")
 _T = TypeVar("_T")
 
 _MAX_KEPT = 256
-_TOKEN_SECONDS, _YES_SECONDS, _NO_SECONDS = 60, 300, 30
+_TOKEN_SECONDS, _ALLOWED_SECONDS, _DENIED_SECONDS = 60, 300, 30
 _TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105  a path
 _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
@@ -47,8 +47,8 @@ class Reviews:
         self._users: TTLCache[bytes, str] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
         # Apart, or whoever sends token after token would push the good ones out.
         self._unknown: TTLCache[bytes, bool] = TTLCache(_MAX_KEPT, _TOKEN_SECONDS, clock)
-        self._yes: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _YES_SECONDS, clock)
-        self._no: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _NO_SECONDS, clock)
+        self._allowed: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _ALLOWED_SECONDS, clock)
+        self._denied: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_KEPT, _DENIED_SECONDS, clock)
         self._admitted: LRUCache[bytes, bool] = LRUCache(_MAX_KEPT)
 
     async def review(self, token: str, path: str, client: str) -> HTTPStatus:
@@ -65,19 +65,19 @@ class Reviews:
                 self._unknown[digest] = True
                 return HTTPStatus.UNAUTHORIZED
             self._users[digest] = user
-        if not await self._may(user, path, client, known=known):
+        if not await self._authorized(user, path, client, known=known):
             return HTTPStatus.FORBIDDEN
         self._admitted[digest] = True
         return HTTPStatus.OK
 
-    async def _may(self, user: str, path: str, client: str, *, known: bool) -> bool:
+    async def _authorized(self, user: str, path: str, client: str, *, known: bool) -> bool:
         asked = (user, path)
-        if asked in self._yes:
+        if asked in self._allowed:
             return True
-        if asked in self._no:
+        if asked in self._denied:
             return False
         allowed = await self._ask("access", lambda: _is_allowed(self._api, user, path), client, known=known)
-        (self._yes if allowed else self._no)[asked] = True
+        (self._allowed if allowed else self._denied)[asked] = True
         return allowed
 
     async def _ask(self, kind: str, question: Callable[[], _T], client: str, *, known: bool) -> _T:

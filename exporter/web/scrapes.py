@@ -49,14 +49,14 @@ class Scrape:
         self._collectors = collectors
         self._process = process
         self._bodies: dict[tuple[frozenset[str], TextFormat, bool], bytes] = {}
-        self._begun = False
+        self._started = False
         self._start = time.perf_counter()
 
     def collect(self) -> None:
         """Closes the scrape to newcomers and runs the wanted collectors, once."""
-        if self._begun:
+        if self._started:
             return
-        self._begun, self.joinable = True, False
+        self._started, self.joinable = True, False
         wanted = [collector for collector in self._collectors if collector.name in self.wanted]
         # With the first, the maps of all: they are read directly one after the other, so that they are of one moment.
         maps = with_sources(set().union(*(collector.parts for collector in wanted))) & MAP_PARTS
@@ -86,18 +86,18 @@ class Scrape:
 
 
 class Scrapes:
-    """Answers scrapes. `begin` begins to read a snapshot; `collectors` are the enabled ones; `process` has the metrics
+    """Answers scrapes. `new_reading` starts a snapshot; `collectors` are the enabled ones; `process` has the metrics
     about this process.
 
     `failures` are the collectors of earlier scrapes, each with its last failure's sentence, None for one that works.
     """
 
     def __init__(
-        self, begin: Callable[[], Reading], collectors: Sequence[Collector], process: CollectorRegistry
+        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: CollectorRegistry
     ) -> None:
         self.names = frozenset(collector.name for collector in collectors)
         self.ready = False
-        self._begin = begin
+        self._new_reading = new_reading
         self._collectors = collectors
         self._process = process
         self._scrape: Scrape | None = None
@@ -125,14 +125,14 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def ask(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
+    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
         """What `question` makes of a snapshot with these parts, in the worker's thread, where scrapes go first."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._begin().read(parts))))
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
 
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
         if scrape is None or not scrape.joinable:
-            scrape = self._scrape = Scrape(self._begin(), self._collectors, self._process)
+            scrape = self._scrape = Scrape(self._new_reading(), self._collectors, self._process)
         scrape.wanted |= names
         return scrape
 

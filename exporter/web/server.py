@@ -114,18 +114,18 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.settimeout(0)
-        said, admitted = "", count(1)
+        reported, admitted = "", count(1)
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    if str(error) != said:
+                    if str(error) != reported:
                         log.warning("connections cannot be accepted: %s", error.strerror)
-                    said = str(error)
+                    reported = str(error)
                     await asyncio.sleep(_ACCEPT_AGAIN)
                 continue  # else it was that connection's own error, and it is gone
-            said = ""
+            reported = ""
             self._admit(sock, address[0])
             if next(admitted) % _ACCEPT_BATCH == 0:
                 await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
@@ -191,15 +191,15 @@ class Server:
         # Idle connections are evicted first. Of an address that holds a large part of all connections any may be
         # evicted, else one client's many requests would keep all others out.
         client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowd = [
+        crowding = [
             one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
         ]
         unprotected = self._evictable()
         answered = [one for one in self._connections if one.protected_until < FOREVER]
-        may_go = [one for one in unprotected if one in crowd] or crowd or unprotected or answered
-        if may_go:
-            self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
-        return bool(may_go)
+        candidates = [one for one in unprotected if one in crowding] or crowding or unprotected or answered
+        if candidates:
+            self._connections.pop(min(candidates, key=lambda one: one.since)).cancel()
+        return bool(candidates)
 
     def _evictable(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()

@@ -26,7 +26,7 @@ class Stream(Protocol):
     async def write(self, data: bytes) -> None:
         """Returns when the kernel has taken all of `data`."""
 
-    async def end(self, *, still_talking: bool) -> None:
+    async def end(self, *, still_sending: bool) -> None:
         """Says goodbye; drops for a moment what a client still says, or a reset would take our last words with it."""
 
     def close(self) -> None:
@@ -55,9 +55,9 @@ class ClearStream:
         """See `Stream`."""
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def end(self, *, still_talking: bool) -> None:
+    async def end(self, *, still_sending: bool) -> None:
         """See `Stream`."""
-        if not still_talking:
+        if not still_sending:
             return  # closing says it
         space = _LINGER_BYTES
         with suppress(OSError):

@@ -47,14 +47,14 @@ class Tls:
     def __post_init__(self) -> None:
         self.context = self.make_context()
 
-    def begin(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+    def new_session(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of a new connection over these buffers."""
         # A context keeps 20480 sessions of TLS 1.2 for clients without tickets, and Python has no switch for it.
         if self.context.session_stats()["number"] >= _MAX_SESSIONS:
             self.context = self.make_context()
         return self.context.wrap_bio(incoming, outgoing, server_side=True)
 
-    def admits(self, certificate: Mapping[str, Any] | None) -> bool:
+    def allows(self, certificate: Mapping[str, Any] | None) -> bool:
         """Whether a verified client certificate (as `ssl` decodes it), or none, has an allowed subject name."""
         return self.allowed_sans is None or not self.allowed_sans.isdisjoint(_subject_names(certificate or {}))
 
@@ -66,7 +66,7 @@ def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) 
 
 def _make_context(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version, context.maximum_version = settings.oldest, settings.newest
+    context.minimum_version, context.maximum_version = settings.min_version, settings.max_version
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0  # a scraper keeps its connection; a resumed session would outlive its certificate
     if not settings.server_order:
@@ -137,7 +137,7 @@ class TlsStream:
         self._clear = clear
         self._tls = tls
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._session = tls.begin(self._in, self._out)
+        self._session = tls.new_session(self._in, self._out)
 
     async def open(self) -> None:
         """Shakes hands. Raises `HandshakeError`."""
@@ -157,7 +157,7 @@ class TlsStream:
                 raise HandshakeError("the client left while shaking hands")
             heard = True
         await self._flush()
-        if not self._tls.admits(self._session.getpeercert()):
+        if not self._tls.allows(self._session.getpeercert()):
             raise HandshakeError("its certificate has none of client_allowed_sans")
 
     async def read(self, size: int) -> bytes:
@@ -185,14 +185,14 @@ class TlsStream:
             self._session.write(data[start : start + _RECORD])
             await self._flush()
 
-    async def end(self, *, still_talking: bool) -> None:
+    async def end(self, *, still_sending: bool) -> None:
         """See `Stream`."""
         with suppress(OSError):
             self._session.unwrap()
         with suppress(OSError):
             async with asyncio.timeout(1):
                 await self._flush()
-        await self._clear.end(still_talking=still_talking)
+        await self._clear.end(still_sending=still_sending)
 
     def close(self) -> None:
         """See `Stream`."""
@@ -203,7 +203,7 @@ class TlsStream:
             await self._clear.write(_CLEAR_ANSWER)
         else:
             await self._flush()  # the alert that says why
-        await self._clear.end(still_talking=True)
+        await self._clear.end(still_sending=True)
         raise HandshakeError(_reason(error)) from error
 
     async def _feed(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
-_MANY = 200  # more than ever wait at once with the limits that there are
+_MAX_QUEUED = 200  # more than ever wait at once with the limits that there are
 
 
 class Worker:
@@ -27,12 +27,12 @@ class Worker:
     def submit(self, job: Callable[[], _T], *, urgency: int = 0) -> "Future[_T]":
         """The future of `job`'s result or exception. A job that is cancelled before its turn does not run."""
         future: Future[_T] = Future()
-        if self._jobs.qsize() > _MANY:
-            self._forget_cancelled()
+        if self._jobs.qsize() > _MAX_QUEUED:
+            self._drop_cancelled()
         self._jobs.put((-urgency, next(self._number), future, job))
         return future
 
-    def _forget_cancelled(self) -> None:
+    def _drop_cancelled(self) -> None:
         # While a job hangs in the kernel, clients come, run out of time and go: what they wanted must not pile up.
         with self._jobs.mutex:
             self._jobs.queue[:] = [job for job in self._jobs.queue if not job[2].cancelled()]

@@ -58,7 +58,7 @@ class Fields:
             self.refuse(name, "must be text")
         return str(node.value)
 
-    def truth(self, name: str, *, default: bool) -> bool:
+    def boolean(self, name: str, *, default: bool) -> bool:
         """The truth value of this name."""
         node = self._take(name)
         if node is None:
@@ -67,7 +67,7 @@ class Fields:
             self.refuse(name, "must be true or false")
         return str(node.value).lower() in ("true", "yes", "on")
 
-    def texts(self, name: str) -> list[str] | None:
+    def text_list(self, name: str) -> list[str] | None:
         """The list of texts of this name; an empty list is not the same as none."""
         node = self._take(name)
         if node is None:

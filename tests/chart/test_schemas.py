@@ -128,13 +128,13 @@ TLS = {"content": {"tls_server_config": {}}}
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"webConfig": {**TLS, "existingSecret": "a"}}, "two web configurations"),
-        ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets are used by a web configuration"),
+        ({"webConfig": {**TLS, "existingSecret": "a"}}, "mutually exclusive"),
+        ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets requires webConfig"),
         ({"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "would each scrape every pod"),
-        ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "every collector is"),
+        ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "all collectors are"),
         (
             {"kubernetes": {"authorization": True}, "webConfig": {"content": {"basic_auth_users": {"a": "b"}}}},
-            "the one Authorization header",
+            "both use the Authorization header",
         ),
     ],
 )

@@ -162,11 +162,11 @@ class Watched:
         self.asked.append(name)
         return fact(*arguments)
 
-    def map_dump(self, name, *, add_cpus=False):
+    def map_dump(self, name, *, sum_cpus=False):
         self.asked.append(name)
         if self.denied:
             raise MapDenied("run as root")
-        return self.bundle.map_dump(name, add_cpus=add_cpus)
+        return self.bundle.map_dump(name, sum_cpus=sum_cpus)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from exporter.cli.main import program
 from exporter.cli.serve import enabled_collectors
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
-from tests.web.api_server import Answer, FakeApiServer, Raw
 from tests.web.authority import Authority
+from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
 
 def enabled(*flags):
@@ -129,7 +129,7 @@ def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentenc
 
 def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
     config = tmp_path / "web.yml"
-    config.write_text(f"basic_auth_users: {{bob: $2b$04${'a' * 53}}}", encoding="utf-8")
+    config.write_text(f"basic_auth_users: {{bob: $2b$04${'a' * 21}e{'a' * 31}}}", encoding="utf-8")
     ended = start(
         "serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config, "--kubernetes.authorization"
     )

@@ -132,6 +132,29 @@ def test_no_entry_is_read_half_in_a_batch_even_while_it_comes_and_goes(name, mak
             assert [(value_of(number, SLOTS),) * cpus() for number in numbers] == list(content.values())
 
 
+@pytest.mark.parametrize("sum_cpus", [True, False])
+@pytest.mark.parametrize("name", ["libbpf", "bcc"])
+def test_a_map_whose_tail_is_deleted_between_two_batches_is_read(name, make_map, monkeypatch, sum_cpus):
+    made = make_map("cali_counters6", PERCPU_HASH, 8, 216, max_entries=1000)
+    made.fill(stable_content(300))
+    reader = reader_called(name)
+    monkeypatch.setattr(walk, "_BATCH_BYTES", 1)
+    batches = []
+
+    def deletes_the_rest(descriptor, start, cursor, keys, values, count):
+        try:
+            return reader._calls.lookup_batch(descriptor, start, cursor, keys, values, count)
+        finally:
+            batches.append(count._obj.value)
+            for key in stable_content(300) if len(batches) == 1 else ():
+                made.delete(key)
+
+    racing = LibraryReader(name, replace(reader._calls, lookup_batch=deletes_the_rest))
+    dump = racing.read(str(made.pin), sum_cpus=sum_cpus)
+    assert batches[-1] == 0 < batches[0] == len(dump.keys)
+    assert (batches[0], 1 if sum_cpus else cpus(), 216) == dump.values.shape
+
+
 @pytest.mark.parametrize("name", ["libbpf", "bcc"])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_batch_too_small_for_a_bucket_grows_and_loses_nothing(name, make_map, monkeypatch, batch):

@@ -113,7 +113,7 @@ name, pin, program = sys.argv[1:]
 reader = open_reader(name)
 ask = lambda: repr((reader.info(pin), reader.read(pin), reader.programs([int(program)])))
 before = ask()
-assert [] == list(confine(bpftool=name == "bpftool"))
+assert [] == confine(bpftool=name == "bpftool")
 assert before == ask()
 print(before)
 """

@@ -124,7 +124,7 @@ def test_cpus_are_added_up_word_by_word_and_wrap_as_counters_do(reader, make_map
     made = make_map("sums", PERCPU_HASH, 8, 16, max_entries=200)
     for number in range(200):
         made.put(u64(number), *[u64(2**63 + number, cpu) for cpu in range(cpus())])
-    dump = reader.read(str(made.pin), add_cpus=True)
+    dump = reader.read(str(made.pin), sum_cpus=True)
     sums = dict(zip(dump.keys.view("<u8").ravel().tolist(), dump.values.view("<u8").tolist(), strict=True))
     first, second = (2**63 * cpus()) % 2**64, sum(range(cpus()))
     assert {number: [[first + number * cpus(), second]] for number in range(200)} == sums
@@ -134,7 +134,7 @@ def test_cpus_are_added_up_word_by_word_and_wrap_as_counters_do(reader, make_map
 def test_values_that_are_no_counts_of_cpus_are_not_added_up(reader, make_map, kind, size):
     made = make_map("odd", kind, 8, size)
     made.put(u64(1), *[bytes([cpu + 1]) * size for cpu in range(made.copies)])
-    plain, added = (reader.read(str(made.pin), add_cpus=add) for add in (False, True))
+    plain, added = (reader.read(str(made.pin), sum_cpus=add) for add in (False, True))
     assert (1, made.copies, size) == added.values.shape
     assert plain.values.tolist() == added.values.tolist()
 

@@ -9,12 +9,12 @@ from exporter.bpf.readers import open_reader
 from exporter.calico.hooks import TC_HOOKS
 from exporter.demo.node import Node
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE
-from exporter.demo.policies import DIRECTIONS
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import DIRECTIONS
 
 pytestmark = pytest.mark.kernel
 
-PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.way(way).steps()}
+PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.policy_path(way).steps()}
 FROM_FRONTEND = {"PPE1|gnp/security.gate": 1, "ARE0|kns.shop": 1}
 
 

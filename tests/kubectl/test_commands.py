@@ -15,7 +15,7 @@ import pytest
 from tests import installed
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS, ROOT, TOOLS
-from tests.web.api_server import Answer, refusal
+from tests.web.fake_api_server import Answer, refusal
 
 LOGIN = """#!/bin/sh
 echo 'open https://login.example' >&2

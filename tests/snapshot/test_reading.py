@@ -370,6 +370,38 @@ def test_a_pin_that_is_the_only_one_says_its_own_sentence(make, node, error):
         make.snapshot(node).counters.get()
 
 
+OTHER_KINDS = {"type": "array", "key_size": 4, "value_size": 1 << 20}
+
+
+@pytest.mark.parametrize("name", ["cali_counters6", "cali_rule_ctrs2", "cali_iface4", "cali_v4_ip_sets"])
+def test_another_kind_of_map_under_calicos_name_is_a_sentence_and_never_read(make, node, name):
+    dump = node.maps[name]
+    node.maps[name] = replace(dump, info=replace(dump.info, **OTHER_KINDS))
+    snapshot = make.snapshot(node, parts=PARTS)
+    failed = [one for one in (*snapshot.maps.values(), snapshot.ip_sets_4) if one.error]
+    assert [f"{name} is a array map with keys of 4"] == [str(one.error).split(" and ")[0] for one in failed]
+    assert 0 == node.asked[f"dump {name}"]
+
+
+def test_another_kind_of_map_beside_calicos_is_stale(make, node):
+    dump = node.maps["cali_counters6"]
+    node.maps["cali_counters7"] = replace(dump, info=replace(dump.info, name="cali_counters7", **OTHER_KINDS))
+    versions = make.snapshot(node).counter_map.get()
+    assert ("cali_counters6", "only", ("cali_counters7",)) == (
+        versions.choice.live.name,
+        versions.choice.chosen_by,
+        versions.stale,
+    )
+
+
+def test_another_kind_of_map_among_the_program_arrays_is_passed_over(make, node):
+    dump = node.maps["cali_v4_ip_sets"]
+    node.maps["cali_progs_ing2"] = replace(dump, info=replace(dump.info, name="cali_progs_ing2", **OTHER_KINDS))
+    node.maps["cali_counters5"] = make.counters("cali_counters5", 50, {})
+    assert make.snapshot(node).counter_map.get().choice.chosen_by == "keys"
+    assert 0 == node.asked["dump cali_progs_ing2"]
+
+
 def test_a_pin_that_may_not_be_opened_hides_behind_no_other(make, node):
     node.maps["cali_counters7"] = MapDenied("refused")
     with pytest.raises(MapDenied):

@@ -13,8 +13,8 @@ class Reader:
     def info(self, pin):
         return ("info", pin)
 
-    def read(self, pin, *, add_cpus):
-        return ("read", pin, add_cpus)
+    def read(self, pin, *, sum_cpus):
+        return ("read", pin, sum_cpus)
 
     def programs(self, ids):
         return ["programs", *ids]
@@ -59,7 +59,7 @@ def test_a_map_is_asked_for_by_its_path_every_time(node, tmp_path):
     pin = f"{tmp_path}/bpf/tc/globals/cali_counters6"
     assert ("info", pin) == node.map_info("cali_counters6")
     assert ("read", pin, False) == node.map_dump("cali_counters6")
-    assert ("read", pin, True) == node.map_dump("cali_counters6", add_cpus=True)
+    assert ("read", pin, True) == node.map_dump("cali_counters6", sum_cpus=True)
     assert ["programs", 7, 8] == node.programs([7, 8])
     assert "echo" == node.reader_name
 

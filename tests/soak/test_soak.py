@@ -12,7 +12,7 @@ FLAT = Sample(resident=70 << 20, descriptors=12, threads=5, children=0)
 
 
 def faulty(fault):
-    return (sys.executable, "-m", "tests.soak.faulty", fault)
+    return (sys.executable, "-m", "tests.soak.faulty_exporter", fault)
 
 
 @pytest.mark.kernel

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from tests import installed
-from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 from tests.web.authority import Authority
 from tests.web.conftest import Running
+from tests.web.fake_api_server import ACCESS_REVIEWS, TOKEN_REVIEWS, Answer, FakeApiServer, Raw, refusal
 
 GOOD = {"Authorization": "Bearer good"}
 KNOWN_BY_NOBODY = "this needs a bearer token that the cluster knows\n"

@@ -4,14 +4,16 @@ import re
 import ssl
 from pathlib import Path
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.web.config_file import RateLimit, TlsSettings, WebConfig, WebConfigError, parse_web_config
+from exporter.web.passwords import Passwords
 
 FOLDER = Path("/etc/exporter")
-HASH = "$2y$10$" + "a" * 53
+HASH = "$2y$10$" + "a" * 21 + "e" + "a" * 31
 PAIR = "cert_file: c.pem, key_file: k.pem"
 CA = "client_ca_file: ca.pem"
 
@@ -44,8 +46,8 @@ def test_pem_can_stand_in_the_file_itself():
 @pytest.mark.parametrize(
     ("fields", "attribute", "value"),
     [
-        ("", "oldest", ssl.TLSVersion.TLSv1_2),
-        ("", "newest", ssl.TLSVersion.TLSv1_3),
+        ("", "min_version", ssl.TLSVersion.TLSv1_2),
+        ("", "max_version", ssl.TLSVersion.TLSv1_3),
         ("", "client_certificate", ssl.CERT_NONE),
         ("", "allowed_sans", None),
         ("", "server_order", True),
@@ -60,8 +62,8 @@ def test_pem_can_stand_in_the_file_itself():
             "allowed_sans",
             frozenset({"a", "10.0.0.1"}),
         ),
-        ("min_version: TLS13", "oldest", ssl.TLSVersion.TLSv1_3),
-        ("max_version: TLS12", "newest", ssl.TLSVersion.TLSv1_2),
+        ("min_version: TLS13", "min_version", ssl.TLSVersion.TLSv1_3),
+        ("max_version: TLS12", "max_version", ssl.TLSVersion.TLSv1_2),
         ("prefer_server_cipher_suites: false", "server_order", False),
         ("curve_preferences: [X25519]", "curve", "X25519"),
         ("curve_preferences: [CurveP256]", "curve", "prime256v1"),
@@ -71,7 +73,7 @@ def test_pem_can_stand_in_the_file_itself():
             "ciphers",
             ("ECDHE-RSA-CHACHA20-POLY1305",),
         ),
-        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", "oldest", ssl.TLSVersion.TLSv1_3),
+        ("cipher_suites: [TLS_AES_128_GCM_SHA256]", "min_version", ssl.TLSVersion.TLSv1_3),
     ],
 )
 def test_a_field_of_tls_means(fields, attribute, value):
@@ -197,6 +199,7 @@ def test_what_is_no_user_is_refused_and_no_secret_is_said(user, sentence):
         ("interval: 0, burst: 5", None),
         ("interval: 0s, burst: 0", None),
         ("burst: 5", None),
+        ("interval: 9200000000s, burst: 1", RateLimit(9.2e9, 1)),
     ],
 )
 def test_a_rate_limit_means(fields, limit):
@@ -210,6 +213,9 @@ def test_a_rate_limit_means(fields, limit):
         ("interval: -1s, burst: 1", r"it must be a duration"),
         ("interval: 1s 2s, burst: 1", r"it must be a duration"),
         ("interval: 1d, burst: 1", r"it must be a duration"),
+        (f"interval: {'9' * 400}s, burst: 1", r"interval is longer than 292 years"),
+        (f"interval: {'9' * 300}h{'9' * 300}h, burst: 1", r"interval is longer than 292 years"),
+        ("interval: 9300000000s, burst: 1", r"interval is longer than 292 years"),
         ("interval: 1s", r"needs a burst of at least 1"),
         ("interval: 1s, burst: 0", r"needs a burst of at least 1"),
         ("interval: 1s, burst: -3", r"needs a burst of at least 1"),
@@ -272,6 +278,33 @@ def test_what_is_no_web_configuration_is_one_sentence(text, sentence):
     with pytest.raises(WebConfigError, match=sentence) as caught:
         parsed(text)
     assert "\n" not in str(caught.value)
+
+
+ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@given(
+    version=st.sampled_from("abxy"),
+    cost=st.sampled_from(["04", "05", "4", "03", "32", "3a"]),
+    tail=st.text(ALPHABET + "!", min_size=52, max_size=54) | st.text(ALPHABET, min_size=53, max_size=53),
+    last=st.sampled_from(".Oeu"),
+)
+def test_a_hash_is_refused_or_can_be_checked(version, cost, tail, last):
+    for hashed in (f"$2{version}${cost}${tail}", f"$2{version}${cost}${tail[:21]}{last}{tail[22:]}"):
+        try:
+            users = parsed(f"basic_auth_users: {{bob: '{hashed}'}}").users
+        except WebConfigError:
+            continue
+        assert Passwords(users).check(b"bob", b"secret") is False
+
+
+@pytest.mark.parametrize("place", [28, 59])
+def test_a_hash_whose_password_can_never_be_right_is_refused(place):
+    made = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    assert Passwords(parsed(f"basic_auth_users: {{bob: {made}}}").users).check(b"bob", b"secret")
+    changed = made[:place] + ALPHABET[ALPHABET.index(made[place]) + 1] + made[place + 1 :]
+    with pytest.raises(WebConfigError, match="bob must be a bcrypt hash"):
+        parsed(f"basic_auth_users: {{bob: {changed}}}")
 
 
 WORDS = "tls_server_config cert_file client_auth_type basic_auth_users rate_limit interval burst headers &a *a !!x 1s 0"

@@ -385,3 +385,20 @@ def test_a_response_does_not_wait_for_the_client_to_acknowledge_its_head(server)
         for _ in range(50):
             running.exchange(client, HEAD + b"\r\n")
         assert time.monotonic() - start < 1  # 40 ms each, if it did
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["OSError", "ConnectionResetError", "TimeoutError", "SSLError", "ValueError", "RuntimeError", "MemoryError"],
+)
+def test_whatever_a_handler_raises_is_answered_and_in_the_log_and_the_connection_goes_on(
+    unchecked_server, wire, error, until
+):
+    running = unchecked_server(failing=error, **wire)
+    with running.open() as client:
+        for _ in range(3):
+            answer = running.exchange(client, HEAD + b"\r\n")
+            assert 500 == answer.status
+            assert f"unforeseen error ({error}), please report it with the log's traceback\n" == answer.text
+    assert until(lambda: "Traceback" in running.log())
+    assert 1 == running.log().count("a request for '/healthz' met an unforeseen error")

@@ -6,8 +6,8 @@ import bcrypt
 import pytest
 import yaml
 
-from tests.web.api_server import FakeApiServer
 from tests.web.authority import Authority
+from tests.web.fake_api_server import FakeApiServer
 from tests.web.prometheus import PROMETHEUS, prometheus
 
 PASSWORD = "correct horse: battery é"  # with what a careless parser would cut at

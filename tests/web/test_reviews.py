@@ -10,7 +10,7 @@ import pytest
 from exporter.node.api_server import ApiServerError
 from exporter.web.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.reviews import Reviews
-from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
+from tests.web.fake_api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
 ALL = {"username": "anna", "uid": "7", "groups": ["a", "b"], "extra": {"scopes/x": ["1", "2"], "y": []}}

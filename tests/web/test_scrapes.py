@@ -104,21 +104,21 @@ def test_200_scrapes_at_once_are_all_answered_and_take_few_snapshots(server, tog
 
 
 def test_scrapes_above_the_limit_are_refused_and_counted(server, together):
-    running = server(extra=[SLOW], most=2)
+    running = server(extra=[SLOW], max_requests=2)
     answers = together(running, [get("/metrics")] * 5)
     assert [200, 200, 503, 503, 503] == sorted(one.status for one in answers)
     assert 3 == running.ask().value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
 
 
 def test_other_pages_are_served_beside_as_many_scrapes_as_there_may_be(server):
-    running = server(extra=[SLOW], most=1)
+    running = server(extra=[SLOW], max_requests=1)
     with running.open(get("/metrics")):
         time.sleep(0.1)
         assert [200, 404, 503] == [running.ask(path).status for path in ("/healthz", "/nothing", "/metrics")]
 
 
 def test_without_a_limit_none_is_refused(server, together):
-    running = server(extra=[SLOW], most=0)
+    running = server(extra=[SLOW], max_requests=0)
     assert {200} == {one.status for one in together(running, [get("/metrics")] * 100)}
 
 
@@ -205,7 +205,7 @@ def test_a_scrape_during_a_hang_does_not_show_the_values_of_an_earlier_scrape(se
 
 
 def test_clients_that_gave_up_hold_no_place_and_no_descriptor(server, until):
-    running = server(extra=[{"name": "hang", "seconds": 6}], most=3)
+    running = server(extra=[{"name": "hang", "seconds": 6}], max_requests=3)
     assert 200 == running.ask("/healthz").status
     before = running.descriptors()
     for _ in range(3):

@@ -178,7 +178,7 @@ def addresses(number):
 
 
 def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, until):
-    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 30}])
+    running = server(descriptors=FEW_DESCRIPTORS, max_requests=0, extra=[{"name": "slow", "seconds": 30}])
     before = running.descriptors()
     assert 200 == running.ask("/healthz").status
     for address in addresses(MAX_CONNECTIONS):
@@ -189,7 +189,7 @@ def test_with_every_place_busy_a_newcomer_is_closed_and_does_not_hang(server, un
 
 
 def test_one_address_with_every_place_busy_keeps_nobody_else_out(server, until, read_to_end, answer):
-    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=[{"name": "slow", "seconds": 3}])
+    running = server(descriptors=FEW_DESCRIPTORS, max_requests=0, extra=[{"name": "slow", "seconds": 3}])
     before = running.descriptors()
     scraper = running.open(GET, source="127.0.0.2")
     greedy = [running.open(GET) for _ in range(MAX_CONNECTIONS - 1)]
@@ -202,7 +202,7 @@ def test_one_address_with_every_place_busy_keeps_nobody_else_out(server, until, 
 
 def test_when_no_client_reads_the_longest_waiting_is_evicted(server, until):
     slow_and_big = [{"name": "slow", "seconds": 0.5}, {"name": "big", "rows": 25_000}]  # so all share two bodies
-    running = server(descriptors=FEW_DESCRIPTORS, most=0, extra=slow_and_big)
+    running = server(descriptors=FEW_DESCRIPTORS, max_requests=0, extra=slow_and_big)
     before = running.descriptors()
     clients = [running.open(GET, receive_buffer=4096, source=address) for address in addresses(MAX_CONNECTIONS)]
     assert until(lambda: running.descriptors() == before + MAX_CONNECTIONS)

@@ -10,8 +10,8 @@ from exporter.demo.bpffs import BpfFs
 from exporter.demo.commands import run
 from exporter.demo.node import Node
 from exporter.demo.plan import Pod
-from exporter.demo.policies import Policy
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import Policy
 from tests.kernel.pinned import (
     HASH,
     NO_PREALLOC,

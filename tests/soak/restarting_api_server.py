@@ -5,7 +5,7 @@ import time
 from collections import deque
 
 from tests.node.pod_server import HEAD, PODS, chunk, event, pod
-from tests.web.api_server import Answer, FakeApiServer, Raw
+from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
 # After which a watch is ended in good order, as a real server ends it after some minutes.
 _WATCH_SECONDS = 20

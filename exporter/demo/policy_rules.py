@@ -80,7 +80,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PolicySteps:
-    """The rules of one policy on the way."""
+    """The rules of one policy on the path."""
 
     kind: str
     name: str
@@ -89,7 +89,7 @@ class PolicySteps:
 
 @dataclass(frozen=True, slots=True)
 class TierSteps:
-    """A tier on the way: its policies that apply, and its end."""
+    """A tier on the path: its policies that apply, and its end."""
 
     name: str
     policies: tuple[PolicySteps, ...]
@@ -97,8 +97,8 @@ class TierSteps:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """The way through the policies of a pod in one direction: tiers, then the profile's rules, then no match."""
+class PolicyPath:
+    """The path through the policies of a pod in one direction: tiers, then the profile's rules, then no match."""
 
     tiers: tuple[TierSteps, ...]
     profile: str
@@ -114,12 +114,12 @@ class Way:
         yield from ((0, step) for step in (*self.profile_rules, self.no_match))
 
 
-def way(policies: Iterable[Policy], profile: str, direction: str) -> Way:
-    """The way through these policies, whose tiers must stand together, and a profile that allows; "" is no profile."""
+def policy_path(policies: Iterable[Policy], profile: str, direction: str) -> PolicyPath:
+    """The path through these policies, whose tiers must stand together, and a profile that allows; "" is no profile."""
     applying = [policy for policy in policies if policy.rules(direction) is not None]
     tiers = tuple(_tier(tier, found, direction) for tier, found in groupby(applying, lambda policy: policy.tier))
     allows = (Step(f"AR{_letter(direction)}0|{profile}", Rule("allow")),) if profile else ()
-    return Way(tiers, profile, allows, Step("", Rule("deny")))
+    return PolicyPath(tiers, profile, allows, Step("", Rule("deny")))
 
 
 def _tier(tier: Tier, policies: Iterable[Policy], direction: str) -> TierSteps:
