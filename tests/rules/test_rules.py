@@ -103,9 +103,10 @@ def test_a_rule_asks_for_families_that_there_are_and_keeps_the_cluster(rule):
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
 def test_the_name_of_a_record_says_which_labels_are_left(rule):
     labels, _, operation = rule["record"].split(":")
-    assert rule["expr"].startswith(("sum by (", "max by ("))
+    assert rule["expr"].startswith(("sum by (", "max by (", "count by ("))
     assert labels == re.search(r"by \(([^)]*)\)", rule["expr"])[1].replace(", ", "_")
-    assert ("rate5m" if "[5m]" in rule["expr"] or ":rate5m" in rule["expr"] else "ratio") == operation
+    rate = "[5m]" in rule["expr"] or ":rate5m" in rule["expr"]
+    assert ("rate5m" if rate else "count" if rule["expr"].startswith("count") else "ratio") == operation
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
