@@ -74,7 +74,8 @@ LABEL org.opencontainers.image.title="calico-bpf-exporter" \
 COPY --from=root /root-fs /
 COPY --from=venv /opt/calico-bpf-exporter /opt/calico-bpf-exporter
 # /usr/sbin has bpftool. Nothing is written: the root file system may be read-only.
-ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    CALICO_BPF_EXPORTER_REVISION="${REVISION}"
 EXPOSE 10042
 ENTRYPOINT ["/opt/calico-bpf-exporter/bin/calico-bpf-exporter"]
 CMD ["serve"]

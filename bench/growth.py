@@ -2,7 +2,7 @@
 
 With the possible CPUs, for which a node has a value each, whether they are there or not: a counter map is read from a
 kernel that is made up, batch by batch, in a process of its own for each row. With the slots of a layout: counters as
-text with all zeros. And with the kinds of packing: CPU and size of a body of 1000 interfaces.
+text with all zeros. And with each kind of compression: CPU and size of a body of 1000 interfaces.
 """
 
 import ctypes
@@ -59,7 +59,7 @@ def main() -> None:
         for slots in RELEASED_COUNTS:
             row(*of_slots(count, slots))
     print()
-    row("packed by", "level", "ms", "kB")
+    row("compressed by", "level", "ms", "kB")
     row(*["---"] * 4)
     body = render(collected(1000, SLOTS), TEXT)
     for name in PACKERS:

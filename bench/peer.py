@@ -28,7 +28,7 @@ from exporter.metrics import counters, endpoints, maps
 
 ROUNDS = 3
 SECONDS = 0.8
-FEWEST = 15
+MIN_SCRAPES = 15
 SCRAPES_A_YEAR = 365.25 * 86400 / 15
 ENCODINGS = ("identity", "gzip")
 COUNTED = {family.name for module in (counters, endpoints, maps) for family in module.FAMILIES}
@@ -196,7 +196,7 @@ def scrape_for_a_while(server: Running, encoding: str, taken: Figures) -> None:
         sys.exit("an empty body")
     times: list[float] = []
     before, began = cpu_of(server.process.pid), time.perf_counter()
-    while len(times) < FEWEST or time.perf_counter() - began < SECONDS:
+    while len(times) < MIN_SCRAPES or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         server.ask(encoding)
         times.append((time.perf_counter() - start) * 1000)

@@ -105,7 +105,8 @@ too. */}}
 
 {{- define "exporter.probe" -}}
 {{- $scheme := include "exporter.probeScheme" .root }}
-{{- $host := .root.Values.web.host }}
+{{- /* The kubelet puts an IPv6 address into brackets itself; of every address, or the node's, it asks the pod's. */}}
+{{- $host := .root.Values.web.host | trimPrefix "[" | trimSuffix "]" }}
 {{- if eq $scheme "tcp" }}
 tcpSocket:
   port: metrics
@@ -115,7 +116,7 @@ httpGet:
   port: metrics
   scheme: {{ upper $scheme }}
 {{- end }}
-{{- if and $host (not (hasPrefix "$(" $host)) }}
+{{- if not (or (contains "$(" $host) (has $host (list "" "0.0.0.0" "::"))) }}
   host: {{ $host | quote }}
 {{- end }}
 {{ toYaml .timing }}

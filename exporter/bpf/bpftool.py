@@ -7,17 +7,21 @@ only module outside the demo that starts a process.
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
+    MapBatch,
     MapDenied,
     MapDump,
     MapError,
@@ -30,8 +34,9 @@ from exporter.bpf.maps import (
     sum_over_cpus,
 )
 from exporter.bpf.walk import possible_cpus
-from exporter.privileges import remedy_of_refusal
+from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
 
+_ENTRIES_AT_ONCE = 1000  # each takes some 6 KiB as JSON
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -76,6 +81,41 @@ class BpftoolReader:
             keys, values = _columns(info, entries, copies)
         return MapDump(info, keys, sum_over_cpus(info, values) if sum_cpus else values)
 
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`. bpftool runs once for each key."""
+        return [self._lookup(pin, key) for key in keys]
+
+    def _lookup(self, pin: str, key: bytes) -> bytes | None:
+        written = [f"{byte:#04x}" for byte in key]
+        try:
+            answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written)
+        except MapMissing:
+            self.info(pin)  # raises where the pin is what is missing
+            return None
+        with _parsing(pin):
+            return bytes(_bytes(answer["value"]))
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
+        info = self.info(pin)
+        arguments = [self._path, "--json", "map", "dump", "pinned", pin]
+        with _parsing(pin), subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            try:
+                entries = objects_of(self._pieces(process, pin))
+                while rows := list(islice(entries, _ENTRIES_AT_ONCE)):
+                    yield _batch(info, [row for row in rows if not _deleted(row)])
+            finally:
+                process.kill()
+
+    def _pieces(self, process: subprocess.Popen[bytes], pin: str) -> Iterator[str]:
+        output, deadline = cast("IO[bytes]", process.stdout).fileno(), time.monotonic() + self._timeout
+        while select.select([output], [], [], max(deadline - time.monotonic(), 0))[0]:
+            piece = os.read(output, 1 << 20)
+            if not piece:
+                return
+            yield piece.decode("latin-1")  # names are of no interest
+        raise ReadAborted(f"bpftool did not print all of {pin} within {self._timeout:g} s: use --bpf.reader=libbpf")
+
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
         wanted = set(ids)
@@ -89,6 +129,7 @@ class BpftoolReader:
                     entry["id"],
                     _unsigned(entry.get("loaded_at", 0)) * 10**9,
                     tuple(map(_unsigned, entry.get("map_ids", ()))),
+                    str(entry.get("tag", "")),
                 )
                 for entry in answer
                 if _unsigned(entry["id"]) in wanted
@@ -140,13 +181,15 @@ def bpftool_reader() -> BpftoolReader:
 
 
 def _map_error(subject: str, text: str) -> MapError:
-    if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
+    if "Permission denied" in text and may_read_all() and os.access(subject, os.R_OK | os.W_OK):
         # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _ERRORS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
-    return MapError(f"bpftool could not read {subject}: {text}")
+            return kind(f"{subject} {meaning}", remedy_of_refusal_to_bpftool() if kind is MapDenied else "")
+    return MapError(
+        f"bpftool could not read {subject}: {text}", "" if may_read_all() else remedy_of_refusal_to_bpftool()
+    )
 
 
 def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -162,6 +205,13 @@ def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple
         np.array(keys, np.uint8).reshape(len(whole), info.key_size),
         np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
     )
+
+
+def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
+    keys, values = ([bytes(_bytes(row[name])) for row in rows] for name in ("key", "value"))
+    if {*map(len, keys)} - {info.key_size} or {*map(len, values)} - {info.value_size}:
+        raise ValueError("an entry of another size")
+    return MapBatch(info, b"".join(keys), b"".join(values))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,12 +96,25 @@ class MapDump:
 
 
 @dataclass(frozen=True, slots=True)
+class MapBatch:
+    """Some entries of a map with one value for each key, row after row in both byte strings."""
+
+    info: MapInfo
+    keys: bytes
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses."""
+    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses.
+
+    `tag` is the kernel's hash of its instructions in hexadecimal, empty where it is not known.
+    """
 
     id: int
     load_time: int
     map_ids: tuple[int, ...]
+    tag: str = ""
 
 
 class Reader(Protocol):
@@ -117,6 +130,17 @@ class Reader(Protocol):
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+        """
+
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in a map that is not per-CPU, None where there is no entry; for maps too large to
+        read whole.
+        """
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """The entries of a large map that is not per-CPU, in batches that need not be held together.
+
+        On kernels without batches (before Linux 5.6) an entry can come twice.
         """
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:

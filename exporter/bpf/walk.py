@@ -26,7 +26,7 @@ _BATCH_BYTES = 1 << 20
 _MIN_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches return it. Kernels before 5.6
 # (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") return EINVAL.
-_NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
+NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, s
     try:
         return _read_batches(calls, descriptor, info, shape, kept)
     except OSError as error:
-        if error.errno not in _NO_BATCHES:
+        if error.errno not in NO_BATCHES:
             raise
         keys, values = _read_keys(calls, descriptor, info, shape)
         return keys, kept(values)
@@ -112,12 +112,12 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
     # When the current key is deleted, the kernel restarts at the first one. Reading known keys again is harmless, an
     # endless loop is not.
     for _ in range(4 * info.max_entries + 1):
-        if not _found(calls.next_key, descriptor, start, following.ctypes.data):
+        if not key_found(calls.next_key, descriptor, start, following.ctypes.data):
             break
         key[:] = following
         start = key.ctypes.data
         name = key.tobytes()
-        if name not in found and _found(calls.lookup, descriptor, key.ctypes.data, value.ctypes.data):
+        if name not in found and key_found(calls.lookup, descriptor, key.ctypes.data, value.ctypes.data):
             found[name] = value.tobytes()
     else:
         raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it again")
@@ -126,7 +126,8 @@ def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, i
     return keys, values
 
 
-def _found(call: Callable[..., int], *arguments: int | None) -> bool:
+def key_found(call: Callable[..., int], *arguments: int | None) -> bool:
+    """Calls and returns whether the key was there."""
     try:
         call(*arguments)
     except OSError as error:

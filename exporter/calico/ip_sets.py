@@ -22,7 +22,7 @@ _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 
 @dataclass(frozen=True, slots=True)
 class IpSetTrie:
-    """An IP-set map as the kernel searches it: the prefixes of its keys, as numbers, by their length in bits."""
+    """A longest-prefix map as the kernel searches it: the prefixes of its keys, as numbers, by their length in bits."""
 
     prefixes: dict[int, set[int]]
 
@@ -34,12 +34,20 @@ class IpSetTrie:
 
 
 def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
-    """The map with these keys. Raises `LayoutError`."""
+    """The IP-set map with these keys. Raises `LayoutError`."""
+    rows = list(keys)
+    if any(len(key) not in KEY_SIZES for key in rows):
+        raise LayoutError("the IP-set map has keys of another size than 20 or 32 bytes")
+    return trie_of(rows)
+
+
+def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
+    """The longest-prefix map with these keys. Raises `LayoutError`."""
     prefixes: dict[int, set[int]] = {}
     for key in keys:
         length, bits = int.from_bytes(key[:_LENGTH_SIZE], "little"), 8 * (len(key) - _LENGTH_SIZE)
-        if len(key) not in KEY_SIZES or length > bits:
-            raise LayoutError(f"the IP-set map has a key of {len(key)} bytes with a prefix of {length} bits")
+        if not 0 <= length <= bits:
+            raise LayoutError(f"a longest-prefix map has a key of {bits} bits with a prefix of {length}")
         prefixes.setdefault(length, set()).add(int.from_bytes(key[_LENGTH_SIZE:], "big") >> bits - length)
     return IpSetTrie(prefixes)
 

@@ -5,7 +5,7 @@ u32 local, u32 affinity timeout, u32 flags}` in a longest-prefix map: the prefix
 protocol (56 bits in IPv4, 152 in IPv6) and then those of the source range. A backend is `{u32 id, u32 ordinal}` ->
 `{address, u16 port, u8 padding[2]}`, those on this node first. Ports are little-endian, addresses in network order.
 Sources: felix/bpf-gpl/nat_types.h and felix/bpf/nat (`maps.go`, `maps6.go`), which have these sizes from v3.26 (IPv4)
-and v3.27 (IPv6) to v3.33. `services.py` looks addresses up in them.
+and v3.27 (IPv6) to v3.33. `services.py` finds the service of an address in them.
 """
 
 import struct

@@ -18,9 +18,11 @@ NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)  # types of ICMPv6 that pol
 class Packet:
     """The first packet of a flow. Ports are those of TCP, UDP and SCTP, type and code those of ICMP and ICMPv6.
 
-    `translated` are the address and the port after service translation, where they differ from the destination.
+    `family` is 4 or 6. An address is empty if it is not known. `translated` are the address and the port after service
+    translation, where they differ from the destination's.
     """
 
+    family: int
     source: str
     destination: str
     protocol: int
@@ -31,17 +33,12 @@ class Packet:
     translated: tuple[str, int] | None = None
 
     @property
-    def family(self) -> int:
-        """Its IP family, 4 or 6."""
-        return ipaddress.ip_address(self.destination).version
-
-    @property
     def is_icmp(self) -> bool:
         """Whether it has a type and a code: ICMP in IPv4, ICMPv6 in IPv6."""
         return self.protocol == (ICMP if self.family == 4 else ICMP6)
 
     def state(self, flags: int) -> dict[str, bytes]:
-        """The fields of the state by name; `flags` tell whether an end of it is the node itself."""
+        """The fields of the state by name, as far as they are known; `flags` tell whether an end is the node itself."""
         address, port = self.translated or (self.destination, self.destination_port)
         source_port, before, after = bytes(2), bytes(2), bytes(2)
         typed = before
@@ -50,7 +47,7 @@ class Packet:
         elif self.protocol in WITH_PORTS:
             source_port, before, after = (_number(one, 2) for one in (self.source_port, self.destination_port, port))
             typed = before
-        return {
+        fields = {
             "ip_src": _address(self.source),
             "pre_nat_ip_dst": _address(self.destination),
             "post_nat_ip_dst": _address(address),
@@ -63,6 +60,7 @@ class Packet:
             "rules_hit": bytes(1),
             "pol_rc": bytes(4),
         }
+        return {name: value for name, value in fields.items() if value}
 
 
 def _number(value: int, size: int) -> bytes:
@@ -70,4 +68,4 @@ def _number(value: int, size: int) -> bytes:
 
 
 def _address(text: str) -> bytes:
-    return ipaddress.ip_address(text).packed
+    return ipaddress.ip_address(text).packed if text else b""

@@ -113,8 +113,14 @@ def parse_file_name(name: str) -> PolicyFileName | None:
 
 def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
     """The file with this content. Raises `PolicyDebugError` unless it is complete."""
-    file, parser = PolicyFile(content), _Parser()
-    for instruction in file.instructions():
+    file = PolicyFile(content)
+    return parse_instructions(about, file, file.instructions())
+
+
+def parse_instructions(about: PolicyFileName, file: PolicyFile, instructions: Iterable[Instruction]) -> PolicyProgram:
+    """The program with these instructions, which are those of the file."""
+    parser = _Parser()
+    for instruction in instructions:
         parser.take(instruction)
     return PolicyProgram(about, file.text("hook"), file.text("error"), parser.tiers(), parser.counts_zero)
 

@@ -15,7 +15,7 @@ from exporter.calico.policy_file import Instruction
 
 UNTRACKED, PRE_DNAT, FORWARD, NORMAL, WORKLOAD = "untracked", "pre_dnat", "forward", "normal", "workload"
 
-_RECORDS = "state->rules_hit */"
+_RECORDS, _LOGS = "state->rules_hit */", "/* state->flags */ = R1"
 _SPLIT = re.compile(r"Splitting program after ")
 _ENDS = frozenset({"deny", "exit", "allow", "xdp_pass", "next-program"})
 # R0 = state->pol_rc; R1 = 0; state->pol_rc = R1; then for each place to go on: if R0 == n goto it.
@@ -38,8 +38,8 @@ _WORDS = {
 class Visited:
     """A rule or a tier's end that the packet came to; without a place, that no profile matched.
 
-    `id` is what it records, None where it did not match; `why` is then the criterion that did not hold, as far as the
-    file says it.
+    `id` is what it records, None where it did not match; `why` is then the criterion that did not hold. A rule that
+    only logs has neither when it matches.
     """
 
     place: Place | None
@@ -65,7 +65,8 @@ def visited(instructions: Sequence[Instruction], path: Sequence[int], *, xdp: bo
         if resumed and place is not None:
             found.pop()
         rule_id = None if matching is None else _id_after(instructions, matching)
-        why = "" if matching is not None else criteria[steps[-1]]
+        logs = any(instructions[one].annotation.endswith(_LOGS) for one in steps)
+        why = "" if matching is not None or logs else criteria[steps[-1]]
         found.append(Visited(place, rule_id, why, phases.of(steps[0] if matching is None else matching)))
     return found
 
@@ -92,7 +93,7 @@ def _is_record(instruction: Instruction) -> bool:
 
 
 def _id_after(instructions: Sequence[Instruction], start: int) -> int:
-    """The id that the code from `start` on records, whether or not there was room for it."""
+    """The id that the code from `start` on records, even if it does not fit."""
     for index in range(start, len(instructions) - 1):
         if instructions[index].code[:2] == _LOADS_ID:
             low, high = (instructions[one].code[4:] for one in (index, index + 1))

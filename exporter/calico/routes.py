@@ -7,8 +7,7 @@ felix/bpf-gpl/routes.h and felix/bpf/routes (`map.go`, `map6.go`), which have th
 """
 
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from exporter.calico.tables import Columns, address_text, layout_of, remembered
@@ -96,23 +95,26 @@ def decode_routes(columns: Columns) -> tuple[Route, ...]:
     return tuple(route for _, route in sorted(found, key=lambda one: one[0]))
 
 
+@dataclass(frozen=True, slots=True)
 class RouteTable:
-    """Routes that can be asked for the longest prefix of an address, as the kernel's map answers."""
+    """Routes of one IP family that can be asked for the longest prefix of an address, as the kernel's map answers."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._by_bits: dict[tuple[int, int], dict[int, Route]] = {}
-        for route in routes:
+    routes: tuple[Route, ...]
+    _by_bits: dict[int, dict[int, Route]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for route in self.routes:
             packed = ip_address(route.address)
             if 0 <= route.bits <= packed.max_prefixlen:
-                prefixes = self._by_bits.setdefault((packed.version, route.bits), {})
-                prefixes[int(packed) >> (packed.max_prefixlen - route.bits)] = route
+                self._by_bits.setdefault(route.bits, {})[int(packed) >> packed.max_prefixlen - route.bits] = route
 
     def of(self, address: str) -> Route | None:
         """The route of an address, None where Calico knows nothing about it. Raises ValueError for no address."""
         packed = ip_address(address)
-        for version, bits in sorted(self._by_bits, reverse=True):
-            prefixes: Mapping[int, Route] = self._by_bits[version, bits]
-            route = prefixes.get(int(packed) >> (packed.max_prefixlen - bits)) if version == packed.version else None
+        if not self.routes or ip_address(self.routes[0].address).version != packed.version:
+            return None
+        for bits in sorted(self._by_bits, reverse=True):
+            route = self._by_bits[bits].get(int(packed) >> packed.max_prefixlen - bits)
             if route:
                 return route
         return None

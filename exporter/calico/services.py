@@ -5,11 +5,11 @@ felix/bpf-gpl/nat_lookup.h (v3.26 to v3.33). The maps know no names: a service i
 its id.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from exporter.calico.nat import Backend, Frontend
+from exporter.calico.nat import Affinity, Backend, Frontend
 
 # `NP_SPECIAL_IP` (felix/bpf-gpl/nat4.h, nat6.h): the frontend of a node port at every other node.
 NODE_PORT_ADDRESSES = {4: "255.255.255.255", 6: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
@@ -33,17 +33,18 @@ class Service:
     addresses: tuple[tuple[str, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one IP family."""
+    """The services of one IP family: frontends, the backends of each id, and the clients that affinity binds."""
 
-    def __init__(self, frontends: Iterable[Frontend], backends: Mapping[int, tuple[Backend, ...]]) -> None:
-        self._backends = backends
-        self._frontends: dict[tuple[str, int, int], list[Frontend]] = {}
-        self._by_id: dict[int, dict[tuple[str, int], None]] = {}
-        for one in frontends:
-            self._frontends.setdefault((one.address, one.port, one.protocol), []).append(one)
-            if not one.drops:
-                self._by_id.setdefault(one.id, {})[one.address, one.port] = None
+    frontends: tuple[Frontend, ...]
+    backends: Mapping[int, tuple[Backend, ...]]
+    affinity: tuple[Affinity, ...] = ()
+    _at: dict[tuple[str, int, int], list[Frontend]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for one in self.frontends:
+            self._at.setdefault((one.address, one.port, one.protocol), []).append(one)
 
     def find(
         self, address: str, port: int, protocol: int, source: str = "", *, host: bool = False, external: bool = False
@@ -60,21 +61,35 @@ class Services:
         if frontend is None:
             return None
         verdict, backends = self._decide(frontend, external=external)
-        addresses = tuple(self._by_id.get(frontend.id, ())) if not frontend.drops else ()
-        return Service(frontend, verdict, backends, self._is_node_port(frontend), addresses)
+        addresses = tuple((one.address, one.port) for one in self._of_id(frontend.id)) if not frontend.drops else ()
+        node_port = (NODE_PORT_ADDRESSES[ip.version], frontend.port) in addresses
+        return Service(frontend, verdict, backends, node_port, addresses)
+
+    def bound(self, address: str, port: int, protocol: int, client: str) -> Affinity | None:
+        """The backend that session affinity gave this client at this frontend, which may have expired since."""
+        asked = str(ip_address(address)), port, protocol, str(ip_address(client))
+        return next((one for one in self.affinity if (one.address, one.port, one.protocol, one.client) == asked), None)
 
     def of_backend(self, address: str, port: int, protocol: int) -> tuple[Frontend, ...]:
         """The frontends whose packets can go to this address and port."""
         wanted = Backend(str(ip_address(address)), port)
-        rows = (one for found in self._frontends.values() for one in found)
+        ids = {number for number, backends in self.backends.items() if wanted in backends}
         return tuple(
             one
-            for one in rows
-            if one.protocol == protocol and not one.drops and wanted in self._backends.get(one.id, ())[: one.count]
+            for one in self.frontends
+            if one.id in ids and one.protocol == protocol and not one.drops and wanted in self._backends_of(one)
         )
 
+    def _of_id(self, number: int) -> tuple[Frontend, ...]:
+        return tuple(
+            {(one.address, one.port): one for one in self.frontends if one.id == number and not one.drops}.values()
+        )
+
+    def _backends_of(self, frontend: Frontend) -> tuple[Backend, ...]:
+        return self.backends.get(frontend.id, ())[: frontend.count]
+
     def _matching(self, address: str, port: int, protocol: int, source: str) -> Frontend | None:
-        found = self._frontends.get((address, port, protocol), ())
+        found = self._at.get((address, port, protocol), ())
         if not source:
             return next((one for one in found if not one.drops), found[0] if found else None)
         matching = [one for one in found if _contains(one, ip_address(source))]
@@ -85,15 +100,10 @@ class Services:
             return DROPPED, ()
         if frontend.excluded:
             return EXCLUDED, ()
-        only_local = frontend.external_local if external else frontend.internal_local
-        count = frontend.local if only_local else frontend.count
-        backends = self._backends.get(frontend.id, ())[:count]
+        backends = self._backends_of(frontend)
+        if frontend.external_local if external else frontend.internal_local:
+            backends = backends[: frontend.local]
         return (NAT if backends else NO_BACKENDS), backends
-
-    def _is_node_port(self, frontend: Frontend) -> bool:
-        # Only node ports have a frontend at the special address.
-        special = NODE_PORT_ADDRESSES[ip_address(frontend.address).version]
-        return (special, frontend.port) in self._by_id.get(frontend.id, ())
 
 
 def _contains(frontend: Frontend, source: IPv4Address | IPv6Address) -> bool:

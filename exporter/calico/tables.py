@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from exporter.calico import LayoutError
 
+PORTLESS = frozenset({1, 58})
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _Layout = TypeVar("_Layout")
 

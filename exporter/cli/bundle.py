@@ -22,8 +22,9 @@ from exporter.replacing import replacing, wrote
 def command(node: NodeOptions, file: Path) -> None:
     """Write maps, links, routes and Calico's files of this node into FILE (tar and xz; - is standard output).
 
-    FILE is replaced, and readable by its owner only: it names pods and policies, though it holds no packets and no
-    secrets. Read it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
+    FILE is replaced, and readable by its owner only: it names pods, policies and the addresses and ports of this node's
+    flows, though it holds no packets and no secrets. Read it with --bundle FILE. Exits 1 when Calico's maps could not
+    be found; the rest is still written.
     """
     from exporter.snapshot.bundle import PARTS, write_bundle
 

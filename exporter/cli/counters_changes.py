@@ -46,12 +46,12 @@ class Interval:
 
 def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interval) -> Iterator[Counted]:
     """The counters that changed, by endpoint, drops first, with the rates of `interval`."""
-    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in interval.changes}
+    rates = {one.endpoint.key: one.counters.hooks for one in interval.changes}
     for change in changes:
         for slot in display_order(layout):
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
-                rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
+                rate = rates.get(change.endpoint.key, {}).get(hook)
                 per_second = (rate[slot.number] if rate else 0) / interval.seconds if interval.seconds else None
                 if count:
                     yield Counted(change.endpoint, hook, slot, count, per_second)

@@ -17,7 +17,7 @@ from exporter.errors import ExporterError
 from exporter.printable import colours, printable, wrap_error
 
 # Each is the function `command` of the module of the same name in this package.
-COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
+COMMANDS = ("serve", "counters", "policy", "why", "trace", "conntrack", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
 COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 

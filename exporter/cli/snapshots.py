@@ -18,7 +18,7 @@ from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.reading import FlowsOf, Memory, Settings, no_addresses, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 
@@ -47,16 +47,19 @@ def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[
     return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None, pods), Memory()
 
 
-def settings_of(options: NodeOptions) -> Settings:
+def settings_of(options: NodeOptions, flows_of: FlowsOf = no_addresses) -> Settings:
     """The user's settings for the node. Raises `LayoutFileError`."""
-    return Settings(options.prefixes, _layout_file(options.layout_file))
+    return Settings(options.prefixes, _layout_file(options.layout_file), flows_of)
 
 
-def one_snapshot(options: NodeOptions, parts: Collection[str]) -> Snapshot:
-    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart."""
+def one_snapshot(options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> Snapshot:
+    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart.
+
+    `flows_of` names the addresses whose connection-tracking entries are kept.
+    """
     source, memory = open_source(options)
     take = take_snapshot if options.bundle else take_with_live_map
-    return take(source, settings_of(options), memory, parts)
+    return take(source, settings_of(options, flows_of), memory, parts)
 
 
 def take_with_live_map(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str]) -> Snapshot:
@@ -86,11 +89,11 @@ class NodeSnapshots:
         """A snapshot that knows the live counter map, if it can be determined."""
         return _with_counters(take_with_live_map(self._source, self._settings, self._memory, self._parts))
 
-    def after(self, seconds: float) -> Snapshot:
-        """A snapshot after this time (0 = now)."""
+    def after(self, seconds: float, more: Collection[str] = ()) -> Snapshot:
+        """A snapshot after this time (0 = now), with `more` parts."""
         if seconds:
             time.sleep(seconds)
-        return _with_counters(take_snapshot(self._source, self._settings, self._memory, self._parts))
+        return _with_counters(take_snapshot(self._source, self._settings, self._memory, {*self._parts, *more}))
 
 
 def _with_counters(snapshot: Snapshot) -> Snapshot:
@@ -99,23 +102,29 @@ def _with_counters(snapshot: Snapshot) -> Snapshot:
 
 
 def two_snapshots(
-    options: NodeOptions, seconds: float, parts: Collection[str], check: Callable[[Snapshot], object]
+    options: NodeOptions,
+    seconds: float,
+    parts: Collection[str],
+    check: Callable[[Snapshot], object],
+    *,
+    last: Collection[str] = (),
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
 
-    `check` gets the first snapshot of a node and raises if there is no point in waiting for the second.
+    The parts `last` are read only for the second. `check` gets the first snapshot of a node and raises if there is no
+    point in waiting for the second.
     """
     if options.bundle is not None:
-        return _bundles(options, options.bundle, parts)
+        return _bundles(options, options.bundle, {*parts, *last})
     snapshots = NodeSnapshots(options, parts)
     first = snapshots.now()
     check(first)
     # The rest of the snapshot, such as a slow API server's pods, was read in this time too.
     passed = time.monotonic() - (first.at or time.monotonic())
     try:
-        return first, snapshots.after(max(seconds - passed, 0))
+        return first, snapshots.after(max(seconds - passed, 0), last)
     except KeyboardInterrupt:  # stop waiting
-        return first, snapshots.after(0)
+        return first, snapshots.after(0, last)
 
 
 def earlier_and_latest(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:

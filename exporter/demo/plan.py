@@ -1,4 +1,4 @@
-"""The pods of the demo node, their policies and their traffic.
+"""The pods of the demo node, their policies, their traffic and their services.
 
 Pure data: how a node is built is elsewhere.
 """
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporter.calico.names import workload_interface
 from exporter.demo.policy_rules import Policy, PolicyPath, Rule, Tier, policy_path
+from exporter.demo.service_maps import Service
 
 BLACKHOLE = "10.96.0.10"
 
@@ -108,3 +109,19 @@ PROBE = Pod(
     ),
 )
 PODS = (FRONTEND, CART, DATABASE, PROBE)
+
+NODE_ADDRESS = "192.168.50.1"
+POOLS = ("10.65.0.0/16", "fd00:65::/64")
+CART_SERVICE = Service(1, ("10.96.0.20", "fd00:96::14"), 80, "udp", (CART.ipv4, CART.ipv6), 8080)
+DATABASE_SERVICE = Service(
+    2,
+    ("10.96.0.30", "fd00:96::1e"),
+    5432,
+    "tcp",
+    (DATABASE.ipv4, DATABASE.ipv6),
+    5432,
+    node_port=30432,
+    affinity=10800,
+)
+EMPTY_SERVICE = Service(3, ("10.96.0.40", "fd00:96::28"), 80, "tcp")
+SERVICES = (CART_SERVICE, DATABASE_SERVICE, EMPTY_SERVICE)

@@ -193,5 +193,9 @@ _FORWARDED: dict[str, list[_Flag]] = {
         (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner.", "type": Time()}),
         _TEXT_OR_JSON,
     ],
+    "conntrack": [
+        (("--top",), {"help": "Show the top N endpoints and peers by entries.", "type": click.IntRange(1)}),
+        _TABLE_OR_JSON,
+    ],
     "check": [_TEXT_OR_JSON],
 }

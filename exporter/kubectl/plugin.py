@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import ShellComplete
 
 from exporter import __version__
 from exporter.kubectl.flags import (
@@ -28,6 +29,8 @@ from exporter.printable import colours, printable, say, wrap_error
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
+# The numbers with which cobra's protocol ends: candidates only, or also files.
+_NO_FILES, _FILES = 4, 0
 
 
 class PluginGroup(click.Group):
@@ -83,6 +86,12 @@ def policy(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     _run_command(context, words)
 
 
+@pod_command("conntrack", "Show a pod's connections.")
+def conntrack(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
+    """Show a pod's connection-tracking entries by protocol, state and peer, and the flows that were denied."""
+    _run_command(context, words)
+
+
 @pod_command("check", "Check a pod's node and suggest fixes.")
 def check(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     """Check everything the exporter needs on a pod's node and suggest fixes for what is missing."""
@@ -104,6 +113,11 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
     nothing was dropped, 3 when something was.
     """
     if receiver is None:
+        if context.params["node"] and not any(one.startswith(("--interface", "--pod", "--ip")) for one in words):
+            raise click.UsageError(
+                "why is about one endpoint: name POD, or with --node an interface after --: "
+                "kubectl calico-bpf why --node NODE -- --interface NAME"
+            )
         _run_command(context, words)
     else:
         from exporter.kubectl.two_pods import explain_two
@@ -182,3 +196,16 @@ def _say(target: Target) -> None:
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
     program(prog_name=PROGRAM, color=colours())
+
+
+def complete() -> None:
+    """Prints the candidates for the last of its arguments: kubectl runs it as `kubectl_complete-calico_bpf` (v1.26).
+
+    The output is cobra's: one candidate per line, then a colon and a number.
+    """
+    *words, incomplete = sys.argv[1:] or [""]
+    found = ShellComplete(program, {}, PROGRAM, "").get_completions(words, incomplete)
+    for item in found:
+        if item.type == "plain":
+            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    click.echo(f":{_FILES if any(item.type in ('file', 'dir') for item in found) else _NO_FILES}")

@@ -85,15 +85,17 @@ class RulesCollector:
             self._table = table
             rows = ((policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
             self._interfaces = Samples(POLICY_INTERFACES, rows)
-        problems = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
+        errors = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
+        # Without the kernel's links and the interface state it is not known which programs are missing.
+        known = rules.endpoints.links_known and rules.endpoints.states_known
         read = sum(one is not None for one in files.files.values())
         return [
             self._hits.of(table, found),
             *self._unattributed_samples(found, table, snapshot.ends_have_ids() if read else None),
             self._interfaces,
             Samples(DEBUG_FILES, [((), read)]),
-            problems,
-            Samples(PROBLEMS, [(("policy_error",), len(problems.values))]),
+            errors,
+            Samples(PROBLEMS, [(("policy_error",), len(errors.values))] if known else ()),
         ]
 
     def _unattributed_samples(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact

@@ -33,15 +33,32 @@ _MAX_MESSAGE = 300
 _REASONS = {401: "unauthorized", 403: "forbidden", 410: "gone", 429: "throttled"}
 
 
+UNREACHABLE = (
+    "it is the network or the address: the chart's kubernetes.apiHost and apiPort, or the kubeconfig's server, must "
+    "name an API server that this node reaches"
+)
+_MOUNT = "it is the token: mount that of a service account (the chart's kubernetes.enabled and serviceAccount do)"
+_CERTIFICATE = "name the API server as its certificate does, with the authority that signed it"
+_LOG = "if it stays, look into the API server's log; the other sources still name what they know"
+_ADVICE = {
+    "connection": UNREACHABLE,
+    "unauthorized": "it is the token: the API server does not know it; delete this pod, and it gets another",
+    "forbidden": "the exporter's user needs to list and watch pods; the other sources still name what they know",
+}
+
+
 class ApiServerError(NodeError):
     """The API server cannot be reached, refused the request, or sent a malformed response.
 
-    `reason` is one of `gone`, `unauthorized`, `forbidden`, `throttled`, `server`, `connection` and `malformed`;
-    `retry_after` is the server's Retry-After, in seconds.
+    `advice` says what to do about it; `reason` is one of `gone`, `unauthorized`, `forbidden`, `throttled`, `server`,
+    `connection` and `malformed`; `retry_after` is the server's Retry-After, in seconds.
     """
 
-    def __init__(self, sentence: str, reason: str = "malformed", retry_after: float = 0.0) -> None:
+    def __init__(
+        self, sentence: str, reason: str = "malformed", retry_after: float = 0.0, advice: str | None = None
+    ) -> None:
         super().__init__(sentence)
+        self.advice = _ADVICE.get(reason, _LOG) if advice is None else advice
         self.reason = reason
         self.retry_after = retry_after
 
@@ -123,11 +140,12 @@ class ApiServer:
             raise
         except ConfigError as error:
             self.close()
-            raise ApiServerError(_message(error), "connection") from error
+            raise ApiServerError(_message(error), "connection", advice=self._credentials()) from error
         except Exception as error:  # there are many kinds of network errors
             self.close()
             server = f"the API server {cluster.url.scheme}://{cluster.url.netloc.rpartition('@')[2]}"
-            raise ApiServerError(_failed(server, error), "connection") from error
+            advice = _CERTIFICATE if tls_error(error) else UNREACHABLE
+            raise ApiServerError(_failed(server, error), "connection", advice=advice) from error
         finally:
             self._keep_if_reusable()
 
@@ -148,7 +166,10 @@ class ApiServer:
         try:
             return from_file(self._kubeconfig) if self._kubeconfig else from_service_account(self._service_account)
         except Exception as error:  # an invalid file causes many kinds of errors
-            raise ApiServerError(self._config_failure(error), "connection") from error
+            raise ApiServerError(self._config_failure(error), "connection", advice=self._credentials()) from error
+
+    def _credentials(self) -> str:
+        return "correct the kubeconfig, or name another one" if self._kubeconfig else _MOUNT
 
     def _config_failure(self, error: Exception) -> str:
         if self._kubeconfig:

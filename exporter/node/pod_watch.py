@@ -16,7 +16,7 @@ from dataclasses import replace
 from threading import Event, Thread
 from typing import Protocol
 
-from exporter.node.api_server import ApiServerError, one_line, reason_of
+from exporter.node.api_server import UNREACHABLE, ApiServerError, one_line, reason_of
 from exporter.node.json_stream import MalformedError, decode, members
 from exporter.node.pod_objects import PodObject, parse_event, parse_pod, parse_status, resource_version
 from exporter.node.pods import ClusterPod, ClusterPods
@@ -65,7 +65,7 @@ class ListedPods:
                 self._known = answer.result(_MAX_WAIT)
             except TimeoutError:  # of the wait: the thread turns the server's into an answer
                 problem = f"the API server did not answer within {_MAX_WAIT:g} s"
-                self._known = ClusterPods(problem=problem, node=self._node)
+                self._known = ClusterPods(problem=problem, node=self._node, advice=UNREACHABLE)
             if self._known.problem:
                 log.warning("continuing without the API server's pods: %s", self._known.problem)
         return self._known
@@ -76,7 +76,7 @@ class ListedPods:
                 table, _ = list_pods(server, self._node)
             answer.set_result(ClusterPods(tuple(filter(None, table.values())), time.time(), node=self._node))
         except ApiServerError as error:
-            answer.set_result(ClusterPods(problem=str(error), node=self._node))
+            answer.set_result(ClusterPods(problem=str(error), node=self._node, advice=error.advice))
         except BaseException as error:  # noqa: BLE001  a bug: raised where the answer is waited for
             answer.set_exception(error)
 
@@ -135,11 +135,11 @@ class LivePods:
         except ApiServerError as error:
             if error.reason in ("gone", "malformed"):
                 self._version = ""  # something may have been missed
-            self._fail(error.reason, str(error))
+            self._fail(error.reason, str(error), error.advice)
             return error.reason, error.retry_after
         except Exception:  # the thread must not die: its last table would be served forever
-            log.exception("following the node's pods met an unforeseen error")
-            self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
+            log.exception("unexpected error while following the node's pods")
+            self._fail("malformed", "unexpected error while following the node's pods, please report it")
             self._version = ""
             return "malformed", 0.0
         return "", 0.0
@@ -186,13 +186,14 @@ class LivePods:
             pods = self._known.pods  # callers detect by identity that nothing changed
         self._known = replace(self._known, pods=pods, synced=time.time(), problem=None)
 
-    def _fail(self, reason: str, sentence: str) -> None:
+    def _fail(self, reason: str, sentence: str, advice: str = "") -> None:
         self._errors[reason] += 1
         if reason != "gone" and sentence != self._known.problem:
             meanwhile = "using cached pods" if self._known.synced else "no pods are known yet"
             log.warning("pod watch of node %s failed, %s: %s", self._node, meanwhile, sentence)
-        problem = self._known.problem if reason == "gone" else sentence
-        self._known = replace(self._known, problem=problem, errors=dict(self._errors))
+        if reason != "gone":
+            self._known = replace(self._known, problem=sentence, advice=advice)
+        self._known = replace(self._known, errors=dict(self._errors))
 
 
 def list_pods(server: PodsServer, node: str) -> tuple[dict[str, ClusterPod | None], str]:

@@ -14,7 +14,6 @@ from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
 from exporter.calico.shapes import check_shape
-from exporter.errors import ExporterError
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
@@ -41,10 +40,17 @@ class PinnedMaps:
         self._dumps: dict[str, MapDump] = {}
         self._programs: list[ProgramInfo] | None = None
 
-    def read(self, datum: str) -> tuple[MapVersions, MapDump | None]:
-        """The versions of the map that holds `datum`, and the content of the live map (None while undecided)."""
+    def read(self, datum: str) -> tuple[MapVersions, MapDump | LayoutError | None]:
+        """The versions of the map that holds `datum`, and the content of the live map: None while undecided, an error
+        if none can be such a map.
+        """
         candidates = self._candidates(datum)
-        choice = self._choose(datum, candidates)
+        problems = {one.name: _problem(datum, one) for one in candidates}
+        fitting = [one for one in candidates if problems[one.name] is None]
+        if not fitting:
+            only = Choice(candidates[0], live_map.ONLY) if len(candidates) == 1 else Choice(None, live_map.UNDECIDED)
+            return MapVersions(tuple(candidates), only, ()), problems[candidates[0].name]
+        choice = self._choose(datum, fitting)
         stale = tuple(
             pin.name
             for pin in self._pins.get()
@@ -59,6 +65,12 @@ class PinnedMaps:
         choice = Choice(live, choice.chosen_by)
         return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
 
+    def in_use(self, datum: str) -> tuple[Candidate, ...]:
+        """The live version of a map that is too large to be read as evidence; all versions while that is undecided."""
+        candidates = self._candidates(datum)
+        live = self._choose_newest(datum, candidates).live
+        return (live,) if live else tuple(candidates)
+
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
         count = slot_count(info.key_size, info.value_size)
@@ -72,19 +84,20 @@ class PinnedMaps:
         return layouts
 
     def _candidates(self, datum: str) -> list[Candidate]:
-        found: list[Candidate] = []
-        failures: list[ExporterError] = []
+        found, failures = [], []
         for pin in self._pins.get():
             if pin.datum == datum and not pin.old:
                 try:
-                    found.append(Candidate(pin.name, checked_info(self._source, pin)))
-                except (NotAMap, MapMissing, LayoutError) as error:
-                    failures.append(copy(error))  # an error's traceback has this frame, whose maps would stay
+                    found.append(Candidate(pin.name, self._source.map_info(pin.name)))
+                except (NotAMap, MapMissing) as error:
+                    failures.append(error)
         if not found:
-            raise copy(failures[0]) if failures else MapMissing(self._why_missing(datum))
+            raise failures[0] if failures else MapMissing(self._why_missing(datum))
         return found
 
     def _why_missing(self, datum: str) -> str:
+        if self._source.predates(datum):
+            return f"this bundle was made by an older version and has no {datum} map"
         if datum == COUNTERS and self._source.attach_point_folders():
             return (
                 "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
@@ -151,18 +164,18 @@ def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
     values: list[bytes] = []
     for pin in pins:
-        if pin.datum == PROGRAMS:
-            with suppress(LayoutError):
-                checked_info(source, pin)
-                values += (value.tobytes() for value in source.map_dump(pin.name).values)
+        if pin.datum == PROGRAMS and not _problem(PROGRAMS, Candidate(pin.name, source.map_info(pin.name))):
+            values += (value.tobytes() for value in source.map_dump(pin.name).values)
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
 
 
-def checked_info(source: NodeSource, pin: Pin) -> MapInfo:
-    """The info of the map at `pin`. Raises `MapError`, and `LayoutError` when it cannot hold the pin's datum."""
-    info = source.map_info(pin.name)
-    check_shape(pin.datum, pin.name, info.type, info.key_size, info.value_size)
-    return info
+def _problem(datum: str, candidate: Candidate) -> LayoutError | None:
+    info = candidate.info
+    try:
+        check_shape(datum, candidate.name, info.type, info.key_size, info.value_size)
+    except LayoutError as error:
+        return copy(error)  # without its traceback, whose frames would keep the maps that are read meanwhile
+    return None
 
 
 def _indexes(dump: MapDump) -> set[int]:
@@ -170,4 +183,7 @@ def _indexes(dump: MapDump) -> set[int]:
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    try:
+        return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    except LayoutError:  # whatever it holds, it names no interface
+        return {}

@@ -1,7 +1,7 @@
-"""The page at `/`: takes snapshots of the node, and keeps some for a while to show what changed since.
+"""The page at `/`: takes snapshots of the node and keeps recent ones to show what changed.
 
-Snapshots are read by the same thread as those of scrapes. Somebody who comes first waits a second, for a page that
-cannot tell what is dropped now is of no use; who stays sees up to half a minute.
+The thread of scrapes reads the snapshots. The first request waits a second, so that the page can show current drops;
+while the page is open, rates cover up to half a minute.
 """
 
 import asyncio
@@ -27,21 +27,21 @@ _TIMEOUT = 10.0
 
 
 class Page:
-    """Answers for `/` on this `node`. Keeps snapshots of the last half minute, `_MIN_INTERVAL` s apart, while in use.
+    """The page of `node`. Keeps snapshots of the last half minute, `_MIN_INTERVAL` s apart, while in use.
 
-    What happens in the worker's thread is in methods that take a snapshot; the others run on the event loop.
+    Methods that take a snapshot run in the worker's thread, the others on the event loop.
     """
 
     def __init__(self, scrapes: Scrapes, node: str, telemetry_path: str) -> None:
         self._scrapes = scrapes
         self._about = (node, telemetry_path)
         self._loaded_html: Html | None = None
-        # The oldest first. Never changed in place: one thread may forget them while the other reads.
+        # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
         self._expiry: asyncio.TimerHandle | None = None
 
     async def answer(self, query: str) -> Response:
-        """The page with these parameters. Raises `ValueError` when there are too many of them."""
+        """The page with these parameters. Raises `ValueError` if there are too many."""
         from exporter.page.views import PARTS
 
         asked = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
@@ -53,9 +53,9 @@ class Page:
         except TimeoutError:
             sentence = f"No snapshot of the node completed within {_TIMEOUT:.0f} seconds; the log may say why"
             status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.error_page(sentence)
-        except Exception as error:  # the boundary: a page's fault must not cut a connection without a word
-            log.exception("the page met an unforeseen error")
-            sentence = f"Unforeseen error ({type(error).__name__}), please report it"
+        except Exception as error:  # a bug in the page must not close the connection without a response
+            log.exception("unexpected error on the page")
+            sentence = f"Unexpected error ({type(error).__name__}), please report it"
             status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.error_page(sentence)
         self._renew_expiry()
         return Response(status, body, "text/html; charset=utf-8", self._html.headers)
@@ -63,13 +63,13 @@ class Page:
     @property
     def _html(self) -> "Html":
         if self._loaded_html is None:
-            from exporter.page.html import Html  # a node whose page nobody opens does not pay for it
+            from exporter.page.html import Html  # loaded only if the page is used
 
             self._loaded_html = Html(*self._about)
         return self._loaded_html
 
     def _is_first(self, now: Snapshot) -> bool:
-        """Whether nothing is known yet of the time before; then this snapshot is what the next is compared with."""
+        """Whether there is no earlier snapshot; this one is then kept for comparison."""
         oldest = time.monotonic() - _MAX_AGE
         self._snapshots = tuple(one for one in self._snapshots if one.at is not None and one.at > oldest)
         if self._snapshots:
@@ -94,8 +94,8 @@ class Page:
         return HTTPStatus.OK, body
 
     def _reference(self, now: Snapshot) -> Snapshot | None:
-        """The newest kept snapshot that tells of some seconds, else the oldest."""
-        kept = self._snapshots  # once: the event loop may empty it meanwhile
+        """The snapshot to compare with: the newest that is some seconds old, else the oldest."""
+        kept = self._snapshots  # once: the event loop may replace it
         if now.counters.error or not kept:
             return None
         long_ago = [one for one in kept if (now.seconds_since(one) or 0.0) >= _MIN_INTERVAL]

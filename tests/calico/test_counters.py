@@ -221,7 +221,7 @@ def test_decoding_gives_back_what_was_packed_summed_over_cpus(packed):
     table = decode_counters(*columns(*rows), layout_of(count))
     sums = [tuple(sum(copies) % (1 << 64) for copies in zip(*row[2:], strict=True)) for row in rows]
     assert list(zip([row[:2] for row in rows], sums, strict=True)) == list(table.rows.items())
-    # Plain integers: one of NumPy's would wrap where it is added up, and is slow to write.
+    # Plain integers: one of NumPy's would wrap when it is summed, and is slow to write.
     assert {int} == {type(one) for key, row in table.rows.items() for one in (*key, *row)}
 
 

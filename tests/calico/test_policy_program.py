@@ -72,7 +72,9 @@ def predicted(bundle, sent):
             if how == "ping"
             else {"source_port": 40000, "destination_port": int(port)}
         )
-        packet = Packet(ADDRESSES[source][family], ADDRESSES[destination][family], PROTOCOLS[protocol], **ports)
+        packet = Packet(
+            6 if is_6 else 4, ADDRESSES[source][family], ADDRESSES[destination][family], PROTOCOLS[protocol], **ports
+        )
         for pod, way in ((source, "egress"), (destination, "ingress")):
             result, _ = evaluate(bundle, PODS[pod], way, packet)
             for rule_id in result.rule_ids:

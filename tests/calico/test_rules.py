@@ -175,7 +175,7 @@ def test_an_id_without_an_entry_has_no_hits_and_every_other_its_own(entries, ask
     found = decode_rule_hits(*columns(*((key, [hits]) for key, hits in entries.items())) if entries else empty())
     assert entries == found
     assert [entries.get(one, 0) for one in asked] == [found.get(one, 0) for one in asked]
-    # Plain integers: those of NumPy wrap where they are added up.
+    # Plain integers: those of NumPy wrap when they are summed.
     assert {int} >= {type(one) for pair in found.items() for one in pair}
 
 

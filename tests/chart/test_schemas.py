@@ -131,6 +131,7 @@ TLS = {"content": {"tls_server_config": {}}}
         ({"webConfig": {**TLS, "existingSecret": "a"}}, "mutually exclusive"),
         ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets requires webConfig"),
         ({"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "would each scrape every pod"),
+        ({"reader": "bpftool", "securityProfile": "capabilities"}, "reader bpftool requires CAP_SYS_ADMIN"),
         ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "all collectors are"),
         (
             {"kubernetes": {"authorization": True}, "webConfig": {"content": {"basic_auth_users": {"a": "b"}}}},
@@ -140,6 +141,11 @@ TLS = {"content": {"tls_server_config": {}}}
 )
 def test_values_that_contradict_each_other_are_a_sentence(values, said):
     assert re.search(rf"Error: .*{said}", refused(values), re.DOTALL)
+
+
+@pytest.mark.parametrize("profile", ["sysadmin", "privileged"])
+def test_bpftool_is_taken_where_it_may_read(profile):
+    assert render({"reader": "bpftool", "securityProfile": profile})
 
 
 def test_an_old_cluster_is_refused():

@@ -59,7 +59,7 @@ def test_a_map_that_is_deleted_between_reads_is_missing(way, make_map):
         way.read(str(made.pin))
 
 
-def test_a_map_replaced_under_its_pin_is_read_anew(way, make_map):
+def test_a_map_replaced_under_its_pin_is_read_again(way, make_map):
     old = make_map("cali_counters6", PERCPU_HASH, 8, 8 * 27)
     old.put(u64(1), *[u64(*range(27))] * cpus())
     assert (1, cpus(), 216) == way.read(str(old.pin)).values.shape
@@ -70,7 +70,7 @@ def test_a_map_replaced_under_its_pin_is_read_anew(way, make_map):
     assert ({u64(2): (u64(*range(25)),) * cpus()}, 200) == (content_of(dump), dump.info.value_size)
 
 
-def test_a_map_replaced_by_one_of_another_type_is_read_anew(way, make_map):
+def test_a_map_replaced_by_one_of_another_type_is_read_again(way, make_map):
     old = make_map("cali_iface4", PERCPU_HASH, 8, 216)
     way.read(str(old.pin))
     old.unpin()

@@ -13,7 +13,7 @@ THERE = {
     "--calico.interface-prefix", "--calico.layout-file", "--kubernetes", "--kubernetes.node", "--kubernetes.kubeconfig",
     "--log.format",
 }  # fmt: skip
-PASSING = ("counters", "policy", "why", "check")
+PASSING = ("counters", "policy", "why", "conntrack", "check")
 
 
 def options(group, command):

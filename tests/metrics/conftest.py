@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.bpf.maps import MapDump, MapInfo, MapMissing
 from exporter.metrics.exposition import TEXT, render
+from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
@@ -31,6 +32,7 @@ class Node:
     policy_names: object = ()
     nic_rows: object = field(default_factory=dict)
     cluster: object = None
+    run_dir: object = None
     reader_name: str = "fake"
 
     def cluster_pods(self):
@@ -41,6 +43,9 @@ class Node:
 
     def attach_point_folders(self):
         return []
+
+    def predates(self, _):
+        return False
 
     def map_info(self, name):
         return self.map_dump(name).info
@@ -59,8 +64,20 @@ class Node:
     def host_routes(self):
         return tuple(_value_or_raise(self.route_rows))
 
+    def addresses(self):
+        return ()
+
     def nics(self):
         return dict(_value_or_raise(self.nic_rows))
+
+    def received(self):
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def check_run_dir(self):
+        _value_or_raise(self.run_dir)
+
+    def queue_drops(self):
+        return {}
 
     def endpoint_status(self):
         return _value_or_raise(self.status)
@@ -119,17 +136,23 @@ def _status(pods):
 def node():
     """Makes a `Node`: `entries` {(ifindex, hook): {slot: value}}, `states` {ifindex: (name, flags)}, `links` and
     `routes` as pairs, `pods` {interface: (namespace, pod, *nets)}; `entries=None` and `states=None` leave a map out.
+    The kernel has lo and the interfaces in `states`, unless `links` says otherwise; its links cannot be read where
+    `links` is an error, or where neither is given.
     """
 
     def make(
-        entries=None, states=None, *, slots=27, links=(), routes=(), pods=(), policy_names=(), pin="cali_counters6"
+        entries=None, states=None, *, slots=27, links=None, routes=(), pods=(), policy_names=(), pin="cali_counters6"
     ):
         maps = {}
         if entries is not None:
             maps[pin] = _counters(entries, slots, pin)
         if states is not None:
             maps["cali_iface4"] = _ifstate(states)
-        made = Node(maps, [Link(*row) for row in links], [HostRoute(*row) for row in routes], policy_names=policy_names)
+        if links is None:
+            here = {1: "lo"} | {index: name for index, (name, _) in (states or {}).items()}
+            links = list(here.items()) if states else NodeError("links cannot be read")
+        rows = links if isinstance(links, Exception) else [Link(*row) for row in links]
+        made = Node(maps, rows, [HostRoute(*row) for row in routes], policy_names=policy_names)
         if pods:
             made.status = _status(pods)
         return made

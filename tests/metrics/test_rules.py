@@ -381,7 +381,7 @@ def unlisted(source):
     source.policies = source.policy_file_names = fail
 
 
-# `maps` reads every map to tell its fill, and `endpoints` asks the names of policy files which IP families are in use.
+# `maps` reads every map to tell its fill.
 @pytest.mark.parametrize(
     ("break_it", "failing", "sentence"),
     [
@@ -392,7 +392,7 @@ def unlisted(source):
         ),
         (misshapen, {"rules"}, "the rule counter map has keys of 8 and values of 16 bytes, expected 8 and 8"),
         (refused, {"rules", "maps"}, "reading it was refused"),
-        (unlisted, {"rules", "endpoints"}, "/policy could not be listed: Permission denied"),
+        (unlisted, {"rules"}, "/policy could not be listed: Permission denied"),
     ],
 )
 def test_a_failure_is_one_sentence_and_leaves_the_others_whole(

@@ -50,6 +50,7 @@ FIRING = {
     ("CalicoBPFPolicyDeniesAll", "warning"),
     ("CalicoBPFPolicyDeniesSome", "info"),
     ("CalicoBPFPolicyNotProgrammed", "critical"),
+    ("CalicoBPFUncountedDrops", "critical"),
 }
 
 
@@ -157,6 +158,7 @@ class Fleet:
             way = {**hook, "direction": "inbound", "ip_family": "4"}
             self._add("calico_bpf_endpoint_counters_missing", pod.node, while_it_lives(broken), **labels, **hook)
             self._add("calico_bpf_endpoint_policy_error", pod.node, while_it_lives(broken), **labels, **way)
+            self._add("calico_bpf_endpoint_uncounted_drops", pod.node, while_it_lives(broken), **labels)
             self._add("calico_bpf_endpoint_not_ready", pod.node, while_it_lives(broken), **labels, ip_family="4")
 
     def _counts(self, pod):

@@ -38,6 +38,7 @@ class Experiment:
         """The packet, after service translation."""
         case, icmp = self.case, self.case["icmp"] or {}
         return Packet(
+            4,
             case["src_ip"],
             case["dst_ip"],
             PROTOCOLS.get(case["protocol"], case["protocol"]),

@@ -93,7 +93,7 @@ class FakeApiServer:
     """An API server on a port of 127.0.0.1 that it keeps when it is stopped and started again.
 
     `own` is the bearer token that it takes from the exporter. `answers` has an `Answer`, a `Raw`, an `Upgrade`, or a
-    function from request to one of them by path, and goes before reviews, which know `users` (what a status says of a
+    function from request to one of them by path, and overrides reviews, which know `users` (what a status says of a
     token) and `rights` (user name and path). `seen` are all requests, also those that were not let in; `faults` what
     no exporter may send and what went wrong in here: see that it is empty.
     """

@@ -95,12 +95,12 @@ class Front:
 
     def scrape(self):
         """The scraper with all that it has, on a new connection; its status and the seconds it took."""
-        start = time.monotonic()
+        watch = self.running.stopwatch()
         said = b""
         with suppress(*GONE):
             context = self.context(certificate=True) if self.tls else None
             said = self.say(self.head("/metrics") + NOW, context=context, source="127.0.0.1", seconds=2 * SOON)
-        return (statuses(said) or [None])[0], time.monotonic() - start
+        return (statuses(said) or [None])[0], watch.seconds()
 
     def head(self, target, method="GET"):
         return f"{method} {target} HTTP/1.1\r\nHost: node\r\n".encode() + self.credentials
@@ -119,7 +119,7 @@ class Front:
     def siege(self, megabytes):
         """Whatever happens meanwhile: scrapes are answered in the midst of it, and little is taken for it."""
         assert 200 == self.scrape()[0]
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         memory, threads = self.running.memory(), self.running.threads()
         yield
         self.serves()
@@ -480,13 +480,13 @@ def test_what_is_no_tls_or_an_old_one_ends_soon_and_costs_nothing(front):
         "hello, hello": hello() * 2000,
     }
     with front.siege(20):
-        start, clients = time.monotonic(), []
+        watch, clients = front.running.stopwatch(), []
         for said in noise.values():
             clients.append(front.clear())
             with suppress(*GONE):
                 clients[-1].sendall(said)
         assert [] == [what for what, client in zip(noise, clients, strict=True) if b"calico" in read(client)]
-        assert time.monotonic() - start < 2 * SOON
+        assert watch.seconds() < 2 * SOON
         for length in range(0, len(hello()), 7):
             with front.clear(hello()[:length]) as client:
                 client.shutdown(socket.SHUT_WR)

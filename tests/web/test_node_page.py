@@ -206,8 +206,8 @@ def test_an_interface_whose_endpoints_cannot_be_read_is_a_sentence(make_page, bu
 
     blind = Blind(bundles[1]._members)
     (answer,) = asked(make_page(lambda: Reading(blind, Settings(), Memory())), f"interface={SERVER}")
-    assert 200 == answer.status
-    assert "There are no counters to show" in answer.body.decode()
+    assert 404 == answer.status
+    assert "or nothing knows it" in answer.body.decode()
 
 
 def test_a_history_that_is_emptied_while_it_is_read_is_none(make_page, clock):
@@ -253,14 +253,14 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
     assert 200 == after.status
 
 
-def test_an_unforeseen_error_is_a_page_and_in_the_log(make_page, caplog):
+def test_an_unexpected_error_is_a_page_and_in_the_log(make_page, caplog):
     def begin():
         raise ZeroDivisionError
 
     (answer,) = asked(make_page(begin), "")
     assert 500 == answer.status
-    assert "Unforeseen error (ZeroDivisionError), please report it" in answer.body.decode()
-    assert ["the page met an unforeseen error"] == [record.message for record in caplog.records]
+    assert "Unexpected error (ZeroDivisionError), please report it" in answer.body.decode()
+    assert ["unexpected error on the page"] == [record.message for record in caplog.records]
 
 
 def test_the_page_shows_how_collectors_did_in_the_last_scrape(make_page):

@@ -121,7 +121,7 @@ def test_what_is_given_is_seen_when_the_no_is_over(api, give, token, seconds):
         assert verdict == api.ask(token)[0]
 
 
-def test_a_user_who_is_another_now_is_asked_about_anew(api):
+def test_a_user_who_is_another_now_is_reviewed_again(api):
     api.ask()
     api.tokens["same-name"] = {**ALL, "groups": ["a"]}
     assert (OK, 1, 1) == api.ask("same-name")
