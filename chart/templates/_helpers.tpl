@@ -182,7 +182,7 @@ metricRelabelings:
   {{- if .rules }}
   - action: drop
     sourceLabels: [__name__]
-    regex: (calico_bpf_exporter|process|python)_.+
+    regex: (calico_bpf_exporter|calico_bpf_dataplane|calico_bpf_source|process|python)_.+
   {{- end }}
 {{- end }}
 {{- end }}

@@ -26,7 +26,7 @@ def until(condition, seconds):
 
 KINDS = {"podMonitor": ("PodMonitor", "podMetricsEndpoints"), "serviceMonitor": ("ServiceMonitor", "endpoints")}
 META = "__meta_kubernetes"
-SELF = re.compile(r"(calico_bpf_exporter|process|python)_")
+SELF = re.compile(r"(calico_bpf_exporter|calico_bpf_dataplane|calico_bpf_source|process|python)_")
 
 
 @pytest.fixture(scope="module", autouse=True)
