@@ -134,6 +134,11 @@ class Entry:
         return self.forth is not None and self.back is not None and self.forth.approved and not self.back.approved
 
     @property
+    def approved(self) -> bool:
+        """Whether both ends have allowed the flow: Calico's programs do not ask policy about its packets any more."""
+        return self.forth is not None and self.back is not None and self.forth.approved and self.back.approved
+
+    @property
     def replied(self) -> bool:
         """Whether anything came back, as far as flags (TCP) and counts tell: v2 counts nothing."""
         return self.back is not None and bool(self.back.bits & SEEN or self.back.packets)

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from exporter.calico.policy_debug import Place, places_of
+from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, Place, places_of
 from exporter.calico.policy_file import Instruction
-
-UNTRACKED, PRE_DNAT, FORWARD, NORMAL, WORKLOAD = "untracked", "pre_dnat", "forward", "normal", "workload"
 
 _RECORDS, _LOGS = "state->rules_hit */", "/* state->flags */ = R1"
 _SPLIT = re.compile(r"Splitting program after ")

@@ -38,14 +38,17 @@ class Match:
     ip_sets: tuple[str, ...] = ()
 
 
-def match_of(text: str) -> Match:
-    """What the rule with this text matches; the text itself where it cannot be parsed."""
+def match_of(text: str, *, namespaced: bool = False) -> Match:
+    """What the rule with this text matches; the text itself where it cannot be parsed.
+
+    In a policy of a namespace (`namespaced`) a selector without one for namespaces means the policy's own.
+    """
     try:
         fields = parse_rule_text(text)
     except RuleTextError:
         return Match(text)
     sets = [name for field in _SET_FIELDS for name in _texts(fields, field)]
-    return Match(", ".join(_words(fields)) or "everything", tuple(dict.fromkeys(sets)))
+    return Match(", ".join(_words(fields, namespaced)) or "everything", tuple(dict.fromkeys(sets)))
 
 
 def parse_rule_text(text: str) -> Fields:
@@ -104,7 +107,7 @@ _KNOWN_FIELDS = {
 }
 
 
-def _words(fields: Fields) -> Iterator[str]:
+def _words(fields: Fields, namespaced: bool) -> Iterator[str]:  # noqa: FBT001  a fact
     for version in _texts(fields, "ip_version"):
         yield {"IPV4": "IPv4 only", "IPV6": "IPv6 only"}.get(version, version)
     for negated in ("", "not_"):
@@ -117,7 +120,8 @@ def _words(fields: Fields) -> Iterator[str]:
             yield f"{before}ICMP type {''.join(kind) or 0} code {''.join(code) or 0}"
     for leg, preposition in (("src", "from"), ("dst", "to")):
         for negated in ("", "not_"):
-            yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""))
+            own = namespaced and not negated
+            yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""), own_namespace=own)
     for name, value in fields:
         if name not in _KNOWN_FIELDS:
             yield f"{name} {value if isinstance(value, str) else _listed(value)}"
@@ -131,12 +135,14 @@ def _protocol(name: str, value: "str | Fields") -> str:
     return f"protocol {value}" if name == "number" else str(value).lower()
 
 
-def _leg(fields: Fields, leg: str, negated: str, preposition: str) -> Iterator[str]:
+def _leg(fields: Fields, leg: str, negated: str, preposition: str, *, own_namespace: bool) -> Iterator[str]:
     nets = _texts(fields, f"{negated}{leg}_net")
     if nets:
         yield f"{preposition} {' or '.join(nets)}"
     sets = _texts(fields, f"{negated}{leg}_ip_set_ids")
     selectors = list(_selectors(fields, leg, negated))
+    if own_namespace and _texts(fields, f"original_{leg}_selector"):
+        selectors += [] if _texts(fields, f"original_{leg}_namespace_selector") else ["the policy's own namespace"]
     if selectors:
         yield f"{preposition} {' and '.join(selectors)}"
     elif sets:

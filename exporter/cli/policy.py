@@ -150,6 +150,7 @@ def _program_json(
             {
                 "tier": tier.name,
                 "direction": tier.direction,
+                "phase": tier.phase,
                 "policies": [{**asdict(policy.name), "rules": rules(policy.rules)} for policy in tier.policies],
                 "end_action": tier.end_action,
                 "end_hits": tier.end_hits,

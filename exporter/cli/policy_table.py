@@ -12,6 +12,12 @@ from exporter.printable import say
 
 _STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
 _MAX_MEMBERS = 20
+_PHASES = {
+    "pre_dnat": ", before service translation (pre-DNAT)",
+    "forward": ", forwarded packets",
+    "normal": ", packets to and from the host itself",
+    "untracked": ", before connection tracking (untracked)",
+}
 _COLUMNS = (Column(""), Column("ACTION"), Column("HITS", right=True), Column("MATCH"))
 
 # A row: what it is, its action, its hits, what it matches.
@@ -87,7 +93,7 @@ def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterat
 
 def _tier_title(tier: CountedTier, program: CountedProgram) -> _Row:
     host = "" if tier.direction == program.direction else f", {tier.direction} policy of the host endpoint *"
-    return f"  {f'tier {tier.name}' if tier.name else 'profiles'}{host}", "", "", ""
+    return f"  {f'tier {tier.name}' if tier.name else 'profiles'}{host}{_PHASES.get(tier.phase, '')}", "", "", ""
 
 
 def _rule_row(rule: CountedRule, program: CountedProgram, members: Members) -> _Row:

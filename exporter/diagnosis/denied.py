@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.calico.conntrack import SCAN_PERIOD, Entry, Side
+from exporter.calico.packet import Packet
 from exporter.calico.tables import PORTLESS, protocol_name
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.quantities import format_duration, plural
@@ -59,6 +60,24 @@ def denied_flows(conntrack: Conntrack, endpoints: Endpoints, of: Endpoint | None
     return tuple(sorted(found, key=lambda one: (one.age or 0.0, one.receiver.title, one.peer, one.protocol, one.port)))
 
 
+def packet_of(flow: DeniedFlows) -> Packet | None:
+    """The first packet of the latest of these flows, as the receiver's policy saw it; None for ICMP, whose type and
+    code no entry has.
+    """
+    if flow.protocol in PORTLESS:
+        return None
+    asked = flow.service or Side(flow.destination, flow.port)
+    return Packet(
+        family=flow.family,
+        source=flow.peer,
+        destination=asked.address,
+        protocol=flow.protocol,
+        source_port=flow.source_port,
+        destination_port=asked.port,
+        translated=(flow.destination, flow.port) if flow.service else None,
+    )
+
+
 def workloads_by_address(endpoints: Endpoints) -> Mapping[str, Endpoint]:
     """The pods of this node by their addresses."""
     workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
@@ -70,8 +89,8 @@ def _is_one_of(endpoint: Endpoint, *others: Endpoint | None) -> bool:
 
 
 def with_port(protocol: int, port: int) -> str:
-    """A protocol and its port, if it has ports."""
-    return protocol_name(protocol) if protocol in PORTLESS else f"{protocol_name(protocol)}/{port}"
+    """A protocol and its port, if it has ports: Calico has 0 for ICMP, SCTP and others."""
+    return f"{protocol_name(protocol)}/{port}" if port else protocol_name(protocol)
 
 
 def denied_lines(found: Iterable[DeniedFlows]) -> list[str]:

@@ -197,7 +197,8 @@ def _data_notes(
             yield (
                 f"At {change.endpoint.hook_title(silent)} packets were counted only in the total, as are "
                 "packets of established connections, ARP, and some that Calico drops without a reason (a spoofed "
-                "source, a TCP ACK without connection, a pod without workload endpoint)"
+                "source, a TCP ACK without connection, a service without endpoints, IPv6 on a node without it, a pod "
+                "without workload endpoint)"
             )
 
 

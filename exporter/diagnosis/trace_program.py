@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
-from exporter.calico.policy_debug import PolicyFileName
+from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
+from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
-from exporter.calico.policy_path import NORMAL, UNTRACKED
-from exporter.calico.policy_path import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.diagnosis.policy_run import PolicyRun, Step, load_file, run_policy
 from exporter.errors import ExporterError

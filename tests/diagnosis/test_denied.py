@@ -3,8 +3,9 @@
 import pytest
 
 from exporter.calico.conntrack import Side
+from exporter.calico.packet import Packet
 from exporter.diagnosis.conntrack import connections
-from exporter.diagnosis.denied import denied_flows, denied_lines
+from exporter.diagnosis.denied import denied_flows, denied_lines, packet_of
 from exporter.snapshot.reading import Memory, Settings, all_addresses, take_snapshot
 from tests.service_tables import APPROVED, OPENER, SYN, WORKLOAD, flow, forward
 
@@ -99,6 +100,21 @@ def test_a_service_that_was_asked_for_is_named(seen):
     (one,) = found_in(snapshot)
     assert (one.service, one.lifetime) == (Side("10.96.0.7", 80), 20)
     assert "to tcp/8080 at 10.65.0.3, asked for as service 10.96.0.7:80: 1 flow" in denied_lines([one])[0]
+
+
+def test_the_packet_that_was_denied_is_that_of_the_latest_flow_after_service_translation(seen):
+    snapshot = seen(
+        denied(CLIENT, SERVER, 8080, protocol=6, service=("10.96.0.7", 80), source_port=41000),
+        denied(OUTSIDE, SERVER, 9999, source_port=5, ago=9),
+        denied(OUTSIDE, SERVER, 9999, source_port=6, ago=2),
+        denied(OUTSIDE6, SERVER6, 0, protocol=58, source_port=0),
+    )
+    packets = {one.protocol: packet_of(one) for one in found_in(snapshot)}
+    assert packets == {
+        6: Packet(4, CLIENT, "10.96.0.7", 6, 41000, 80, translated=(SERVER, 8080)),
+        17: Packet(4, OUTSIDE, SERVER, 17, 6, 9999),
+        58: None,
+    }
 
 
 def test_icmp_has_no_port_and_ipv6_its_own_addresses(seen):

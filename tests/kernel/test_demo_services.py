@@ -1,6 +1,8 @@
 """The demo's services, routes and flows in maps of Calico's layouts, as readers and decoders see them."""
 
+import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, NODE_ADDRESS, PODS, PROBE
 from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from exporter.snapshot.source import LiveNode
+from tests import installed
 
 pytestmark = pytest.mark.kernel
 PARTS = ("services_4", "services_6", "routes_4", "routes_6", "conntrack")
@@ -110,6 +113,28 @@ def test_all_readers_see_the_same_flows(demo, taken):
     found = [taken(reader, ("conntrack",)).conntrack.get() for reader in ("libbpf", "bcc", "bpftool")]
     assert len({(frozenset(one.entries), frozenset(one.counts.items())) for one in found}) == 1
     assert sum(found[0].counts.values()) >= 40
+
+
+def test_conntrack_and_why_name_who_was_denied(demo):
+    demo.send(PROBE, "udp", DATABASE.ipv6, 9998, 7)
+
+    def answer(*words):
+        where = ["--bpf.fs", demo.bpf.path, "--calico.run-dir", demo.run_dir, "-o", "json"]
+        inside = ["ip", "netns", "exec", demo.namespace, installed.program()]
+        done = subprocess.run([*inside, *words, *where], capture_output=True, text=True, check=False)
+        assert done.returncode in {0, 3}, done.stderr
+        return json.loads(done.stdout)
+
+    for words in (
+        ("conntrack", "--pod", "db"),
+        ("why", "--for", "0.1", "--pod", "db"),
+        ("conntrack", "--pod", "probe"),
+    ):
+        (denied,) = [one for one in answer(*words)["denied_flows"] if one["port"] == 9998]
+        assert (denied["peer_pod"], denied["peer"], denied["packets"]) == ("ops/probe", PROBE.ipv6, 7)
+        assert (denied["receiver"]["pod"], denied["protocol"]) == ("db", 17)
+    peers = answer("conntrack", "--pod", "probe")["peers"]
+    assert ("outbound", "data/db", 9998) in {(one["direction"], one["peer_pod"], one["port"]) for one in peers}
 
 
 def test_the_routes_of_a_pod_that_is_removed_are_gone(demo, taken):

@@ -156,6 +156,20 @@ def test_of_two_versions_the_one_that_programs_use_or_that_was_used_last_is_read
     assert ends(taken(node, "conntrack").conntrack.get().entries) == {(OUTSIDE, SERVER, 1), (CLIENT6, SERVER6, 2)}
 
 
+def test_the_flows_between_two_addresses_are_found_latest_first(node, make):
+    legs = {"bits": APPROVED | OPENER}, {"bits": APPROVED}
+    rows = [flow(17, (CLIENT, port), (SERVER, 9999), *legs, last_seen=port) for port in (1, 3, 2)]
+    node.maps["cali_v4_ct4"] = make.table("cali_v4_ct4", 84, "lru_hash", *FLOWS, *rows)
+    found = taken(node, "conntrack", flows_of=lambda _: [CLIENT]).conntrack.get()
+    denied, *others = found.between(17, CLIENT, SERVER, 9999)
+    assert (denied.half_approved, denied.approved) == (True, False)
+    assert [(one.source.port, one.approved) for one in others] == [(3, True), (2, True), (1, True)]
+    (service,) = found.between(6, CLIENT, "10.96.0.7", 80)
+    assert (service.kind, service.backend, service.approved) == ("nat_forward", Side(SERVER, 8080), False)
+    assert found.between(6, CLIENT, SERVER, 9999) == ()
+    assert found.between(17, SERVER, CLIENT, 9999) == ()
+
+
 def test_one_family_is_enough_and_none_is_an_error(node):
     del node.maps["cali_v4_ct4"]
     assert ends(taken(node, "conntrack").conntrack.get().entries) == {(CLIENT6, SERVER6, 2)}
