@@ -122,46 +122,81 @@ httpGet:
 {{ toYaml .timing }}
 {{- end }}
 
-{{/* The endpoint of a PodMonitor or ServiceMonitor: called with the root and the monitor's values. */}}
+{{/* The endpoints of a PodMonitor or a ServiceMonitor: called with the root and the monitor's values. */}}
+{{- define "exporter.endpoints" -}}
+- {{ include "exporter.endpoint" (dict "root" .root "monitor" .monitor "rules" false) | nindent 2 | trim }}
+{{- if .monitor.rulesInterval }}
+# The policy rules alone, less often. Its series and its `up` have a label of their own, and it has no self-metrics.
+- {{ include "exporter.endpoint" (dict "root" .root "monitor" .monitor "rules" true) | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+
 {{- define "exporter.endpoint" -}}
 {{- $monitor := .monitor -}}
+{{- $params := deepCopy $monitor.params }}
+{{- if $monitor.rulesInterval }}
+{{- $_ := set $params (ternary "collect[]" "exclude[]" .rules) (list "rules") }}
+{{- end -}}
 port: metrics
 path: {{ .root.Values.web.telemetryPath }}
 scheme: {{ default (include "exporter.scheme" .root) $monitor.scheme }}
 honorLabels: {{ $monitor.honorLabels }}
-{{- with $monitor.interval }}
+{{- with $params }}
+params:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with ternary $monitor.rulesInterval $monitor.interval .rules }}
 interval: {{ . }}
 {{- end }}
 {{- with $monitor.scrapeTimeout }}
 scrapeTimeout: {{ . }}
 {{- end }}
-{{- with $monitor.tlsConfig }}
-tlsConfig:
+{{- range $name := list "tlsConfig" "basicAuth" "authorization" }}
+{{- with get $monitor $name }}
+{{ $name }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $monitor.basicAuth }}
-basicAuth:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $monitor.authorization }}
-authorization:
-  {{- toYaml . | nindent 2 }}
+{{- with $monitor.bearerTokenFile }}
+bearerTokenFile: {{ . }}
 {{- end }}
 relabelings:
+  # Families without a pod would have the exporter's, and start over at every rollout.
+  - action: labeldrop
+    regex: pod|container|endpoint
   {{- with $monitor.relabelings }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .rules }}
+  - targetLabel: scrape
+    replacement: rules
   {{- end }}
   # An exporter must not say where it is: who scrapes it knows.
   - sourceLabels: [__meta_kubernetes_pod_node_name]
     targetLabel: node
-{{- with $monitor.metricRelabelings }}
+{{- if or $monitor.metricRelabelings .rules }}
 metricRelabelings:
+  {{- with $monitor.metricRelabelings }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .rules }}
+  - action: drop
+    sourceLabels: [__name__]
+    regex: (calico_bpf_exporter|calico_bpf_dataplane|calico_bpf_source|process|python)_.+
+  {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* The limits of a monitor. */}}
-{{- define "exporter.limits" -}}
+{{/* What stands beside the endpoints of a monitor. */}}
+{{- define "exporter.monitor" -}}
+jobLabel: {{ .jobLabel }}
+{{- with .podTargetLabels }}
+podTargetLabels:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .scrapeClass }}
+scrapeClass: {{ . }}
+{{- end }}
 {{- with .sampleLimit }}
 sampleLimit: {{ . }}
 {{- end }}

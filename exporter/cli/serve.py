@@ -19,6 +19,8 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import node_name, open_source, settings_of
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
+from exporter.metrics.rule_hits import DETAILS
+from exporter.metrics.rule_hits import ZEROS as RULES_ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
@@ -96,6 +98,32 @@ def _collector_flags(command: Any) -> Any:
     type=click.Choice(ZEROS),
     default="core",
 )
+@flag(
+    "collector.counters.namespaces",
+    "Namespace whose pods have series; all if not given (can be repeated).",
+    command="serve",
+    multiple=True,
+)
+@flag(
+    "collector.counters.exclude-namespaces",
+    "Namespace whose pods have no series (can be repeated).",
+    command="serve",
+    multiple=True,
+)
+@flag(
+    "collector.rules.zeros",
+    "Which zero-valued series of rules to expose (core = deny rules and tier ends).",
+    command="serve",
+    type=click.Choice(RULES_ZEROS),
+    default="core",
+)
+@flag(
+    "collector.rules.detail",
+    "Expose a series for each rule, or one for each policy and action.",
+    command="serve",
+    type=click.Choice(DETAILS),
+    default="rule",
+)
 @flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", command="serve", is_flag=True)
 @flag("collector.disable-defaults", "Disable all collectors by default.", command="serve", is_flag=True)
 @_collector_flags
@@ -126,11 +154,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         page=given["web_page"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
-        collector_options=CollectorOptions(
-            zeros=given["collector_counters_zeros"],
-            unattributed=given["collector_rules_unattributed"],
-            workloads=given["kubernetes_workload_labels"],
-        ),
+        collector_options=collector_options(given),
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         confined=given["security_drop_capabilities"],
@@ -139,6 +163,19 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         raise click.UsageError("every collector is switched off")
     listeners = [open_listener(address) for address in web_listen_address]
     serve(node, listeners, options)
+
+
+def collector_options(given: dict[str, Any]) -> CollectorOptions:
+    """What the flags say about the collectors' samples."""
+    return CollectorOptions(
+        zeros=given["collector_counters_zeros"],
+        rules_zeros=given["collector_rules_zeros"],
+        rules_detail=given["collector_rules_detail"],
+        unattributed=given["collector_rules_unattributed"],
+        workloads=given["kubernetes_workload_labels"],
+        namespaces=frozenset(given["collector_counters_namespaces"]),
+        exclude_namespaces=frozenset(given["collector_counters_exclude_namespaces"]),
+    )
 
 
 def enabled_collectors(given: dict[str, Any]) -> list[str]:

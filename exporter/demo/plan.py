@@ -104,7 +104,8 @@ PROBE = Pod(
         Burst("short", "10.65.0.4", 0, 1),
         Burst("malformed", "10.65.0.4", 0, 1),
         Burst("fragment", "10.65.0.4", 0, 1),
-        Burst("udp", BLACKHOLE, 443, 1),
+        Burst("udp", BLACKHOLE, 443, 2),
+        Burst("udp", "10.65.0.2", 7777, 1),
     ),
 )
 PODS = (FRONTEND, CART, DATABASE, PROBE)

@@ -28,6 +28,7 @@ from exporter.calico.counters import (
 from exporter.calico.hooks import TC_HOOKS, TC_INGRESS, XDP, hook_name
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, Samples
+from exporter.metrics.other_drops import OTHER_DROPPED_PACKETS, NamespaceFilter, OtherDrops
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.snapshot.snapshot import Snapshot
@@ -101,6 +102,7 @@ FAMILIES = (
     NAT_SOURCE_COLLISIONS,
     UNKNOWN_SLOT,
     UNKNOWN_INTERFACES,
+    OTHER_DROPPED_PACKETS,
     LEFTOVER_ENTRIES,
 )
 _FAMILY_OF = {
@@ -136,7 +138,10 @@ class CountersCollector:
     parts: ClassVar[frozenset[str]] = frozenset({"counters", "endpoints"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
-        self._zeros = (options or CollectorOptions()).zeros
+        options = options or CollectorOptions()
+        self._zeros = options.zeros
+        self._filter = NamespaceFilter(options.namespaces, options.exclude_namespaces)
+        self._other, self._left_out = OtherDrops(), list[tuple[_Key, str]]()
         self._made_from: tuple[Sequence[_Key], Endpoints, Layout] | None = None
         self._rows: dict[_Key, _Row] = {}
         # Which zeros are exposed (one byte per slot of each row), and which values were nonzero in the last scrape.
@@ -167,6 +172,8 @@ class CountersCollector:
             shown = (int.from_bytes(nonzero) | int.from_bytes(self._shown_zeros)).to_bytes(len(values))
             self._templates = list(self._make_templates(table.layout, shown, values))
         samples = [Samples.of(family, lines, take(values)) for family, lines, take in self._templates]
+        if self._filter:
+            samples.append(self._other.samples(table.rows, table.layout, self._left_out))
         return [*samples, *self._gauges]
 
     def _make_rows(self, table: CounterTable, known: Endpoints) -> None:
@@ -176,6 +183,10 @@ class CountersCollector:
         if self._zeros != "none" and not table.layout.entries_made_by_felix:
             keys |= set(_tc_hooks_of_calicos(known))
         self._rows = {key: _row(known.of(key[0]), key[1]) for key in sorted(keys)}
+        if self._filter:
+            left_out = {key: row for key, row in self._rows.items() if self._filter.leaves_out(row.endpoint)}
+            self._left_out = [(key, row.endpoint.direction(row.hook)) for key, row in left_out.items()]
+            self._rows = {key: row for key, row in self._rows.items() if key not in left_out}
         rows = self._rows.values()
         shown = (_shown_zeros(row, table.layout, self._zeros, assumed=not known.states_known) for row in rows)
         self._shown_zeros = bytes(chain.from_iterable(shown))

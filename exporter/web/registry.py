@@ -20,7 +20,7 @@ log = logging.getLogger("exporter.web")
 
 REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake")
 LOG_INTERVAL = 10.0
-RELOADED = "calico_bpf_exporter_web_config_last_reload_successful"
+RELOADED = "calico_bpf_exporter_config_reload_success"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
 
 

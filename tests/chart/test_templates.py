@@ -293,10 +293,10 @@ def test_where_kube_proxy_is_replaced_the_api_server_is_found():
 def test_a_monitor_keeps_the_labels_of_the_counted_pod_and_adds_the_node(case, kind, endpoints):
     objects = render(case)
     monitor = one(objects, kind)
-    (endpoint,) = monitor["spec"][endpoints]
-    assert ("metrics", "/metrics", True) == (endpoint["port"], endpoint["path"], endpoint["honorLabels"])
-    node = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
-    assert node == endpoint["relabelings"][-1]
+    for endpoint in monitor["spec"][endpoints]:
+        assert ("metrics", "/metrics", True) == (endpoint["port"], endpoint["path"], endpoint["honorLabels"])
+        node = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+        assert node == endpoint["relabelings"][-1]
     pods = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= pods.items()
     assert {"matchNames": ["monitoring"]} == monitor["spec"]["namespaceSelector"]

@@ -14,7 +14,8 @@ import pytest
 
 from exporter.cli import serve
 from exporter.cli.main import program
-from exporter.cli.serve import enabled_collectors
+from exporter.cli.serve import collector_options, enabled_collectors
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
 from tests.stopwatch import Stopwatch, wait_for_end
@@ -57,6 +58,27 @@ def test_every_collector_can_be_switched_on_and_off(name):
 
 
 @pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], CollectorOptions()),
+        (["--collector.counters.zeros=all"], CollectorOptions(zeros="all")),
+        (["--collector.rules.zeros=none"], CollectorOptions(rules_zeros="none")),
+        (["--collector.rules.detail", "policy"], CollectorOptions(rules_detail="policy")),
+        (["--collector.rules.unattributed"], CollectorOptions(unattributed=True)),
+        (["--kubernetes.workload-labels"], CollectorOptions(workloads=True)),
+        (
+            ["--collector.counters.namespaces=a", "--collector.counters.namespaces=b"],
+            CollectorOptions(namespaces=frozenset("ab")),
+        ),
+        (["--collector.counters.exclude-namespaces=c"], CollectorOptions(exclude_namespaces=frozenset("c"))),
+    ],
+)
+def test_what_is_said_of_samples_reaches_the_collectors(flags, options):
+    command = program.get_command(click.Context(program), "serve")
+    assert options == collector_options(command.make_context("serve", flags).params)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--collector.disable-defaults"], "every collector is switched off"),
@@ -69,6 +91,8 @@ def test_every_collector_can_be_switched_on_and_off(name):
         (["--web.timeout-offset", "-0.1"], "--web.timeout-offset"),
         (["--web.timeout-offset", "soon"], "--web.timeout-offset"),
         (["--collector.counters.zeros", "some"], "--collector.counters.zeros"),
+        (["--collector.rules.zeros", "some"], "--collector.rules.zeros"),
+        (["--collector.rules.detail", "pod"], "--collector.rules.detail"),
         (["--collector.nothing"], "--collector.nothing"),
     ],
 )

@@ -78,8 +78,8 @@ def source(node):
 def collect(source, snapshot_of):
     """The samples of the collector over a node of these facts."""
 
-    def run(*facts, unattributed=False, **named):
-        collector = RulesCollector(CollectorOptions(unattributed=unattributed))
+    def run(*facts, unattributed=False, zeros="all", **named):
+        collector = RulesCollector(CollectorOptions(rules_zeros=zeros, unattributed=unattributed))
         return collector.collect(snapshot_of(source(*facts, **named), parts=RulesCollector.parts))
 
     return run
@@ -96,7 +96,8 @@ def test_a_rule_has_its_hits_and_one_that_was_never_hit_a_zero(collect, series):
 
 
 def test_recorded_denials_are_under_the_names_of_their_rules(recorded, series):
-    found = series(RulesCollector().collect(recorded("v3.32.1/05-eot-egress-deny.after")), rules.HITS)
+    collector = RulesCollector(CollectorOptions(rules_zeros="all"))
+    found = series(collector.collect(recorded("v3.32.1/05-eot-egress-deny.after")), rules.HITS)
     assert 7 == found["GlobalNetworkPolicy", "", "security.gate", "security", "outbound", "2", "pass"]
     assert 7 == found["Tier", "", "", "default", "outbound", "end_of_tier", "deny"]
     assert 29 == len(found)
@@ -105,7 +106,7 @@ def test_recorded_denials_are_under_the_names_of_their_rules(recorded, series):
 @law_of_recordings(NAMES)
 def on_a_recorded_node_each_rule_stands_once_and_no_log_rule_at_all(recording):
     snapshot = recording.proven
-    found = series_of(RulesCollector().collect(snapshot), rules.HITS)
+    found = series_of(RulesCollector(CollectorOptions(rules_zeros="all")).collect(snapshot), rules.HITS)
     assert len(snapshot.rules.get().table.names) == len(found)
     assert {action for *_, action in found} <= {"allow", "deny", "pass"}
 

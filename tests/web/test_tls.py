@@ -264,7 +264,7 @@ def test_clients_that_tls_turns_away_are_counted(secure, pki):
     address = f"https://localhost:{running.ports[0]}/metrics?collect[]=maps"
     said = subprocess.run([*command, "-g", address], capture_output=True, check=True).stdout.decode()
     assert 'calico_bpf_exporter_scrapes_rejected_total{reason="tls_handshake"} 3.0' in said
-    assert "calico_bpf_exporter_web_config_last_reload_successful 1.0" in said
+    assert "calico_bpf_exporter_config_reload_success 1.0" in said
 
 
 def test_pem_in_the_file_itself_is_served(pki, tmp_path, server):
@@ -363,4 +363,4 @@ def test_a_file_that_breaks_or_goes_changes_nothing_and_is_said_once(secure, pki
     command = ["curl", "-gs", "--cacert", f"{pki}/authority.pem", *certificate(pki, "dns")]
     address = f"https://localhost:{running.ports[0]}/metrics?collect[]=maps"
     said = subprocess.run([*command, address], capture_output=True, check=True).stdout.decode()
-    assert "calico_bpf_exporter_web_config_last_reload_successful 0.0" in said
+    assert "calico_bpf_exporter_config_reload_success 0.0" in said
