@@ -46,7 +46,7 @@ def _node(node: NodeOptions) -> list[Finding]:
             return list(findings(one_snapshot(node, PARTS)))
         (source, memory), settings = open_source(node), settings_of(node)
         now, before = take_with_live_map(source, settings, memory, PARTS), None
-        if is_suspect(now):  # of all time since an interface was created, which proves nothing: look again
+        if is_suspect(now):  # of all time since an interface was created, which proves nothing: read again
             time.sleep(_LOOK_AGAIN)
             now, before = take_snapshot(source, settings, memory, PARTS), now
         return list(findings(now, before))
