@@ -87,13 +87,9 @@ class BpftoolReader:
 
     def _lookup(self, pin: str, key: bytes) -> bytes | None:
         written = [f"{byte:#04x}" for byte in key]
-        try:
-            answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written)
-        except MapMissing:
-            self.info(pin)  # raises where the pin is what is missing
-            return None
+        answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written, absent=b"null")
         with _parsing(pin):
-            return bytes(_bytes(answer["value"]))
+            return None if answer is None else bytes(_bytes(answer["value"]))
 
     def batches(self, pin: str) -> Iterator[MapBatch]:
         """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
@@ -135,7 +131,8 @@ class BpftoolReader:
                 if _unsigned(entry["id"]) in wanted
             ]
 
-    def _run(self, subject: str, *arguments: str) -> Any:  # JSON
+    def _run(self, subject: str, *arguments: str, absent: bytes | None = None) -> Any:
+        """The JSON that bpftool prints; None where it prints `absent`, for an entry that is not there."""
         try:
             done = subprocess.run(
                 [self._path, "--json", *arguments], capture_output=True, timeout=self._timeout, check=False
@@ -144,6 +141,8 @@ class BpftoolReader:
             raise ReadAborted(f"bpftool did not answer about {subject} within {self._timeout:g} s") from error
         except OSError as error:
             raise MapError(f"{self._path} could not be started: {error.strerror}") from error
+        if done.stdout.strip() == absent:
+            return None
         try:
             answer = json.loads(done.stdout)
         except (ValueError, RecursionError):

@@ -110,7 +110,7 @@ class PolicyProgram:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RulePosition:
     """The rule that an instruction belongs to, by positions in `PolicyProgram.tiers`; -1 is what a tier's end lacks."""
 
     tier: int
@@ -138,7 +138,7 @@ def parse_instructions(about: PolicyFileName, file: PolicyFile, instructions: It
     return PolicyProgram(about, file.text("hook"), file.text("error"), parser.tiers(), parser.counts_zero)
 
 
-def places_of(instructions: Iterable[Instruction]) -> list[Place | None]:
+def places_of(instructions: Iterable[Instruction]) -> list[RulePosition | None]:
     """The rule of each instruction; None before, after and between rules: a missing profile match is the last."""
     parser, places = _Parser(), []
     for instruction in instructions:
@@ -175,7 +175,7 @@ class _Parser:
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
     low: int | None = None  # the first half of an id being loaded
     counts_zero: bool = False
-    place: Place | None = None
+    place: RulePosition | None = None
     phase: str = PRE_DNAT
     tier_phase: str = PRE_DNAT  # of the open tier
     codes: tuple[bytes, ...] = ()  # how the last three instructions begin
@@ -239,7 +239,7 @@ class _Parser:
             self.policy, self.of_host = (PROFILE, name), self.in_host_policy
         action = _ACTION.search(text)
         word = action[1].lower() if action else ""
-        self.place = Place(len(self.done), len(self.policies), len(self.rules))
+        self.place = RulePosition(len(self.done), len(self.policies), len(self.rules))
         self.rules.append(_OpenRule(len(self.rules), _ACTIONS.get(word, word), text.strip()))
 
     def _end(self, what: str) -> None:
@@ -262,7 +262,7 @@ class _Parser:
         colon, action = rest[len(name) :][:2], rest[len(name) + 2 :]
         action = (action or "deny") if colon == ": " else ""  # deny is the default
         self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host, self.tier_phase))
-        self.place = Place(len(self.done) - 1)
+        self.place = RulePosition(len(self.done) - 1)
         self.tier, self.policies = None, []
         self.ending = True
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, Place, places_of
+from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, RulePosition, places_of
 from exporter.calico.policy_file import Instruction
 
 _RECORDS, _LOGS = "state->rules_hit */", "/* state->flags */ = R1"
@@ -40,7 +40,7 @@ class Visited:
     only logs has neither when it matches.
     """
 
-    place: Place | None
+    place: RulePosition | None
     id: int | None
     why: str
     phase: str
@@ -49,7 +49,7 @@ class Visited:
 def visited(instructions: Sequence[Instruction], path: Sequence[int], *, xdp: bool) -> list[Visited]:
     """The rules on this path, in order. The last one with an id decided."""
     places, criteria, phases = _places(instructions), _criteria(instructions), _Phases(instructions, xdp=xdp)
-    starts: dict[Place | None, int] = {}
+    starts: dict[RulePosition | None, int] = {}
     for index, place in enumerate(places):
         starts.setdefault(place, index)
     found: list[Visited] = []
@@ -69,7 +69,7 @@ def visited(instructions: Sequence[Instruction], path: Sequence[int], *, xdp: bo
     return found
 
 
-def _places(instructions: Sequence[Instruction]) -> list[Place | None]:
+def _places(instructions: Sequence[Instruction]) -> list[RulePosition | None]:
     """The rule of each instruction; None also for what stands within a rule where Felix split the program in two.
 
     That is the end of the first, with its verdicts, and the start of the second, which jumps to where it goes on.

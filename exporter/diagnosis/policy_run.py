@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from exporter.calico.policy_debug import Place, PolicyFileName, PolicyProgram, parse_instructions
+from exporter.calico.policy_debug import PolicyFileName, PolicyProgram, RulePosition, parse_instructions
 from exporter.calico.policy_file import Instruction, PolicyFile
 from exporter.calico.policy_path import Visited, in_words, visited
 from exporter.calico.policy_program import MAX_RULE_IDS, NotKnown, Program, Result, program_of, run
@@ -44,7 +44,7 @@ class Step:
 class PolicyRun:
     """What a program does with a packet: `allow`, `deny` or `no_match`, and the rules on the way, in order.
 
-    `rule_ids` are those that the program records; `truncated` is whether it recorded no more for want of room.
+    `rule_ids` are those that the program records; `truncated` is whether it recorded no more for want of space.
     """
 
     verdict: str
@@ -132,7 +132,9 @@ def _step(parsed: PolicyProgram, one: Visited, result: Result, owners: RuleOwner
     )
 
 
-def _end(parsed: PolicyProgram, place: Place | None, one: Visited, result: Result, hits: RuleHits | None) -> Step:
+def _end(
+    parsed: PolicyProgram, place: RulePosition | None, one: Visited, result: Result, hits: RuleHits | None
+) -> Step:
     number = one.id or NO_PROFILE_MATCH
     counted = hits.get(number, 0) if hits is not None else None
     matched = one.id is not None

@@ -55,7 +55,7 @@ def read_policy_tags(source: NodeSource, pins: Sequence[Pin], states: States) ->
         for state in states if arrays else ():
             for family, index in zip((4, 6), state.policies[number::3], strict=False):
                 chains = [list(_chain(found, programs, index, distance)) for found in arrays if index >= 0]
-                # An array of an older release keeps its programs, but Felix loads all anew when it starts.
+                # An array of an older release keeps its programs, but Felix loads all again when it starts.
                 newest = max(chains, key=lambda chain: chain[0].load_time if chain else -1, default=[])
                 tags[state.ifindex, hook, family] = tuple(program.tag for program in newest)
     return tags

@@ -244,7 +244,7 @@ def test_the_attached_program_has_the_tag_of_the_file_or_nothing_is_said(node, m
     assert "the file is not the program in the kernel" in found.why_unknown
 
 
-def test_a_program_that_may_not_be_looked_at_is_not_checked(node, make):
+def test_a_program_that_may_not_be_read_is_not_checked(node, make):
     source = tagged(node, make, ["0123456789abcdef"])
     source.facts["programs"] = MapDenied("refused")
     found = follow(source, udp(CLIENT2, SERVER, 5300))

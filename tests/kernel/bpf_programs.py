@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+from contextlib import suppress
 
 from tests.kernel.intruder import BPF, LIBC
 
@@ -47,14 +48,15 @@ class Maker:
 
     def load(self, code, kind=SCHED_CLS):
         """Loads these instructions. Raises `Refused` where the verifier does not accept them."""
-        log, licence = ctypes.create_string_buffer(1 << 20), ctypes.create_string_buffer(b"Apache-2.0")
-        raw = ctypes.create_string_buffer(code, len(code))
-        addresses = map(ctypes.addressof, (raw, licence))
-        head = struct.pack("=IIQQIIQ", kind, len(code) // 8, *addresses, 1, len(log), ctypes.addressof(log))
+        licence, raw = ctypes.create_string_buffer(b"Apache-2.0"), ctypes.create_string_buffer(code, len(code))
+        head = struct.pack("=IIQQ", kind, len(code) // 8, ctypes.addressof(raw), ctypes.addressof(licence))
         try:
             return self._kept(_bpf(_PROG_LOAD, head)[0])
         except OSError as error:
-            raise Refused(log.value.decode(errors="replace")[-600:]) from error
+            log = ctypes.create_string_buffer(1 << 20)
+            with suppress(OSError):
+                _bpf(_PROG_LOAD, head + struct.pack("=IIQ", 1, len(log), ctypes.addressof(log)))
+            raise Refused(log.value.decode(errors="replace")[-600:] or str(error)) from error
 
     def _kept(self, descriptor):
         self._descriptors.append(descriptor)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from exporter.bpf import walk
+from exporter.bpf.maps import MapMissing
 from tests.kernel.conftest import READERS
 from tests.kernel.machine import bpftool, load_programs
 from tests.kernel.pinned import (
@@ -69,6 +70,16 @@ def test_all_readers_see_the_same_shape_and_content(readers, make_map, kind, key
     assert infos == [dump.info for dump in dumps]
     assert [sorted_rows(dumps[0])] * 3 == [sorted_rows(dump) for dump in dumps]
     assert [dumps[0].values.shape] * 3 == [dump.values.shape for dump in dumps]
+
+
+def test_single_entries_are_looked_up_and_absent_ones_are_none(reader, make_map):
+    made = make_map("cali_jump_ing2", HASH, 4, 4)
+    written = fill(made, 20)
+    keys = [*written, b"none"]
+    assert [*(copies[0] for copies in written.values()), None] == reader.lookup(str(made.pin), keys)
+    assert [] == reader.lookup(str(made.pin), [])
+    with pytest.raises(MapMissing):
+        reader.lookup(f"{made.pin}9", keys)
 
 
 def test_the_shape_is_what_the_map_was_made_with(reader, make_map):
