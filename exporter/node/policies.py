@@ -22,7 +22,8 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
     Raises `NodeError` when the folder cannot be listed.
     """
     now = parse_folder(path, _parser(before), MAX_BYTES, before)
-    return replace(now, files=before.files) if before and now.files == before.files else now
+    same = before is not None and now.files == before.files
+    return Folder(now.present, before.files, now.problems, now.stamps, now.unread) if before and same else now
 
 
 def policies_of(folder: Folder[bytes]) -> Policies:
@@ -36,7 +37,7 @@ def policies_of(folder: Folder[bytes]) -> Policies:
         except Unparsable as error:
             problems.append(f"{display_path(name)} was left out: {error}")
             unread.append(name)
-    return Folder(folder.present, files, tuple(problems), {}, tuple(unread), misplaced=folder.misplaced)
+    return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
 
 
 def _parser(before: Policies | None) -> Callable[[str, bytes], PolicyProgram | None]:

@@ -1,4 +1,5 @@
-"""Serves scrapes over HTTP: routes, limits, TLS, access control, protection from slow or malicious clients.
+"""Serves scrapes over HTTP: routes, limits, TLS, access control, and slow or malicious clients.
 
-Knows its sockets, the web configuration and the text of a scrape. Knows nothing of maps or Calico's files.
+Knows sockets of its own, its own configuration file and the text of a scrape. Knows no maps, bytes of maps or files
+that others wrote.
 """

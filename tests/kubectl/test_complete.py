@@ -36,7 +36,7 @@ def complete(environment):
         (["policy", "--context", ""], ["test"]),
         (["policy", "--direction", ""], ["inbound", "outbound", "all"]),
         (["policy", "--ip"], ["--ip-sets"]),
-        (["c"], ["check", "conntrack", "counters"]),
+        (["c"], ["check", "counters"]),
         (["why", "nosuch"], []),
         (["why", "-n", "nosuch", ""], []),
     ],
