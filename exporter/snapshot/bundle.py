@@ -29,7 +29,7 @@ from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.pinned_maps import programs_of
-from exporter.snapshot.snapshot import Part, Snapshot
+from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
@@ -62,46 +62,33 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     pins = [pin.name for pin in _value(errors, "pins", snapshot.pins) or ()]
     for name in pins:
         dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
-        if dump:
-            members |= _map_members(name, dump)
-    programs = _value(errors, "programs", Part.of(lambda: programs_of(source, snapshot.pins.get())))
-    members["programs.json"] = _json([asdict(program) for program in programs or ()])
-    members["links.json"] = _json([asdict(link) for link in _value(errors, "links", snapshot.links) or ()])
-    routes = _value(errors, "routes", snapshot.host_routes)
-    members["routes.json"] = _json([asdict(route) for route in routes or ()])
-    nics = _value(errors, "nics", snapshot.nics) or {}
-    members["nics.json"] = _json({name: asdict(nic) for name, nic in nics.items()})
-    pods = _value(errors, "pods", snapshot.cluster_pods)
-    if pods:
-        members["pods.json"] = _json(asdict(pods))
-    files, folders = 0, {}
-    for part, prefix in _FOLDERS.items():
-        folder: Folder[bytes] = _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER
-        folders[part] = {
-            "present": folder.present,
-            "problems": list(folder.problems),
-            "unread": list(folder.unread),
-        }
-        members |= {f"{prefix}/{name}": content for name, content in folder.files.items()}
-        files += len(folder.files)
-    versions = _value(errors, "live", snapshot.counter_map)
-    live = versions.choice.live if versions else None
+        members |= _map_members(name, dump) if dump else {}
+    parts: dict[str, Part[Any]] = {
+        "programs": Part.of(lambda: programs_of(source, snapshot.pins.get())),
+        "links": snapshot.links,
+        "routes": snapshot.host_routes,
+        "nics": snapshot.nics,
+        "pods": snapshot.cluster_pods,
+    }
+    values = {name: _value(errors, name, part) for name, part in parts.items()}
+    members |= {f"{name}.json": _json(value) for name, value in values.items() if value is not None}
+    folders = {part: _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER for part in _FOLDERS}
+    for part, folder in folders.items():
+        members |= {f"{_FOLDERS[part]}/{name}": content for name, content in folder.files.items()}
     head = {
         "format": FORMAT,
         "about": about,
         "reader": snapshot.reader,
         "pins": pins,
         "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
-        "live": {"pin": live.name, "id": live.info.id, "chosen_by": versions.choice.chosen_by}
-        if versions and live
-        else None,
-        "folders": folders,
+        "live": _live(_value(errors, "live", snapshot.counter_map)),
+        "folders": {part: _folder_state(folder) for part, folder in folders.items()},
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
     return Written(
         len(pins) - sum(f"maps/{name}" in errors for name in pins),
-        files,
+        sum(len(folder.files) for folder in folders.values()),
         tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
     )
 
@@ -264,13 +251,8 @@ def read_bundle(path: Path) -> Bundle:
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [
-        bundle.cluster_pods,
-        bundle.endpoint_status,
-        bundle.policy_files,
-        lambda: bundle.programs([]),
-        bundle.proven_live,
-    ]
+    parts += [bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
+    parts.append(partial(bundle.programs, []))
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
@@ -279,12 +261,20 @@ def _check(bundle: Bundle) -> None:
 
 
 def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
-    info = {"info": asdict(dump.info), "copies": dump.values.shape[1]}
     return {
-        f"maps/{name}/info.json": _json(info),
+        f"maps/{name}/info.json": _json({"info": dump.info, "copies": dump.values.shape[1]}),
         f"maps/{name}/keys": dump.keys.tobytes(),
         f"maps/{name}/values": dump.values.tobytes(),
     }
+
+
+def _live(versions: MapVersions | None) -> dict[str, object] | None:
+    live = versions and versions.choice.live
+    return {"pin": live.name, "id": live.info.id, "chosen_by": versions.choice.chosen_by} if versions and live else None
+
+
+def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
+    return {"present": folder.present, "problems": folder.problems, "unread": folder.unread}
 
 
 def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:
@@ -307,4 +297,4 @@ def _text(value: object) -> str:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1).encode()
+    return json.dumps(value, indent=1, default=asdict).encode()
