@@ -16,7 +16,8 @@ from exporter.quantities import Duration
 
 VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
-_Decorator = Callable[[Any], Any]
+# Its names, and its settings for click.
+_Flag = tuple[tuple[str, ...], dict[str, Any]]
 _ALONE = "(its own default)"
 _MAX_SECONDS = 5.0
 
@@ -106,71 +107,67 @@ complete_nodes = _completing("get", "nodes")
 
 def kubectl_flags(command: Any) -> Any:
     """Flags of kubectl for the cluster and the user, such as `--context`, and those for finding the exporter's pods."""
-    value: dict[str, Any] = {"cls": KubectlFlag, "default": None}
-    several: dict[str, Any] = {"cls": KubectlFlag, "multiple": True}
-    options = [
-        click.option(
-            "--namespace",
-            "-n",
-            help="The pod's namespace.",
-            default=None,
-            shell_complete=_completing("get", "namespaces"),
-        ),
-        click.option(
-            "--exporter-namespace",
-            help="Namespace of the exporter's pods (all namespaces if not given).",
-            default=None,
-            envvar=f"{VARIABLE_PREFIX}_EXPORTER_NAMESPACE",
-            show_envvar=True,
-            shell_complete=_completing("get", "namespaces"),
-        ),
-        click.option(
-            "--exporter-selector",
-            help="Label selector of the exporter's pods.",
-            default=DEFAULT_SELECTOR,
-            show_default=True,
-            envvar=f"{VARIABLE_PREFIX}_EXPORTER_SELECTOR",
-            show_envvar=True,
-        ),
-        click.option(
-            "--context", help="The kubectl context.", shell_complete=_completing("config", "get-contexts"), **value
-        ),
-        click.option("--kubeconfig", help="The kubeconfig file.", type=click.Path(dir_okay=False), **value),
-        click.option("--cluster", help="The cluster in the kubeconfig.", **value),
-        click.option("--user", help="The user in the kubeconfig.", **value),
-        click.option("--as", "as_user", help="User to impersonate.", **value),
-        click.option("--as-group", help="Group to impersonate (can be repeated).", **several),
-        click.option("--as-uid", help="UID to impersonate.", **value),
-        click.option("--server", "-s", help="The API server's address.", **value),
-        click.option("--token", help="The bearer token for the API server.", **value),
-        click.option("--certificate-authority", help="CA certificate of the API server.", type=click.Path(), **value),
-        click.option("--client-certificate", help="Client certificate.", type=click.Path(), **value),
-        click.option("--client-key", help="Client key.", type=click.Path(), **value),
-        click.option("--tls-server-name", help="Server name to expect in the API server's certificate.", **value),
-        click.option("--insecure-skip-tls-verify", help="Skip TLS verification.", is_flag=True, cls=KubectlFlag),
-        click.option("--request-timeout", help="Timeout of a single request.", **value),
-        click.option("--cache-dir", help="kubectl's cache directory.", type=click.Path(), **value),
-    ]
-    for option in reversed(options):
-        command = option(command)
+    return _with_flags(_with_flags(command, KubectlFlag, _KUBECTL), click.Option, _EXPORTER_PODS)
+
+
+def passed_on(command: str) -> Callable[[Any], Any]:
+    """The flags of one of the exporter's commands."""
+    return lambda function: _with_flags(function, PassedOn, _PASSED_ON[command])
+
+
+def _with_flags(command: Any, kind: type[click.Option], flags: Sequence[_Flag]) -> Any:
+    for names, more in reversed(flags):
+        command = click.option(*names, cls=kind, **more)(command)
     return command
 
 
-def passed_on(command: str) -> _Decorator:
-    """The flags of one of the exporter's commands."""
-
-    def decorate(function: Any) -> Any:
-        for names, more in reversed(_PASSED_ON[command]):
-            function = click.option(*names, cls=PassedOn, **more)(function)
-        return function
-
-    return decorate
-
+_NAMESPACES = _completing("get", "namespaces")
+_EXPORTER_PODS: list[_Flag] = [
+    (("--namespace", "-n"), {"help": "The pod's namespace.", "shell_complete": _NAMESPACES}),
+    (
+        ("--exporter-namespace",),
+        {
+            "help": "Namespace of the exporter's pods (all namespaces if not given).",
+            "envvar": f"{VARIABLE_PREFIX}_EXPORTER_NAMESPACE",
+            "show_envvar": True,
+            "shell_complete": _NAMESPACES,
+        },
+    ),
+    (
+        ("--exporter-selector",),
+        {
+            "help": "Label selector of the exporter's pods.",
+            "default": DEFAULT_SELECTOR,
+            "show_default": True,
+            "envvar": f"{VARIABLE_PREFIX}_EXPORTER_SELECTOR",
+            "show_envvar": True,
+        },
+    ),
+]
+_PATH = {"type": click.Path()}
+_KUBECTL: list[_Flag] = [
+    (("--context",), {"help": "The kubectl context.", "shell_complete": _completing("config", "get-contexts")}),
+    (("--kubeconfig",), {"help": "The kubeconfig file.", "type": click.Path(dir_okay=False)}),
+    (("--cluster",), {"help": "The cluster in the kubeconfig."}),
+    (("--user",), {"help": "The user in the kubeconfig."}),
+    (("--as", "as_user"), {"help": "User to impersonate."}),
+    (("--as-group",), {"help": "Group to impersonate (can be repeated).", "multiple": True}),
+    (("--as-uid",), {"help": "UID to impersonate."}),
+    (("--server", "-s"), {"help": "The API server's address."}),
+    (("--token",), {"help": "The bearer token for the API server."}),
+    (("--certificate-authority",), {"help": "CA certificate of the API server.", **_PATH}),
+    (("--client-certificate",), {"help": "Client certificate.", **_PATH}),
+    (("--client-key",), {"help": "Client key.", **_PATH}),
+    (("--tls-server-name",), {"help": "Server name to expect in the API server's certificate."}),
+    (("--insecure-skip-tls-verify",), {"help": "Skip TLS verification.", "is_flag": True}),
+    (("--request-timeout",), {"help": "Timeout of a single request."}),
+    (("--cache-dir",), {"help": "kubectl's cache directory.", **_PATH}),
+]
 
 _TABLE_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["table", "json"])})
 _TEXT_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["text", "json"])})
 
-_PASSED_ON: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
+_PASSED_ON: dict[str, list[_Flag]] = {
     "counters": [
         (("--nonzero",), {"help": "Hide zero rows.", "is_flag": True}),
         _TABLE_OR_JSON,
