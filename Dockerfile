@@ -17,7 +17,7 @@ WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 # Dependencies first: they change seldom, so their layer is made anew seldom.
 RUN /uv/bin/uv sync -q --locked --no-dev --extra node --no-install-project
-COPY .ci/build-dist .ci/build-dist
+COPY .ci/build-dist .ci/compile-without-docstrings .ci/
 COPY exporter exporter
 COPY docs/commands.md docs/commands.md
 RUN .ci/build-dist /uv/bin/uv /dist \
@@ -26,7 +26,9 @@ RUN .ci/build-dist /uv/bin/uv /dist \
     && cd /opt/calico-bpf-exporter \
     && find lib -type d \( -name tests -o -name include \) -prune -exec rm -r {} + \
     && find lib -name '*.pyi' -delete \
-    && find bin -name 'activate*' -delete && find bin -name 'deactivate*' -delete
+    && find bin -name 'activate*' -delete && find bin -name 'deactivate*' -delete \
+    # Nothing reads the docstrings of dependencies; the exporter's own are the help of its commands.
+    && bin/python /src/.ci/compile-without-docstrings lib/python3.13/site-packages exporter
 
 # --- The root: Debian packages unpacked side by side, with what they depend on and nothing else.
 FROM ${BASE} AS root
@@ -74,7 +76,8 @@ LABEL org.opencontainers.image.title="calico-bpf-exporter" \
 COPY --from=root /root-fs /
 COPY --from=venv /opt/calico-bpf-exporter /opt/calico-bpf-exporter
 # /usr/sbin has bpftool. Nothing is written: the root file system may be read-only.
-ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    CALICO_BPF_EXPORTER_REVISION="${REVISION}"
 EXPOSE 10042
 ENTRYPOINT ["/opt/calico-bpf-exporter/bin/calico-bpf-exporter"]
 CMD ["serve"]

@@ -19,7 +19,8 @@ def api_server(names: Sequence[tuple[str, str]], address_of: Callable[[int], str
     """The kubeconfig of a cluster with these pods, namespace and name each, all on the node `node`."""
     make_certificate(folder)
     pods = [_pod(*name, address_of(number)) for number, name in enumerate(names)]
-    listed = json.dumps({"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": pods}).encode()
+    head = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}
+    listed = json.dumps({**head, "items": pods}).encode()
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

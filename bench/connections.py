@@ -182,7 +182,7 @@ def passwords(folder: Path) -> None:
             ask(client, header(f"guess {time.monotonic()}"))
         flood = (running.cpu() - before) / FLOOD_SECONDS
     print(f"first scrape with a password of cost 10: {first:.0f} ms CPU; with it known: {known:.2f} ms")
-    print(f"a client that guesses without a pause takes {flood:.2f} of one CPU")
+    print(f"a brute-force client takes {flood:.2f} of one CPU")
 
 
 def header(password: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parent.parent
+_SKIP_INIT = f"import sys; sys.path.append({str(ROOT)!r}); import exporter.package_init as p; p.skip_init"
 # As exporter/ imports them.
 IMPORTS = {
     "bcrypt": "import bcrypt",
@@ -25,15 +26,12 @@ IMPORTS = {
     "click": "import click",
     "h11": "import h11",
     "isal": "import isal.isal_zlib",
-    "httpx2": "import httpx2",
     "jinja2": "import jinja2",
-    "lightkube": "import lightkube.config.kubeconfig, lightkube.config.client_adapter, lightkube.core.exceptions",
     "markupsafe": "import markupsafe",
-    "msgspec": "import msgspec",
-    "numpy": "import numpy",
-    "prometheus-client": "import prometheus_client, prometheus_client.openmetrics.exposition",
+    "prometheus-client": f"{_SKIP_INIT}('prometheus_client'); "
+    "import prometheus_client.metrics, prometheus_client.process_collector",
     "psutil": "import psutil",
-    "pyroute2-minimal": "import pyroute2",
+    "pyroute2-minimal": f"{_SKIP_INIT}('pyroute2'); import pyroute2.netlink.rtnl.ifinfmsg, pyroute2.netlink.rtnl.rtmsg",
     "pyyaml": "import yaml",
     "rich": "import rich.console, rich.live, rich.table",
 }

@@ -1,14 +1,17 @@
 """The cost of `serve` and of a Go exporter of the same counters, printed as Markdown tables: part of `make bench`.
 
-The peer (bench/peer) serves the same series from the same pinned maps with cilium/ebpf and client_golang. Both run at
-once in a network namespace with as many links and routes as there are pods, both are new in each round, and each is
-asked in turn; before anything is timed their counted families must be the same series with the same values. Needs root
-and Go; without Go it says so and measures nothing.
+The peer (bench/peer) serves the same series from the same pinned maps with cilium/ebpf and client_golang, and follows
+the node's pods with client-go, as ours does by itself; both find the API server as a pod does. Beside them are ours
+without an API server, and the peer built without client-go, which is the least that a Go program of this kind takes.
+All run at once in a network namespace with as many links and routes as there are pods, all are new in each round, and
+each is asked in turn; before anything is timed the counted families must be the same series with the same values. Needs
+root and Go; without Go it says so and measures nothing.
 """
 
 import contextlib
 import gzip
 import http.client
+import json
 import os
 import re
 import shutil
@@ -16,20 +19,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
-from scrape import INTERFACES, address_of, cpu_of, made_node, name_of, resident
+from api_server import api_server
+from scrape import INTERFACES, address_of, cpu_of, made_node, name_of, pod_of, resident
 
 from exporter.demo.namespace import enter_namespace
 from exporter.metrics import counters, endpoints, maps
 
 ROUNDS = 3
 SECONDS = 0.8
-FEWEST = 15
-SCRAPES_A_YEAR = 365.25 * 86400 / 15
+MIN_SCRAPES = 15
+FIRST_PORT = 10942
+BETWEEN_SCRAPES = 15
+SCRAPES_A_YEAR = 365.25 * 86400 / BETWEEN_SCRAPES
+# What clouds charge for 7.5 GiB of memory they charge for a CPU.
+GIB_OF_A_CPU = 7.5
+OURS, PEER, FILES, FLOOR = "ours", "peer", "ours without API server", "peer without client-go"
+# Runs a program as in a pod: with a service account in its folder, which no other program sees.
+IN_POD = "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io"
+IN_POD += ' && cp -r "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'
 ENCODINGS = ("identity", "gzip")
 COUNTED = {family.name for module in (counters, endpoints, maps) for family in module.FAMILIES}
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -51,9 +63,8 @@ class Figures:
 class Running:
     """A server in a separate process, and a persistent connection to it."""
 
-    def __init__(self, words: list[str], port: int) -> None:
-        self.process = subprocess.Popen(words)
-        self._port = port
+    def __init__(self, words: list[str], port: int, environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(words, env={**os.environ, **environment})
         self._client = http.client.HTTPConnection("127.0.0.1", port)
 
     def first(self) -> None:
@@ -87,30 +98,56 @@ def main() -> None:
         print("the Go peer is left out: there is no program called go (apt-get install golang)")
         return
     with tempfile.TemporaryDirectory() as folder:
-        peer = Path(folder) / "peer"
-        built = subprocess.run(["go", "build", "-o", peer, "."], cwd=Path(__file__).parent / "peer", check=False)
-        if built.returncode:
-            print("the Go peer is left out: it could not be built, as said above")
-            return
-        measured = {(count, zeros): ours_and_peers for count, zeros, ours_and_peers in measure(peer)}
+        binaries = {PEER: f"{folder}/peer", FLOOR: f"{folder}/floor"}
+        for name, tags in ((PEER, "informer"), (FLOOR, "")):
+            words = ["go", "build", "-tags", tags, "-o", binaries[name], "."]
+            if subprocess.run(words, cwd=Path(__file__).parent / "peer", check=False).returncode:
+                print("the Go peer is left out: it could not be built, as said above")
+                return
+        counts = tuple(map(int, sys.argv[1:])) or INTERFACES
+        measured = {(count, zeros): figures for count, zeros, figures in measure(binaries, counts)}
     print_scrapes(measured)
     print_processes(measured)
+    print_cost(measured)
 
 
-def measure(peer: Path) -> Iterator[tuple[int, str, tuple[Figures, Figures]]]:
-    """For each number of interfaces and `zeros`, what ours and the peer took."""
-    for count in INTERFACES:
-        with made_node(count) as (bpf_fs, run_dir), private_network(count):
+def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple[int, str, dict[str, Figures]]]:
+    """For each number of interfaces and `zeros`, what each server took."""
+    for count in counts:
+        pods = [pod_of(index) for index in range(count)]
+        with (
+            made_node(count) as (bpf_fs, run_dir),
+            private_network(count),
+            tempfile.TemporaryDirectory() as folder,
+            api_server(pods, address_of, Path(folder)) as kubeconfig,
+        ):
+            environment = service_account(kubeconfig, Path(folder) / "account")
             # Files newer than two seconds are reread at every scrape, which is not the steady state.
             time.sleep(2)
             for zeros in ("core", "all"):
-                where = [f"--bpf.fs={bpf_fs}", f"--calico.run-dir={run_dir}", "--no-kubernetes", "--log.level=error"]
+                where = [f"--bpf.fs={bpf_fs}", f"--calico.run-dir={run_dir}", "--log.level=error"]
                 what = ["--no-collector.rules", f"--collector.counters.zeros={zeros}"]
                 ours = [sys.executable, "-m", "exporter", "serve", *where, *what]
-                ours.append("--web.listen-address=127.0.0.1:10942")
-                theirs = [str(peer), f"-bpf.fs={bpf_fs}", f"-run-dir={run_dir}", f"-zeros={zeros}"]
-                theirs.append("-listen=127.0.0.1:10943")
-                yield count, zeros, compared(ours, theirs)
+                theirs = [f"-bpf.fs={bpf_fs}", f"-run-dir={run_dir}", f"-zeros={zeros}"]
+                in_pod = ["unshare", "--mount", "sh", "-c", IN_POD, f"{folder}/account"]
+                sides = {
+                    OURS: [*in_pod, *ours, "--web.listen-address={}"],
+                    PEER: [*in_pod, binaries[PEER], *theirs, "-listen={}"],
+                    FILES: [*ours, "--no-kubernetes", "--web.listen-address={}"],
+                    FLOOR: [binaries[FLOOR], *theirs, "-listen={}"],
+                }
+                yield count, zeros, compared(sides, environment, count)
+
+
+def service_account(kubeconfig: Path, folder: Path) -> dict[str, str]:
+    """Writes what a pod finds in its folder for the cluster of this kubeconfig; the environment it has besides."""
+    cluster = json.loads(kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]
+    folder.mkdir()
+    shutil.copy(cluster["certificate-authority"], folder / "ca.crt")
+    for name in ("token", "namespace"):
+        (folder / name).write_text("none", encoding="utf-8")
+    host, _, port = cluster["server"].rpartition("//")[2].partition(":")
+    return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "NODE_NAME": "node"}
 
 
 @contextlib.contextmanager
@@ -132,37 +169,49 @@ def private_network(count: int) -> Iterator[None]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def compared(ours: list[str], theirs: list[str]) -> tuple[Figures, Figures]:
-    """Some rounds of both."""
-    figures = Figures(), Figures()
+def compared(sides: dict[str, list[str]], environment: dict[str, str], count: int) -> dict[str, Figures]:
+    """Some rounds of all."""
+    figures = {name: Figures() for name in sides}
     for number in range(ROUNDS):
-        with both(ours, theirs, figures) as servers:
+        with all_of(sides, environment, figures) as servers:
             if number == 0:
-                same_series(*(server.ask("identity") for server in servers))
+                same_series(servers[OURS].ask("identity"), servers[PEER].ask("identity"))
+                knows_pods(servers, count)
             for encoding in ENCODINGS:
-                for server, taken in zip(servers, figures, strict=True):
-                    scrape_for_a_while(server, encoding, taken)
-            for server, taken in zip(servers, figures, strict=True):
-                taken.resident.append(resident(server.process.pid))
+                for name, server in servers.items():
+                    scrape_for_a_while(server, encoding, figures[name])
+            for name, server in servers.items():
+                figures[name].resident.append(resident(server.process.pid))
     return figures
 
 
 @contextlib.contextmanager
-def both(ours: list[str], theirs: list[str], figures: tuple[Figures, Figures]) -> Iterator[tuple[Running, Running]]:
-    """New processes of both, started one after the other; ours has taken the second snapshot of its start."""
-    servers = []
+def all_of(
+    sides: dict[str, list[str]], environment: dict[str, str], figures: dict[str, Figures]
+) -> Iterator[dict[str, Running]]:
+    """New processes of all, started one after the other; ours has taken the second snapshot of its start."""
+    servers: dict[str, Running] = {}
     try:
-        for words, port, taken in zip((theirs, ours), (10943, 10942), figures[::-1], strict=True):
+        for number, (name, given) in enumerate(sides.items()):
+            port = FIRST_PORT + number
             began = time.perf_counter()
-            servers.append(Running(words, port))
-            servers[-1].first()
-            taken.start.append((time.perf_counter() - began) * 1000)
+            words = [*given[:-1], given[-1].format(f"127.0.0.1:{port}")]
+            servers[name] = Running(words, port, environment if name in (OURS, PEER) else {})
+            servers[name].first()
+            figures[name].start.append((time.perf_counter() - began) * 1000)
         time.sleep(1.2)
-        yield servers[1], servers[0]
+        yield servers
     finally:
-        for server in servers:
+        for server in servers.values():
             server.process.kill()
             server.process.wait()
+
+
+def knows_pods(servers: dict[str, Running], count: int) -> None:
+    """Ends the program unless both were told of the pods by the API server."""
+    ours, theirs = (servers[name].ask("identity").decode() for name in (OURS, PEER))
+    if "calico_bpf_exporter_pods_last_sync_timestamp_seconds " not in ours or f"peer_pods {count}\n" not in theirs:
+        sys.exit("the API server's pods did not arrive: nothing was timed")
 
 
 def same_series(ours: bytes, theirs: bytes) -> None:
@@ -196,7 +245,7 @@ def scrape_for_a_while(server: Running, encoding: str, taken: Figures) -> None:
         sys.exit("an empty body")
     times: list[float] = []
     before, began = cpu_of(server.process.pid), time.perf_counter()
-    while len(times) < FEWEST or time.perf_counter() - began < SECONDS:
+    while len(times) < MIN_SCRAPES or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         server.ask(encoding)
         times.append((time.perf_counter() - start) * 1000)
@@ -204,12 +253,13 @@ def scrape_for_a_while(server: Running, encoding: str, taken: Figures) -> None:
     taken.took[encoding] += times
 
 
-def print_scrapes(measured: dict[tuple[int, str], tuple[Figures, Figures]]) -> None:
+def print_scrapes(measured: dict[tuple[int, str], dict[str, Figures]]) -> None:
     """CPU, time and size of a scrape, and the CPU of a year."""
     took = [name for column in ("CPU ms", "median ms", "p95 ms") for name in (column, "peer", "ratio")]
     row("interfaces", "zeros", "encoding", "kB", "peer", *took, "CPU s a year", "peer")
     row(*["---"] * 16)
-    for (count, zeros), sides in measured.items():
+    for (count, zeros), figures in measured.items():
+        sides = figures[OURS], figures[PEER]
         for encoding in ENCODINGS:
             sizes = [f"{side.size[encoding] / 1000:.0f}" for side in sides]
             cpu = [median(side.cpu[encoding]) for side in sides]
@@ -220,15 +270,31 @@ def print_scrapes(measured: dict[tuple[int, str], tuple[Figures, Figures]]) -> N
     print()
 
 
-def print_processes(measured: dict[tuple[int, str], tuple[Figures, Figures]]) -> None:
-    """Memory and start of both."""
-    row("interfaces", "zeros", "MiB resident", "peer", "ratio", "ms to the first scrape", "peer", "ratio")
-    row(*["---"] * 8)
-    for (count, zeros), sides in measured.items():
-        memory = [median(side.resident) for side in sides]
-        start = [median(side.start) for side in sides]
-        row(count, zeros, *pair(memory), *pair(start))
+def print_processes(measured: dict[tuple[int, str], dict[str, Figures]]) -> None:
+    """Memory and start of all."""
+    row("interfaces", "zeros", "MiB resident", "peer", "ratio", FILES, FLOOR, "ms to the first scrape", "peer", "ratio")
+    row(*["---"] * 10)
+    for (count, zeros), figures in measured.items():
+        memory = {name: median(side.resident) for name, side in figures.items()}
+        start = [median(figures[name].start) for name in (OURS, PEER)]
+        alone = [f"{memory[name]:.1f}" for name in (FILES, FLOOR)]
+        row(count, zeros, *pair([memory[OURS], memory[PEER]]), *alone, *pair(start))
     print()
+
+
+def print_cost(measured: dict[tuple[int, str], dict[str, Figures]]) -> None:
+    """One figure for what a node pays: memory in CPUs at the price of clouds, and the CPU of scrapes."""
+    row("interfaces", "zeros", "thousandths of a CPU", "peer", "ratio")
+    row(*["---"] * 5)
+    for (count, zeros), figures in measured.items():
+        costs = [1000 * cost(figures[name]) for name in (OURS, PEER)]
+        row(count, zeros, *pair(costs))
+    print()
+
+
+def cost(side: Figures) -> float:
+    """CPUs: resident GiB / 7.5, and CPU seconds a second with a scrape each 15 s in gzip, which Prometheus asks for."""
+    return median(side.resident) / 1024 / GIB_OF_A_CPU + median(side.cpu["gzip"]) / 1000 / BETWEEN_SCRAPES
 
 
 def pair(figures: list[float]) -> tuple[str, str, str]:

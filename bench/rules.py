@@ -24,8 +24,8 @@ from scrape import cpu, made_node, update  # beside this file
 from exporter.bpf.readers import open_reader
 from exporter.calico import policy_debug
 from exporter.demo.plan import Pod
-from exporter.demo.policies import Policy, Rule, Tier
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import Policy, Rule, Tier
 from exporter.metrics.rules import RulesCollector
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import read_policies

@@ -33,6 +33,7 @@ from exporter.metrics.collector import Collector, CollectorOptions
 from exporter.metrics.exposition import TEXT, render
 from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_collectors, run_collector
 from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.pinned_maps import columns_of
 from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
 from exporter.snapshot.source import LiveNode
 
@@ -147,13 +148,13 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     node = LiveNode(reader, bpf_fs, run_dir, MadeLinks(count))  # type: ignore[arg-type]  the same two methods
     memory, collectors = Memory(), make_collectors(ON_BY_DEFAULT, CollectorOptions(zeros=zeros))
     pin = str(bpf_fs / "tc/globals/cali_counters6")
-    dump = reader.read(pin, add_cpus=True)
+    dump = reader.read(pin, sum_cpus=True)
     whole = scrape(node, memory, collectors)
     snapshot = take_snapshot(node, Settings(), memory)
     results = [run_collector(collector, lambda _: snapshot) for collector in collectors]
 
-    read = cpu(lambda: reader.read(pin, add_cpus=True))
-    decode = cpu(lambda: decode_counters(dump.keys, dump.values, layout_of(SLOTS)))
+    read = cpu(lambda: reader.read(pin, sum_cpus=True))
+    decode = cpu(lambda: decode_counters(columns_of(dump), layout_of(SLOTS)))
     join = cpu(lambda: take_snapshot(node, Settings(), memory, {"endpoints"}))
     counters = cpu(lambda: collectors[0].collect(snapshot))
     rendered = cpu(lambda: render(collected_samples(results), TEXT))
@@ -270,7 +271,7 @@ def measure_imports() -> None:
     )
     print("\nimport, alone in a fresh interpreter: MiB resident above a bare one, milliseconds")
     bare = None
-    for module in ("sys", "numpy", "pyroute2", "prometheus_client", "h11", "asyncio", "click", "rich.table", "psutil"):
+    for module in ("sys", "pyroute2", "prometheus_client", "h11", "asyncio", "click", "rich.table", "psutil"):
         done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=True)
         kib, took = map(float, done.stdout.split())
         bare = bare or kib

@@ -41,8 +41,8 @@ class _Compare(ctypes.Structure):
     _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
 
-def confine(*, bpftool: bool) -> Iterator[ConfinementError]:
-    """Drops each privilege that reading does not need; yields an error for each that could not be dropped, and goes on.
+def confine(*, bpftool: bool) -> list[ConfinementError]:
+    """Drops each privilege that reading does not need; returns an error for each that could not be dropped.
 
     The user becomes `USER`, who does not own the pins, so the kernel opens none of them for writing; of the
     capabilities only `KEPT` remain; no child process regains any; and bpf(2) allows only the commands that read, all
@@ -56,11 +56,13 @@ def confine(*, bpftool: bool) -> Iterator[ConfinementError]:
     ]
     if not bpftool and os.geteuid() == 0:
         steps.insert(0, _drop_root)
+    errors = []
     for step in steps:
         try:
             step()
         except ConfinementError as error:
-            yield error
+            errors.append(error)
+    return errors
 
 
 def _drop_root() -> None:

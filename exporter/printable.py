@@ -1,7 +1,6 @@
 """Terminal output: escapes unprintable characters, wraps long lines, colours where they are wanted."""
 
 import os
-import shutil
 import sys
 import textwrap
 from typing import TextIO
@@ -24,7 +23,11 @@ def say(line: str, style: str = "", *, err: bool = False) -> None:
 
 def width_of(stream: TextIO) -> int | None:
     """The terminal's width in columns, at least 40; None for a pipe, where nothing is wrapped."""
-    return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if stream.isatty() else None
+    if not stream.isatty():
+        return None
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, _MIN_WIDTH)
 
 
 def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:

@@ -42,6 +42,11 @@ def may_read_maps() -> bool:
     return _holds(BPF) or _holds(SYS_ADMIN)
 
 
+def may_read_all() -> bool:
+    """Whether this process has CAP_SYS_ADMIN, with which the kernel refuses no command of bpf(2) that reads."""
+    return _holds(SYS_ADMIN)
+
+
 def remedy_of_refusal() -> str:
     """How to get permission to read maps, after the kernel has refused it."""
     if not may_read_maps() or (os.geteuid() and not _holds(DAC_READ_SEARCH)):
@@ -50,6 +55,13 @@ def remedy_of_refusal() -> str:
         # Default filters before containerd 1.7 and moby 23 may allow bpf(2) with CAP_SYS_ADMIN only.
         return "the container runtime's seccomp filter does not know CAP_BPF; take securityProfile sysadmin"
     return "the rights are there, so SELinux, AppArmor or seccomp refused it; take securityProfile privileged"
+
+
+def remedy_of_refusal_to_bpftool() -> str:
+    """The same where bpftool was refused, which needs more than reading does."""
+    if may_read_maps() and not _holds(SYS_ADMIN):
+        return "bpftool needs CAP_SYS_ADMIN: take reader libbpf, or in the chart securityProfile sysadmin or privileged"
+    return remedy_of_refusal()
 
 
 def remedy_of_modes() -> str:

@@ -26,7 +26,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return seconds
 
 
-def shown(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """The duration for display, such as `90 s` or `2.5 min`."""
     number, unit = (
         (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")

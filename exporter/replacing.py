@@ -1,6 +1,7 @@
 """Atomic replacement of a file."""
 
 import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from exporter.printable import printable
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A new file, readable by its owner only, that replaces `target` at the end.
+def replacing(target: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """A new file with this mode that replaces `target` at the end.
 
     After an error `target` is unchanged. Raises OSError.
     """
@@ -24,6 +25,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
         try:
             yield part
             part.flush()
+            os.fchmod(part.fileno(), mode)
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -3,11 +3,19 @@
 A busy machine is not a counterexample, hence no deadline.
 """
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import installed
+
+# Whatever the environment says, the compiled modules of the tests, the tree and the installed program are kept: the
+# programs start a thousand times, and compiling is half of a start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
@@ -24,11 +32,13 @@ MACHINE = (
     "tests/browser/",
     "tests/image/",
     "tests/kernel/",
-    "tests/soak/",
     "tests/faults/",
     "tests/chart/test_dashboards.py",
     "tests/kubectl/test_live.py",
 )
+
+# Three soaks, one after the other, each apart from the machine.
+SOAK = "tests/soak/"
 
 # Clients and servers with time-outs: in parallel they would compete for the CPU.
 TIMED = ("tests/web/", "tests/cli/test_serve.py", "tests/node/test_api_server.py")
@@ -41,31 +51,27 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "machine" in item.fixturenames and not _machine(item.nodeid):
+        if "machine" in item.fixturenames and not item.nodeid.startswith((*MACHINE, SOAK)):
             message = f"{item.nodeid} uses the machine: its file belongs to MACHINE in {__file__}"
             raise pytest.UsageError(message)
     items.sort(key=_order)
 
 
-def _machine(nodeid):
-    return nodeid.startswith(MACHINE)
-
-
 def _order(item):
-    if _machine(item.nodeid) or item.nodeid.startswith(TIMED):
+    if item.nodeid.startswith((*MACHINE, SOAK, *TIMED)):
         return -1
     folder = item.path.parent.name
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
 
 
 class ByFile(LoadScopeScheduling):
-    """Tests of one file stay together; those of the machine are as one file, and so are those that are timed."""
+    """Tests of one file stay together; each of the groups above is as one file."""
 
     def _split_scope(self, nodeid):
-        if nodeid.startswith(TIMED):
-            return "timed"
-        return "machine" if _machine(nodeid) else nodeid.partition("::")[0]
+        groups = {"machine": MACHINE, "soak": SOAK, "timed": TIMED}
+        return next((one for one, files in groups.items() if nodeid.startswith(files)), nodeid.partition("::")[0])
 
 
+@pytest.hookimpl(optionalhook=True)  # one process runs the tests without xdist too
 def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)

@@ -55,6 +55,7 @@ var (
 		"interface", "namespace", "pod", "ip_family")
 	countersMissing = desc("endpoint_counters_missing", "1 while there is no counter entry.",
 		"interface", "hook", "namespace", "pod")
+	leftovers     = desc("leftover_entries", "Entries of the map for interfaces that the kernel does not have.", "map")
 	problems      = desc("endpoint_problems", "How many series of each problem gauge there are.", "problem")
 	mapEntries    = desc("map_entries", "Entries in the map.", "map")
 	mapMaxEntries = desc("map_max_entries", "Entries that the map can hold.", "map")
@@ -104,7 +105,7 @@ func newCollector(pins string, node *node, all bool) *collector {
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, one := range []*prometheus.Desc{
 		programPackets, acceptedFlows, acceptedPackets, droppedPackets, redirected, collisions, unknownSlot,
-		unknownInterfaces, endpointInfo, addressInfo, notReady, countersMissing, problems, mapEntries, mapMaxEntries,
+		unknownInterfaces, endpointInfo, addressInfo, notReady, countersMissing, problems, leftovers, mapEntries, mapMaxEntries,
 		mapInfo, stalePins, success, duration,
 	} {
 		descs <- one
@@ -182,7 +183,9 @@ func (c *collector) collectCounters(out chan<- prometheus.Metric) error {
 			unknown++
 		}
 	}
-	out <- gauge(unknownInterfaces, float64(unknown))
+	// Links are always known here, so an entry without an interface is a leftover.
+	out <- gauge(unknownInterfaces, 0)
+	out <- gauge(leftovers, float64(unknown), "counters")
 	return nil
 }
 
@@ -321,7 +324,8 @@ func (c *collector) endpointMetrics() []prometheus.Metric {
 		}
 	}
 	return append(metrics,
-		gauge(problems, float64(unready), "not_ready"), gauge(problems, float64(missing), "counters_missing"))
+		gauge(problems, float64(unready), "not_ready"), gauge(problems, float64(missing), "counters_missing"),
+		gauge(problems, 0, "uncounted"), gauge(leftovers, 0, "iface"))
 }
 
 func (c *collector) collectMaps(out chan<- prometheus.Metric) error {

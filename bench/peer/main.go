@@ -1,7 +1,8 @@
 // A peer for comparison: what a Go exporter of the same counters costs. Only `make bench` builds and runs it.
 //
 // It serves the families of the collectors counters, endpoints and maps for one release of Calico (27 slots, one pinned
-// version of each map) with cilium/ebpf and client_golang, and does nothing else that the exporter does.
+// version of each map) with cilium/ebpf and client_golang. Built with the tag `informer` it also follows the node's pods
+// with client-go. It does nothing else that the exporter does.
 package main
 
 import (
@@ -26,8 +27,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	pods, err := followPods()
+	if err != nil {
+		log.Fatal(err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "peer_pods", Help: "Pods of this node that the API server named."},
+			func() float64 { return float64(pods()) }),
 		newCollector(filepath.Join(*bpfFS, "tc/globals"), node, *zeros == "all"),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

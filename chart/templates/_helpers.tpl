@@ -1,4 +1,4 @@
-{{/* Names, labels and what several objects share. Booleans are never given to `default`, which takes false for unset. */}}
+{{/* Names, labels and parts of several objects. `default` is never used for booleans: it treats false as unset. */}}
 
 {{- define "exporter.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
@@ -67,7 +67,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* What the container may do. Fields of containerSecurityContext go before those of the profile. */}}
+{{/* The container's security context. Fields of containerSecurityContext override those of the profile. */}}
 {{- define "exporter.securityContext" -}}
 {{- $context := dict "runAsUser" 0 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
 {{- if eq .Values.securityProfile "privileged" }}
@@ -75,9 +75,9 @@ imagePullSecrets:
 {{- else }}
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
-{{- /* SYS_ADMIN: every bpf command, on kernels before 5.8 too. BPF: opening maps that are pinned. DAC_READ_SEARCH: Calico
-makes its folder of policies with mode 0600, which not even its owner may enter. SETUID: to stop being root before
-serving; it is given up too. */}}
+{{- /* SYS_ADMIN: all commands of bpf(2), also before Linux 5.8. BPF: opening pinned maps. DAC_READ_SEARCH: Calico creates
+its policy folder with mode 0600, which not even its owner may enter. SETUID: to drop root before serving; it is dropped
+too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
 {{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
@@ -92,7 +92,7 @@ serving; it is given up too. */}}
 {{- hasKey .Values.webConfig.content "tls_server_config" | ternary "https" "http" }}
 {{- end }}
 
-{{/* http, https, tcp or none: how the kubelet asks. A client certificate, which it has not, is asked for before any path. */}}
+{{/* The probes' scheme: http, https, tcp or none. The kubelet has no client certificate, so tcp where one is required. */}}
 {{- define "exporter.probeScheme" -}}
 {{- if .Values.probes.scheme }}
 {{- .Values.probes.scheme }}
@@ -105,7 +105,8 @@ serving; it is given up too. */}}
 
 {{- define "exporter.probe" -}}
 {{- $scheme := include "exporter.probeScheme" .root }}
-{{- $host := .root.Values.web.host }}
+{{- /* The kubelet puts an IPv6 address into brackets itself; of every address, or the node's, it asks the pod's. */}}
+{{- $host := .root.Values.web.host | trimPrefix "[" | trimSuffix "]" }}
 {{- if eq $scheme "tcp" }}
 tcpSocket:
   port: metrics
@@ -115,52 +116,87 @@ httpGet:
   port: metrics
   scheme: {{ upper $scheme }}
 {{- end }}
-{{- if and $host (not (hasPrefix "$(" $host)) }}
+{{- if not (or (contains "$(" $host) (has $host (list "" "0.0.0.0" "::"))) }}
   host: {{ $host | quote }}
 {{- end }}
 {{ toYaml .timing }}
 {{- end }}
 
-{{/* What a PodMonitor and a ServiceMonitor say of a scrape: called with the root and the monitor's values. */}}
+{{/* The endpoints of a PodMonitor or a ServiceMonitor: called with the root and the monitor's values. */}}
+{{- define "exporter.endpoints" -}}
+- {{ include "exporter.endpoint" (dict "root" .root "monitor" .monitor "rules" false) | nindent 2 | trim }}
+{{- if .monitor.rulesInterval }}
+# The policy rules alone, less often. Its series and its `up` have a label of their own, and it has no self-metrics.
+- {{ include "exporter.endpoint" (dict "root" .root "monitor" .monitor "rules" true) | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+
 {{- define "exporter.endpoint" -}}
 {{- $monitor := .monitor -}}
+{{- $params := deepCopy $monitor.params }}
+{{- if $monitor.rulesInterval }}
+{{- $_ := set $params (ternary "collect[]" "exclude[]" .rules) (list "rules") }}
+{{- end -}}
 port: metrics
 path: {{ .root.Values.web.telemetryPath }}
 scheme: {{ default (include "exporter.scheme" .root) $monitor.scheme }}
 honorLabels: {{ $monitor.honorLabels }}
-{{- with $monitor.interval }}
+{{- with $params }}
+params:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with ternary $monitor.rulesInterval $monitor.interval .rules }}
 interval: {{ . }}
 {{- end }}
 {{- with $monitor.scrapeTimeout }}
 scrapeTimeout: {{ . }}
 {{- end }}
-{{- with $monitor.tlsConfig }}
-tlsConfig:
+{{- range $name := list "tlsConfig" "basicAuth" "authorization" }}
+{{- with get $monitor $name }}
+{{ $name }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $monitor.basicAuth }}
-basicAuth:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $monitor.authorization }}
-authorization:
-  {{- toYaml . | nindent 2 }}
+{{- with $monitor.bearerTokenFile }}
+bearerTokenFile: {{ . }}
 {{- end }}
 relabelings:
+  # Families without a pod would have the exporter's, and start over at every rollout.
+  - action: labeldrop
+    regex: pod|container|endpoint
   {{- with $monitor.relabelings }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .rules }}
+  - targetLabel: scrape
+    replacement: rules
   {{- end }}
   # An exporter must not say where it is: who scrapes it knows.
   - sourceLabels: [__meta_kubernetes_pod_node_name]
     targetLabel: node
-{{- with $monitor.metricRelabelings }}
+{{- if or $monitor.metricRelabelings .rules }}
 metricRelabelings:
+  {{- with $monitor.metricRelabelings }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .rules }}
+  - action: drop
+    sourceLabels: [__name__]
+    regex: (calico_bpf_exporter|calico_bpf_dataplane|calico_bpf_source|process|python)_.+
+  {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* The limits of a monitor, which stand beside its endpoints. */}}
-{{- define "exporter.limits" -}}
+{{/* What stands beside the endpoints of a monitor. */}}
+{{- define "exporter.monitor" -}}
+jobLabel: {{ .jobLabel }}
+{{- with .podTargetLabels }}
+podTargetLabels:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .scrapeClass }}
+scrapeClass: {{ . }}
+{{- end }}
 {{- with .sampleLimit }}
 sampleLimit: {{ . }}
 {{- end }}
@@ -173,7 +209,7 @@ labelLimit: {{ . }}
 {{- if or .Values.webConfig.content .Values.webConfig.existingSecret }}true{{ end }}
 {{- end }}
 
-{{/* What is true of the node, for every command in the container: who runs one with kubectl exec has no flags of ours. */}}
+{{/* Environment of all commands in the container: those run with kubectl exec do not get the DaemonSet's flags. */}}
 {{- define "exporter.environment" -}}
 - name: CALICO_BPF_EXPORTER_BPF_READER
   value: {{ .Values.reader }}
@@ -223,7 +259,7 @@ labelLimit: {{ . }}
 {{- end }}
 
 {{- define "exporter.nodeVolumes" -}}
-# Neither has a type: a node where Calico is not yet, or not any more, must start this pod and be told so.
+# Without a type: the pod must also start on a node without Calico, and report it.
 - name: bpffs
   hostPath:
     path: {{ .Values.bpffs.hostPath }}

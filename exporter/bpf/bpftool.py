@@ -7,17 +7,18 @@ only module outside the demo that starts a process.
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import IO, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
+    MapBatch,
     MapDenied,
     MapDump,
     MapError,
@@ -30,8 +31,9 @@ from exporter.bpf.maps import (
     sum_over_cpus,
 )
 from exporter.bpf.walk import possible_cpus
-from exporter.privileges import remedy_of_refusal
+from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
 
+_ENTRIES_AT_ONCE = 1000  # each takes some 6 KiB as JSON
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # bpftool's error messages and the errors they become; the first match counts.
 _ERRORS: tuple[tuple[re.Pattern[str], type[MapError], str], ...] = (
@@ -67,14 +69,45 @@ class BpftoolReader:
                 flags=_unsigned(answer.get("flags", 0)),
             )
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         info = self.info(pin)
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _parsing(pin):
-            keys, values = _columns(info, entries, copies)
-        return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
+            dump = _dump(info, entries, copies)
+        return sum_over_cpus(dump) if sum_cpus else dump
+
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`. bpftool runs once for each key."""
+        return [self._lookup(pin, key) for key in keys]
+
+    def _lookup(self, pin: str, key: bytes) -> bytes | None:
+        written = [f"{byte:#04x}" for byte in key]
+        answer = self._run(pin, "map", "lookup", "pinned", pin, "key", *written, absent=b"null")
+        with _parsing(pin):
+            return None if answer is None else _bytes(answer["value"], len(answer["value"]))
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
+        info = self.info(pin)
+        arguments = [self._path, "--json", "map", "dump", "pinned", pin]
+        with _parsing(pin), subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            try:
+                entries = objects_of(self._pieces(process, pin))
+                while rows := list(islice(entries, _ENTRIES_AT_ONCE)):
+                    yield _batch(info, [row for row in rows if not _deleted(row)])
+            finally:
+                process.kill()
+
+    def _pieces(self, process: subprocess.Popen[bytes], pin: str) -> Iterator[str]:
+        output, deadline = cast("IO[bytes]", process.stdout).fileno(), time.monotonic() + self._timeout
+        while select.select([output], [], [], max(deadline - time.monotonic(), 0))[0]:
+            piece = os.read(output, 1 << 20)
+            if not piece:
+                return
+            yield piece.decode("latin-1")  # names are of no interest
+        raise ReadAborted(f"bpftool did not print all of {pin} within {self._timeout:g} s: use --bpf.reader=libbpf")
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`. bpftool prints the load time in whole seconds."""
@@ -89,12 +122,14 @@ class BpftoolReader:
                     entry["id"],
                     _unsigned(entry.get("loaded_at", 0)) * 10**9,
                     tuple(map(_unsigned, entry.get("map_ids", ()))),
+                    str(entry.get("tag", "")),
                 )
                 for entry in answer
                 if _unsigned(entry["id"]) in wanted
             ]
 
-    def _run(self, subject: str, *arguments: str) -> Any:  # JSON
+    def _run(self, subject: str, *arguments: str, absent: bytes | None = None) -> Any:
+        """The JSON that bpftool prints; None where it prints `absent`, for an entry that is not there."""
         try:
             done = subprocess.run(
                 [self._path, "--json", *arguments], capture_output=True, timeout=self._timeout, check=False
@@ -103,6 +138,8 @@ class BpftoolReader:
             raise ReadAborted(f"bpftool did not answer about {subject} within {self._timeout:g} s") from error
         except OSError as error:
             raise MapError(f"{self._path} could not be started: {error.strerror}") from error
+        if done.stdout.strip() == absent:
+            return None
         try:
             answer = json.loads(done.stdout)
         except (ValueError, RecursionError):
@@ -140,28 +177,34 @@ def bpftool_reader() -> BpftoolReader:
 
 
 def _map_error(subject: str, text: str) -> MapError:
-    if "Permission denied" in text and os.access(subject, os.R_OK | os.W_OK):
+    if "Permission denied" in text and may_read_all() and os.access(subject, os.R_OK | os.W_OK):
         # The kernel returns EACCES both for a forbidding file mode and for a file that is no BPF object.
         return NotAMap(f"{subject} is not a pinned BPF map")
     for pattern, kind, meaning in _ERRORS:
         if pattern.search(text):
-            return kind(f"{subject} {meaning}", remedy_of_refusal() if kind is MapDenied else "")
-    return MapError(f"bpftool could not read {subject}: {text}")
+            return kind(f"{subject} {meaning}", remedy_of_refusal_to_bpftool() if kind is MapDenied else "")
+    return MapError(
+        f"bpftool could not read {subject}: {text}", "" if may_read_all() else remedy_of_refusal_to_bpftool()
+    )
 
 
-def _columns(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
     # An entry deleted between bpftool's walk and its lookup has an error instead of a value; other read errors must not
     # be mistaken for that. When bpftool's current key is deleted, it restarts and repeats entries: the last counts.
     whole = list({tuple(entry["key"]): entry for entry in entries if not _deleted(entry)}.values())
-    keys = [_bytes(entry["key"]) for entry in whole]
-    if info.per_cpu:
-        values = [[_bytes(copy["value"]) for copy in entry["values"]] for entry in whole]
-    else:
-        values = [[_bytes(entry["value"])] for entry in whole]
-    return (
-        np.array(keys, np.uint8).reshape(len(whole), info.key_size),
-        np.array(values, np.uint8).reshape(len(whole), copies, info.value_size),
-    )
+    keys = [_bytes(entry["key"], info.key_size) for entry in whole]
+    values: list[bytes] = []
+    for entry in whole:
+        parts = [copy["value"] for copy in entry["values"]] if info.per_cpu else [entry["value"]]
+        if len(parts) != copies:
+            raise ValueError(f"an entry has {len(parts)} values where there are {copies} CPUs")
+        values += [_bytes(part, info.value_size) for part in parts]
+    return MapDump(info, b"".join(keys), b"".join(values), copies)
+
+
+def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
+    keys = b"".join([_bytes(row["key"], info.key_size) for row in rows])
+    return MapBatch(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:
@@ -173,5 +216,8 @@ def _deleted(entry: dict[str, Any]) -> bool:
     return False
 
 
-def _bytes(words: list[str]) -> list[int]:
-    return [int(word, 16) for word in words]
+def _bytes(words: list[str], size: int) -> bytes:
+    found = bytes([int(word, 16) for word in words])
+    if len(found) != size:
+        raise ValueError(f"{len(found)} bytes where there are {size}")
+    return found

@@ -12,13 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.bpf.maps import MAP_TYPES, MapDump, MapInfo, NotAMap, ProgramInfo, ReaderMissing, map_error
-from exporter.bpf.walk import Calls, possible_cpus, read_columns
+from exporter.bpf.maps import (
+    MAP_TYPES,
+    MapBatch,
+    MapDump,
+    MapError,
+    MapInfo,
+    NotAMap,
+    ProgramInfo,
+    ReaderMissing,
+    map_error,
+)
+from exporter.bpf.stream import stream
+from exporter.bpf.walk import Calls, possible_cpus, read_map
 
 _BPF_F_RDONLY = 1 << 3
 # type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.
 _MAP_INFO = struct.Struct("=6I16s")
-# struct bpf_prog_info: load_time (u64) at 40, nr_map_ids (u32) at 52, map_ids (u64, an address) at 56.
+# struct bpf_prog_info: tag (8 bytes) at 8, load_time (u64) at 40, nr_map_ids (u32) at 52, map_ids (u64, an address)
+# at 56.
 _PROGRAM_INFO_SIZE = 64
 _MAX_MAP_IDS = 256
 
@@ -65,15 +77,41 @@ class LibraryReader:
         with self._opened(pin) as (_, info):
             return info
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
+            if not info.key_size:
+                raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1
             try:
-                keys, values = read_columns(self._calls, descriptor, info, copies, add_cpus=add_cpus)
+                return read_map(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
-            return MapDump(info, keys, values)
+
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (descriptor, info):
+            value = ctypes.create_string_buffer(info.value_size)
+            return [value.raw if self._has(pin, descriptor, key, value) else None for key in keys]
+
+    def _has(self, pin: str, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char]) -> bool:
+        wanted = ctypes.create_string_buffer(key, len(key))
+        try:
+            self._calls.lookup(descriptor, ctypes.addressof(wanted), ctypes.addressof(value))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise map_error(pin, error.errno or 0, "reading") from error
+        return True
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """See `maps.Reader`."""
+        with self._opened(pin) as (descriptor, info):
+            try:
+                for keys, values in stream(self._calls, descriptor, info):
+                    yield MapBatch(info, keys, values)
+            except OSError as error:
+                raise map_error(pin, error.errno or 0, "reading") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `maps.Reader`."""
@@ -140,4 +178,4 @@ class LibraryReader:
         self._object_info(descriptor, buffer)
         (load_time,) = struct.unpack_from("=Q", buffer, 40)
         (count,) = struct.unpack_from("=I", buffer, 52)
-        return ProgramInfo(number, load_time, tuple(map_ids[: min(count, _MAX_MAP_IDS)]))
+        return ProgramInfo(number, load_time, tuple(map_ids[: min(count, _MAX_MAP_IDS)]), buffer.raw[8:16].hex())

@@ -6,13 +6,11 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from exporter.bpf.sums import CpuSums
 from exporter.errors import ExporterError
 from exporter.privileges import remedy_of_refusal
 
@@ -80,28 +78,58 @@ class MapInfo:
         """Whether every entry holds one value for each possible CPU."""
         return self.type in _PER_CPU
 
+    @property
+    def counts_per_cpu(self) -> bool:
+        """Whether the values can be summed over CPUs: they are u64 counts, or the words of larger ones."""
+        return self.per_cpu and self.value_size > 0 and self.value_size % 8 == 0
+
 
 @dataclass(frozen=True, slots=True)
 class MapDump:
-    """The whole content of a map in columns; row i of both arrays is one entry, in no particular order.
+    """The whole content of a map in columns, the entries in no particular order.
 
-    `keys` is uint8 of shape (entries, key_size); `values` is uint8 of shape (entries, copies, value_size), where
-    copies is the number of possible CPUs for a per-CPU map, unless they were summed, and 1 for any other. The padding
-    that the kernel puts after each CPU's value is removed.
+    `keys` are the keys, one after the other; `values` are `copies` values for each of them, in the same order. That is
+    the number of possible CPUs for a per-CPU map, unless they were summed, and 1 for any other. The padding that the
+    kernel puts after each CPU's value is removed.
     """
 
     info: MapInfo
-    keys: NDArray[np.uint8]
-    values: NDArray[np.uint8]
+    keys: bytes
+    values: bytes
+    copies: int = 1
+
+    @property
+    def count(self) -> int:
+        """The number of entries."""
+        return len(self.keys) // self.info.key_size if self.info.key_size else 0
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yields the key and the values of each entry."""
+        key, value = self.info.key_size, self.info.value_size * self.copies
+        for number in range(self.count):
+            yield self.keys[number * key : (number + 1) * key], self.values[number * value : (number + 1) * value]
+
+
+@dataclass(frozen=True, slots=True)
+class MapBatch:
+    """Some entries of a map with one value for each key, row after row in both byte strings."""
+
+    info: MapInfo
+    keys: bytes
+    values: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses."""
+    """A loaded BPF program: its id, when it was loaded (nanoseconds since boot) and the ids of the maps it uses.
+
+    `tag` is the kernel's hash of its instructions in hexadecimal, empty where it is not known.
+    """
 
     id: int
     load_time: int
     map_ids: tuple[int, ...]
+    tag: str = ""
 
 
 class Reader(Protocol):
@@ -114,21 +142,32 @@ class Reader(Protocol):
     def info(self, pin: str) -> MapInfo:
         """The shape of the map pinned at `pin`."""
 
-    def read(self, pin: str, *, add_cpus: bool = False) -> MapDump:
-        """The shape and content of the map pinned at `pin`; with `add_cpus`, values are summed as `sum_over_cpus` does:
+    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+        """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+        """
+
+    def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in a map that is not per-CPU, None where there is no entry; for maps too large to
+        read whole.
+        """
+
+    def batches(self, pin: str) -> Iterator[MapBatch]:
+        """The entries of a large map that is not per-CPU, in batches that need not be held together.
+
+        On kernels without batches (before Linux 5.6) an entry can come twice.
         """
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs of these ids; one that is gone is left out. Needs CAP_SYS_ADMIN."""
 
 
-def sum_over_cpus(info: MapInfo, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The values of a per-CPU map of u64 counts summed over CPUs, as one copy; any other values unchanged."""
-    if not info.per_cpu or info.value_size % 8 or not values.size:
-        return values
-    sums: NDArray[np.uint64] = np.ascontiguousarray(values).view(np.uint64).sum(axis=1, dtype=np.uint64, keepdims=True)
-    return sums.view(np.uint8)
+def sum_over_cpus(dump: MapDump) -> MapDump:
+    """A per-CPU map of u64 counts with its values summed over CPUs, as one copy; any other map unchanged."""
+    info = dump.info
+    if not info.counts_per_cpu or not dump.copies:
+        return dump
+    return MapDump(info, dump.keys, CpuSums(dump.copies, info.value_size).rows(dump.values, dump.count))
 
 
 def map_error(pin: str, number: int, doing: str) -> MapError:

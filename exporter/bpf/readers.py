@@ -2,8 +2,6 @@
 
 from exporter.bpf.maps import Reader, ReaderMissing
 
-NAMES = ("auto", "libbpf", "bcc", "bpftool")
-
 
 def open_reader(name: str) -> Reader:
     """The reader called `name`; `auto` is libbpf, else bpftool, never bcc (its bindings cost some 60 MiB).

@@ -11,22 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from exporter.bpf.maps import MapError, MapInfo, ReadAborted, sum_over_cpus
-
-Bytes = NDArray[np.uint8]
-Columns = tuple[Bytes, Bytes]
+from exporter.bpf.maps import MapDump, MapError, MapInfo, ReadAborted
+from exporter.bpf.sums import CpuSums
 
 # The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number is
 # read here and never from `os.cpu_count()`.
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
-_BATCH_BYTES = 1 << 20
+_BATCH_BYTES = 1 << 18
 _MIN_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches return it. Kernels before 5.6
 # (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") return EINVAL.
-_NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
+NO_BATCHES = frozenset({524, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,89 +39,101 @@ class Calls:
     program_by_id: Callable[[int], int]
 
 
-def read_columns(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, add_cpus: bool = False) -> Columns:
-    """All keys, shape (n, key_size), and values, shape (n, copies, value_size), of the map behind `descriptor`; with
-    `add_cpus`, each batch is summed over CPUs.
+def read_map(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, sum_cpus: bool = False) -> MapDump:
+    """The content of the map behind `descriptor`, with `copies` values for each key; with `sum_cpus`, each batch is
+    summed over CPUs.
     """
-    stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
-    shape = (copies, stride)
-
-    def kept(values: Bytes) -> Bytes:
-        values = values[:, :, : info.value_size]
-        return sum_over_cpus(info, values) if add_cpus else values
-
+    rows = _Rows(info, copies, sum_cpus=sum_cpus)
     try:
-        return _read_batches(calls, descriptor, info, shape, kept)
+        keys, values = _read_batches(calls, descriptor, info, rows)
     except OSError as error:
-        if error.errno not in _NO_BATCHES:
+        if error.errno not in NO_BATCHES:
             raise
-        keys, values = _read_keys(calls, descriptor, info, shape)
-        return keys, kept(values)
+        keys, values = _read_keys(calls, descriptor, info, rows)
+    return MapDump(info, keys, values, rows.copies)
 
 
-def _read_batches(
-    calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int], kept: Callable[[Bytes], Bytes]
-) -> Columns:
-    size = min(max(_BATCH_BYTES // (info.key_size + shape[0] * shape[1]), _MIN_BATCH), max(info.max_entries, 1))
+class _Rows:
+    """The values of an entry as the kernel writes them: `size` bytes, of which `kept` makes what a dump has."""
+
+    def __init__(self, info: MapInfo, copies: int, *, sum_cpus: bool) -> None:
+        self._value_size = info.value_size
+        self._stride = (info.value_size + 7) // 8 * 8 if info.per_cpu else info.value_size
+        self._sums = CpuSums(copies, info.value_size) if sum_cpus and info.counts_per_cpu else None
+        self.size = copies * self._stride
+        self.copies = 1 if self._sums else copies
+
+    def kept(self, values: bytearray, count: int) -> bytes:
+        """The values of `count` entries, summed over CPUs or without padding."""
+        if self._sums:
+            return self._sums.rows(values, count)
+        whole = bytes(values[: count * self.size])
+        if self._stride == self._value_size:
+            return whole
+        starts = range(0, len(whole), self._stride)
+        return b"".join([whole[start : start + self._value_size] for start in starts])
+
+
+def _read_batches(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> tuple[bytes, bytes]:
+    size = min(max(_BATCH_BYTES // (info.key_size + rows.size), _MIN_BATCH), max(info.max_entries, 1))
     # The kernel's cursor is a u32 for hash maps and a key for others: allocate the larger of the two.
-    cursor = np.zeros(max(info.key_size, 4), np.uint8)
-    chunks: list[Columns] = []
+    cursor = bytearray(max(info.key_size, 4))
+    keys, values = bytearray(size * info.key_size), bytearray(size * rows.size)
+    found: list[tuple[bytes, bytes]] = []
     started = False
     total = 0
     while True:
-        keys, values = np.empty((size, info.key_size), np.uint8), np.empty((size, *shape), np.uint8)
         count = ctypes.c_uint32(size)
         at_end = False
-        start = cursor.ctypes.data if started else None
+        start = _address(cursor) if started else None
         try:
             calls.lookup_batch(
-                descriptor, start, cursor.ctypes.data, keys.ctypes.data, values.ctypes.data, ctypes.byref(count)
+                descriptor, start, _address(cursor), _address(keys), _address(values), ctypes.byref(count)
             )
         except OSError as error:
             if error.errno == errno.ENOSPC and size < 2 * info.max_entries:
                 size *= 2  # one bucket holds more entries than the batch: retry at the same cursor
+                keys, values = bytearray(size * info.key_size), bytearray(size * rows.size)
                 continue
             if error.errno != errno.ENOENT:
                 raise
             at_end = True  # the end of the map; the last entries have been returned
         started = True
-        chunks.append((keys[: count.value], kept(values[: count.value])))
+        found.append((bytes(keys[: count.value * info.key_size]), rows.kept(values, count.value)))
         total += count.value
         if at_end:
-            return _join(chunks)
+            return b"".join([one for one, _ in found]), b"".join([one for _, one in found])
         if total > 2 * info.max_entries:
             raise ReadAborted(f"{info.pin} kept growing while it was read; the next scrape reads it again")
 
 
-def _join(chunks: list[Columns]) -> Columns:
-    if len(chunks) == 1:
-        return chunks[0]
-    return np.concatenate([keys for keys, _ in chunks]), np.concatenate([values for _, values in chunks])
-
-
-def _read_keys(calls: Calls, descriptor: int, info: MapInfo, shape: tuple[int, int]) -> Columns:
+def _read_keys(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> tuple[bytes, bytes]:
     found: dict[bytes, bytes] = {}
-    key, following = np.zeros(info.key_size, np.uint8), np.zeros(info.key_size, np.uint8)
-    value = np.zeros(shape, np.uint8)
+    key, following = bytearray(info.key_size), bytearray(info.key_size)
+    value = bytearray(rows.size)
     start: int | None = None  # NULL: get the first key
     # When the current key is deleted, the kernel restarts at the first one. Reading known keys again is harmless, an
     # endless loop is not.
     for _ in range(4 * info.max_entries + 1):
-        if not _found(calls.next_key, descriptor, start, following.ctypes.data):
+        if not key_found(calls.next_key, descriptor, start, _address(following)):
             break
         key[:] = following
-        start = key.ctypes.data
-        name = key.tobytes()
-        if name not in found and _found(calls.lookup, descriptor, key.ctypes.data, value.ctypes.data):
-            found[name] = value.tobytes()
+        start = _address(key)
+        name = bytes(key)
+        if name not in found and key_found(calls.lookup, descriptor, start, _address(value)):
+            found[name] = rows.kept(value, 1)
     else:
         raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it again")
-    keys = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), info.key_size)
-    values = np.frombuffer(b"".join(found.values()), np.uint8).reshape(len(found), *shape)
-    return keys, values
+    return b"".join(found), b"".join(found.values())
 
 
-def _found(call: Callable[..., int], *arguments: int | None) -> bool:
+def _address(buffer: bytearray) -> int:
+    # Of a buffer that is never resized, so that it stays where it is.
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
+
+
+def key_found(call: Callable[..., int], *arguments: int | None) -> bool:
+    """Calls and returns whether the key was there."""
     try:
         call(*arguments)
     except OSError as error:

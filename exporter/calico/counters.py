@@ -9,13 +9,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.calico import LayoutError
 from exporter.calico.hooks import TC_HOOKS
+from exporter.calico.tables import Columns
 
 KEY_SIZE = 8
+_KEY = struct.Struct("=II")
 
 TOTAL, ACCEPTED, DROPPED, REDIRECTED, NAT_COLLISION, UNKNOWN = (
     "total",
@@ -126,16 +125,12 @@ def slot_count(key_size: int, value_size: int) -> int:
     return value_size // 8
 
 
-def decode_counters(keys: NDArray[np.uint8], values: NDArray[np.uint8], layout: Layout) -> CounterTable:
-    """Keys of shape (n, 8) and values of shape (n, cpus, 8 * slots), both uint8, as a table."""
-    count = slot_count(keys.shape[1], values.shape[2])
+def decode_counters(columns: Columns, layout: Layout) -> CounterTable:
+    """The entries, their values summed over the CPUs, as a table. Raises `LayoutError`."""
+    count = slot_count(columns.key_size, columns.value_size)
     if count != len(layout.slots):
         raise LayoutError(f"the counter map has {count} slots where {len(layout.slots)} were expected")
-    if values.shape[1] == 0:
-        raise LayoutError("the counter map has no value of any CPU")
-    words = np.ascontiguousarray(keys).view("<u4").tolist()
-    sums = np.ascontiguousarray(values).view("<u8").sum(axis=1, dtype=np.uint64).tobytes()
-    return CounterTable(layout, dict(zip(map(tuple, words), struct.iter_unpack(f"={count}Q", sums), strict=True)))
+    return CounterTable(layout, dict(columns.rows(_KEY, struct.Struct(f"={count}Q"))))
 
 
 def _unknown(number: int) -> Slot:

@@ -1,7 +1,7 @@
 """Interface names: derives a workload's as Calico does, and decodes the kernel's bytes.
 
 The derivation is `VethNameForWorkload` in libcalico-go: the prefix and the first 11 hex digits of SHA-1 of
-`<namespace>.<pod>`. With other CNI plugins (prefix `eni`, for one) the name is not that hash.
+`<namespace>.<pod>`. The plugins of AWS (`eni`, and `vlan` for branch interfaces) and Azure (`azv`) use the same hash.
 """
 
 import hashlib

@@ -12,20 +12,46 @@ from dataclasses import dataclass
 
 GLOBALS = "tc/globals"
 COUNTERS, IFACE, RULES, PROGRAMS = "counters", "iface", "rules", "programs"
-IP_SETS = {4: "IPv4 IP-set", 6: "IPv6 IP-set"}  # by IP family
+# The arrays of policy programs at each hook, by the indexes in the interface state (felix/bpf/jump): too large to dump.
+POLICY_PROGRAMS = {"ingress": "ingress policy", "egress": "egress policy", "xdp": "XDP policy", "tc": "policy"}
+# By IP family.
+IP_SETS = {4: "IPv4 IP-set", 6: "IPv6 IP-set"}
+FAILSAFES = {4: "IPv4 failsafe", 6: "IPv6 failsafe"}
+NAT_FRONTENDS = {4: "IPv4 NAT frontend", 6: "IPv6 NAT frontend"}
+NAT_BACKENDS = {4: "IPv4 NAT backend", 6: "IPv6 NAT backend"}
+NAT_AFFINITY = {4: "IPv4 NAT affinity", 6: "IPv6 NAT affinity"}
+ROUTES = {4: "IPv4 route", 6: "IPv6 route"}
+CONNTRACK = {4: "IPv4 connection-tracking", 6: "IPv6 connection-tracking"}
 
 _BASES = {
     "cali_counters": COUNTERS,
     "cali_iface": IFACE,
     "cali_rule_ctrs": RULES,
-    "cali_v4_ip_sets": IP_SETS[4],
-    "cali_v6_ip_sets": IP_SETS[6],
     "cali_progs_ing": PROGRAMS,
     "cali_progs_egr": PROGRAMS,
     "cali_progs": PROGRAMS,
     "cali_p_nk_ing": PROGRAMS,  # netkit attach points
     "cali_p_nk_egr": PROGRAMS,
     "xdp_cali_progs": PROGRAMS,
+    "cali_jump_ing": POLICY_PROGRAMS["ingress"],
+    "cali_jump_egr": POLICY_PROGRAMS["egress"],
+    "cali_j_nk_ing": POLICY_PROGRAMS["ingress"],
+    "cali_j_nk_egr": POLICY_PROGRAMS["egress"],
+    "xdp_cali_jump": POLICY_PROGRAMS["xdp"],
+    "cali_jump": POLICY_PROGRAMS["tc"],  # before v3.31 for both
+}
+_BASES |= {
+    f"cali_v{family}_{name}": data[family]
+    for family in (4, 6)
+    for name, data in {
+        "ip_sets": IP_SETS,
+        "fsafes": FAILSAFES,
+        "nat_fe": NAT_FRONTENDS,
+        "nat_be": NAT_BACKENDS,
+        "nat_aff": NAT_AFFINITY,
+        "routes": ROUTES,
+        "ct": CONNTRACK,
+    }.items()
 }
 _NAME = re.compile(r"(?P<base>(?:cali_v[46]_)?[a-z_]+?)(?P<version>[0-9]{0,9})(?P<old>_old)?", re.ASCII)
 _ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")
@@ -33,7 +59,7 @@ _ATTACH_POINT = re.compile(r".+_(?:igr|egr|xdp)")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """A pinned name that belongs to `datum`: `counters`, `iface`, `rules`, `programs` or one of `IP_SETS`."""
+    """A pinned name that belongs to `datum`: `counters`, `iface`, `rules`, `programs`, or one of an IP family."""
 
     datum: str
     version: int

@@ -8,11 +8,17 @@ comments of a rule without code are on the next instruction. The content shows t
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.policy_file import Instruction, PolicyFile
 
 FOLDER = "bpf/policy"
+# The phases of a program, which follow each other: what a host endpoint's policy is for, then the workload's.
+UNTRACKED, PRE_DNAT, FORWARD, NORMAL, WORKLOAD = "untracked", "pre_dnat", "forward", "normal", "workload"
+# R1 = state->flags; R1 &= from or to this host; if R1 != 0 goto: what follows is for packets that are forwarded.
+_FORWARDED = (b"\x79\x91", b"\x57\x01", b"\x55\x01")
+_NORMAL = "to_or_from_host"
 PROFILE = "Profile"
 
 _FILE_NAME = re.compile(r"(?P<interface>.+)_(?P<direction>ingress|egress|xdp)_v(?P<family>[46])\.json", re.DOTALL)
@@ -71,7 +77,8 @@ class Tier:
     `end_action` is `deny` or `pass`, empty before v3.30; `end_id` is the key of the end's counter, 0 where the program
     has no code for it or it has no id. `before_workload` says that it comes before the instruction where the
     workload's policy begins: in a pod's file, it is then a host endpoint's. One with only unreachable code can be a
-    host endpoint's without that: its comments are on that instruction.
+    host endpoint's without that: its comments are on that instruction. `host_phase` is where in the host endpoint's
+    policy it then stands.
     """
 
     name: str
@@ -79,6 +86,13 @@ class Tier:
     end_action: str = ""
     end_id: int = 0
     before_workload: bool = False
+    host_phase: str = PRE_DNAT
+
+    def phase(self, *, workload: bool, xdp: bool) -> str:
+        """Which packets it is for, in the program of a workload or of a host interface."""
+        if xdp:
+            return UNTRACKED
+        return WORKLOAD if workload and not self.before_workload else self.host_phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,15 @@ class PolicyProgram:
     counts_zero: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RulePosition:
+    """The rule that an instruction belongs to, by positions in `PolicyProgram.tiers`; -1 is what a tier's end lacks."""
+
+    tier: int
+    policy: int = -1
+    rule: int = -1
+
+
 def parse_file_name(name: str) -> PolicyFileName | None:
     """The parsed name of a policy debug file; None for another file."""
     match = _FILE_NAME.fullmatch(name)
@@ -103,10 +126,25 @@ def parse_file_name(name: str) -> PolicyFileName | None:
 
 def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
     """The file with this content. Raises `PolicyDebugError` unless it is complete."""
-    file, parser = PolicyFile(content), _Parser()
-    for instruction in file.instructions():
+    file = PolicyFile(content)
+    return parse_instructions(about, file, file.instructions())
+
+
+def parse_instructions(about: PolicyFileName, file: PolicyFile, instructions: Iterable[Instruction]) -> PolicyProgram:
+    """The program with these instructions, which are those of the file."""
+    parser = _Parser()
+    for instruction in instructions:
         parser.take(instruction)
     return PolicyProgram(about, file.text("hook"), file.text("error"), parser.tiers(), parser.counts_zero)
+
+
+def places_of(instructions: Iterable[Instruction]) -> list[RulePosition | None]:
+    """The rule of each instruction; None before, after and between rules: a missing profile match is the last."""
+    parser, places = _Parser(), []
+    for instruction in instructions:
+        parser.take(instruction)
+        places.append(parser.place)
+    return places
 
 
 @dataclass(slots=True)
@@ -137,12 +175,21 @@ class _Parser:
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
     low: int | None = None  # the first half of an id being loaded
     counts_zero: bool = False
+    place: RulePosition | None = None
+    phase: str = PRE_DNAT
+    tier_phase: str = PRE_DNAT  # of the open tier
+    codes: tuple[bytes, ...] = ()  # how the last three instructions begin
 
     def take(self, instruction: Instruction) -> None:
         if _END_OF_HOST_POLICY in instruction.labels:
             self._end_host_policy()
+        if _NORMAL in instruction.labels:
+            self.phase = NORMAL
         for comment in instruction.comments:
             self._take_comment(comment)
+        self.codes = (*self.codes[-2:], instruction.code[:2])
+        if self.codes == _FORWARDED and self.phase == PRE_DNAT:
+            self.phase = FORWARD
         self._find_id(instruction.code)
 
     def tiers(self) -> tuple[Tier, ...]:
@@ -172,11 +219,12 @@ class _Parser:
 
     def _start(self, what: str) -> None:
         word, _, rest = what.partition(" ")
+        self.place = None
         if word == "rule":
             self._start_rule(rest)
         elif word == "tier":
             self._end_profiles()
-            self.tier, self.of_host = rest, self.in_host_policy
+            self.tier, self.of_host, self.tier_phase = rest, self.in_host_policy, self.phase
         else:
             self._end_profiles()
             self.policy = ("", rest) if word == "policy" else (word, rest.rpartition(" ")[0].strip())
@@ -191,10 +239,12 @@ class _Parser:
             self.policy, self.of_host = (PROFILE, name), self.in_host_policy
         action = _ACTION.search(text)
         word = action[1].lower() if action else ""
+        self.place = RulePosition(len(self.done), len(self.policies), len(self.rules))
         self.rules.append(_OpenRule(len(self.rules), _ACTIONS.get(word, word), text.strip()))
 
     def _end(self, what: str) -> None:
         word, _, rest = what.partition(" ")
+        self.place = None
         if word == "tier":
             self._end_tier(rest)
         elif word != "rule":
@@ -211,7 +261,8 @@ class _Parser:
         name = self.tier if self.tier is not None and rest.startswith(self.tier) else rest.rpartition(": ")[0] or rest
         colon, action = rest[len(name) :][:2], rest[len(name) + 2 :]
         action = (action or "deny") if colon == ": " else ""  # deny is the default
-        self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host))
+        self.done.append(Tier(name, tuple(self.policies), action, 0, self.of_host, self.tier_phase))
+        self.place = RulePosition(len(self.done) - 1)
         self.tier, self.policies = None, []
         self.ending = True
 
@@ -219,7 +270,7 @@ class _Parser:
         """Profiles have no end comment: they end where something else starts."""
         self._end_policy()
         if self.policies and self.tier is None:
-            self.done.append(Tier("", tuple(self.policies), before_workload=self.of_host))
+            self.done.append(Tier("", tuple(self.policies), before_workload=self.of_host, host_phase=self.phase))
             self.policies = []
 
     def _identify(self, rest: str) -> None:

@@ -38,14 +38,17 @@ class Match:
     ip_sets: tuple[str, ...] = ()
 
 
-def match_of(text: str) -> Match:
-    """What the rule with this text matches; the text itself where it cannot be parsed."""
+def match_of(text: str, *, namespaced: bool = False) -> Match:
+    """What the rule with this text matches; the text itself where it cannot be parsed.
+
+    In a policy of a namespace (`namespaced`) a selector without one for namespaces means the policy's own.
+    """
     try:
         fields = parse_rule_text(text)
     except RuleTextError:
         return Match(text)
     sets = [name for field in _SET_FIELDS for name in _texts(fields, field)]
-    return Match(", ".join(_words(fields)) or "everything", tuple(dict.fromkeys(sets)))
+    return Match(", ".join(_words(fields, namespaced)) or "everything", tuple(dict.fromkeys(sets)))
 
 
 def parse_rule_text(text: str) -> Fields:
@@ -104,7 +107,7 @@ _KNOWN_FIELDS = {
 }
 
 
-def _words(fields: Fields) -> Iterator[str]:
+def _words(fields: Fields, namespaced: bool) -> Iterator[str]:  # noqa: FBT001  a fact
     for version in _texts(fields, "ip_version"):
         yield {"IPV4": "IPv4 only", "IPV6": "IPv6 only"}.get(version, version)
     for negated in ("", "not_"):
@@ -117,7 +120,8 @@ def _words(fields: Fields) -> Iterator[str]:
             yield f"{before}ICMP type {''.join(kind) or 0} code {''.join(code) or 0}"
     for leg, preposition in (("src", "from"), ("dst", "to")):
         for negated in ("", "not_"):
-            yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""))
+            own = namespaced and not negated
+            yield from _leg(fields, leg, negated, preposition + (" not" if negated else ""), own_namespace=own)
     for name, value in fields:
         if name not in _KNOWN_FIELDS:
             yield f"{name} {value if isinstance(value, str) else _listed(value)}"
@@ -131,12 +135,14 @@ def _protocol(name: str, value: "str | Fields") -> str:
     return f"protocol {value}" if name == "number" else str(value).lower()
 
 
-def _leg(fields: Fields, leg: str, negated: str, preposition: str) -> Iterator[str]:
+def _leg(fields: Fields, leg: str, negated: str, preposition: str, *, own_namespace: bool) -> Iterator[str]:
     nets = _texts(fields, f"{negated}{leg}_net")
     if nets:
         yield f"{preposition} {' or '.join(nets)}"
     sets = _texts(fields, f"{negated}{leg}_ip_set_ids")
     selectors = list(_selectors(fields, leg, negated))
+    if own_namespace and _texts(fields, f"original_{leg}_selector"):
+        selectors += [] if _texts(fields, f"original_{leg}_namespace_selector") else ["the policy's own namespace"]
     if selectors:
         yield f"{preposition} {' and '.join(selectors)}"
     elif sets:
@@ -178,38 +184,38 @@ def _messages(fields: Fields, name: str) -> list[Fields]:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    place, text = 0, text.rstrip()
-    while place < len(text):
-        match = _TOKEN.match(text, place)
+    position, text = 0, text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
         if match is None:
             raise RuleTextError("a quotation mark is open at its end")
-        place = match.end()
+        position = match.end()
         yield match["string"] or match["mark"] or match["word"]
 
 
-def _fields(tokens: Sequence[str], place: int, closing: str, depth: int) -> tuple[Fields, int]:
+def _fields(tokens: Sequence[str], position: int, closing: str, depth: int) -> tuple[Fields, int]:
     if depth > _MAX_DEPTH:
         raise RuleTextError("its messages are too deep")
     fields: Fields = []
-    while place < len(tokens) and tokens[place] != closing:
-        name, place = tokens[place], place + 1
+    while position < len(tokens) and tokens[position] != closing:
+        name, position = tokens[position], position + 1
         if name in {",", ";"}:
             continue
-        if not name[0].isidentifier() or place >= len(tokens):
+        if not name[0].isidentifier() or position >= len(tokens):
             raise RuleTextError(f"{name} stands where a field should begin")
-        place += tokens[place] == ":"
-        value = tokens[place] if place < len(tokens) else ""
+        position += tokens[position] == ":"
+        value = tokens[position] if position < len(tokens) else ""
         if value in _CLOSING:
-            message, place = _fields(tokens, place + 1, _CLOSING[value], depth + 1)
+            message, position = _fields(tokens, position + 1, _CLOSING[value], depth + 1)
             fields.append((name, message))
         elif not value or value in {"}", ">", ":", ",", ";"}:
             raise RuleTextError(f"{name} has no value")
         else:
             fields.append((name, _unescaped(value)))
-        place += 1
-    if closing and place >= len(tokens):
+        position += 1
+    if closing and position >= len(tokens):
         raise RuleTextError("a bracket is open at its end")
-    return fields, place
+    return fields, position
 
 
 def _unescaped(value: str) -> str:

@@ -8,14 +8,14 @@ while flow logs are off: with them the ids cannot be computed and change when Fe
 
 import base64
 import hashlib
+import struct
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.calico import LayoutError
+from exporter.calico.tables import Columns
 
 KEY_SIZE = VALUE_SIZE = 8
+_WORD = struct.Struct("=Q")
 NO_PROFILE_MATCH = 0  # the id of "no profile matched"; before v3.30 of every tier's end too
 INGRESS, EGRESS = "ingress", "egress"
 
@@ -28,21 +28,14 @@ _KEPT_LENGTH = 10
 RuleHits = Mapping[int, int]
 
 
-def decode_rule_hits(keys: NDArray[np.uint8], values: NDArray[np.uint8]) -> RuleHits:
-    """The hits by rule id, summed over the CPUs, of keys of shape (n, 8) and values of shape (n, cpus, 8), both uint8.
-
-    Raises `LayoutError`.
-    """
-    if keys.shape[1] != KEY_SIZE or values.shape[2] != VALUE_SIZE:
+def decode_rule_hits(columns: Columns) -> RuleHits:
+    """The hits by rule id, summed over the CPUs. Raises `LayoutError`."""
+    if columns.key_size != KEY_SIZE or columns.value_size != VALUE_SIZE:
         raise LayoutError(
-            f"the rule counter map has keys of {keys.shape[1]} and values of {values.shape[2]} bytes, "
+            f"the rule counter map has keys of {columns.key_size} and values of {columns.value_size} bytes, "
             f"expected {KEY_SIZE} and {VALUE_SIZE}"
         )
-    if values.shape[1] == 0:
-        raise LayoutError("the rule counter map has no value of any CPU")
-    ids = np.ascontiguousarray(keys).view("<u8")[:, 0].tolist()
-    hits = np.ascontiguousarray(values).view("<u8")[:, :, 0].sum(axis=1, dtype=np.uint64).tolist()
-    return dict(sorted(zip(ids, hits, strict=True)))
+    return {rule_id: hits for (rule_id,), (hits,) in sorted(columns.rows(_WORD, _WORD))}
 
 
 def rule_ids(action: str, direction: str, position: int, owner: str, kind: str, name: str) -> Iterator[int]:

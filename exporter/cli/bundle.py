@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from exporter import __version__
-from exporter.cli.node import decided, open_source, settings_of
 from exporter.cli.options import NodeOptions, node_options
+from exporter.cli.snapshots import open_source, settings_of, take_with_live_map
 from exporter.printable import say
 from exporter.quantities import plural
 from exporter.replacing import replacing, wrote
@@ -22,13 +22,14 @@ from exporter.replacing import replacing, wrote
 def command(node: NodeOptions, file: Path) -> None:
     """Write maps, links, routes and Calico's files of this node into FILE (tar and xz; - is standard output).
 
-    FILE is replaced, and readable by its owner only: it names pods and policies, though it holds no packets and no
-    secrets. Read it with --bundle FILE. Exits 1 when Calico's maps could not be found; the rest is still written.
+    FILE is replaced, and readable by its owner only: it names pods, policies and the addresses and ports of this node's
+    flows, though it holds no packets and no secrets. Read it with --bundle FILE. Exits 1 when Calico's maps could not
+    be found; the rest is still written.
     """
     from exporter.snapshot.bundle import PARTS, write_bundle
 
     source, memory = open_source(node)
-    snapshot = decided(source, settings_of(node), memory, PARTS)
+    snapshot = take_with_live_map(source, settings_of(node), memory, PARTS)
     system = os.uname()
     about = {
         "exporter": __version__,

@@ -16,6 +16,7 @@ from exporter.cli.options import NodeOptions, taken_node_options
 from exporter.node.endpoints import Endpoint
 
 # Safe unquoted in every shell: names in a malicious bundle can contain control characters or commands.
+_INTERFACE = "interface:"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:@+/-]*", re.ASCII)
 
 
@@ -36,13 +37,22 @@ def complete_addresses(context: click.Context, _: click.Parameter, incomplete: s
     return _candidates(incomplete, (address for one in _endpoints(context) for address in one.addresses))
 
 
+def complete_ends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The ends of a flow: pods, and addresses or interfaces once their start has been typed."""
+    if incomplete.startswith(_INTERFACE):
+        names = complete_interfaces(context, parameter, incomplete.removeprefix(_INTERFACE))
+        return [CompletionItem(f"{_INTERFACE}{one.value}") for one in names]
+    pods = complete_pods(context, parameter, incomplete)
+    return [*pods, *complete_addresses(context, parameter, incomplete)] if incomplete else pods
+
+
 def _candidates(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
     matching = {name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name)}
     return [CompletionItem(name) for name in sorted(matching)]
 
 
 def _endpoints(context: click.Context) -> Iterable[Endpoint]:
-    from exporter.cli.node import open_source, settings_of
+    from exporter.cli.snapshots import open_source, settings_of
     from exporter.snapshot.reading import take_snapshot
 
     options = _options(context)

@@ -1,17 +1,22 @@
 """`check`: what the exporter needs on this node, what is missing and how to fix it."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
 from exporter.bpf.maps import ReaderMissing
-from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import one_snapshot, open_source, settings_of, take_with_live_map
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.check import MISSING, NOTE, OK, PARTS, Finding, findings
+from exporter.diagnosis.uncounted import is_suspect
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
+from exporter.snapshot.reading import take_snapshot
+
+_RECHECK_DELAY = 3.0
 
 
 @click.command("check", short_help="Check this node and suggest fixes.")
@@ -37,7 +42,14 @@ def _process() -> Finding:
 
 def _node(node: NodeOptions) -> list[Finding]:
     try:
-        return list(findings(take_decided(node, PARTS)))
+        if node.bundle:
+            return list(findings(one_snapshot(node, PARTS)))
+        (source, memory), settings = open_source(node), settings_of(node)
+        now, before = take_with_live_map(source, settings, memory, PARTS), None
+        if is_suspect(now):  # of all time since an interface was created, which proves nothing
+            time.sleep(_RECHECK_DELAY)
+            now, before = take_snapshot(source, settings, memory, PARTS), now
+        return list(findings(now, before))
     except ReaderMissing as error:
         return [Finding("reader", MISSING, str(error))]
 

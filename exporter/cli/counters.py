@@ -8,9 +8,9 @@ import click
 
 from exporter.calico.counters import Layout
 from exporter.calico.hooks import hook_name
-from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
+from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.counters import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
 from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
@@ -72,7 +72,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 
 
 def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
-    snapshot = take_decided(node, PARTS)
+    snapshot = one_snapshot(node, PARTS)
     every = counters_by_endpoint(snapshot)
     chosen = select((one.endpoint for one in every), wanted.selector)
     shown = [one for one in every if one.endpoint.ifindex in chosen]

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
-from exporter.cli.counters_table import DROP_STYLE, display_order, what
+from exporter.cli.counters_table import DROP_STYLE, display_order, slot_label
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.diagnosis.counters import dropped_in_all
 from exporter.node import endpoints
 from exporter.printable import printable, styled, width_of, wrapped
-from exporter.quantities import plural, shown
+from exporter.quantities import format_duration, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Counted:
     @property
     def words(self) -> tuple[str, str, str]:
         """What it counts, the direction and the hook; the direction is empty if unknown."""
-        return what(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
+        return slot_label(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Interval:
 
 def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interval) -> Iterator[Counted]:
     """The counters that changed, by endpoint, drops first, with the rates of `interval`."""
-    rates = {(one.endpoint.ifindex, one.endpoint.interface): one.counters.hooks for one in interval.changes}
+    rates = {one.endpoint.key: one.counters.hooks for one in interval.changes}
     for change in changes:
         for slot in display_order(layout):
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
-                rate = rates.get((change.endpoint.ifindex, change.endpoint.interface), {}).get(hook)
+                rate = rates.get(change.endpoint.key, {}).get(hook)
                 per_second = (rate[slot.number] if rate else 0) / interval.seconds if interval.seconds else None
                 if count:
                     yield Counted(change.endpoint, hook, slot, count, per_second)
@@ -103,7 +103,10 @@ def changes_view(
 def _columns(seconds: float | None, interval: Interval | None) -> list[Column]:
     columns = [Column("  WHAT"), Column("DIRECTION"), Column("HOOK")]
     if interval and seconds and interval.seconds:
-        since, last = f"SINCE START\n({shown(seconds)})", f"PER SECOND\n(last {shown(interval.seconds)})"
+        since, last = (
+            f"SINCE START\n({format_duration(seconds)})",
+            f"PER SECOND\n(last {format_duration(interval.seconds)})",
+        )
         return [*columns, Column(since, right=True), Column(last, right=True)]
     return [*columns, Column("COUNT", right=True), Column("PER SECOND" if seconds else "", right=True)]
 
@@ -161,7 +164,7 @@ def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float
     moved = [change for change in changes if change.counted]
     dropped = dropped_in_all((change.counters for change in changes), layout)
     packets = sum(dropped.values())
-    over = f" in {shown(seconds)}" if seconds else ""
+    over = f" in {format_duration(seconds)}" if seconds else ""
     line = f"{plural(len(moved), 'endpoint')} of {len(changes)} counted, {plural(packets, 'packet')} dropped{over}"
     line += f": {', '.join(f'{reason} {count}' for reason, count in dropped.items())}" if dropped else ""
     hidden = len(moved) - sum(one.counted for one in _top(changes, layout, top))

@@ -19,7 +19,7 @@ from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counter
 from exporter.diagnosis.counters import PARTS, counters_by_endpoint
 from exporter.errors import ExporterError
 from exporter.printable import say
-from exporter.quantities import shown
+from exporter.quantities import format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 
@@ -43,14 +43,11 @@ def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     first = snapshots.now()
     _select(first, wanted)  # reports wrong usage before the first interval
     in_place = wanted.output != "json" and console.is_terminal and not console.is_dumb_terminal
-    live = Live(_waiting(seconds), console=console, auto_refresh=False) if in_place else None
+    waiting = Text(f"watching: the first counts come in {format_duration(seconds)}; Ctrl-C ends it", style="dim")
+    live = Live(waiting, console=console, auto_refresh=False) if in_place else None
     # The last full interval stays on the screen: a rate over the moments before Ctrl-C would mislead.
     with suppress(KeyboardInterrupt), live or nullcontext():
         _watch(snapshots, first, seconds, wanted, live)
-
-
-def _waiting(seconds: float) -> Text:
-    return Text(f"watching: the first counts come in {shown(seconds)}; Ctrl-C ends it", style="dim")
 
 
 def _watch(snapshots: NodeSnapshots, first: Snapshot, seconds: float, wanted: Wanted, live: Live | None) -> Never:

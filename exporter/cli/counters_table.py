@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.calico.counters import ACCEPTED, DROPPED, NAT_COLLISION, REDIRECTED, TOTAL, UNKNOWN, Layout, Slot
-from exporter.calico.hooks import HOOKS, TC_HOOKS, hook_name
+from exporter.calico.hooks import HOOKS, TC_HOOKS, TC_INGRESS, hook_name
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.counters import EndpointCounters, dropped_in_all
 from exporter.node import endpoints
@@ -19,7 +19,6 @@ _WORDS = {
     UNKNOWN: "unknown",
     TOTAL: "entered",
 }
-_PER_FLOW = ("policy", "failsafe")
 DROP_STYLE = "red"
 
 
@@ -28,9 +27,9 @@ def display_order(layout: Layout) -> list[Slot]:
     return sorted(layout.slots, key=lambda slot: list(_WORDS).index(slot.category))
 
 
-def what(slot: Slot, hooks: Iterable[int]) -> str:
+def slot_label(slot: Slot, hooks: Iterable[int]) -> str:
     """What a slot counts at these hooks (packets unless it says flows), with the reason as in the label."""
-    flows = slot.category == ACCEPTED and slot.reason in _PER_FLOW and all(hook in TC_HOOKS for hook in hooks)
+    flows = slot.counts_flows(TC_INGRESS) and all(hook in TC_HOOKS for hook in hooks)
     word = "accepted flows" if flows else _WORDS[slot.category]
     return f"{word}: {slot.reason}" if slot.reason else word
 
@@ -81,7 +80,7 @@ def _table(one: EndpointCounters, slots: Sequence[Slot]) -> tuple[list[Column], 
     for slot in slots:
         cells = list(_cells(one, slot, hooks))
         style = next((cell.style for cell in cells if cell.style == DROP_STYLE), "")
-        rows.append([Cell(f"  {what(slot, one.hooks)}", style), *cells, Cell(slot.caption, "dim")])
+        rows.append([Cell(f"  {slot_label(slot, one.hooks)}", style), *cells, Cell(slot.caption, "dim")])
     return columns, rows
 
 

@@ -16,8 +16,7 @@ def set_up_logging(level: str, style: str) -> None:
     handler = logging.StreamHandler(_unbuffered_stderr())
     handler.setFormatter(_Formatter(as_json=style == "json"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for library in ("httpx2", "httpcore2", "pyroute2"):  # they log every request at INFO
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("pyroute2").setLevel(logging.WARNING)
 
 
 def _unbuffered_stderr() -> TextIO:

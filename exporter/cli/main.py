@@ -17,7 +17,7 @@ from exporter.errors import ExporterError
 from exporter.printable import colours, printable, wrap_error
 
 # Each is the function `command` of the module of the same name in this package.
-COMMANDS = ("serve", "counters", "policy", "why", "scrape", "check", "bundle", "demo")
+COMMANDS = ("serve", "counters", "policy", "why", "trace", "conntrack", "scrape", "check", "bundle", "demo")
 PROGRAM = "calico-bpf-exporter"
 COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 
@@ -87,8 +87,6 @@ def sentence_of(error: BaseException) -> str | None:
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
-    # numpy's OpenBLAS, which is not used here, starts a thread per CPU and aborts where it cannot.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show a name

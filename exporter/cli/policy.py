@@ -11,7 +11,7 @@ import click
 from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
-from exporter.cli.snapshots import one_snapshot
+from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
 from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of
 from exporter.errors import ExporterError
@@ -28,7 +28,7 @@ Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShowOptions:
     """The part of the programs to show, and how much detail."""
 
     direction: str
@@ -59,9 +59,9 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     Hits are per node: a rule that applies to several endpoints has one number. Deny hits are packets, allow hits are
     new flows. With two bundles it shows the hits between them.
     """
-    wanted = Shown(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
+    wanted = ShowOptions(given["direction"], given["family"], given["nonzero"], given["ip_sets"], given["instructions"])
     parts = {*PARTS, *(_IP_SETS if wanted.ip_sets else ()), *(("policy_files",) if wanted.instructions else ())}
-    before, after = one_snapshot(node, parts)
+    before, after = earlier_and_latest(node, parts)
     policies = after.policies.get()
     for problem in policies.problems:
         say(problem, err=True)
@@ -86,7 +86,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 
 
 def _programs(
-    snapshot: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: Shown
+    snapshot: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: ShowOptions
 ) -> list[CountedProgram]:
     carriers = {program.about.interface for program in snapshot.policies.get().files.values() if program}
     known = sorted(snapshot.endpoints.get().by_index.values(), key=lambda one: one.title)
@@ -129,7 +129,7 @@ def _set_names(program: CountedProgram) -> Iterator[str]:
 
 
 def _program_json(
-    program: CountedProgram, members: Members, wanted: Shown, contents: Mapping[str, bytes]
+    program: CountedProgram, members: Members, wanted: ShowOptions, contents: Mapping[str, bytes]
 ) -> dict[str, object]:
     endpoint, family = program.endpoint, program.families[0]
 
@@ -150,6 +150,7 @@ def _program_json(
             {
                 "tier": tier.name,
                 "direction": tier.direction,
+                "phase": tier.phase,
                 "policies": [{**asdict(policy.name), "rules": rules(policy.rules)} for policy in tier.policies],
                 "end_action": tier.end_action,
                 "end_hits": tier.end_hits,
@@ -162,7 +163,9 @@ def _program_json(
     }
 
 
-def _rule_json(rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None, wanted: Shown) -> dict[str, object]:
+def _rule_json(
+    rule: CountedRule, members: Mapping[int, tuple[str, ...]] | None, wanted: ShowOptions
+) -> dict[str, object]:
     sets = [
         {
             "name": name,

@@ -1,19 +1,25 @@
 """Prints the policy of endpoints as tables, top to bottom in the order of evaluation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
 from exporter.cli.counters_table import title
+from exporter.cli.policy import Members
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.rules import CountedPolicy, CountedProgram, CountedRule, CountedTier
 from exporter.printable import say
 
 _STYLES = {"deny": "red", "allow": "green", "pass": "yellow"}
 _MAX_MEMBERS = 20
+_PHASES = {
+    "pre_dnat": ", before service translation (pre-DNAT)",
+    "forward": ", forwarded packets",
+    "normal": ", packets to and from the host itself",
+    "untracked": ", before connection tracking (untracked)",
+}
 _COLUMNS = (Column(""), Column("ACTION"), Column("HITS", right=True), Column("MATCH"))
 
-Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 # A row: what it is, its action, its hits, what it matches.
 _Row = tuple[str, str, str, str]
 
@@ -87,7 +93,7 @@ def _rows(program: CountedProgram, members: Members, *, nonzero: bool) -> Iterat
 
 def _tier_title(tier: CountedTier, program: CountedProgram) -> _Row:
     host = "" if tier.direction == program.direction else f", {tier.direction} policy of the host endpoint *"
-    return f"  {f'tier {tier.name}' if tier.name else 'profiles'}{host}", "", "", ""
+    return f"  {f'tier {tier.name}' if tier.name else 'profiles'}{host}{_PHASES.get(tier.phase, '')}", "", "", ""
 
 
 def _rule_row(rule: CountedRule, program: CountedProgram, members: Members) -> _Row:

@@ -1,14 +1,12 @@
 """`scrape`: one scrape without a server, for a person or for node_exporter's textfile directory."""
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
-from exporter.cli.node import take_decided
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import one_snapshot
 from exporter.metrics.exposition import OPENMETRICS, TEXT, render
 from exporter.metrics.scrape import (
     ON_BY_DEFAULT,
@@ -19,6 +17,7 @@ from exporter.metrics.scrape import (
 )
 from exporter.metrics.self_metrics import ExporterCollector
 from exporter.printable import printable
+from exporter.replacing import replacing
 
 _FORMATS = {one.name: one for one in (TEXT, OPENMETRICS)}
 
@@ -39,13 +38,19 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     Exits 1 when a collector failed; the samples of the others are still written.
     """
     collectors = make_collectors(ON_BY_DEFAULT)
-    snapshot = take_decided(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
+    snapshot = one_snapshot(node, frozenset().union(*(one.parts for one in collectors), ExporterCollector.parts))
     results = [run_collector(one, lambda _: snapshot) for one in collectors]
     body = render(collected_samples(results) + exporter_samples(lambda _: snapshot), _FORMATS[format])
-    if output is None:
-        sys.stdout.buffer.write(body)
+    if output is not None:
+        try:
+            with replacing(output, mode=0o644) as target:
+                target.write(body)
+        except OSError as error:
+            raise click.ClickException(f"{output} could not be written: {error.strerror}") from error
+    elif sys.stdout.isatty():  # names in an untrusted bundle can control the terminal
+        click.echo("\n".join(map(printable, body.decode().split("\n"))), nl=False)
     else:
-        _replace(output, body)
+        sys.stdout.buffer.write(body)
     failures: dict[str, list[str]] = {}
     for result in results:
         if result.failure:
@@ -53,19 +58,3 @@ def command(node: NodeOptions, format: str, output: Path | None) -> None:  # noq
     if failures:
         sentences = (f"collector {', '.join(names)} failed: {failure}" for failure, names in failures.items())
         raise click.ClickException(printable("; ".join(sentences)))
-
-
-def _replace(path: Path, body: bytes) -> None:
-    # In the same folder, so that the rename is one step; not ending in .prom, so that a half-written one is not read.
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(body)
-                os.fchmod(descriptor, 0o644)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink()
-            raise
-    except OSError as error:
-        raise click.ClickException(f"{path} could not be written: {error.strerror}") from error

@@ -62,7 +62,7 @@ def select(endpoints: Iterable[Endpoint], selector: Selector) -> set[int]:
     if selector.interfaces:
         chosen.append([found for name in selector.interfaces for found in _by_interface(every, name)])
     if selector.pod is not None:
-        chosen.append([_by_pod(every, selector.pod)])
+        chosen.append([by_pod(every, selector.pod)])
     if selector.ip is not None:
         chosen.append([_by_ip(every, selector.ip)])
     if not chosen:
@@ -80,14 +80,15 @@ def _by_interface(every: Sequence[Endpoint], name: str) -> list[Endpoint]:
     return found
 
 
-def _by_pod(every: Sequence[Endpoint], wanted: str) -> Endpoint:
+def by_pod(every: Sequence[Endpoint], wanted: str, option: str = "--pod") -> Endpoint:
+    """The pod [NAMESPACE/]NAME among these endpoints, which was given as this option."""
     namespace, slash, pod = wanted.rpartition("/")
     if not pod or "/" in namespace or (slash and not namespace):
-        raise click.UsageError(f"--pod {printable(wanted)} is not [NAMESPACE/]NAME")
+        raise click.UsageError(f"{option} {printable(wanted)} is not [NAMESPACE/]NAME")
     found = [one for one in every if one.pod == pod and (not slash or one.namespace == namespace)]
     if len(found) > 1:
         names = ", ".join(sorted(f"{one.title} ({one.interface})" for one in found))
-        sentence = f"--pod {wanted} fits several: {names}; add the namespace, or use --interface"
+        sentence = f"{option} {wanted} fits several: {names}; add the namespace, or use --interface"
         raise click.UsageError(printable(sentence))
     if not found:
         named = any(one.pod for one in every)

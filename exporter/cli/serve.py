@@ -5,7 +5,8 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.node import node_name, open_source, settings_of
+from exporter.calico.layout_file import LayoutFileError
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.snapshots import node_name, open_source, settings_of
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS
-from exporter.metrics.scrape import COLLECTORS, ON_BY_DEFAULT
+from exporter.metrics.rule_hits import DETAILS
+from exporter.metrics.rule_hits import ZEROS as RULES_ZEROS
+from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
 if TYPE_CHECKING:
     from exporter.web.access import Access
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     from exporter.web.registry import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
+    from exporter.web.server import Server
 
+# A folder that hangs must not keep the other collectors from being served.
+_WARM_UP_SECONDS = 2.0
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 log = logging.getLogger("exporter.serve")
@@ -91,6 +98,32 @@ def _collector_flags(command: Any) -> Any:
     type=click.Choice(ZEROS),
     default="core",
 )
+@flag(
+    "collector.counters.namespaces",
+    "Namespace whose pods have series; all if not given (can be repeated).",
+    command="serve",
+    multiple=True,
+)
+@flag(
+    "collector.counters.exclude-namespaces",
+    "Namespace whose pods have no series (can be repeated).",
+    command="serve",
+    multiple=True,
+)
+@flag(
+    "collector.rules.zeros",
+    "Which zero-valued series of rules to expose (core = deny rules and tier ends).",
+    command="serve",
+    type=click.Choice(RULES_ZEROS),
+    default="core",
+)
+@flag(
+    "collector.rules.detail",
+    "Expose a series for each rule, or one for each policy and action.",
+    command="serve",
+    type=click.Choice(DETAILS),
+    default="rule",
+)
 @flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", command="serve", is_flag=True)
 @flag("collector.disable-defaults", "Disable all collectors by default.", command="serve", is_flag=True)
 @_collector_flags
@@ -121,11 +154,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         page=given["web_page"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
-        collector_options=CollectorOptions(
-            zeros=given["collector_counters_zeros"],
-            unattributed=given["collector_rules_unattributed"],
-            workloads=given["kubernetes_workload_labels"],
-        ),
+        collector_options=collector_options(given),
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         confined=given["security_drop_capabilities"],
@@ -136,10 +165,23 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
     serve(node, listeners, options)
 
 
+def collector_options(given: dict[str, Any]) -> CollectorOptions:
+    """What the flags say about the collectors' samples."""
+    return CollectorOptions(
+        zeros=given["collector_counters_zeros"],
+        rules_zeros=given["collector_rules_zeros"],
+        rules_detail=given["collector_rules_detail"],
+        unattributed=given["collector_rules_unattributed"],
+        workloads=given["kubernetes_workload_labels"],
+        namespaces=frozenset(given["collector_counters_namespaces"]),
+        exclude_namespaces=frozenset(given["collector_counters_exclude_namespaces"]),
+    )
+
+
 def enabled_collectors(given: dict[str, Any]) -> list[str]:
     """The enabled collectors: each by its flag, else by default."""
     default = () if given["collector_disable_defaults"] else ON_BY_DEFAULT
-    chosen = {name: given[f"collector_{name}"] for name in (one.name for one in COLLECTORS)}
+    chosen = {name: given[f"collector_{name}"] for name in COLLECTOR_NAMES}
     return [name for name, enabled in chosen.items() if (name in default if enabled is None else enabled)]
 
 
@@ -155,6 +197,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
+    from exporter.web.server import Server
 
     keep_memory_small()
     reader = open_reader(node.reader)
@@ -163,19 +206,48 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         log.warning("%s", error)
     live = _live_config(options)
     source, memory = open_source(node, follow=reader)
-    settings = settings_of(node)
+    settings = LiveSettings(node, live)
     registry, rejected = make_registry(process=options.exporter_metrics, live=live)
     collectors = make_collectors(options.collectors, options.collector_options)
-    scrapes = Scrapes(lambda: Reading(source, settings, memory), collectors, registry)
+    scrapes = Scrapes(lambda: Reading(source, settings.now, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
     access = _access(routes, rejected, live, node, options)
-    log.info("serving with what this process may do: %s", describe_privileges())
+    log.info("running with privileges: %s", describe_privileges())
+    server = Server(
+        listeners,
+        access.handle,
+        live=live,
+        failed_handshake=partial(rejected.count, "tls_handshake"),
+        reread=settings.reread,
+        prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
+    )
+    asyncio.run(_run(server, scrapes))
+
+
+class LiveSettings:
+    """The settings of snapshots, reloaded together with the web configuration `live`."""
+
+    def __init__(self, node: NodeOptions, live: "LiveConfig | None") -> None:
+        self.now = settings_of(node)
+        self._node = node
+        self._live = live
+
+    def reread(self) -> None:
+        """Reloads the files; keeps the previous settings and logs an error if one is invalid."""
+        if self._live:
+            self._live.refresh(at_once=True)
+        try:
+            self.now = settings_of(self._node)
+        except LayoutFileError as error:
+            log.error("layout file: reload failed, keeping the previous one: %s", error)  # noqa: TRY400  a sentence
+
+
+def _say_where(listeners: Sequence[socket.socket], live: "LiveConfig | None", reader: str) -> None:
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         scheme = "https" if live and live.tls else "http"
-        log.info("listening on %s port %s for %s with reader %s", host, port, scheme, source.reader_name)
-    asyncio.run(_run(scrapes, access, listeners, live, rejected))
+        log.info("listening on %s port %s for %s with reader %s", host, port, scheme, reader)
 
 
 def _live_config(options: ServeOptions) -> "LiveConfig | None":
@@ -207,22 +279,25 @@ def _access(
     return Access(routes.handle, rejected, auth_queue, live, reviews)
 
 
-async def _run(
-    scrapes: "Scrapes",
-    access: "Access",
-    listeners: Sequence[socket.socket],
-    live: "LiveConfig | None",
-    rejected: "Rejected",
-) -> None:
-    from exporter.web.server import Server
-
-    warm_up = asyncio.create_task(_collect_twice(scrapes))
-    await Server(listeners, access.handle, live=live, failed_handshake=partial(rejected.count, "tls_handshake")).run()
-    warm_up.cancel()
+async def _run(server: "Server", scrapes: "Scrapes") -> None:
+    again = asyncio.create_task(_collect_again(scrapes))
+    await server.run()
+    again.cancel()
 
 
-async def _collect_twice(scrapes: "Scrapes") -> None:
+async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:
+    # The first scrape of a process imports, parses and builds what later ones find: nobody is to wait for that.
+    from exporter.web.connection import Request
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_WARM_UP_SECONDS):
+            for accept in ("text/plain", "application/openmetrics-text"):
+                headers = {"accept": accept, "accept-encoding": "gzip"}
+                await routes.handle(Request("GET", routes.telemetry_path, "", headers))
+    say_where()
+
+
+async def _collect_again(scrapes: "Scrapes") -> None:
     # Of several pinned versions, the live one changes between two snapshots; the first scrape should know it.
-    await scrapes.collect()
     await asyncio.sleep(1)
     await scrapes.collect()

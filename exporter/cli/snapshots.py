@@ -1,18 +1,80 @@
-"""Consecutive snapshots of a node, or those of two bundles, for commands that compare."""
+"""From a command's options to snapshots of the node or of bundles: one, two to compare, or one after another."""
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from exporter.cli.node import decided, open_source, settings_of, take_decided
+from exporter.bpf.maps import Reader
+from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
-from exporter.snapshot.reading import Memory, take_snapshot
+from exporter.node.api_server import ApiServer, in_cluster
+from exporter.node.pods import PodSource
+from exporter.snapshot.live_map import LiveMapMemory
+from exporter.snapshot.reading import FlowsOf, Memory, Settings, no_addresses, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
+from exporter.snapshot.source import NodeSource
+
+if TYPE_CHECKING:
+    from exporter.snapshot.bundle import Bundle
+
+# The node's traffic changes the live map within this time.
+_BETWEEN_SNAPSHOTS = 1.0
+
+
+def open_source(options: NodeOptions, *, follow: Reader | None = None) -> tuple[NodeSource, Memory]:
+    """The source of the node's data and the memory to start with.
+
+    With a reader to `follow`, threads keep links, routes and pods current.
+
+    Raises `ReaderMissing` or `BundleError`.
+    """
+    if options.bundle is not None:
+        return _open_bundle(options.bundle)
+    from exporter.bpf.readers import open_reader
+    from exporter.node.live_links import LiveLinks
+    from exporter.snapshot.source import LiveNode
+
+    reader = follow or open_reader(options.reader)
+    pods = _pod_source(options, follow=follow is not None)
+    return LiveNode(reader, options.bpf_fs, options.run_dir, LiveLinks() if follow else None, pods), Memory()
+
+
+def settings_of(options: NodeOptions, flows_of: FlowsOf = no_addresses) -> Settings:
+    """The user's settings for the node. Raises `LayoutFileError`."""
+    return Settings(options.prefixes, _layout_file(options.layout_file), flows_of)
+
+
+def one_snapshot(options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> Snapshot:
+    """One snapshot; where only changes show which counter map is live, the second of two that are a second apart.
+
+    `flows_of` names the addresses whose connection-tracking entries are kept.
+    """
+    source, memory = open_source(options)
+    take = take_snapshot if options.bundle else take_with_live_map
+    return take(source, settings_of(options, flows_of), memory, parts)
+
+
+def take_with_live_map(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str]) -> Snapshot:
+    """A snapshot of a running node that knows the live counter map, if it can be determined."""
+    snapshot = take_snapshot(source, settings, memory, parts)
+    versions = snapshot.counter_map.or_else(None)
+    if versions and versions.choice.live is None:
+        time.sleep(_BETWEEN_SNAPSHOTS)
+        return take_snapshot(source, settings, memory, parts)
+    return snapshot
+
+
+def node_name(options: NodeOptions) -> str:
+    """The node's name in the cluster: from the flag, else $NODE_NAME, else the hostname."""
+    return options.node or os.environ.get("NODE_NAME") or os.uname().nodename
 
 
 class NodeSnapshots:
@@ -25,13 +87,13 @@ class NodeSnapshots:
 
     def now(self) -> Snapshot:
         """A snapshot that knows the live counter map, if it can be determined."""
-        return _with_counters(decided(self._source, self._settings, self._memory, self._parts))
+        return _with_counters(take_with_live_map(self._source, self._settings, self._memory, self._parts))
 
-    def after(self, seconds: float) -> Snapshot:
-        """A snapshot after this time (0 = now)."""
+    def after(self, seconds: float, more: Collection[str] = ()) -> Snapshot:
+        """A snapshot after this time (0 = now), with `more` parts."""
         if seconds:
             time.sleep(seconds)
-        return _with_counters(take_snapshot(self._source, self._settings, self._memory, self._parts))
+        return _with_counters(take_snapshot(self._source, self._settings, self._memory, {*self._parts, *more}))
 
 
 def _with_counters(snapshot: Snapshot) -> Snapshot:
@@ -40,27 +102,35 @@ def _with_counters(snapshot: Snapshot) -> Snapshot:
 
 
 def two_snapshots(
-    options: NodeOptions, seconds: float, parts: Collection[str], check: Callable[[Snapshot], object]
+    options: NodeOptions,
+    seconds: float,
+    parts: Collection[str],
+    check: Callable[[Snapshot], object],
+    *,
+    last: Collection[str] = (),
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
 
-    `check` gets the first snapshot of a node and raises if there is no point in waiting for the second.
+    The parts `last` are read only for the second. `check` gets the first snapshot of a node and raises if there is no
+    point in waiting for the second.
     """
     if options.bundle is not None:
-        return _bundles(options, options.bundle, parts)
+        return _bundles(options, options.bundle, {*parts, *last})
     snapshots = NodeSnapshots(options, parts)
     first = snapshots.now()
     check(first)
+    # The rest of the snapshot, such as a slow API server's pods, was read in this time too.
+    passed = time.monotonic() - (first.at or time.monotonic())
     try:
-        return first, snapshots.after(seconds)
+        return first, snapshots.after(max(seconds - passed, 0), last)
     except KeyboardInterrupt:  # stop waiting
-        return first, snapshots.after(0)
+        return first, snapshots.after(0, last)
 
 
-def one_snapshot(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
+def earlier_and_latest(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
     """A snapshot of the node or of a bundle, preceded by that of the earlier bundle if there are two."""
     if options.bundle is None:
-        return None, take_decided(options, parts)
+        return None, one_snapshot(options, parts)
     return _bundles(options, options.bundle, parts)
 
 
@@ -74,13 +144,40 @@ def _bundles(options: NodeOptions, path: Path, parts: Collection[str]) -> tuple[
     return before, after
 
 
-def _of_bundle(options: NodeOptions, path: Path, parts: Collection[str]) -> Snapshot:
+def _open_bundle(path: Path) -> tuple["Bundle", Memory]:
     from exporter.snapshot.bundle import read_bundle
 
-    bundle, memory = read_bundle(path), Memory()
-    memory.counters.proven = bundle.proven_live()
+    bundle = read_bundle(path)
+    return bundle, Memory(LiveMapMemory(proven=bundle.proven_live()))
+
+
+def _of_bundle(options: NodeOptions, path: Path, parts: Collection[str]) -> Snapshot:
+    bundle, memory = _open_bundle(path)
     made = None
     with suppress(KeyError, ValueError, OverflowError):
         made = datetime.fromisoformat(bundle.about["made"]).timestamp()
     snapshot = take_snapshot(bundle, settings_of(options), memory, parts)
     return replace(snapshot, at=made, node=bundle.about.get("node", ""))
+
+
+def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
+    enabled = options.kubernetes
+    if enabled is None:
+        enabled = options.kubeconfig is not None or in_cluster()
+    if not enabled:
+        return None
+    from exporter.node.pod_watch import ListedPods, LivePods
+
+    node, connect = node_name(options), partial(ApiServer, options.kubeconfig)
+    return LivePods(connect, node) if follow else ListedPods(connect, node)
+
+
+def _layout_file(path: Path | None) -> LayoutFile | None:
+    if path is None:
+        return None
+    try:
+        return parse_layout_file(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LayoutFileError(f"{path} could not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LayoutFileError(f"{path} is not UTF-8 text") from error

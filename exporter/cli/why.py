@@ -9,14 +9,15 @@ from dataclasses import asdict
 import click
 from click.core import ParameterSource
 
+from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
-from exporter.diagnosis.explain import PARTS, Explanation, explain
+from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
 from exporter.printable import say
-from exporter.quantities import Duration, shown
+from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 LOSES_PACKETS = 3
@@ -38,10 +39,10 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
     if selector == Selector():
         raise click.UsageError("give --pod, --ip or --interface")
     if node.bundle is None:
-        say(f"watching for {shown(seconds)}; Ctrl-C ends it sooner", err=True)
+        say(f"watching for {format_duration(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector))
+    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=LAST_PARTS)
     explanation = explain(before, after, _endpoint(before, after, selector))
     passed = after.seconds_since(before) if before else None
     if output == "json":
@@ -92,5 +93,7 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
+        "uncounted": explanation.uncounted,
+        "denied_flows": [denied_json(one) for one in explanation.denied],
         "text": [line for line, _ in sentences(explanation, seconds)],
     }

@@ -12,14 +12,38 @@ from exporter.demo import DemoError
 from exporter.demo.commands import run
 
 _SOURCE = Path(__file__).with_name("node.bpf.c")
-# Maps that Calico has, with v3.32.1's shapes: type, key, value, entries, flags (1 is BPF_F_NO_PREALLOC).
+# Maps that Calico has, with v3.32.1's shapes: type, key, value, entries, flags (1 is BPF_F_NO_PREALLOC). Calico's
+# connection tracking has 512,000 entries by default, whose memory is taken at once.
 _CALICO_MAPS = {
     "cali_counters6": ("percpu_hash", 8, 216, 20000, 0),
     "cali_rule_ctrs2": ("percpu_hash", 8, 8, 10000, 0),
     "cali_iface4": ("hash", 4, 52, 1000, 1),
     "cali_v4_ip_sets": ("lpm_trie", 20, 4, 1048576, 1),
     "cali_v6_ip_sets": ("lpm_trie", 32, 4, 1048576, 1),
+    "cali_v4_ct4": ("lru_hash", 16, 88, 65536, 0),
+    "cali_v6_ct4": ("lru_hash", 40, 128, 65536, 0),
+    "cali_v4_nat_fe3": ("lpm_trie", 16, 20, 65536, 1),
+    "cali_v6_nat_fe3": ("lpm_trie", 40, 20, 65536, 1),
+    "cali_v4_nat_be": ("hash", 8, 8, 262144, 1),
+    "cali_v6_nat_be": ("hash", 8, 20, 262144, 1),
+    "cali_v4_nat_aff": ("lru_hash", 16, 16, 65536, 0),
+    "cali_v6_nat_aff": ("lru_hash", 40, 32, 65536, 0),
+    "cali_v4_routes": ("lpm_trie", 8, 8, 262144, 1),
+    "cali_v6_routes": ("lpm_trie", 20, 20, 262144, 1),
 }
+# Those that the program counts and tracks in; the others are written for readers.
+_USED_BY_PROGRAM = frozenset(
+    {
+        "cali_counters6",
+        "cali_rule_ctrs2",
+        "cali_v4_ip_sets",
+        "cali_v6_ip_sets",
+        "cali_v4_ct4",
+        "cali_v6_ct4",
+        "demo_policy",
+        "demo_homes",
+    }
+)
 # An interface's policy of one direction: `struct policy` of node.bpf.c, 12 rules of 24 bytes.
 POLICY_SIZE = 12 * 24
 # Maps of the demo's program only.
@@ -77,7 +101,7 @@ class BpfFs:
                 pin = self.pin(folder, name)
                 shape = ("type", kind, "key", key, "value", value, "entries", entries, "name", name, "flags", flags)
                 run("bpftool", "map", "create", pin, *shape)
-                if name != "cali_iface4":  # the program does not use it
+                if name in _USED_BY_PROGRAM:
                     shared += ["map", "name", name, "pinned", pin]
         run("bpftool", "prog", "loadall", compiled, self.pin("demo", "programs"), *shared)
 

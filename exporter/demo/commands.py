@@ -28,7 +28,7 @@ def require(programs: Iterable[str] = PROGRAMS) -> None:
 
 
 def run(*words: object, check: bool = True) -> str:
-    """What the program prints. Raises `DemoError` with its own output_lines when it fails, unless told not to check."""
+    """What the program prints. Raises `DemoError` with the last line of its output if it fails and `check` is set."""
     program, *arguments = map(str, words)
     done = subprocess.run([_path(program) or program, *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode:

@@ -74,8 +74,48 @@ struct flow {
 	__u32 protocol;
 };
 
-struct approval {
-	__u8 by_sender, by_receiver;
+/*
+ * Connection tracking in Calico's layout (v4 of its map): A is the end with the smaller address, and the leg of a
+ * direction is approved by the program of the end that sends in it.
+ */
+enum { SYN = 0x1, ACK = 0x2, FIN = 0x4, RST = 0x8, APPROVED = 0x10, OPENER = 0x20, WORKLOAD = 0x40 };
+enum { OPENED_BY_B = 0x1 }; /* in the second byte of the flags */
+
+struct leg {
+	__u64 bytes;
+	__u32 packets, seqno, bits, ifindex;
+};
+
+struct tracking {
+	__u64 rst_seen, last_seen;
+	__u8 type, flags, flags3, flags4, padding[3], flags2;
+	struct leg a_to_b, b_to_a;
+};
+
+struct ct_key_v4 {
+	__u32 protocol, a, b;
+	__u16 port_a, port_b;
+};
+
+struct ct_value_v4 {
+	struct tracking tracking;
+	__u32 tunnel, service;
+	__u16 service_port, source_port;
+	__u32 source;
+};
+
+struct ct_key_v6 {
+	__u32 protocol;
+	struct address a, b;
+	__u16 port_a, port_b;
+};
+
+struct ct_value_v6 {
+	struct tracking tracking;
+	struct address tunnel, service;
+	__u16 service_port, source_port;
+	struct address source;
+	__u32 padding;
 };
 
 struct fragment {
@@ -91,7 +131,7 @@ struct home {
 
 struct packet {
 	struct flow flow;
-	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4, version;
+	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4, version, tcp_flags;
 };
 
 struct {
@@ -141,9 +181,16 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
-	__type(key, struct flow);
-	__type(value, struct approval);
-} demo_flows SEC(".maps");
+	__type(key, struct ct_key_v4);
+	__type(value, struct ct_value_v4);
+} cali_v4_ct4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct ct_key_v6);
+	__type(value, struct ct_value_v6);
+} cali_v6_ct4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -165,6 +212,8 @@ static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *pac
 		return SHORT;
 	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
 		return SHORT;
+	if (packet->flow.protocol == IPPROTO_TCP)
+		bpf_skb_load_bytes(skb, offset + 13, &packet->tcp_flags, 1);
 	if (packet->flow.protocol == IPPROTO_TCP || packet->flow.protocol == IPPROTO_UDP) {
 		packet->flow.from_port = bpf_ntohs(ports[0]);
 		packet->flow.to_port = bpf_ntohs(ports[1]);
@@ -264,7 +313,7 @@ static __always_inline int matches(const struct rule *rule, const struct packet 
 }
 
 /*
- * Walks the steps in order; each one that matches on the way counts, passing ones too. A pass leads past the rest of its
+ * Walks the steps in order; each one that matches counts, passing ones too. A pass leads past the rest of its
  * tier. The last step matches everything and decides. An interface without policy is the node's own: it allows.
  */
 static __always_inline int allowed(const struct counter_key *key, const struct packet *packet)
@@ -289,18 +338,111 @@ static __always_inline int allowed(const struct counter_key *key, const struct p
 	return 0;
 }
 
-static __always_inline struct approval *tracked(struct flow *flow)
+/* Calico's order: IPv4 addresses as little-endian numbers, IPv6 addresses word by word. */
+static __always_inline int is_a(const struct flow *flow)
 {
-	struct flow reverse = {
-		.from = flow->to,
-		.to = flow->from,
-		.from_port = flow->to_port,
-		.to_port = flow->from_port,
-		.protocol = flow->protocol,
-	};
-	struct approval *approval = bpf_map_lookup_elem(&demo_flows, flow);
+	for (int i = 0; i < 4; i++)
+		if (flow->from.word[i] != flow->to.word[i])
+			return flow->from.word[i] < flow->to.word[i];
+	return flow->from_port < flow->to_port;
+}
 
-	return approval ? approval : bpf_map_lookup_elem(&demo_flows, &reverse);
+static __always_inline struct ct_key_v4 key_v4(const struct packet *packet, int a)
+{
+	const struct flow *flow = &packet->flow;
+	struct ct_key_v4 key = {
+		.protocol = flow->protocol,
+		.a = a ? packet->from_v4 : packet->to_v4,
+		.b = a ? packet->to_v4 : packet->from_v4,
+		.port_a = a ? flow->from_port : flow->to_port,
+		.port_b = a ? flow->to_port : flow->from_port,
+	};
+
+	return key;
+}
+
+static __always_inline struct ct_key_v6 key_v6(const struct packet *packet, int a)
+{
+	const struct flow *flow = &packet->flow;
+	struct ct_key_v6 key = {
+		.protocol = flow->protocol,
+		.a = a ? flow->from : flow->to,
+		.b = a ? flow->to : flow->from,
+		.port_a = a ? flow->from_port : flow->to_port,
+		.port_b = a ? flow->to_port : flow->from_port,
+	};
+
+	return key;
+}
+
+static __always_inline struct tracking *tracked(const struct packet *packet, int a)
+{
+	if (packet->version == 4) {
+		struct ct_key_v4 key = key_v4(packet, a);
+
+		return bpf_map_lookup_elem(&cali_v4_ct4, &key);
+	}
+	struct ct_key_v6 key = key_v6(packet, a);
+
+	return bpf_map_lookup_elem(&cali_v6_ct4, &key);
+}
+
+/* What Calico's program notes of a TCP segment, without its comparison of sequence numbers. */
+static __always_inline __u32 seen(__u32 tcp_flags, __u32 before)
+{
+	__u32 bits = 0;
+
+	if (tcp_flags & 0x02)
+		bits |= SYN;
+	if (tcp_flags & 0x10 && (before | bits) & SYN)
+		bits |= ACK;
+	if (tcp_flags & 0x01)
+		bits |= FIN;
+	if (tcp_flags & 0x04)
+		bits |= RST;
+	return bits;
+}
+
+static __always_inline void track(struct __sk_buff *skb, struct tracking *tracking, struct leg *leg,
+				  const struct packet *packet, __u32 hook)
+{
+	tracking->last_seen = bpf_ktime_get_ns();
+	if (hook != INGRESS)
+		return; /* counted where it came in */
+	leg->packets += 1;
+	leg->bytes += skb->len;
+	leg->ifindex = skb->ifindex;
+	leg->bits |= seen(packet->tcp_flags, leg->bits);
+	if (packet->tcp_flags & 0x04)
+		tracking->rst_seen = tracking->last_seen;
+}
+
+/* The entry of a new flow that the program of one end lets pass. */
+static __always_inline void create(struct __sk_buff *skb, const struct packet *packet, int a, __u32 hook)
+{
+	struct ct_value_v6 v6 = {};
+	struct ct_value_v4 v4 = {};
+	struct tracking tracking = { .flags2 = a ? 0 : OPENED_BY_B };
+	struct leg forth = { .bits = OPENER }, back = {};
+
+	track(skb, &tracking, &forth, packet, hook);
+	if (hook == INGRESS)
+		forth.bits |= APPROVED | WORKLOAD;
+	else
+		back.bits |= APPROVED;
+	tracking.a_to_b = a ? forth : back;
+	tracking.b_to_a = a ? back : forth;
+	if (packet->version == 4) {
+		struct ct_key_v4 key = key_v4(packet, a);
+
+		v4.tracking = tracking;
+		bpf_map_update_elem(&cali_v4_ct4, &key, &v4, BPF_ANY);
+		return;
+	}
+	struct ct_key_v6 key = key_v6(packet, a);
+
+	v6.tracking = tracking;
+	bpf_map_update_elem(&cali_v6_ct4, &key, &v6, BPF_ANY);
 }
 
 /* A flow that both sides let in goes straight into the receiver's namespace, past the hook of its interface. */
@@ -340,9 +482,10 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
 	struct counter_key key = { .ifindex = skb->ifindex, .hook = hook };
 	struct counters *counters = bpf_map_lookup_elem(&cali_counters6, &key);
 	struct packet packet = {};
-	struct approval *approval;
+	struct leg *forth = 0, *back = 0;
+	struct tracking *tracking;
 	struct home *home;
-	int verdict;
+	int verdict, a;
 
 	if (!counters)
 		return TC_ACT_SHOT;
@@ -359,23 +502,26 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
 		return TC_ACT_SHOT;
 	if (packet.late_fragment)
 		return TC_ACT_OK;
-	approval = tracked(&packet.flow);
-	if (approval && approval->by_sender && approval->by_receiver)
-		return hook == INGRESS ? deliver(skb, counters, &packet.flow) : TC_ACT_OK;
-	if (approval && (hook == INGRESS ? approval->by_sender : approval->by_receiver))
-		return TC_ACT_OK;
+	a = is_a(&packet.flow);
+	tracking = tracked(&packet, a);
+	if (tracking) {
+		forth = a ? &tracking->a_to_b : &tracking->b_to_a;
+		back = a ? &tracking->b_to_a : &tracking->a_to_b;
+		track(skb, tracking, forth, &packet, hook);
+		if (forth->bits & APPROVED && back->bits & APPROVED)
+			return hook == INGRESS ? deliver(skb, counters, &packet.flow) : TC_ACT_OK;
+		if ((hook == INGRESS ? forth : back)->bits & APPROVED)
+			return TC_ACT_OK;
+	}
 	if (!allowed(&key, &packet))
 		return drop(counters, DENIED);
 	counters->slot[ACCEPTED] += 1;
-	struct approval fresh = {};
-
-	if (approval)
-		fresh = *approval;
-	if (hook == INGRESS)
-		fresh.by_sender = 1;
+	if (!tracking)
+		create(skb, &packet, a, hook);
+	else if (hook == INGRESS)
+		forth->bits |= APPROVED | WORKLOAD;
 	else
-		fresh.by_receiver = 1;
-	bpf_map_update_elem(&demo_flows, &packet.flow, &fresh, BPF_ANY);
+		back->bits |= APPROVED | WORKLOAD;
 	return TC_ACT_OK;
 }
 

@@ -23,9 +23,20 @@ from exporter.demo import DemoError
 from exporter.demo.bpffs import POLICY_SIZE, BpfFs
 from exporter.demo.commands import require, run, start
 from exporter.demo.namespace import write_settings
-from exporter.demo.plan import BLACKHOLE, PODS, Pod
-from exporter.demo.policies import EGRESS, INGRESS, ip_set_id
+from exporter.demo.plan import BLACKHOLE, NODE_ADDRESS, PODS, POOLS, SERVICES, Pod
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import EGRESS, INGRESS, ip_set_id
+from exporter.demo.service_maps import (
+    BLACKHOLE_DROP,
+    HOST,
+    IN_POOL,
+    LOCAL,
+    NAT_OUT,
+    WORKLOAD,
+    Entry,
+    route_entry,
+    service_entries,
+)
 
 STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -63,12 +74,16 @@ class Node:
         self._manage("lo", _READY_4 | _READY_6 | _HOST)
         self._add_world()
         self._write_home(BLACKHOLE, 0, "00:00:00:00:00:00")
+        self._write_services()
         for pod in pods:
             self.add_pod(pod)
 
     def claim(self) -> None:
         """Locks this name. Raises `DemoError` if a node of this name is running or none can be built."""
-        _require_root()
+        if os.geteuid() != 0:
+            raise DemoError(
+                "the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)"
+            )
         require()
         if self._lock is None:
             self._take_lock()
@@ -121,6 +136,7 @@ class Node:
         for address in (pod.ipv4, pod.ipv6):
             self._write_home(address, ifindex, pod.mac)
             self.bpf.write("tc/globals", *_member(pod, address), struct.pack("<I", 1))
+            self.bpf.write("tc/globals", *_pod_route(address, ifindex))
         for name, text in policy_files(pod).items():
             file = self._policy_folder / name
             file.touch(mode=0o600)
@@ -137,6 +153,7 @@ class Node:
         self.bpf.delete("tc/globals", "cali_iface4", struct.pack("<I", ifindex))
         for address in (pod.ipv4, pod.ipv6):
             self.bpf.delete("tc/globals", *_member(pod, address))
+            self.bpf.delete("tc/globals", *_pod_route(address, ifindex)[:2])
         for name in policy_files(pod):
             (self._policy_folder / name).unlink()
         self._status_file(pod).unlink()
@@ -194,10 +211,10 @@ class Node:
         world = f"{self.name}-world"
         self._add_namespace(world)
         run("ip", "-n", self.namespace, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", world)
-        for namespace, address in ((self.namespace, "192.168.50.1/24"), (world, f"{_WORLD}/24")):
+        for namespace, address in ((self.namespace, f"{NODE_ADDRESS}/24"), (world, f"{_WORLD}/24")):
             run("ip", "-n", namespace, "addr", "add", address, "dev", "eth0")
             run("ip", "-n", namespace, "link", "set", "eth0", "up")
-        run("ip", "-n", world, "route", "add", "default", "via", "192.168.50.1")
+        run("ip", "-n", world, "route", "add", "default", "via", NODE_ADDRESS)
         self._manage("eth0", _READY_4 | _READY_6 | _HOST)
 
     def _configure_pod(self, pod: Pod, namespace: str) -> None:
@@ -224,9 +241,16 @@ class Node:
         return ifindex
 
     def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:
-        steps = pod.way(_DIRECTIONS[hook]).steps()
+        steps = pod.policy_path(_DIRECTIONS[hook]).steps()
         packed = b"".join(struct.pack("<2QH4B2x", *step.words(tier)) for tier, step in steps)
         self.bpf.write("demo", "demo_policy", struct.pack("<2I", ifindex, hook), packed.ljust(POLICY_SIZE, b"\0"))
+
+    def _write_services(self) -> None:
+        routes = [route_entry(pool, IN_POOL | (NAT_OUT if "." in pool else 0)) for pool in POOLS]
+        routes += [route_entry(NODE_ADDRESS, LOCAL | HOST), route_entry(BLACKHOLE, BLACKHOLE_DROP)]
+        services = [entry for one in SERVICES for entry in service_entries(one, [NODE_ADDRESS])]
+        for entry in (*routes, *services):
+            self.bpf.write("tc/globals", *entry)
 
     def _write_home(self, address: str, ifindex: int, mac: str) -> None:
         value = struct.pack("<I6s2x", ifindex, bytes.fromhex(mac.replace(":", "")))
@@ -259,6 +283,5 @@ def _member(pod: Pod, address: str) -> tuple[str, bytes]:
     ) + ip.packed + bytes(4)
 
 
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise DemoError("the demo builds network namespaces and loads BPF programs: run it as root (sudo make demo)")
+def _pod_route(address: str, ifindex: int) -> Entry:
+    return route_entry(address, IN_POOL | WORKLOAD | LOCAL | (NAT_OUT if "." in address else 0), ifindex)

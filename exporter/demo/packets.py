@@ -44,7 +44,7 @@ def send_forever(pod: Pod) -> None:
     parent = os.getppid()
     for family in (socket.AF_INET, socket.AF_INET6):
         for port in _SINK_PORTS:
-            threading.Thread(target=_swallow, args=(family, port), daemon=True).start()
+            threading.Thread(target=_discard, args=(family, port), daemon=True).start()
     time.sleep(1)  # until every pod listens: an ICMP error would count as a packet
     while os.getppid() == parent:
         for burst in pod.sends:
@@ -88,7 +88,7 @@ def _checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def _swallow(family: int, port: int) -> None:
+def _discard(family: int, port: int) -> None:
     # Without a listener the kernel answers with ICMP errors, which would count as packets.
     with socket.socket(family, socket.SOCK_DGRAM) as sink:
         if family == socket.AF_INET6:

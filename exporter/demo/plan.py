@@ -1,4 +1,4 @@
-"""The pods of the demo node, their policies and their traffic.
+"""The pods of the demo node, their policies, their traffic and their services.
 
 Pure data: how a node is built is elsewhere.
 """
@@ -6,7 +6,8 @@ Pure data: how a node is built is elsewhere.
 from dataclasses import dataclass
 
 from exporter.calico.names import workload_interface
-from exporter.demo.policies import Policy, Rule, Tier, Way, way
+from exporter.demo.policy_rules import Policy, PolicyPath, Rule, Tier, policy_path
+from exporter.demo.service_maps import Service
 
 BLACKHOLE = "10.96.0.10"
 
@@ -55,9 +56,9 @@ class Pod:
         """The MAC address of the pod's side of the veth."""
         return f"02:00:00:00:65:{self.number:02x}"
 
-    def way(self, direction: str) -> Way:
-        """The way through its policy in this direction, `ingress` or `egress`."""
-        return way(self.policies, f"kns.{self.namespace}" if self.has_profile else "", direction)
+    def policy_path(self, direction: str) -> PolicyPath:
+        """The path through its policies in this direction, `ingress` or `egress`."""
+        return policy_path(self.policies, f"kns.{self.namespace}" if self.has_profile else "", direction)
 
 
 _AUDIT, _SECURITY, _DEFAULT = Tier("audit", end="pass"), Tier("security"), Tier("default")
@@ -103,7 +104,24 @@ PROBE = Pod(
         Burst("short", "10.65.0.4", 0, 1),
         Burst("malformed", "10.65.0.4", 0, 1),
         Burst("fragment", "10.65.0.4", 0, 1),
-        Burst("udp", BLACKHOLE, 443, 1),
+        Burst("udp", BLACKHOLE, 443, 2),
+        Burst("udp", "10.65.0.2", 7777, 1),
     ),
 )
 PODS = (FRONTEND, CART, DATABASE, PROBE)
+
+NODE_ADDRESS = "192.168.50.1"
+POOLS = ("10.65.0.0/16", "fd00:65::/64")
+CART_SERVICE = Service(1, ("10.96.0.20", "fd00:96::14"), 80, "udp", (CART.ipv4, CART.ipv6), 8080)
+DATABASE_SERVICE = Service(
+    2,
+    ("10.96.0.30", "fd00:96::1e"),
+    5432,
+    "tcp",
+    (DATABASE.ipv4, DATABASE.ipv6),
+    5432,
+    node_port=30432,
+    affinity=10800,
+)
+EMPTY_SERVICE = Service(3, ("10.96.0.40", "fd00:96::28"), 80, "tcp")
+SERVICES = (CART_SERVICE, DATABASE_SERVICE, EMPTY_SERVICE)

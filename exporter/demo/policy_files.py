@@ -13,7 +13,17 @@ from typing import Any
 from exporter.demo import bpf_code as bpf
 from exporter.demo.bpf_code import Program
 from exporter.demo.plan import Pod
-from exporter.demo.policies import DIRECTIONS, INGRESS, PROTOCOLS, Rule, Step, Way, ip_set_id, ip_set_name, selector
+from exporter.demo.policy_rules import (
+    DIRECTIONS,
+    INGRESS,
+    PROTOCOLS,
+    PolicyPath,
+    Rule,
+    Step,
+    ip_set_id,
+    ip_set_name,
+    selector,
+)
 
 _VERSIONS = (4, 6)
 
@@ -28,9 +38,9 @@ def policy_files(pod: Pod) -> dict[str, str]:
 
 
 def _document(pod: Pod, direction: str, version: int) -> str:
-    # The file is named by the policy's direction; its hook is seen from the host, for which a pod's way in is out.
+    # The file is named by the direction of its policy, the hook by that of the host: traffic to a pod is egress there.
     hook = "tc egress" if direction == INGRESS else "tc ingress"
-    code = _Writer(version).write(pod.way(direction))
+    code = _Writer(version).write(pod.policy_path(direction))
     return json.dumps(
         {"ifacename": pod.interface, "hook": hook, "policyInfo": code, "error": ""}, separators=(",", ":")
     )
@@ -45,11 +55,11 @@ class _Writer:
         self._rule = 0
         self._policy = 0
 
-    def write(self, way: Way) -> list[dict[str, Any]]:
-        """The instructions of the whole way."""
+    def write(self, path: PolicyPath) -> list[dict[str, Any]]:
+        """The instructions of the whole path."""
         program = self._program
         bpf.write_header(program)
-        for number, tier in enumerate(way.tiers):
+        for number, tier in enumerate(path.tiers):
             program.comment(f"Start of tier {tier.name}")
             for policy in tier.policies:
                 title = f"{policy.kind} {policy.name} {self._policy}"
@@ -61,9 +71,9 @@ class _Writer:
             program.comment(f"End of tier {tier.name}: {tier.end.rule.action}")
             self._write_code(tier.end, number)
             program.label(f"end_of_tier_{number}")
-        for step in way.profile_rules:
-            self._write_rule(step, way.profile, 0)
-        self._write_code(way.no_match, 0)
+        for step in path.profile_rules:
+            self._write_rule(step, path.profile, 0)
+        self._write_code(path.no_match, 0)
         bpf.write_footer(program)
         return program.finish()
 

@@ -70,7 +70,7 @@ def start_prometheus(folder: Path, target: str, rules: Path) -> Prometheus:
         time.sleep(0.1)
     one.end()
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    raise DemoError(f"Prometheus did not come up: {lines[-1] if lines else 'it lines nothing'}")
+    raise DemoError(f"Prometheus did not come up: {lines[-1] if lines else 'it logged nothing'}")
 
 
 def _free_port() -> int:

@@ -51,8 +51,8 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
     layout = after.counters.get().layout
     if before.counters.get().layout != layout:
         raise MapError("Calico replaced its counter map by one of another layout between the two snapshots: try again")
-    earlier = {_identity(one.endpoint): one for one in counters_by_endpoint(before)}
-    now = {_identity(one.endpoint): one for one in counters_by_endpoint(after)}
+    earlier = {one.endpoint.key: one for one in counters_by_endpoint(before)}
+    now = {one.endpoint.key: one for one in counters_by_endpoint(after)}
     changes = [_change(earlier.get(key), one) for key, one in now.items()]
     changes += [EndpointChange(replace(one, hooks={}), fate=VANISHED) for key, one in earlier.items() if key not in now]
     return sorted(changes, key=lambda change: _rank(change, layout))
@@ -65,11 +65,6 @@ def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
         earlier = before.get(rule_id, 0)
         changes[rule_id] = hits - earlier if hits >= earlier else hits
     return {rule_id: hits for rule_id, hits in changes.items() if hits}
-
-
-def _identity(endpoint: Endpoint) -> tuple[int, str]:
-    # The kernel may have reused the index for another interface.
-    return endpoint.ifindex, endpoint.interface
 
 
 def _change(before: EndpointCounters | None, after: EndpointCounters) -> EndpointChange:

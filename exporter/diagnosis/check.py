@@ -10,15 +10,19 @@ from typing import Any
 from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
+from exporter.diagnosis.leftovers import leftovers, listed
+from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD
 from exporter.privileges import remedy_of_modes
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
+    | {"received", "queue_drops", "run_dir"}
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -26,12 +30,19 @@ _TURN_ON_BPF = (
     "turn Calico's eBPF dataplane on (linuxDataplane: BPF), check that calico-node runs on this node, and set "
     "--bpf.fs to the mount point of its BPF file system"
 )
+_NEW_TO_US = "send a bundle to the developers: this release is new to them"
 _POLICY_DEBUG = "set bpfPolicyDebugEnabled: true in the FelixConfiguration if rule hits are to be counted and named"
 _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
+_LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
+_UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
+_RUN_DIR = (
+    "mount the directory of the node where calico-node writes (the chart's calico.runDir; MicroK8s: "
+    "/var/snap/microk8s/current/var/run/calico), or name it with --calico.run-dir"
+)
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
 
@@ -45,8 +56,8 @@ class Finding:
     remedy: str = ""
 
 
-def findings(snapshot: Snapshot) -> Iterator[Finding]:
-    """All findings about this node, in order of dependency."""
+def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Finding]:
+    """All findings about this node, in order of dependency; `before` is an earlier snapshot to compare with."""
     yield Finding("reader", OK, snapshot.reader)
     yield _part("pinned maps", lambda: f"{len(snapshot.pins.get())} of Calico's that this program reads")
     yield _part("counter map", lambda: _live(snapshot.counter_map.get(), snapshot.counters))
@@ -60,7 +71,9 @@ def findings(snapshot: Snapshot) -> Iterator[Finding]:
     yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
     yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _leftovers(snapshot)
     yield from _optional(snapshot)
+    yield from _uncounted(snapshot, before) if before else ()
 
 
 def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
@@ -69,15 +82,15 @@ def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Fi
     except MapMissing as error:
         return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
     except LayoutError as error:
-        return Finding(subject, otherwise, str(error), "send a bundle to the developers: this release is new to them")
+        return Finding(subject, otherwise, error.sentence, error.remedy or _NEW_TO_US)
     except ExporterError as error:
         return Finding(subject, otherwise, error.sentence, error.remedy)
 
 
 def _live(versions: MapVersions, content: Part[Any]) -> str:
     live = versions.choice.live
-    if live is None:
-        content.get()  # raises: undecided
+    if live is None or versions.info is None:
+        content.get()  # raises: undecided, or a map of another kind
     beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
     return f"{live.name if live else ''}, known by: {versions.choice.chosen_by}{beside}"
 
@@ -88,9 +101,12 @@ def _layout(layout: Layout) -> str:
 
 
 def _namespace(snapshot: Snapshot) -> str:
-    here = {(link.ifindex, link.name) for link in snapshot.links.get()}
-    calicos = {(state.ifindex, state.name) for state in snapshot.ifstate.get() if state.ifindex != _LOOPBACK}
-    if 2 * len(calicos & here) < len(calicos):
+    links, states = snapshot.links.get(), snapshot.ifstate.get()
+    here = {(link.ifindex, link.name) for link in links}
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
+    # A node can keep many entries of interfaces that are gone; but in another namespace there is no pod's, either.
+    pods = any(one.kind == WORKLOAD and one.state for one in snapshot.endpoints.get().by_index.values())
+    if 2 * len(calicos & here) < len(calicos) and not (pods and snapshot.endpoints.get().links_known):
         raise ExporterError(
             f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here",
             "run it in the node's network namespace (hostNetwork: true)",
@@ -98,14 +114,23 @@ def _namespace(snapshot: Snapshot) -> str:
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
 
 
+def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
+    left = "; ".join(f"{what}: {listed(names)}" for what, names in leftovers(snapshot).items())
+    if left:
+        yield Finding("leftovers", NOTE, f"of interfaces that the kernel does not have: {left}", _LEFT_OVER)
+
+
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.policies.error:
-        yield Finding("policy debug", NOTE, str(snapshot.policies.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.policies.error:
+        yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         policies = snapshot.policies.get()
-        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
-        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
-        yield Finding("policy debug", state, found, remedy)
+        if policies.misplaced:
+            yield Finding("policy debug", NOTE, policies.misplaced, _RUN_DIR)
+        else:
+            state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
+            found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
+            yield Finding("policy debug", state, found, remedy)
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
@@ -114,11 +139,12 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
-    if snapshot.pods.error:
-        yield Finding("endpoint files", NOTE, str(snapshot.pods.error), remedy_of_modes())
+    if error := snapshot.run_dir.error or snapshot.pods.error:
+        yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         pods = snapshot.pods.get()
-        yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
+        found = pods.misplaced or f"{len(pods.pods)} endpoint-status files of Calico's"
+        yield Finding("endpoint files", NOTE if pods.misplaced else OK, found, _RUN_DIR if pods.misplaced else "")
         for problem in pods.problems:
             yield Finding("endpoint files", NOTE, problem)
     if snapshot.cluster_pods.error:
@@ -128,7 +154,7 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     if cluster is None:
         yield Finding("API server", OK, "not asked for pods")
     elif cluster.problem:
-        yield Finding("API server", NOTE, cluster.problem, _GRANT_PODS)
+        yield Finding("API server", NOTE, cluster.problem, cluster.advice or _GRANT_PODS)
     elif not cluster.pods:
         yield Finding("API server", NOTE, f"it knows no pod with an interface of its own on node {cluster.node}", _NODE)
     else:
@@ -144,7 +170,14 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
     workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
     named = sum(1 for one in workloads if one.pod)
     found = f"{named} of {len(workloads)} workload interfaces have a pod's name"
-    yield Finding("pod names", OK, found) if named == len(workloads) else Finding("pod names", NOTE, found, _NAMES)
+    if named == len(workloads):
+        yield Finding("pod names", OK, found)
+    else:
+        # That a release writes no files and nobody is to be asked is a choice; that all sources fail is none.
+        asked = snapshot.cluster_pods.or_else(None) is not None
+        local = snapshot.pods.or_else(None)
+        broken = not named and (asked or local is None or bool(local.pods or local.problems or local.misplaced))
+        yield Finding("pod names", MISSING if broken else NOTE, found, _NAMES)
     if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"
         yield Finding("pod names", NOTE, found, "if it stays, compare `ip route` and the files with the pods")
@@ -154,3 +187,11 @@ def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
     for one in snapshot.rules.get().problems if snapshot.rules.error is None else ():  # else reported for endpoints
         found = f"{one.endpoint.title}, {one.direction}, IPv{one.family}: {one.why}"
         yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")
+
+
+def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
+    for one in snapshot.endpoints.get().by_index.values():
+        packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
+        if packets:
+            found = f"{one.title}: {plural(packets, 'packet')} from it never reached Calico's program"
+            yield Finding("uncounted drops", NOTE, found, _UNCOUNTED)

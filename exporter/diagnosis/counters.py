@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.calico.counters import DROPPED, Layout
-from exporter.node.endpoints import UNKNOWN, Endpoint
+from exporter.node.endpoints import LEFTOVER, UNKNOWN, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
 # The snapshot parts that this module needs.
@@ -32,14 +32,15 @@ class EndpointCounters:
 
 
 def counters_by_endpoint(snapshot: Snapshot) -> list[EndpointCounters]:
-    """Every endpoint that Calico knows or that has counters; most drops first, then by name."""
+    """Every endpoint that Calico knows or that has counters, without leftovers; most drops first, then by name."""
     table, known = snapshot.counters.get(), snapshot.endpoints.get()
     rows: dict[int, dict[int, tuple[int, ...]]] = {}
     for (ifindex, hook), row in table.rows.items():
         rows.setdefault(ifindex, {})[hook] = row
     calicos = {one.ifindex for one in known.by_index.values() if one.belongs_to_calico}
     every = [EndpointCounters(known.of(ifindex), rows.get(ifindex, {})) for ifindex in calicos | rows.keys()]
-    return sorted(every, key=lambda one: _rank(one, table.layout))
+    there = [one for one in every if one.endpoint.kind != LEFTOVER]
+    return sorted(there, key=lambda one: _rank(one, table.layout))
 
 
 def dropped_in_all(every: Iterable[EndpointCounters], layout: Layout) -> dict[str, int]:

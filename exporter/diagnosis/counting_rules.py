@@ -76,7 +76,7 @@ def counting_rules(
     found = {rule: None for program in programs for rule in _counting(program, carriers, droppers)}
     unread = list(_unread(after, endpoint))
     rules = sorted(found, key=lambda rule: (_ORDER.get(rule.action, 3), -rule.hits))
-    return CountingRules(tuple(rules), not unread, (*unread, *_cautions(before, after)))
+    return CountingRules(tuple(rules), not unread, (*unread, *_data_notes(before, after)))
 
 
 def _carriers(before: Snapshot | None, after: Snapshot, changes: Sequence[EndpointChange]) -> Mapping[int, set[_Hook]]:
@@ -109,7 +109,7 @@ def _unread(after: Snapshot, endpoint: Endpoint) -> Iterator[str]:
             yield f"Its policy file {name} could not be read: rules that it names may be missing here"
 
 
-def _cautions(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
+def _data_notes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
     if before is None:
         yield "Rule counts begin when Calico starts, those of an endpoint with its interface: do not compare them"
     elif any(after.rule_hits.get().get(rule_id, 0) < hits for rule_id, hits in before.rule_hits.get().items()):

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.reasons import reason_of
-from exporter.diagnosis import counters, rules
+from exporter.diagnosis import counters, rules, uncounted
 from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
 from exporter.diagnosis.counters import counters_by_endpoint
 from exporter.diagnosis.counting_rules import CountingRule, CountingRules, counting_rules
+from exporter.diagnosis.denied import DeniedFlows, denied_flows
 from exporter.node.endpoints import HOST, UNKNOWN, UNMANAGED, WORKLOAD, Endpoint
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import Snapshot
 
-PARTS = counters.PARTS | rules.PARTS | {"ifstate", "policy_file_names"}
+# Connection tracking can be large: it is read once, at the end.
+LAST_PARTS = frozenset({"conntrack"})
+PARTS = counters.PARTS | rules.PARTS | uncounted.PARTS | {"ifstate", "policy_file_names", "queue_drops"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,10 @@ class Explanation:
     """The drops, the rules with hits, the endpoint's problems, and notes on the limits of the data.
 
     `window` is whether it covers the time between two snapshots or all time since the counters were created.
+    `uncounted` is the number of packets that Calico's programs never saw.
     `black_hole` are the hooks at which every packet is lost uncounted. `change` are the endpoint's counters, None if
-    it never had any.
+    it never had any. `denied` are the flows that it denied, or another endpoint of this node denied to it, as far as
+    connection tracking was read and still knows them.
     """
 
     endpoint: Endpoint
@@ -65,37 +71,41 @@ class Explanation:
     notes: tuple[str, ...]
     others: tuple[OtherDropper, ...]
     black_hole: tuple[str, ...]
+    uncounted: int = 0
+    denied: tuple[DeniedFlows, ...] = ()
 
     @property
     def loses_packets(self) -> bool:
         """Whether drops were counted, or packets are certainly lost uncounted."""
-        return bool(self.drops or self.black_hole)
+        return bool(self.drops or self.black_hole or self.uncounted)
 
 
 def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Explanation:
     """Explains the drops of `endpoint`. Raises `MapError`, `LayoutError` or `NodeError` without counters."""
     changes = _changes(before, after)
-    change = next((one for one in changes if _same(one.endpoint, endpoint)), None)
-    gone = not _same(after.endpoints.get().of(endpoint.ifindex), endpoint)
+    change = next((one for one in changes if one.endpoint.key == endpoint.key), None)
+    gone = after.endpoints.get().of(endpoint.ifindex).key != endpoint.key
     drops = tuple(_drops(change, after)) if change else ()
-    missing = () if gone else endpoint.hooks_without_entry(after.counters.get())
+    losing = after.endpoints.get().lose_packets(after.counters.get())
+    missing = tuple(hook for one, hook in losing if one.key == endpoint.key)
     counting = counting_rules(before, after, endpoint, changes)
-    notes = [*_fate(change, gone=gone), *_cautions(drops, counting, change, after), *counting.notes]
+    lost = uncounted.uncounted_of(before, after, endpoint) if before and not gone else 0
+    notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
         change=change,
         drops=drops,
         rules=counting.rules,
-        problems=() if gone else tuple(_problems(after, endpoint, missing)),
+        problems=() if gone else (*_lost(lost), *_problems(after, endpoint, missing)),
         notes=tuple(dict.fromkeys(notes)),
         others=() if drops else tuple(_others(changes, endpoint, after)),
         black_hole=tuple(map(hook_name, missing)),
+        uncounted=lost,
+        denied=()
+        if gone or after.conntrack.error
+        else denied_flows(after.conntrack.get(), after.endpoints.get(), endpoint),
     )
-
-
-def _same(one: Endpoint, other: Endpoint) -> bool:
-    return (one.ifindex, one.interface) == (other.ifindex, other.interface)
 
 
 def _changes(before: Snapshot | None, after: Snapshot) -> list[EndpointChange]:
@@ -117,6 +127,16 @@ def _drops(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
     yield from sorted(found, key=lambda drop: -drop.packets)
 
 
+def _lost(packets: int) -> Iterator[str]:
+    if packets:
+        yield (
+            f"{plural(packets, 'packet')} never reached Calico's program, so no counter of Calico's moved: another "
+            "program dropped them before, or Calico's own cannot run (a failed tail call); compare the output of "
+            "`tc filter show` and `bpftool net` for this interface with another pod's, and restart calico-node on this "
+            "node"
+        )
+
+
 def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> Iterator[str]:
     for hook in missing:
         yield (
@@ -126,8 +146,9 @@ def _problems(after: Snapshot, endpoint: Endpoint, missing: tuple[int, ...]) -> 
     if endpoint.kind == UNMANAGED:
         yield "Calico does not manage this interface: no program of Calico's sees its packets"
     if endpoint.kind == UNKNOWN:
-        yield "Neither Calico nor the kernel knows this interface any more: these are leftovers"
-    families = after.ip_families() if after.ifstate.error is None else None
+        yield "Its name is not known: the kernel's links could not be read"
+    known = after.endpoints.get()
+    families = after.ip_families() if known.links_known and known.states_known else None
     if families is not None and endpoint.state is None and endpoint.kind in (WORKLOAD, HOST):
         yield "Calico's interface state does not know this interface (yet): its programs may not be attached"
     for family in families or ():
@@ -151,7 +172,7 @@ def _fate(change: EndpointChange | None, *, gone: bool) -> Iterator[str]:
         yield "Its counters were reset in this time: the counts are since then"
 
 
-def _cautions(
+def _data_notes(
     drops: tuple[Drop, ...], counting: CountingRules, change: EndpointChange | None, after: Snapshot
 ) -> Iterator[str]:
     for drop in (drop for drop in drops if drop.reason == "policy"):
@@ -176,7 +197,8 @@ def _cautions(
             yield (
                 f"At {change.endpoint.hook_title(silent)} packets were counted only in the total, as are "
                 "packets of established connections, ARP, and some that Calico drops without a reason (a spoofed "
-                "source, a TCP ACK without connection, a pod without workload endpoint)"
+                "source, a TCP ACK without connection, a service without endpoints, IPv6 on a node without it, a pod "
+                "without workload endpoint)"
             )
 
 
@@ -195,7 +217,7 @@ def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
 def _others(changes: list[EndpointChange], endpoint: Endpoint, after: Snapshot) -> Iterator[OtherDropper]:
     for change in changes:
         other = change.endpoint
-        if _same(other, endpoint) or other.kind == UNKNOWN:
+        if other.key == endpoint.key or other.kind == UNKNOWN:
             continue
         reasons: dict[str, int] = {}
         ways = set()

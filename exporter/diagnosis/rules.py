@@ -47,7 +47,8 @@ class CountedPolicy:
 class CountedTier:
     """A tier, or the profiles if its name is empty. `end_hits` is None if its end has no separate counter.
 
-    `direction` is that of the rules, which differs from the program's for rules of a host endpoint `*`.
+    `phase` is which packets it is for; `direction` is that of the rules, which differs from the program's for rules of
+    a host endpoint `*`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class CountedTier:
     end_action: str
     end_hits: int | None
     end_id: int
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +156,19 @@ def _program(
 def _tier(snapshot: Snapshot, program: PolicyProgram, tier: Tier, hits: Mapping[int, int] | None) -> CountedTier:
     policies = []
     for policy in tier.policies:
-        rules = tuple(_rule(rule, hits) for rule in policy.rules)
         name = snapshot.rules.get().owners.policy_name(program, tier, policy, policy.rules[0] if policy.rules else None)
+        rules = tuple(_rule(rule, hits, namespaced=bool(name.namespace)) for rule in policy.rules)
         policies.append(CountedPolicy(name, rules))
     direction = DIRECTIONS[snapshot.rules.get().owners.direction_for_owner(program, tier)]
     end_hits = hits.get(tier.end_id, 0) if hits is not None and tier.end_id else None
-    return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id)
+    endpoint = snapshot.rules.get().owners.endpoints.get(program.about.interface)
+    workload = endpoint is not None and endpoint.kind == WORKLOAD
+    phase = tier.phase(workload=workload, xdp=program.about.direction == "xdp")
+    return CountedTier(tier.name, direction, tuple(policies), tier.end_action, end_hits, tier.end_id, phase)
 
 
-def _rule(rule: Rule, hits: Mapping[int, int] | None) -> CountedRule:
-    match = match_of(rule.text)
+def _rule(rule: Rule, hits: Mapping[int, int] | None, *, namespaced: bool) -> CountedRule:
+    match = match_of(rule.text, namespaced=namespaced)
     numbers = set_numbers(rule.text, rule.ip_sets)
     counted = hits is not None and rule.action in COUNTED_ACTIONS and rule.id
     return CountedRule(

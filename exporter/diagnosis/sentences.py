@@ -3,12 +3,14 @@
 Names are not escaped: the caller escapes each line for its output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from exporter.calico.reasons import page_of
 from exporter.diagnosis.counting_rules import CountingRule
+from exporter.diagnosis.denied import denied_lines
 from exporter.diagnosis.explain import Drop, Explanation, OtherDropper
-from exporter.quantities import plural, shown
+from exporter.node.endpoints import Endpoint
+from exporter.quantities import format_duration, plural
 from exporter.snapshot.rules import END_OF_TIER
 
 _MAX_OTHERS = 10
@@ -21,14 +23,21 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
 
     `seconds` is the time between the snapshots, if known.
     """
-    endpoint = explanation.endpoint
-    names = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
-    when = "since its counters began" if not explanation.window else f"in {shown(seconds)}" if seconds else "in between"
+    when = (
+        "since its counters began"
+        if not explanation.window
+        else f"in {format_duration(seconds)}"
+        if seconds
+        else "in between"
+    )
     packets = sum(drop.packets for drop in explanation.drops)
     summary = (
         f"{plural(packets, 'packet')} dropped" if packets else "no packet was dropped for a reason that Calico counts"
     )
-    yield f"{names}, {when}: {summary}.", HEADLINE
+    if explanation.uncounted:
+        lost = f"{plural(explanation.uncounted, 'packet')} dropped that no counter of Calico's saw"
+        summary = f"{summary}, and {lost}" if packets else lost
+    yield f"{_names(explanation.endpoint)}, {when}: {summary}.", HEADLINE
     for drop in explanation.drops:
         yield from _drop_lines(drop)
         yield from _rule_lines(explanation, drop)
@@ -36,6 +45,7 @@ def sentences(explanation: Explanation, seconds: float | None) -> Iterator[tuple
         yield "", ""
     yield from ((f"Problem: {problem}.", PROBLEM) for problem in explanation.problems)
     yield from ((f"Note: {note}.", "") for note in explanation.notes)
+    yield from ((line, "") for line in _denied_lines(explanation))
     if not explanation.drops:
         yield from ((line, "") for line in _other_lines(explanation))
 
@@ -55,6 +65,17 @@ def _rule_lines(explanation: Explanation, drop: Drop) -> Iterator[tuple[str, str
     for rule in rules:
         yield f"    {rule.action:<5} {rule.hits:>8}  {_rule_title(rule)}: {rule.match}", rule.action
         yield f"                    {_share(rule, drop, window=explanation.window)}", ""
+    yield from _trace_line(explanation, drop, rules)
+
+
+def _trace_line(explanation: Explanation, drop: Drop, rules: Sequence[CountingRule]) -> Iterator[tuple[str, str]]:
+    """The command that settles it where several rules may have denied."""
+    if sum(rule.action == "deny" for rule in rules) > 1:
+        endpoint = explanation.endpoint
+        own = endpoint.title if endpoint.pod else f"interface:{endpoint.interface}"
+        ends = f"--from {own} --to PEER" if drop.direction == "outbound" else f"--from PEER --to {own}"
+        yield "  Which of them denies a packet, says a trace of it (PEER: the other end):", ""
+        yield f"    calico-bpf-exporter trace {ends} --protocol PROTOCOL --port PORT", ""
 
 
 def _rule_title(rule: CountingRule) -> str:
@@ -86,6 +107,15 @@ def _share(rule: CountingRule, drop: Drop, *, window: bool) -> str:
     return f"{alone}: it denied {'these' if rule.hits == drop.packets else f'{rule.hits} of its'} packets"
 
 
+def _denied_lines(explanation: Explanation) -> Iterator[str]:
+    if explanation.denied:
+        yield ""
+        yield "Flows that their receiver denied, as connection tracking still knows them:"
+        yield from (f"  {line}" for line in denied_lines(explanation.denied[:_MAX_OTHERS]))
+    if len(explanation.denied) > _MAX_OTHERS:
+        yield f"  and {len(explanation.denied) - _MAX_OTHERS} more"
+
+
 def _other_lines(explanation: Explanation) -> Iterator[str]:
     if explanation.others:
         yield ""
@@ -97,7 +127,7 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
         yield f"  {_other(other)}"
     if len(explanation.others) > _MAX_OTHERS:
         yield f"  and {len(explanation.others) - _MAX_OTHERS} more"
-    if not explanation.others and not explanation.black_hole:
+    if not explanation.others and not explanation.black_hole and not explanation.uncounted:
         yield (
             "No other endpoint of this node dropped inbound packets either: they may be lost on another node, or "
             "beyond Calico."
@@ -106,5 +136,8 @@ def _other_lines(explanation: Explanation) -> Iterator[str]:
 
 def _other(other: OtherDropper) -> str:
     reasons = ", ".join(f"{reason} {packets}" for reason, packets in other.reasons.items())
-    names = f"{other.endpoint.title} ({other.endpoint.interface})" if other.endpoint.pod else other.endpoint.interface
-    return f"{names}: {plural(other.packets, 'packet')}, {other.direction} ({reasons})"
+    return f"{_names(other.endpoint)}: {plural(other.packets, 'packet')}, {other.direction} ({reasons})"
+
+
+def _names(endpoint: Endpoint) -> str:
+    return f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface

@@ -18,7 +18,7 @@ VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
 # Its names, and its settings for click.
 _Flag = tuple[tuple[str, ...], dict[str, Any]]
-_ALONE = "(its own default)"
+_WITHOUT_VALUE = "(its own default)"
 _MAX_SECONDS = 5.0
 
 
@@ -34,7 +34,7 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """See `click.ParamType`."""
         try:
-            return str(value) if value == _ALONE else str(Duration().convert(value, param, ctx) and value)
+            return str(value) if value == _WITHOUT_VALUE else str(Duration().convert(value, param, ctx) and value)
         except click.BadParameter:
             flag = max(param.opts, key=len) if param else "the flag"
             self.fail(
@@ -42,12 +42,12 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
             )
 
 
-class PassedOn(click.Option):
-    """A flag that the exporter's command gets as it was typed; `alone` if its value is optional."""
+class ForwardedFlag(click.Option):
+    """A flag that the exporter's command gets as it was typed; `optional_value` if its value is optional."""
 
-    def __init__(self, names: Sequence[str], *, alone: bool = False, **more: Any) -> None:
-        if alone:
-            more |= {"is_flag": False, "flag_value": _ALONE, "type": Time()}
+    def __init__(self, names: Sequence[str], *, optional_value: bool = False, **more: Any) -> None:
+        if optional_value:
+            more |= {"is_flag": False, "flag_value": _WITHOUT_VALUE, "type": Time()}
         super().__init__(names, **more)
 
 
@@ -60,7 +60,7 @@ def words_of(context: click.Context, kind: type[click.Option]) -> list[str]:
             continue
         flag, value = max(option.opts, key=len), context.params.get(name)
         for one in value if isinstance(value, tuple) else (value,):
-            if one is True or one == _ALONE:
+            if one is True or one == _WITHOUT_VALUE:
                 words.append(flag)
             elif one is not None and one is not False:
                 words.append(f"{flag}={one}")
@@ -110,9 +110,9 @@ def kubectl_flags(command: Any) -> Any:
     return _with_flags(_with_flags(command, KubectlFlag, _KUBECTL), click.Option, _EXPORTER_PODS)
 
 
-def passed_on(command: str) -> Callable[[Any], Any]:
+def forwarded_flags(command: str) -> Callable[[Any], Any]:
     """The flags of one of the exporter's commands."""
-    return lambda function: _with_flags(function, PassedOn, _PASSED_ON[command])
+    return lambda function: _with_flags(function, ForwardedFlag, _FORWARDED[command])
 
 
 def _with_flags(command: Any, kind: type[click.Option], flags: Sequence[_Flag]) -> Any:
@@ -167,12 +167,18 @@ _KUBECTL: list[_Flag] = [
 _TABLE_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["table", "json"])})
 _TEXT_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["text", "json"])})
 
-_PASSED_ON: dict[str, list[_Flag]] = {
+_FORWARDED: dict[str, list[_Flag]] = {
     "counters": [
         (("--nonzero",), {"help": "Hide zero rows.", "is_flag": True}),
         _TABLE_OR_JSON,
-        (("--diff",), {"help": "Show only what is counted within this time (10s if not given).", "alone": True}),
-        (("--watch",), {"help": "Show counts and rates, refreshed at this interval (2s if not given).", "alone": True}),
+        (
+            ("--diff",),
+            {"help": "Show only what is counted within this time (10s if not given).", "optional_value": True},
+        ),
+        (
+            ("--watch",),
+            {"help": "Show counts and rates, refreshed at this interval (2s if not given).", "optional_value": True},
+        ),
         (("--top",), {"help": "Show the top N endpoints by drops (with --node).", "type": click.IntRange(1)}),
     ],
     "policy": [
@@ -186,6 +192,10 @@ _PASSED_ON: dict[str, list[_Flag]] = {
     "why": [
         (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner.", "type": Time()}),
         _TEXT_OR_JSON,
+    ],
+    "conntrack": [
+        (("--top",), {"help": "Show the top N endpoints and peers by entries.", "type": click.IntRange(1)}),
+        _TABLE_OR_JSON,
     ],
     "check": [_TEXT_OR_JSON],
 }

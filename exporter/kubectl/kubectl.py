@@ -50,7 +50,7 @@ class PodName:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class Finished:
     """How a command in a pod ended: its exit code and what it wrote; `output` is empty if it went to a file."""
 
     code: int
@@ -67,7 +67,7 @@ class Kubectl:
     def get(self, *words: str) -> dict[str, Any]:
         """The object that `kubectl get WORDS -o json` prints. Raises `KubectlError`."""
         timeout = [] if any("--request-timeout" in flag for flag in self.flags) else [_REQUEST_TIMEOUT]
-        ran = self._run("get", *words, *timeout, "--output=json", person=True)
+        ran = self._run("get", *words, *timeout, "--output=json", interactive=True)
         if ran.code:
             raise _error(ran.errors)
         try:
@@ -89,7 +89,7 @@ class Kubectl:
 
     def run_in(
         self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None
-    ) -> Ran:
+    ) -> Finished:
         """Runs the exporter's program in a pod to its end.
 
         Raises `KubectlError` if it cannot be started or runs for more than `wait` seconds.
@@ -98,7 +98,7 @@ class Kubectl:
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
             raise _not_started(pod, ran.errors)
         kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
-        return Ran(ran.code, ran.output, "\n".join(kept))
+        return Finished(ran.code, ran.output, "\n".join(kept))
 
     def attach(self, pod: PodName, words: Sequence[str]) -> int:
         """Runs the exporter's program in a pod, attached to this terminal if it is one, and returns its exit code.
@@ -127,17 +127,17 @@ class Kubectl:
         *words: str,
         output: int | IO[bytes] = subprocess.PIPE,
         wait: float | None = None,
-        person: bool = False,
-    ) -> Ran:
+        interactive: bool = False,
+    ) -> Finished:
         # A login may prompt the user, who must see the prompt while it waits.
-        person = person and sys.stdin.isatty() and sys.stderr.isatty()
-        with _start(self._command(*words), stdin=None if person else subprocess.DEVNULL, stdout=output) as process:
+        interactive = interactive and sys.stdin.isatty() and sys.stderr.isatty()
+        with _start(self._command(*words), stdin=None if interactive else subprocess.DEVNULL, stdout=output) as process:
             try:
-                printed, errors = _output_of(process) if person else process.communicate(timeout=wait)
+                printed, errors = _output_of(process) if interactive else process.communicate(timeout=wait)
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise KubectlError(f"no answer within {wait:.0f} s") from error
-        return Ran(process.returncode, printed or b"", errors.decode(errors="replace"))
+        return Finished(process.returncode, printed or b"", errors.decode(errors="replace"))
 
 
 def _output_of(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:

@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import ShellComplete
 
 from exporter import __version__
 from exporter.kubectl.flags import (
-    PassedOn,
+    ForwardedFlag,
     Time,
     complete_nodes,
     complete_pods,
     exporters_of,
+    forwarded_flags,
     kubectl_flags,
     kubectl_of,
-    passed_on,
     words_of,
 )
 from exporter.kubectl.kubectl import KubectlError
@@ -28,9 +29,11 @@ from exporter.printable import colours, printable, say, wrap_error
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
+# The numbers with which cobra's protocol ends: candidates only, or also files.
+_NO_FILES, _FILES = 4, 0
 
 
-class Sentences(click.Group):
+class PluginGroup(click.Group):
     """Turns errors into sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
@@ -46,7 +49,7 @@ class Sentences(click.Group):
             raise failure from error
 
 
-@click.group(PROGRAM, cls=Sentences, context_settings=_HELP)
+@click.group(PROGRAM, cls=PluginGroup, context_settings=_HELP)
 @click.version_option(__version__, prog_name=PROGRAM)
 def program() -> None:
     """Calico's eBPF counters of a pod, wherever in the cluster it runs.
@@ -62,7 +65,7 @@ def pod_command(name: str, about: str) -> Callable[[Callable[..., None]], click.
     def decorate(function: Callable[..., None]) -> click.Command:
         node = click.option("--node", help="Target this whole node instead.", shell_complete=complete_nodes)
         words = click.argument("words", nargs=-1, metavar="POD [-- FLAGS]", shell_complete=complete_pods)
-        function = words(passed_on(name)(node(kubectl_flags(click.pass_context(function)))))
+        function = words(forwarded_flags(name)(node(kubectl_flags(click.pass_context(function)))))
         return program.command(name, short_help=about, context_settings=_HELP)(function)
 
     return decorate
@@ -80,6 +83,12 @@ def counters(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
 @pod_command("policy", "Show a pod's policy rules with hits.")
 def policy(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     """Show the tiers, policies and rules of a pod in the order in which a packet meets them, with their hits."""
+    _run_command(context, words)
+
+
+@pod_command("conntrack", "Show a pod's connections.")
+def conntrack(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
+    """Show a pod's connection-tracking entries by protocol, state and peer, and the flows that were denied."""
     _run_command(context, words)
 
 
@@ -104,6 +113,11 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
     nothing was dropped, 3 when something was.
     """
     if receiver is None:
+        if context.params["node"] and not any(one.startswith(("--interface", "--pod", "--ip")) for one in words):
+            raise click.UsageError(
+                "why is about one endpoint: name POD, or with --node an interface after --: "
+                "kubectl calico-bpf why --node NODE -- --interface NAME"
+            )
         _run_command(context, words)
     else:
         from exporter.kubectl.two_pods import explain_two
@@ -159,7 +173,7 @@ def _run_command(context: click.Context, words: Sequence[str], *, needs_interfac
     target = _find_target(context, pods, needs_interface=needs_interface)
     _say(target)
     selector = ["--pod", str(target.pod)] if target.pod and needs_interface else []
-    command = [context.command.name or "", *selector, *words_of(context, PassedOn), *more]
+    command = [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
     sys.exit(kubectl_of(context).attach(target.exporter, command))
 
 
@@ -182,3 +196,16 @@ def _say(target: Target) -> None:
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
     program(prog_name=PROGRAM, color=colours())
+
+
+def complete() -> None:
+    """Prints the candidates for the last of its arguments: kubectl runs it as `kubectl_complete-calico_bpf` (v1.26).
+
+    The output is cobra's: one candidate per line, then a colon and a number.
+    """
+    *words, incomplete = sys.argv[1:] or [""]
+    found = ShellComplete(program, {}, PROGRAM, "").get_completions(words, incomplete)
+    for item in found:
+        if item.type == "plain":
+            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    click.echo(f":{_FILES if any(item.type in ('file', 'dir') for item in found) else _NO_FILES}")

@@ -114,6 +114,8 @@ def verdict(legs: tuple[Leg, Leg, Leg, Leg]) -> Iterator[str]:
     for leg in legs:
         if leg.lost:
             yield f"{leg.pod} dropped {plural(leg.lost, f'{leg.direction} packet')} ({_reasons(leg)})"
+    if out.flows and into.dropped.get("policy"):
+        yield "Each repeated SYN of a connection that is denied counts at its sender as a new connection"
     if any(leg.lost for leg in legs):
         yield "The counters are of a pod: packets of and to others than these two are in them"
     elif not out.entered:

@@ -9,13 +9,20 @@ from exporter.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class CollectorOptions:
-    """User options: which zero-valued series to expose (`core`, `all` or `none`), and whether to expose series for
-    unattributed rule ids and for the owners of pods.
+    """User options.
+
+    Which zero-valued series to expose (`core`, `all` or `none`) of packets and of rules; whether to expose series for
+    rules or for whole policies (`rule`, `policy`), for unattributed rule ids, and for the owners of pods; and the
+    namespaces whose pods have series: only `namespaces`, unless that is empty, without `exclude_namespaces`.
     """
 
     zeros: str = "core"
+    rules_zeros: str = "core"
+    rules_detail: str = "rule"
     unattributed: bool = False
     workloads: bool = False
+    namespaces: frozenset[str] = frozenset()
+    exclude_namespaces: frozenset[str] = frozenset()
 
 
 class Collector(Protocol):

@@ -1,7 +1,8 @@
 """Collector `counters`: packets and flows counted by Calico's programs, per endpoint, hook and reason.
 
-An unknown interface index is named by its number and exposes only nonzero values. The set of samples is cached while
-the same slots are exposed: between scrapes usually only values change.
+Needs the counter map and nothing else: all other facts only add names and zeros. An unknown interface index is named by
+its number and exposes only nonzero values; an entry of an interface that the kernel does not have exposes none. The set
+of samples is cached while the same slots are exposed: between scrapes usually only values change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from exporter.calico.counters import (
 from exporter.calico.hooks import TC_HOOKS, TC_INGRESS, XDP, hook_name
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, Samples
+from exporter.metrics.other_drops import OTHER_DROPPED_PACKETS, NamespaceFilter, OtherDrops
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.snapshot.snapshot import Snapshot
@@ -81,8 +83,15 @@ UNKNOWN_SLOT = Family(
 UNKNOWN_INTERFACES = Family(
     "calico_bpf_unknown_interfaces",
     GAUGE,
-    "Interface indexes in the counter map that neither Calico's interface state nor the kernel knows; at most "
+    "Interface indexes in the counter map that have no name, as while the kernel's links cannot be read; at most "
     f"{endpoints.MAX_UNKNOWN} of them have series, named ifindex:<n>.",
+)
+LEFTOVER_ENTRIES = Family(
+    "calico_bpf_leftover_entries",
+    GAUGE,
+    "Entries of the map for interfaces that the kernel does not have; they have no other series. Absent while the "
+    "kernel's links cannot be read.",
+    ("map",),
 )
 FAMILIES = (
     PROGRAM_PACKETS,
@@ -93,6 +102,8 @@ FAMILIES = (
     NAT_SOURCE_COLLISIONS,
     UNKNOWN_SLOT,
     UNKNOWN_INTERFACES,
+    OTHER_DROPPED_PACKETS,
+    LEFTOVER_ENTRIES,
 )
 _FAMILY_OF = {
     TOTAL: PROGRAM_PACKETS,
@@ -124,10 +135,13 @@ class CountersCollector:
     name: ClassVar[str] = "counters"
     about: ClassVar[str] = "Packets and flows by reason."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"counters", "ifstate", "endpoints"})
+    parts: ClassVar[frozenset[str]] = frozenset({"counters", "endpoints"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
-        self._zeros = (options or CollectorOptions()).zeros
+        options = options or CollectorOptions()
+        self._zeros = options.zeros
+        self._filter = NamespaceFilter(options.namespaces, options.exclude_namespaces)
+        self._other, self._left_out = OtherDrops(), list[tuple[_Key, str]]()
         self._made_from: tuple[Sequence[_Key], Endpoints, Layout] | None = None
         self._rows: dict[_Key, _Row] = {}
         # Which zeros are exposed (one byte per slot of each row), and which values were nonzero in the last scrape.
@@ -138,12 +152,11 @@ class CountersCollector:
         self._templates: list[tuple[Family, bytes, _Taker]] = []
         # The slots that a row exposes in a family, and their lines.
         self._lines: dict[tuple[str, tuple[str, ...]], tuple[tuple[Slot, ...], bytes]] = {}
-        self._unknown = Samples(UNKNOWN_INTERFACES)
+        self._gauges: list[Samples] = []
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module, from the live counter map."""
-        # Without interface state most zero-valued series would be missing.
-        table, _, known = snapshot.counters.get(), snapshot.ifstate.get(), snapshot.endpoints.get()
+        table, known = snapshot.counters.get(), snapshot.endpoints.get()
         keys = list(table.rows)
         if self._made_from is None or (keys, table.layout) != self._made_from[::2] or known is not self._made_from[1]:
             self._made_from = keys, known, table.layout
@@ -159,20 +172,30 @@ class CountersCollector:
             shown = (int.from_bytes(nonzero) | int.from_bytes(self._shown_zeros)).to_bytes(len(values))
             self._templates = list(self._make_templates(table.layout, shown, values))
         samples = [Samples.of(family, lines, take(values)) for family, lines, take in self._templates]
-        return [*samples, self._unknown]
+        if self._filter:
+            samples.append(self._other.samples(table.rows, table.layout, self._left_out))
+        return [*samples, *self._gauges]
 
     def _make_rows(self, table: CounterTable, known: Endpoints) -> None:
-        keys = set(table.rows)
+        keys = {key for key in table.rows if known.of(key[0]).kind != endpoints.LEFTOVER}
         # Before v3.31 the program creates its entry at a hook's first packet: expose 0 until then, so that
         # increase() sees the first drop.
         if self._zeros != "none" and not table.layout.entries_made_by_felix:
             keys |= set(_tc_hooks_of_calicos(known))
         self._rows = {key: _row(known.of(key[0]), key[1]) for key in sorted(keys)}
+        if self._filter:
+            left_out = {key: row for key, row in self._rows.items() if self._filter.leaves_out(row.endpoint)}
+            self._left_out = [(key, row.endpoint.direction(row.hook)) for key, row in left_out.items()]
+            self._rows = {key: row for key, row in self._rows.items() if key not in left_out}
         rows = self._rows.values()
-        self._shown_zeros = bytes(chain.from_iterable(_shown_zeros(row, table.layout, self._zeros) for row in rows))
+        shown = (_shown_zeros(row, table.layout, self._zeros, assumed=not known.states_known) for row in rows)
+        self._shown_zeros = bytes(chain.from_iterable(shown))
         self._zero_counts, self._take_nonzero, self._templates = [], tuple, []
         unknown = {row.endpoint.ifindex for row in self._rows.values() if row.endpoint.kind == endpoints.UNKNOWN}
-        self._unknown = Samples(UNKNOWN_INTERFACES, [((), len(unknown))])
+        self._gauges = [Samples(UNKNOWN_INTERFACES, [((), len(unknown))])]
+        if known.links_known:
+            leftover = len(known.leftover_entries(table))
+            self._gauges.append(Samples(LEFTOVER_ENTRIES, [(("counters",), leftover)]))
         # Drop the lines of removed interfaces.
         labels = {row.labels for row in self._rows.values()}
         self._lines = {key: line for key, line in self._lines.items() if key[1] in labels}
@@ -230,19 +253,25 @@ def _row(endpoint: Endpoint, hook: int) -> _Row:
 
 def _tc_hooks_of_calicos(known: Endpoints) -> Iterator[_Key]:
     for endpoint in known.by_index.values():
-        if endpoint.state is not None and endpoint.kind != endpoints.UNMANAGED:
+        # Without the interface state it is not known whether Calico handles a host interface that has no entry.
+        calicos = endpoint.state is not None or (not known.states_known and endpoint.kind == endpoints.WORKLOAD)
+        if calicos and endpoint.kind != endpoints.UNMANAGED:
             yield from ((endpoint.ifindex, hook) for hook in TC_HOOKS)
 
 
-def _shown_zeros(row: _Row, layout: Layout, zeros: str) -> list[bool]:
-    """Which slots of this row are exposed even if zero, by slot number."""
+def _shown_zeros(row: _Row, layout: Layout, zeros: str, *, assumed: bool) -> list[bool]:
+    """Which slots of this row are exposed even if zero, by slot number.
+
+    `assumed` is whether the interface state is unknown: then an entry is taken as evidence that Calico knows it.
+    """
     endpoint, slots = row.endpoint, layout.slots
     if zeros == "none" or endpoint.kind == endpoints.UNKNOWN or row.hook > XDP:
         return [False] * len(slots)
+    calicos = endpoint.state is not None or assumed
     # Host interfaces are few, and drops there affect the node itself.
-    if zeros == "all" or (endpoint.kind == endpoints.HOST and endpoint.state is not None):
+    if zeros == "all" or (endpoint.kind == endpoints.HOST and calicos):
         return [slot.category != UNKNOWN for slot in slots]
-    core = endpoint.state is not None and row.hook in TC_HOOKS
+    core = calicos and row.hook in TC_HOOKS
     return [core and slot.number in _CORE_SLOTS for slot in slots]
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from exporter.calico.hooks import hook_name
+from exporter.diagnosis.uncounted import Sent, sent_by_pods, uncounted
 from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.counters import LEFTOVER_ENTRIES
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
@@ -40,6 +42,13 @@ COUNTERS_MISSING = Family(
     "uncounted; absent otherwise.",
     ("interface", "hook", "namespace", "pod"),
 )
+UNCOUNTED_DROPS = Family(
+    "calico_bpf_endpoint_uncounted_drops",
+    GAUGE,
+    "1 while the kernel receives packets from a pod and Calico's program sees nearly none of them: they are dropped "
+    "uncounted; absent otherwise.",
+    ("interface", "namespace", "pod"),
+)
 PROBLEMS = Family(
     "calico_bpf_endpoint_problems",
     GAUGE,
@@ -52,7 +61,7 @@ WORKLOAD_INFO = Family(
     "Always 1: the owner of a pod of this node by its controller owner reference; absent for pods without one.",
     ("namespace", "pod", "workload_kind", "workload"),
 )
-FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, PROBLEMS, WORKLOAD_INFO)
+FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, UNCOUNTED_DROPS, PROBLEMS, WORKLOAD_INFO)
 
 
 # The inputs of all samples: the endpoints, the keys of the counter map (None if it was not read), the endpoints and
@@ -61,7 +70,8 @@ _Facts = tuple[Endpoints, frozenset[tuple[int, int]] | None, tuple[tuple[Endpoin
 
 
 class EndpointsCollector:
-    """Requires links, routes, pods, interface state and the names of policy files; the counter map is optional.
+    """Shows what the sources that could be read say. Problems need the kernel's links and the interface state: without
+    them none is known, and nothing says how many there are.
 
     `workloads` adds the owners of pods with an interface on this node. Samples are cached while their inputs are
     unchanged.
@@ -70,37 +80,61 @@ class EndpointsCollector:
     name: ClassVar[str] = "endpoints"
     about: ClassVar[str] = "Endpoints and their problems."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "policy_file_names"})
+    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "received", "policy_file_names"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         self._workloads = (options or CollectorOptions()).workloads
         self._made: tuple[_Facts, list[Samples]] | None = None
+        # What each pod had sent in the last scrape, and the interfaces that were suspect then.
+        self._sent: dict[tuple[int, str], Sent] | None = None
+        self._suspects: frozenset[tuple[int, str]] = frozenset()
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
-        # Required here although the join does without them: an incomplete list of endpoints would be wrong.
-        for part in (snapshot.links, snapshot.host_routes, snapshot.pods, snapshot.ifstate, snapshot.policy_file_names):
-            part.get()
         known, counters = snapshot.endpoints.get(), snapshot.counters.or_else(None)
         keys = frozenset(counters.rows) if counters else None  # without counters, missing entries are unknown
-        missing = tuple(
-            (one, hook)
-            for one in known.by_index.values()
-            for hook in (one.hooks_without_entry(counters) if counters else ())
-        )
-        facts = (known, keys, missing, snapshot.ip_families())
+        missing = tuple(known.lose_packets(counters)) if counters else ()
+        facts = (known, keys, missing, snapshot.ip_families() if known.states_known else ())
         if self._made is None or facts[1:] != self._made[0][1:] or known is not self._made[0][0]:
             # Endpoints change whenever the API server's pods do.
-            self._made = facts, _samples(facts, snapshot.cluster_pods.get() if self._workloads else None)
-        return self._made[1]
+            owners = snapshot.cluster_pods.or_else(None)
+            self._made = facts, _samples(facts, owners if self._workloads else None)
+        return self._made[1] + self._uncounted(snapshot)
+
+    def _uncounted(self, snapshot: Snapshot) -> list[Samples]:
+        """What holds in two successive scrapes: one alone may be a burst between reading the two counters."""
+        known = snapshot.endpoints.get()
+        before, self._sent = self._sent, None
+        suspects_before, self._suspects = self._suspects, frozenset()
+        if snapshot.counters.error or snapshot.received.error or not (known.links_known and known.states_known):
+            return []
+        self._sent = sent_by_pods(snapshot)
+        if before is None:
+            return []
+        self._suspects = uncounted(before, self._sent)
+        losing = [known.of(ifindex) for ifindex, _ in sorted(self._suspects & suspects_before)]
+        drops = Samples(UNCOUNTED_DROPS, (((one.interface, one.namespace, one.pod), 1) for one in losing))
+        return [drops, Samples(PROBLEMS, [(("uncounted",), len(losing))])]
 
 
 def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
-    known, keys, losing, families = facts
+    known, keys, _, _ = facts
     counted = {ifindex for ifindex, _ in keys or ()}
     shown = [one for one in known.by_index.values() if one.belongs_to_calico or one.ifindex in counted]
-    unknown = sorted(counted - known.by_index.keys())
-    shown += [known.of(ifindex) for ifindex in unknown[: endpoints.MAX_UNKNOWN]]
+    unnamed = map(known.of, sorted(counted - known.by_index.keys()))
+    shown += [one for one in unnamed if one.kind == endpoints.UNKNOWN][: endpoints.MAX_UNKNOWN]
+    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
+    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
+    made = [info, addresses]
+    if known.links_known and known.states_known:
+        made += _problems(facts, shown)
+    if owners:
+        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
+    return made
+
+
+def _problems(facts: _Facts, shown: Iterable[Endpoint]) -> list[Samples]:
+    known, keys, losing, families = facts
     not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
     missing = Samples(
         COUNTERS_MISSING, (((one.interface, hook_name(hook), one.namespace, one.pod), 1) for one, hook in losing)
@@ -108,12 +142,7 @@ def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
     problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
     if keys is not None:
         problems.add(("counters_missing",), len(missing.values))
-    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
-    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
-    made = [info, addresses, not_ready, missing, problems]
-    if owners:
-        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
-    return made
+    return [not_ready, missing, problems, Samples(LEFTOVER_ENTRIES, [(("iface",), len(known.leftovers))])]
 
 
 def _info(shown: Iterable[Endpoint]) -> Iterator[tuple[str, ...]]:

@@ -42,13 +42,13 @@ def negotiate(accept: str) -> TextFormat:
     return OPENMETRICS if quality[OPENMETRICS] > 0 and quality[OPENMETRICS] >= quality[TEXT] else TEXT
 
 
-def render(samples: Iterable[Samples], text_format: TextFormat, others: bytes = b"") -> bytes:
-    """The response body in UTF-8: families with samples, rendered families, and OpenMetrics' end marker."""
+def render(samples: Iterable[Samples], text_format: TextFormat) -> bytes:
+    """The response body in UTF-8: families with samples, and OpenMetrics' end marker."""
     parts: list[bytes] = []
     for one in samples:
         if one.values:
             parts += [_head(one.family, openmetrics=text_format is OPENMETRICS), one.text()]
-    return b"".join([*parts, others, OPENMETRICS_END if text_format is OPENMETRICS else b""])
+    return b"".join([*parts, OPENMETRICS_END if text_format is OPENMETRICS else b""])
 
 
 def _quality(parameters: list[str]) -> float:

@@ -48,7 +48,7 @@ class NicCollector:
     name: ClassVar[str] = "nic"
     about: ClassVar[str] = "The kernel's interface counters (off)."
     on_by_default: ClassVar[bool] = False
-    parts: ClassVar[frozenset[str]] = frozenset({"nics", "ifstate", "endpoints"})
+    parts: ClassVar[frozenset[str]] = frozenset({"nics", "endpoints"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         del options
@@ -56,7 +56,7 @@ class NicCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this file."""
         samples = [Samples(family) for family in FAMILIES]
-        nics, _ = snapshot.nics.get(), snapshot.ifstate.get()  # required to identify Calico's interfaces
+        nics = snapshot.nics.get()
         for endpoint in snapshot.endpoints.get().by_index.values():
             nic = nics.get(endpoint.interface)
             if nic is None or not endpoint.belongs_to_calico:

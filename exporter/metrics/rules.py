@@ -11,17 +11,10 @@ from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.endpoints import PROBLEMS
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
-from exporter.snapshot.rules import PolicyName, RuleName, Rules, RuleTable
+from exporter.metrics.rule_hits import HITS, POLICY_LABELS, RuleHitSamples, policy_labels
+from exporter.snapshot.rules import Rules, RuleTable
 from exporter.snapshot.snapshot import Snapshot
 
-_POLICY_LABELS = ("kind", "policy_namespace", "policy", "tier", "direction")
-HITS = Family(
-    "calico_bpf_policy_rule_hits_total",
-    COUNTER,
-    "Hits of a policy rule or a tier's end on this node, summed over interfaces: packets where the action is deny, "
-    "new flows where it is allow, either where it is pass; XDP and Log rules are not counted.",
-    (*_POLICY_LABELS, "rule", "action"),
-)
 NO_PROFILE_MATCH_HITS = Family(
     "calico_bpf_no_profile_match_hits_total",
     COUNTER,
@@ -44,7 +37,7 @@ POLICY_INTERFACES = Family(
     "calico_bpf_policy_interfaces",
     GAUGE,
     "Interfaces of this node that carry the policy in this direction.",
-    _POLICY_LABELS,
+    POLICY_LABELS,
 )
 DEBUG_FILES = Family(
     "calico_bpf_policy_debug_files",
@@ -70,7 +63,7 @@ FAMILIES = (
 
 
 class RulesCollector:
-    """`unattributed` adds a series for each id that no file names. Caches lines while the rules are unchanged."""
+    """`unattributed` adds a series for each id that no file names. Caches what does not change with the rules."""
 
     name: ClassVar[str] = "rules"
     about: ClassVar[str] = "Hits of policy rules and tier ends."
@@ -78,9 +71,10 @@ class RulesCollector:
     parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
-        self._unattributed = (options or CollectorOptions()).unattributed
+        options = options or CollectorOptions()
+        self._unattributed = options.unattributed
+        self._hits = RuleHitSamples(options.rules_zeros, options.rules_detail)
         self._table: RuleTable | None = None
-        self._lines = b""
         self._interfaces = Samples(POLICY_INTERFACES)
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
@@ -88,19 +82,20 @@ class RulesCollector:
         found, rules, files = snapshot.rule_hits.get(), snapshot.rules.get(), snapshot.policies.get()
         table = rules.table
         if self._table is not table:
-            self._table, self._lines = table, b"".join([HITS.line(_rule_labels(name)) for name in table.names])
-            rows = ((_policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
+            self._table = table
+            rows = ((policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
             self._interfaces = Samples(POLICY_INTERFACES, rows)
-        hits = Samples.of(HITS, self._lines, table.hits(found))
-        problems = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
+        errors = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
+        # Without the kernel's links and the interface state it is not known which programs are missing.
+        known = rules.endpoints.links_known and rules.endpoints.states_known
         read = sum(one is not None for one in files.files.values())
         return [
-            hits,
+            self._hits.of(table, found),
             *self._unattributed_samples(found, table, snapshot.ends_have_ids() if read else None),
             self._interfaces,
             Samples(DEBUG_FILES, [((), read)]),
-            problems,
-            Samples(PROBLEMS, [(("policy_error",), len(problems.values))]),
+            errors,
+            Samples(PROBLEMS, [(("policy_error",), len(errors.values))] if known else ()),
         ]
 
     def _unattributed_samples(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact
@@ -117,14 +112,6 @@ class RulesCollector:
         for rule_id in sorted(unexplained) if self._unattributed else ():
             unattributed.add((str(rule_id),), found[rule_id])
         yield unattributed
-
-
-def _policy_labels(name: PolicyName) -> tuple[str, ...]:
-    return (name.kind, name.namespace, name.name, name.tier, name.direction)
-
-
-def _rule_labels(name: RuleName) -> tuple[str, ...]:
-    return (*_policy_labels(name.policy), name.rule, name.action)
 
 
 def _errors(rules: Rules) -> set[tuple[str, ...]]:

@@ -54,15 +54,18 @@ def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapsho
     """Reads the parts that a collector needs and runs it; any failure is part of the result."""
     start = time.perf_counter()
     try:
-        samples = collector.collect(read(collector.parts))
+        snapshot = read(collector.parts)
+        # A node without Calico's eBPF dataplane has nothing to count, which is no failure.
+        idle = snapshot.dataplane_present is False and collector.name != ExporterCollector.name
+        samples = [] if idle else collector.collect(snapshot)
     except ExporterError as error:
         return Collected(collector.name, (), time.perf_counter() - start, str(error))
     except MemoryError:  # not a bug: no traceback at every scrape
         failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
     except Exception as error:  # isolate collectors from each other
-        log.exception("collector %s met an unforeseen error", collector.name)
-        failure = f"unforeseen error ({type(error).__name__}), please report it"
+        log.exception("unexpected error in collector %s", collector.name)
+        failure = f"unexpected error ({type(error).__name__}), please report it"
         return Collected(collector.name, (), time.perf_counter() - start, failure)
     return Collected(collector.name, samples, time.perf_counter() - start)
 

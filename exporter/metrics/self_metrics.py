@@ -38,6 +38,18 @@ WATCH_ERRORS = Family(
     "Failed requests for this node's pods, by reason; gone is normal and followed by a new list.",
     ("reason",),
 )
+DATAPLANE_PRESENT = Family(
+    "calico_bpf_dataplane_present",
+    GAUGE,
+    "1 if Calico's maps are pinned on this node; 0 if not: then the collectors succeed without samples.",
+)
+SOURCE_AVAILABLE = Family(
+    "calico_bpf_source_available",
+    GAUGE,
+    "1 if the source of names, zeros or rules could be read in this scrape; 0 if not, and what depends on it is "
+    "missing. Absent for a source that is not used.",
+    ("source",),
+)
 COLLECTOR_SUCCESS = Family(
     "calico_bpf_scrape_collector_success",
     GAUGE,
@@ -50,7 +62,17 @@ COLLECTOR_SECONDS = Family(
     "Seconds the collector took in this scrape; includes reading the maps that no earlier collector read.",
     ("collector",),
 )
-FAMILIES = (BUILD_INFO, PODS, PODS_SYNCED, WATCH_ERRORS, ENDPOINT_MISMATCHES, COLLECTOR_SUCCESS, COLLECTOR_SECONDS)
+FAMILIES = (
+    BUILD_INFO,
+    DATAPLANE_PRESENT,
+    SOURCE_AVAILABLE,
+    PODS,
+    PODS_SYNCED,
+    WATCH_ERRORS,
+    ENDPOINT_MISMATCHES,
+    COLLECTOR_SUCCESS,
+    COLLECTOR_SECONDS,
+)
 
 # Set when the image is built; a source tree or a wheel has no revision.
 REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
@@ -62,7 +84,9 @@ class ExporterCollector:
     name: ClassVar[str] = "exporter"
     about: ClassVar[str] = "The exporter itself."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"pods", "cluster_pods", "endpoints"})
+    parts: ClassVar[frozenset[str]] = frozenset(
+        {"pins", "pods", "cluster_pods", "endpoints", "run_dir", "policy_file_names"}
+    )
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         del options
@@ -71,11 +95,32 @@ class ExporterCollector:
         """The families of this module that are not about collectors; unknown values are omitted."""
         labels = (__version__, os.environ.get(REVISION_VARIABLE, ""), platform.python_version(), snapshot.reader)
         samples = [Samples(BUILD_INFO, [(labels, 1)])]
+        if snapshot.dataplane_present is not None:
+            samples.append(Samples(DATAPLANE_PRESENT, [((), int(snapshot.dataplane_present))]))
+        samples.append(Samples(SOURCE_AVAILABLE, [((name,), int(one)) for name, one in _sources(snapshot).items()]))
         if not (snapshot.cluster_pods.error or snapshot.pods.error):
             samples += _pods(snapshot.pods.get(), snapshot.cluster_pods.get())
         if snapshot.endpoints.error is None:
             samples.append(Samples(ENDPOINT_MISMATCHES, [((), snapshot.endpoints.get().mismatches)]))
         return samples
+
+
+def _sources(snapshot: Snapshot) -> dict[str, bool]:
+    """Whether each source that is used could be read."""
+    cluster = snapshot.cluster_pods.or_else(None)
+    endpoints = snapshot.endpoints.get()
+    sources = {
+        "links": endpoints.links_known,
+        "routes": snapshot.host_routes.error is None,
+        "interface_state": endpoints.states_known,
+        "endpoint_status": not (snapshot.run_dir.error or snapshot.pods.error),
+        "policy_files": not (snapshot.run_dir.error or snapshot.policy_file_names.error),
+    }
+    if not snapshot.dataplane_present:
+        del sources["interface_state"]  # there is none
+    if snapshot.cluster_pods.error or cluster:
+        sources["api_server"] = bool(cluster and not cluster.problem)
+    return sources
 
 
 def _pods(local: LocalPods, cluster: ClusterPods | None) -> Iterator[Samples]:

@@ -24,29 +24,30 @@ class LocalPod:
 class LocalPods:
     """The pods of a source, and one sentence for each file that could not be parsed.
 
-    `parsed` caches each file's pod by name and content: few change between two snapshots.
+    `misplaced` is the folder's. `parsed` caches each file's pod, or why there is none, by name and content: few change
+    between two snapshots.
     """
 
     pods: tuple[LocalPod, ...]
     problems: tuple[str, ...]
-    parsed: Mapping[tuple[str, bytes], LocalPod] = field(default_factory=dict, compare=False)
+    parsed: Mapping[tuple[str, bytes], LocalPod | str] = field(default_factory=dict, compare=False)
+    misplaced: str = ""
 
 
 def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods:
     """The pods that the endpoint-status files in `folder` name; files in `before` are not parsed again."""
     known = before.parsed if before else {}
-    parsed: dict[tuple[str, bytes], LocalPod] = {}
-    problems = list(folder.problems)
-    for file in folder.files.items():
-        try:
-            parsed[file] = known.get(file) or _pod(*file)
-        except EndpointStatusError as error:
-            problems.append(str(error))
-    if before and parsed == known and tuple(problems) == before.problems:
+    parsed = {file: known.get(file) or _pod(*file) for file in folder.files.items()}
+    problems = (*folder.problems, *(one for one in parsed.values() if isinstance(one, str)))
+    if before and parsed == known and (problems, folder.misplaced) == (before.problems, before.misplaced):
         return before
-    return LocalPods(tuple(parsed.values()), tuple(problems), parsed)
+    pods = tuple(one for one in parsed.values() if isinstance(one, LocalPod))
+    return LocalPods(pods, problems, parsed, folder.misplaced)
 
 
-def _pod(name: str, content: bytes) -> LocalPod:
-    status = parse_endpoint_status(name, content.decode("utf-8", "replace"))
+def _pod(name: str, content: bytes) -> LocalPod | str:
+    try:
+        status = parse_endpoint_status(name, content.decode("utf-8", "replace"))
+    except EndpointStatusError as error:
+        return str(error)
     return LocalPod(status.namespace, status.pod, status.interface, status.addresses)

@@ -1,11 +1,12 @@
 """Joins interface indexes with endpoints; each index gets one.
 
-Pure functions of the kernel's links, Calico's interface state and the pod sources. The kernel's name for an index
-overrides Calico's; an index without a name is named by its number. A known identity stays with its index until a
-source names another, so that no series loses its labels when a source is briefly unavailable.
+Pure functions of the kernel's links, Calico's interface state and the pod sources, each of which may be missing. The
+kernel's name for an index overrides Calico's; an index without a name is named by its number; one that the kernel does
+not have is a leftover. What was known of an index stays with it until a source says otherwise, so that no series
+changes its labels when a source is briefly unavailable.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.counters import CounterTable
@@ -17,20 +18,20 @@ from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
 WORKLOAD, HOST, UNMANAGED, UNKNOWN = "workload", "host", "unmanaged", "unknown"
+LEFTOVER = "leftover"  # of an interface that the kernel does not have
 
 # At most this many unknown interfaces are exported: a map full of stale entries must not become 20000 series.
 MAX_UNKNOWN = 100
 
-# The pod that an interface was last known to belong to: (ifindex, name) -> (namespace, pod).
-Identities = Mapping[tuple[int, str], tuple[str, str]]
+_LOOPBACK = 1  # in every network namespace
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The endpoint of an interface. `interface` is its name, or `ifindex:<n>` where no name is known.
 
-    `kind` is `workload`, `host`, `unmanaged` or `unknown`; `namespace` and `pod` are empty for anything but an
-    identified pod; `state` is its state in Calico's programs, None when they do not know it.
+    `kind` is `workload`, `host`, `unmanaged`, `unknown` or `leftover`; `namespace` and `pod` are empty for anything but
+    an identified pod; `state` is its state in Calico's programs, None when they do not know it.
     """
 
     ifindex: int
@@ -47,13 +48,18 @@ class Endpoint:
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
 
     @property
+    def key(self) -> tuple[int, str]:
+        """Its identity across snapshots: the kernel may reuse an index for another interface."""
+        return self.ifindex, self.interface
+
+    @property
     def belongs_to_calico(self) -> bool:
         """Whether it is Calico's: its programs know the interface, or it is a workload's."""
         return self.state is not None or self.kind == WORKLOAD
 
     def direction(self, hook: int) -> str:
         """`inbound` or `outbound`: the direction of traffic through `hook`; empty where it is unknown."""
-        return "" if self.kind == UNKNOWN else direction(hook, workload=self.kind == WORKLOAD)
+        return "" if self.kind in (UNKNOWN, LEFTOVER) else direction(hook, workload=self.kind == WORKLOAD)
 
     def hook_title(self, hook: int) -> str:
         """A hook's name for display, with the direction if it is known."""
@@ -73,43 +79,68 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints of a node by interface index, the identities to remember, and the number of disagreements."""
+    """The endpoints of a node by interface index, and the number of disagreements between the sources of pods.
 
-    by_index: Mapping[int, Endpoint]
-    identities: Identities = field(default_factory=dict)
+    `links_known` is whether the kernel's links of the node were read: then every index that is not here is a leftover.
+    `states_known` is whether the interface state was read; `leftovers` are its entries of interfaces that the kernel
+    does not have. `gone` are the indexes that are leftovers although the links are not known.
+    """
+
+    by_index: Mapping[int, Endpoint] = field(default_factory=dict)
     mismatches: int = 0
+    links_known: bool = False
+    states_known: bool = False
+    leftovers: tuple[InterfaceState, ...] = ()
+    gone: frozenset[int] = frozenset()
 
     def of(self, ifindex: int) -> Endpoint:
-        """The endpoint of `ifindex`; one that no source knows is `unknown`."""
-        return self.by_index.get(ifindex) or Endpoint(ifindex, f"ifindex:{ifindex}", UNKNOWN)
+        """The endpoint of `ifindex`; one that no source knows is `leftover` or `unknown`."""
+        kind = LEFTOVER if self.links_known or ifindex in self.gone else UNKNOWN
+        return self.by_index.get(ifindex) or Endpoint(ifindex, f"ifindex:{ifindex}", kind)
+
+    def leftover_entries(self, counters: CounterTable) -> list[int]:
+        """The index of each counter entry of an interface that the kernel does not have."""
+        return [ifindex for ifindex, _ in counters.rows if self.of(ifindex).kind == LEFTOVER]
+
+    def lose_packets(self, counters: CounterTable) -> list[tuple[Endpoint, int]]:
+        """The endpoints and hooks that lose every packet for want of a counter entry."""
+        every = self.by_index.values() if self.links_known else ()
+        return [(one, hook) for one in every for hook in one.hooks_without_entry(counters)]
 
 
 def join_endpoints(
-    links: Sequence[Link],
+    links: Sequence[Link] | None,
     routes: Sequence[HostRoute],
-    states: Sequence[InterfaceState],
+    states: Sequence[InterfaceState] | None,
     pods: Sequence[LocalPod],
     cluster: Sequence[ClusterPod],
     prefixes: Sequence[str],
-    remembered: Identities,
+    before: Endpoints,
 ) -> Endpoints:
     """Joins all sources into the endpoints of a node. `prefixes` are those of workload interfaces.
 
-    Three sources name an interface's pod: Calico's endpoint-status file; its name, if that is the hash of a pod that
-    the API server knows; and the route to such a pod's address. Two sources that agree override the third.
+    `links` and `states` are None where they could not be read. Three sources name an interface's pod: Calico's
+    endpoint-status file; its name, if that is the hash of a pod that the API server knows; and the route to such a
+    pod's address. Two sources that agree override the third. `before` is the last join.
     """
-    state_of = {state.ifindex: state for state in states}
+    if not links:
+        links = None  # every network namespace has a loopback interface
+    elif _is_foreign(links, states or ()):
+        links, routes = None, ()
+    state_of = {state.ifindex: state for state in states or ()}
+    names, gone = _names(links, None if states is None else state_of, before)
     addresses = _addresses_by_index(routes)
-    names = _names(links, states)
     claims = _Claims(names, pods, cluster, prefixes, routes)
     endpoints: dict[int, Endpoint] = {}
-    identities: dict[tuple[int, str], tuple[str, str]] = {}
     for ifindex, name in names.items():
-        state = state_of.get(ifindex)
-        kind = _kind(name, state, prefixes)
-        identity = claims.pod_of(ifindex, workload=kind == WORKLOAD) or remembered.get((ifindex, name), ("", ""))
-        if identity[1]:
-            identities[ifindex, name] = identity
+        state, known = state_of.get(ifindex), before.by_index.get(ifindex)
+        known = known if known and known.interface == name else None
+        kind = _kind(name, state, prefixes, claims.named)
+        if state is None and states is None and known:
+            kind = known.kind
+        identity = claims.pod_of(ifindex, workload=kind == WORKLOAD)
+        if identity is None:
+            identity = (known.namespace, known.pod) if known else ("", "")
         endpoints[ifindex] = Endpoint(
             ifindex=ifindex,
             interface=name,
@@ -117,9 +148,10 @@ def join_endpoints(
             namespace=identity[0],
             pod=identity[1],
             addresses=addresses.get(ifindex) or claims.addresses_of(identity),
-            state=state,
+            state=None if state is None or _is_another(state, name) else state,
         )
-    return Endpoints(endpoints, identities, len(claims.disputed))
+    left = () if links is None else tuple(one for one in states or () if _is_another(one, names.get(one.ifindex)))
+    return Endpoints(endpoints, len(claims.disputed), links is not None, states is not None, left, gone)
 
 
 class _Claims:
@@ -136,6 +168,7 @@ class _Claims:
         index_of = {name: ifindex for ifindex, name in names.items()}
         leads_to = {route.address: route.ifindex for route in routes}
         self.disputed: set[int] = set()
+        self.named = {one.interface for one in pods}  # by Calico's files: interfaces of workloads, whatever their names
         self._addresses: dict[tuple[str, str], tuple[str, ...]] = {}
         self._by_file: dict[int, tuple[str, str]] = {}
         self._by_name: dict[int, tuple[str, str]] = {}
@@ -194,23 +227,43 @@ def _by_address(pods: Iterable[ClusterPod]) -> dict[str, set[tuple[str, str]]]:
     return found
 
 
-def _names(links: Sequence[Link], states: Sequence[InterfaceState]) -> dict[int, str]:
-    # A dump is not atomic: an interface recreated during it can appear twice; the newer index is the valid one.
-    index_of = {link.name: link.ifindex for link in sorted(links, key=lambda link: link.ifindex)}
-    names = {ifindex: name for name, ifindex in index_of.items()}
-    taken = set(index_of)
-    # Calico's state briefly outlives an interface: its name counts only where no link has it now, and the newer of
-    # two indexes wins.
-    for state in sorted(states, key=lambda state: state.ifindex, reverse=True):
-        if state.ifindex not in names and state.name and state.name not in taken:
-            names[state.ifindex] = state.name
-            taken.add(state.name)
-    return names
+def _is_foreign(links: Sequence[Link], states: Sequence[InterfaceState]) -> bool:
+    """Whether the links are not the node's, but of another network namespace: none of Calico's is among them."""
+    here = {(link.ifindex, link.name) for link in links}
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
+    return len(calicos) > 1 and calicos.isdisjoint(here)  # a single one may be gone, or renamed just now
 
 
-def _kind(name: str, state: InterfaceState | None, prefixes: Sequence[str]) -> str:
+def _names(
+    links: Sequence[Link] | None, states: Mapping[int, InterfaceState] | None, before: Endpoints
+) -> tuple[dict[int, str], frozenset[int]]:
+    """The name of each index, and the indexes that are known to be gone although the links are not."""
+    if links is not None:
+        # A dump is not atomic: an interface recreated during it can appear twice; the newer index is the valid one.
+        return _newest((link.ifindex, link.name) for link in links), frozenset()
+    rows = {ifindex: state.name for ifindex, state in (states or {}).items() if state.name}
+    rows |= {ifindex: one.interface for ifindex, one in before.by_index.items()}
+    gone = before.gone | {state.ifindex for state in before.leftovers}
+    if states is not None:
+        gone |= {one.ifindex for one in before.by_index.values() if one.state and one.ifindex not in states}
+    # Calico's state can outlive an interface: the newer of two indexes with one name wins.
+    names = _newest((ifindex, name) for ifindex, name in rows.items() if ifindex not in gone)
+    return names, gone | (rows.keys() - names.keys())
+
+
+def _is_another(state: InterfaceState, name: str | None) -> bool:
+    """Whether the state is that of an earlier interface: the index has another name now, or none."""
+    return name is None or state.name not in (name, "")
+
+
+def _newest(rows: Iterable[tuple[int, str]]) -> dict[int, str]:
+    index_of = {name: ifindex for ifindex, name in sorted(rows)}
+    return {ifindex: name for name, ifindex in index_of.items()}
+
+
+def _kind(name: str, state: InterfaceState | None, prefixes: Sequence[str], pods: Container[str]) -> str:
     if state is None:
-        return WORKLOAD if has_workload_prefix(name, prefixes) else HOST
+        return WORKLOAD if has_workload_prefix(name, prefixes) or name in pods else HOST
     if not state.managed:
         return UNMANAGED
     return WORKLOAD if state.workload else HOST

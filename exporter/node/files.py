@@ -7,8 +7,8 @@ paths and sizes; `calico` parses the contents.
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -28,7 +28,9 @@ class Folder(Generic[_Kept]):
     """The regular files of a folder: the parsed content by name, and one sentence for each that could not be read.
 
     `present` is False when the folder does not exist, which is normal: Calico creates it only for enabled features.
-    `stamps` detect changed files, by name; `unread` are the names of the files that exist but could not be read.
+    `misplaced` is one sentence when what should hold the folder is not Calico's run directory.
+    `stamps` detect changed files, by name; `unread` are the names of the files that exist but could not be read, and
+    `malformed` the problems of those that could be read and not parsed: they are parsed again when they change.
     """
 
     present: bool
@@ -36,6 +38,8 @@ class Folder(Generic[_Kept]):
     problems: tuple[str, ...]
     stamps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    malformed: Mapping[str, str] = field(default_factory=dict)
+    misplaced: str = ""
 
 
 class Unparsable(ExporterError):
@@ -63,33 +67,57 @@ def parse_folder(
     entries = _entries(path)
     if entries is None:
         return Folder(present=False, files={}, problems=())
-    files: dict[str, _Kept] = {}
-    stamps: dict[str, tuple[int, int, int]] = {}
-    problems: list[str] = []
-    unread: list[str] = []
     if entries and not os.access(path, os.X_OK, effective_ids=True):
         # Calico creates the folder of policies with mode 0600: root can list it, but enter it only with a capability.
         problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
         return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
-    if len(entries) > _MAX_FILES:
-        problems.append(f"{path} holds {len(entries)} files, of which {_MAX_FILES} are read")
-    for entry in entries[:_MAX_FILES]:
+    found = _parse_entries(entries[:_MAX_FILES], parse, max_bytes, before)
+    if len(entries) <= _MAX_FILES:
+        return found
+    problem = f"{path} holds {len(entries)} files, of which {_MAX_FILES} are read"
+    return replace(found, problems=(problem, *found.problems))
+
+
+def _parse_entries(
+    entries: Sequence[os.DirEntry[str]],
+    parse: Callable[[str, bytes], _Kept],
+    max_bytes: int,
+    before: Folder[_Kept] | None,
+) -> Folder[_Kept]:
+    files: dict[str, _Kept] = {}
+    stamps: dict[str, tuple[int, int, int]] = {}
+    problems: list[str] = []
+    unread: list[str] = []
+    malformed: dict[str, str] = {}
+    for entry in entries:
         name = entry.name
         try:
             stamp = _stamp(entry)
-            unchanged = stamp and before and before.stamps.get(name) == stamp
-            files[name] = before.files[name] if unchanged and before else parse(name, _read_file(entry.path, max_bytes))
+            same = before if before and stamp and before.stamps.get(name) == stamp else None
+            files[name] = _known(name, same) if same else parse(name, _read_file(entry.path, max_bytes))
         except FileNotFoundError:
             continue  # deleted since it was listed
-        except (OSError, ValueError, Unparsable) as error:
+        except Unparsable as error:
+            malformed[name] = str(error)
             problems.append(_problem(entry.path, error))
             unread.append(name)
-            if isinstance(error, Unparsable) and before and name in before.files:
+            if before and name in before.files:
                 files[name] = before.files[name]
-        else:
-            if stamp:
-                stamps[name] = stamp
-    return Folder(present=True, files=files, problems=tuple(problems), stamps=stamps, unread=tuple(unread))
+        except (OSError, ValueError) as error:
+            problems.append(_problem(entry.path, error))
+            unread.append(name)
+            continue
+        if stamp:
+            stamps[name] = stamp
+    return Folder(
+        present=True, files=files, problems=tuple(problems), stamps=stamps, unread=tuple(unread), malformed=malformed
+    )
+
+
+def _known(name: str, before: Folder[_Kept]) -> _Kept:
+    if name in before.malformed:
+        raise Unparsable(before.malformed[name])
+    return before.files[name]
 
 
 def _problem(path: str, error: Exception) -> str:
@@ -98,10 +126,32 @@ def _problem(path: str, error: Exception) -> str:
     return f"{display_path(path)} was left out: {error}"
 
 
+def misplaced(run_dir: Path, folders: Sequence[str]) -> str:
+    """One sentence when `run_dir` is not there, or has none of these folders that Calico makes; else empty."""
+    try:
+        if not run_dir.is_dir():
+            return f"Calico's run directory {run_dir} does not exist"
+        if not any((run_dir / Path(folder).parts[0]).is_dir() for folder in folders):
+            return f"{run_dir} has nothing of Calico's in it that this program reads"
+    except OSError:
+        pass  # whoever reads the folder says why
+    return ""
+
+
 def list_folder(path: Path) -> list[str] | None:
     """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
     entries = _entries(path)
     return None if entries is None else [entry.name for entry in entries]
+
+
+def check_run_dir(path: Path) -> None:
+    """Raises `NodeError` unless Calico's run directory `path` is there with something in it."""
+    if not (entries := _entries(path)):
+        raise NodeError(
+            f"Calico's run directory {path} {'does not exist' if entries is None else 'is empty'}",
+            "name the one that Calico uses on this node with --calico.run-dir (chart: calico.runDir), such as "
+            "/var/snap/microk8s/current/var/run/calico on MicroK8s, and mount it into the exporter's container",
+        )
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]] | None:

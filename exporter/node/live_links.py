@@ -15,10 +15,10 @@ import select
 import socket
 from collections.abc import Iterable
 from threading import Event, Lock, Thread
-from typing import Any
 
 from exporter.node import NodeError
 from exporter.node.netlink import HostRoute, Link, RouteKey, parse_link, parse_route, read_keyed_routes, read_links
+from exporter.node.rtnl_messages import DELETED_LINK, DELETED_ROUTE, NEW_LINK, NEW_ROUTE, Message, parse_messages
 
 log = logging.getLogger("exporter.node")
 
@@ -92,8 +92,8 @@ class LiveLinks:
             except MemoryError:
                 self._failure = NodeError("the node's links cannot be followed: the process was refused memory")
             except Exception:  # the thread must not die: its last table would be served forever
-                log.exception("following the node's links met an unforeseen error")
-                self._failure = NodeError("following the node's links met an unforeseen error, please report it")
+                log.exception("unexpected error while following the node's links")
+                self._failure = NodeError("unexpected error while following the node's links, please report it")
             self._read_once.set()
             self._closed.wait(_RETRY_DELAY)
 
@@ -106,9 +106,6 @@ class LiveLinks:
         self._read_once.set()
 
     def _follow(self, notifications: socket.socket) -> None:
-        from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
-        marshal = MarshalRtnl()
         while True:
             ready, _, _ = select.select([notifications.fileno(), self._wake], [], [])
             if self._wake in ready:
@@ -122,17 +119,17 @@ class LiveLinks:
                 self._read_all()
                 continue
             with self._lock:
-                self._apply(marshal.parse(data))
+                self._apply(parse_messages(data))
 
-    def _apply(self, messages: Iterable[Any]) -> None:
+    def _apply(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            event = message["event"]
-            if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] == socket.AF_UNSPEC:
-                self._apply_link(parse_link(message), gone=event == "RTM_DELLINK", up=bool(message["flags"] & _UP))
-            elif event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
-                keyed = parse_route(message)
+            kind, decoded = message.type, message.decoded
+            if kind in (NEW_LINK, DELETED_LINK) and decoded["family"] == socket.AF_UNSPEC:
+                self._apply_link(parse_link(decoded), gone=kind == DELETED_LINK, up=bool(decoded["flags"] & _UP))
+            elif kind in (NEW_ROUTE, DELETED_ROUTE):
+                keyed = parse_route(decoded)
                 if keyed is not None:
-                    self._apply_route(*keyed, gone=event == "RTM_DELROUTE")
+                    self._apply_route(*keyed, gone=kind == DELETED_ROUTE)
 
     def _apply_link(self, link: Link, *, gone: bool, up: bool) -> None:
         if gone:

@@ -13,20 +13,23 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from exporter.node import NodeError
+from exporter.node.rtnl_messages import HEADER, parse_messages
 
 _UNICAST = 1  # RTN_UNICAST: leaves out the node's addresses and broadcasts
 _HOST_PREFIX = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _Row = TypeVar("_Row")
 
-# include/uapi/linux/netlink.h and rtnetlink.h. struct nlmsghdr: length, type, flags, sequence number, port.
-_HEADER = struct.Struct("=IHHII")
+# include/uapi/linux/netlink.h and rtnetlink.h.
 _REQUEST_ALL = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
-_RTM_GETLINK, _RTM_GETROUTE = 18, 26
+_RTM_NEWROUTE = 24
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETQDISC = 18, 22, 26, 38
 # struct ifinfomsg of any link, and the attribute IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS.
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
+_ALL_ADDRESSES = bytes(8)  # struct ifaddrmsg of any family
 _ROUTES = struct.Struct("=B11x")  # struct rtmsg of a family
+_ALL_QUEUES = bytes(20)  # struct tcmsg
 _MAX_MESSAGE = 1 << 17
 _MAX_DUMPS = 5
 
@@ -48,6 +51,15 @@ class HostRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """An address of this namespace and the length of its prefix, on an interface."""
+
+    address: str
+    bits: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteKey:
     """The kernel's identity of a route: a new route with the same key replaces it."""
 
@@ -62,6 +74,12 @@ def read_links() -> tuple[Link, ...]:
     return tuple({link.ifindex: link for link in links}.values())
 
 
+def read_addresses() -> tuple[NodeAddress, ...]:
+    """The addresses of all links of this namespace. Raises `NodeError`."""
+    rows = _dump("addresses", _RTM_GETADDR, _ALL_ADDRESSES, _parse_address)
+    return tuple(dict.fromkeys(row for row in rows if row))
+
+
 def read_keyed_routes() -> dict[RouteKey, HostRoute]:
     """The /32 and /128 routes without a gateway, by key. Raises `NodeError`."""
     rows = (_dump("routes", _RTM_GETROUTE, _ROUTES.pack(family), parse_route) for family in _HOST_PREFIX)
@@ -74,10 +92,32 @@ def read_host_routes() -> tuple[HostRoute, ...]:
     return tuple(read_keyed_routes().values())
 
 
+def read_queue_drops() -> dict[int, int]:
+    """The packets that each interface's clsact queueing discipline has dropped, by interface index.
+
+    Programs attached with tc drop there, Calico's among them; those attached with TCX leave no trace. Raises
+    `NodeError`.
+    """
+    rows = _dump("queueing disciplines", _RTM_GETQDISC, _ALL_QUEUES, _parse_queue)
+    return {ifindex: drops for kind, ifindex, drops in rows if kind == "clsact"}
+
+
+def _parse_queue(message: Any) -> tuple[str, int, int]:
+    stats = message.get_attr("TCA_STATS2")
+    queue = stats.get_attr("TCA_STATS_QUEUE") if stats else None
+    return message.get_attr("TCA_KIND"), message["index"], queue["drops"] if queue else 0
+
+
 def parse_link(message: Any) -> Link:  # pyroute2's messages carry no types
     """The link of a message of kind RTM_NEWLINK or RTM_DELLINK."""
     name = message.get_attr("IFLA_IFNAME")
     return Link(message["index"], name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
+
+
+def _parse_address(message: Any) -> NodeAddress | None:
+    # On a point-to-point link IFA_ADDRESS is the other end's.
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return NodeAddress(address, message["prefixlen"], message["index"]) if address else None
 
 
 def parse_route(message: Any) -> tuple[RouteKey, HostRoute | None] | None:
@@ -105,7 +145,7 @@ def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> li
     try:
         for _ in range(_MAX_DUMPS):
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-                netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
+                netlink.send(HEADER.pack(HEADER.size + len(body), kind, _REQUEST_ALL, 0, 0) + body)
                 rows, consistent = _receive(netlink, parse)
             if consistent:
                 return rows
@@ -123,26 +163,35 @@ def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
     Each buffer is parsed before the next is received: pyroute2's messages have a hundred times their size, and its dump
     of 1000 links leaves 30 MiB allocated.
     """
-    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
     rows: list[_Row] = []
-    marshal, consistent = MarshalRtnl(), True
+    consistent = True
     while True:
-        data, offset = netlink.recv(_MAX_MESSAGE), 0
-        if _HEADER.unpack_from(data)[1] == _ERROR:  # a message on its own
-            _raise_error(data, 0)
-        for message in marshal.parse(data):
-            header = message["header"]
-            consistent = consistent and not header["flags"] & _INTERRUPTED
-            if header["type"] == _DONE:
-                _raise_error(data, offset)
+        data = _without_networks(netlink.recv(_MAX_MESSAGE))
+        for message in parse_messages(data):
+            consistent = consistent and not message.flags & _INTERRUPTED
+            if message.type in (_ERROR, _DONE):
+                _raise_error(data, message.offset)
+            if message.type == _DONE:
                 return rows, consistent
-            rows.append(parse(message))
-            offset += header["length"]
+            if message.decoded is not None:
+                rows.append(parse(message.decoded))
+
+
+def _without_networks(data: bytes) -> bytes:
+    """The messages without the routes to more than one address: a node can have 100,000, and parsing is what costs."""
+    kept, offset = [], 0
+    while offset < len(data):
+        length, kind, flags, _, _ = HEADER.unpack_from(data, offset)
+        route = data[offset + HEADER.size : offset + HEADER.size + 2]  # struct rtmsg: family, dst_len
+        network = kind == _RTM_NEWROUTE and route[1] not in _HOST_PREFIX.values()
+        if not network or flags & _INTERRUPTED:
+            kept.append(data[offset : offset + length])
+        offset += max(length, HEADER.size)
+    return b"".join(kept)
 
 
 def _raise_error(data: bytes, offset: int) -> None:
     """Raises the error in the message at `offset`, NLMSG_ERROR or NLMSG_DONE, if it has one."""
-    (number,) = struct.unpack_from("=i", data, offset + _HEADER.size)
+    (number,) = struct.unpack_from("=i", data, offset + HEADER.size)
     if number:
         raise OSError(-number, os.strerror(-number))

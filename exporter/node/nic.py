@@ -1,11 +1,16 @@
-"""The kernel's counters of each interface, through psutil.
+"""The kernel's counters of each interface: all of them through psutil, those of received packets directly.
 
-psutil reads /proc/net/dev, which is the network namespace of this process, like everything else in this package.
+Both read /proc/net/dev, which is the network namespace of this process, like everything else in this package.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from exporter.node import NodeError
+
+_PROC_NET_DEV = Path("/proc/net/dev")
+_BUFFER = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,20 @@ class Nic:
 
     received: NicCounters
     sent: NicCounters
+
+
+def read_received() -> Mapping[str, tuple[int, int]]:
+    """The packets and bytes that every interface of this namespace received, by name. Raises `NodeError`.
+
+    Every scrape needs it, so it costs a quarter of `read_nics`.
+    """
+    try:
+        with _PROC_NET_DEV.open("rb", buffering=_BUFFER) as file:
+            text = file.read().decode("utf-8", "backslashreplace")  # as names are decoded in `Link`
+    except OSError as error:
+        raise NodeError(f"the kernel's interface counters could not be read: {error.strerror}") from error
+    rows = [line.split(maxsplit=3) for line in text.split("\n")[2:-1]]
+    return {name[:-1]: (int(packets), int(size)) for name, size, packets, _ in rows}
 
 
 def read_nics() -> dict[str, Nic]:

@@ -9,39 +9,37 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from threading import Event, Thread
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-import msgspec
-
-from exporter.node.api_server import ApiServerError, one_line, reason_of
+from exporter.node.api_server import UNREACHABLE, ApiServerError, one_line, reason_of
+from exporter.node.json_stream import MalformedError, decode, members
+from exporter.node.pod_objects import PodObject, parse_event, parse_pod, parse_status, resource_version
 from exporter.node.pods import ClusterPod, ClusterPods
 
 log = logging.getLogger("exporter.node")
 
 _PATH = "/api/v1/pods"
 _MAX_LIST = 64 << 20
-_MAX_EVENT = 16 << 20
+_MAX_EVENT = _MAX_OBJECT = 16 << 20
 # The server ends a watch after this time; a stream that is idle for longer is dead.
 _WATCH_SECONDS = 240
 _IDLE_TIMEOUT = _WATCH_SECONDS + 20
 _MIN_BACKOFF, _MAX_BACKOFF = 0.5, 30.0
 _SHORT_WATCH = 5.0
-_ENDED = ("Succeeded", "Failed")
+_MAX_WAIT = 5.0  # of a command, for a list; the time-outs of its single steps add up to more
 REASONS = ("gone", "unauthorized", "forbidden", "throttled", "server", "connection", "malformed")
-
-
-_Kind = TypeVar("_Kind")
 
 
 class PodsServer(Protocol):
     """The part of `ApiServer` that pods need. Requests raise `ApiServerError`."""
 
-    def read(self, path: str, params: Mapping[str, str], max_bytes: int) -> bytes:
-        """The whole response to a GET."""
+    def read(self, path: str, params: Mapping[str, str], max_bytes: int) -> Generator[bytes]:
+        """Yields the response to a GET in pieces."""
 
     def lines(self, path: str, params: Mapping[str, str], max_bytes: int, idle: float) -> Iterable[bytes]:
         """Yields the lines of a GET's response as they arrive."""
@@ -59,17 +57,28 @@ class ListedPods:
         self._known: ClusterPods | None = None
 
     def pods(self) -> ClusterPods:
-        """See `PodSource`; the first call waits for the list."""
+        """See `PodSource`; the first call waits for the list, for some seconds at most."""
         if self._known is None:
+            answer: Future[ClusterPods] = Future()
+            Thread(target=self._answer, args=(answer,), name="pods", daemon=True).start()
             try:
-                with closing(self._connect()) as server:
-                    table, _ = list_pods(server, self._node)
-                pods = tuple(filter(None, table.values()))
-                self._known = ClusterPods(pods, time.time(), node=self._node)
-            except ApiServerError as error:
-                log.warning("continuing without the API server's pods: %s", error)
-                self._known = ClusterPods(problem=str(error), node=self._node)
+                self._known = answer.result(_MAX_WAIT)
+            except TimeoutError:  # of the wait: the thread turns the server's into an answer
+                problem = f"the API server did not answer within {_MAX_WAIT:g} s"
+                self._known = ClusterPods(problem=problem, node=self._node, advice=UNREACHABLE)
+            if self._known.problem:
+                log.warning("continuing without the API server's pods: %s", self._known.problem)
         return self._known
+
+    def _answer(self, answer: "Future[ClusterPods]") -> None:
+        try:
+            with closing(self._connect()) as server:
+                table, _ = list_pods(server, self._node)
+            answer.set_result(ClusterPods(tuple(filter(None, table.values())), time.time(), node=self._node))
+        except ApiServerError as error:
+            answer.set_result(ClusterPods(problem=str(error), node=self._node, advice=error.advice))
+        except BaseException as error:  # noqa: BLE001  a bug: raised where the answer is waited for
+            answer.set_exception(error)
 
 
 class LivePods:
@@ -83,6 +92,7 @@ class LivePods:
         self._version = ""  # of the last list, event or bookmark; empty: list again
         self._received = False  # whether the last watch sent an event
         self._known = ClusterPods(problem="the API server has not answered yet", errors=dict(self._errors), node=node)
+        self._server: PodsServer | None = None
         self._closed = Event()
         Thread(target=self._run, name="pods", daemon=True).start()
 
@@ -95,35 +105,44 @@ class LivePods:
         self._closed.set()
 
     def _run(self) -> None:
-        backoff = _MIN_BACKOFF
-        server: PodsServer | None = None
+        # By kind: a server that is back and wants all pods listed again has not been asked too often.
+        backoff: dict[bool, float] = {}
         while not self._closed.is_set():
-            wait = 0.0
             start = time.monotonic()
-            self._received = False
-            try:
-                server = server or self._connect()
-                if not self._version:
-                    self._table, self._version = list_pods(server, self._node)
-                    self._publish()
-                self._watch(server)
-            except ApiServerError as error:
-                if error.reason in ("gone", "malformed"):
-                    self._version = ""  # something may have been missed
-                self._fail(error.reason, str(error))
-                wait = max(error.retry_after, backoff)
-            except Exception:  # the thread must not die: its last table would be served forever
-                log.exception("following the node's pods met an unforeseen error")
-                self._fail("malformed", "following the node's pods met an unforeseen error, please report it")
-                self._version, wait = "", backoff
+            reason, retry_after = self._attempt()
             # By duration, not by events: a server that ends each watch after one event needs a backoff too.
             short = time.monotonic() - start < _SHORT_WATCH
-            wait = max(wait, backoff) if short else wait
-            backoff = min(2 * backoff, _MAX_BACKOFF) if short else _MIN_BACKOFF
+            if not short:
+                backoff.clear()
+            gone = reason == "gone"
+            pause = backoff.get(gone, _MIN_BACKOFF) if reason or short else 0.0
+            if short:
+                backoff[gone] = min(2 * pause, _MAX_BACKOFF)
             # Jitter: not all nodes must connect at once when the API server recovers.
-            self._closed.wait(wait * random.uniform(1, 1.5))  # noqa: S311
-        if server:
-            server.close()
+            self._closed.wait(max(retry_after, pause) * random.uniform(1, 1.5))  # noqa: S311
+        if self._server:
+            self._server.close()
+
+    def _attempt(self) -> tuple[str, float]:
+        """Lists the pods if need be and watches them; why that ended (empty: as it should) and when to come again."""
+        self._received = False
+        try:
+            self._server = self._server or self._connect()
+            if not self._version:
+                self._table, self._version = list_pods(self._server, self._node)
+                self._publish()
+            self._watch(self._server)
+        except ApiServerError as error:
+            if error.reason in ("gone", "malformed"):
+                self._version = ""  # something may have been missed
+            self._fail(error.reason, str(error), error.advice)
+            return error.reason, error.retry_after
+        except Exception:  # the thread must not die: its last table would be served forever
+            log.exception("unexpected error while following the node's pods")
+            self._fail("malformed", "unexpected error while following the node's pods, please report it")
+            self._version = ""
+            return "malformed", 0.0
+        return "", 0.0
 
     def _watch(self, server: PodsServer) -> None:
         params = {
@@ -143,18 +162,19 @@ class LivePods:
             raise ApiServerError("the API server ended a watch of pods at once", reason="connection")
 
     def _handle(self, line: bytes) -> None:
-        event = _decode(line, _Event)
-        if event.type == "ERROR":
-            status = _decode(event.object, _Status)
-            sentence = f"the API server ended a watch of pods with {status.code}: {one_line(status.message)}"
-            raise ApiServerError(sentence, reason_of(status.code))
-        pod = _readable(event.object)
-        if pod and event.type == "DELETED":
-            self._table.pop(pod.metadata.uid, None)
-        elif pod and event.type in ("ADDED", "MODIFIED"):
-            self._table[pod.metadata.uid] = _kept(pod, self._node)
+        with _malformed():
+            kind, value = parse_event(decode(line))
+            if kind == "ERROR":
+                code, message = parse_status(value)
+                sentence = f"the API server ended a watch of pods with {code}: {one_line(message)}"
+                raise ApiServerError(sentence, reason_of(code))
+        pod = _readable(value, self._node)
+        if pod and kind == "DELETED":
+            self._table.pop(pod.uid, None)
+        elif pod and kind in ("ADDED", "MODIFIED"):
+            self._table[pod.uid] = pod.pod
         if pod:
-            self._version = pod.metadata.resourceVersion or self._version
+            self._version = pod.version or self._version
         self._received = True
         self._publish()
 
@@ -166,12 +186,14 @@ class LivePods:
             pods = self._known.pods  # callers detect by identity that nothing changed
         self._known = replace(self._known, pods=pods, synced=time.time(), problem=None)
 
-    def _fail(self, reason: str, sentence: str) -> None:
+    def _fail(self, reason: str, sentence: str, advice: str = "") -> None:
         self._errors[reason] += 1
         if reason != "gone" and sentence != self._known.problem:
-            log.warning("pod watch of node %s failed, using cached pods: %s", self._node, sentence)
-        problem = self._known.problem if reason == "gone" else sentence
-        self._known = replace(self._known, problem=problem, errors=dict(self._errors))
+            meanwhile = "using cached pods" if self._known.synced else "no pods are known yet"
+            log.warning("pod watch of node %s failed, %s: %s", self._node, meanwhile, sentence)
+        if reason != "gone":
+            self._known = replace(self._known, problem=sentence, advice=advice)
+        self._known = replace(self._known, errors=dict(self._errors))
 
 
 def list_pods(server: PodsServer, node: str) -> tuple[dict[str, ClusterPod | None], str]:
@@ -179,32 +201,27 @@ def list_pods(server: PodsServer, node: str) -> tuple[dict[str, ClusterPod | Non
 
     From the API server's cache (resourceVersion 0): hundreds of nodes list at once when it recovers.
     """
-    content = server.read(_PATH, {**_selector(node), "resourceVersion": "0"}, _MAX_LIST)
-    whole = _decode(content, _List)
-    if whole.kind != "PodList":
-        raise ApiServerError(f"the API server answered a list of pods with {whole.kind or 'something else'}")
-    pods = filter(None, map(_readable, whole.items or ()))
-    return {pod.metadata.uid: _kept(pod, node) for pod in pods}, whole.metadata.resourceVersion
+    pods: dict[str, ClusterPod | None] = {}
+    kind = version = ""
+    with closing(server.read(_PATH, {**_selector(node), "resourceVersion": "0"}, _MAX_LIST)) as pieces, _malformed():
+        for name, value in members(pieces, _MAX_OBJECT):
+            if name == "items":
+                if value is not None and (pod := _readable(value, node)):
+                    pods[pod.uid] = pod.pod
+            elif name == "kind":
+                kind = value
+            elif name == "metadata":
+                version = resource_version({name: value})
+    if kind != "PodList":
+        said = one_line(kind) if isinstance(kind, str) and kind else "something else"
+        raise ApiServerError(f"the API server answered a list of pods with {said}")
+    return pods, version
 
 
-def _kept(pod: "_Pod", node: str) -> ClusterPod | None:
-    if pod.spec.hostNetwork or pod.status.phase in _ENDED or pod.spec.nodeName not in ("", node):
-        return None
-    owner = next((one for one in pod.metadata.ownerReferences or () if one.controller), None)
-    addresses = [one.ip for one in pod.status.podIPs or ()] or [pod.status.podIP]
-    return ClusterPod(
-        pod.metadata.namespace,
-        pod.metadata.name,
-        tuple(filter(None, dict.fromkeys(addresses))),
-        owner.kind if owner else "",
-        owner.name if owner else "",
-    )
-
-
-def _readable(raw: msgspec.Raw) -> "_Pod | None":
+def _readable(value: object, node: str) -> PodObject | None:
     try:
-        return _decode(raw, _Pod)
-    except ApiServerError as error:
+        return parse_pod(value, node)
+    except MalformedError as error:
         log.warning("a pod is left out: %s", error)  # one malformed pod must not hide the others
         return None
 
@@ -213,61 +230,10 @@ def _selector(node: str) -> dict[str, str]:
     return {"fieldSelector": f"spec.nodeName={node}"}
 
 
-def _decode(raw: bytes | msgspec.Raw, kind: type[_Kind]) -> _Kind:
+@contextmanager
+def _malformed() -> Iterator[None]:
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiServerError(f"the API server said something about pods that cannot be read: {error}") from error
-
-
-# The fields of the API's objects that are used; all others are skipped. Null means absent in the API's JSON: Go encodes
-# empty lists as null.
-class _Owner(msgspec.Struct):
-    kind: str = ""
-    name: str = ""
-    controller: bool | None = None
-
-
-class _Metadata(msgspec.Struct):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    resourceVersion: str = ""  # noqa: N815  the API's names, here and below
-    ownerReferences: list[_Owner] | None = None  # noqa: N815
-
-
-class _Spec(msgspec.Struct):
-    nodeName: str = ""  # noqa: N815
-    hostNetwork: bool | None = None  # noqa: N815
-
-
-class _Address(msgspec.Struct):
-    ip: str = ""
-
-
-class _PodStatus(msgspec.Struct):
-    phase: str = ""
-    podIP: str = ""  # noqa: N815
-    podIPs: list[_Address] | None = None  # noqa: N815
-
-
-class _Pod(msgspec.Struct):
-    metadata: _Metadata
-    spec: _Spec = msgspec.field(default_factory=_Spec)
-    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
-
-
-class _List(msgspec.Struct):
-    kind: str = ""
-    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
-    items: list[msgspec.Raw] | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Status(msgspec.Struct):
-    code: int = 0
-    message: str = ""
+        yield
+    except (ValueError, RecursionError) as error:
+        sentence = f"the API server said something about pods that cannot be read: {one_line(str(error))}"
+        raise ApiServerError(sentence) from error

@@ -24,7 +24,8 @@ class ClusterPods:
     """The API server's latest pods of the node that it calls `node`.
 
     `synced` is the time of the last list or watch event (Unix seconds), None before the first. `problem` is one
-    sentence while the API server fails; `errors` counts failures by reason since the start.
+    sentence while the API server fails, and `advice` what to do about it; `errors` counts failures by reason since the
+    start.
     """
 
     pods: tuple[ClusterPod, ...] = ()
@@ -32,6 +33,7 @@ class ClusterPods:
     problem: str | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     node: str = ""
+    advice: str = ""
 
 
 class PodSource(Protocol):

@@ -22,8 +22,7 @@ def read_policies(path: Path, before: Policies | None = None) -> Policies:
     Raises `NodeError` when the folder cannot be listed.
     """
     now = parse_folder(path, _parser(before), MAX_BYTES, before)
-    same = before is not None and now.files == before.files
-    return Folder(now.present, before.files, now.problems, now.stamps, now.unread) if before and same else now
+    return replace(now, files=before.files) if before and now.files == before.files else now
 
 
 def policies_of(folder: Folder[bytes]) -> Policies:
@@ -37,7 +36,7 @@ def policies_of(folder: Folder[bytes]) -> Policies:
         except Unparsable as error:
             problems.append(f"{display_path(name)} was left out: {error}")
             unread.append(name)
-    return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
+    return Folder(folder.present, files, tuple(problems), {}, tuple(unread), misplaced=folder.misplaced)
 
 
 def _parser(before: Policies | None) -> Callable[[str, bytes], PolicyProgram | None]:

@@ -1,5 +1,5 @@
-"""The node's page: the facts of two snapshots as HTML, for a person with a browser.
+"""The node's page: two snapshots as HTML.
 
-Pure over snapshots: `traffic.py` and `views.py` decide what is shown, `html.py` and `templates/` the HTML. Access
-and the time of a snapshot are decided in the web package.
+Pure functions of snapshots: `traffic.py` and `views.py` select the data, `html.py` and `templates/` render it. The web
+package takes the snapshots and controls access.
 """

@@ -1,8 +1,7 @@
-"""Views as HTML pages, and the headers that keep a browser from running anything but what is written here.
+"""Renders views as HTML pages, with headers that allow only the page's own style and script.
 
-Jinja escapes every value; `printable` escapes those that only seem harmless, such as a name that turns
-the direction of writing. Style and script stand in the page itself and are allowed by their digests: one path to
-serve, one path to allow.
+Jinja escapes every value; `printable` also escapes characters that change the direction of writing. Style and script
+are inline and allowed by digest, so that one path serves everything.
 """
 
 import base64
@@ -17,7 +16,7 @@ from markupsafe import Markup
 from exporter import __version__
 from exporter.page.views import EndpointView, NodeView, Wanted
 from exporter.printable import printable
-from exporter.quantities import shown
+from exporter.quantities import format_duration
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _DOCS = "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs"
@@ -28,14 +27,14 @@ def _safe(value: object) -> object:
 
 
 def per_second(rate: float | None) -> str:
-    """A rate with as many digits as a person reads; a dash where it is not known."""
+    """A rate with two significant digits below 10, else a whole number; a dash if unknown."""
     if rate is None:
         return "-"
     return "0" if not rate else f"{rate:.2g}" if rate < 10 else f"{rate:,.0f}"
 
 
 def address(**query: str) -> str:
-    """The address of the page with these parameters, relative, so that it holds behind any proxy's prefix."""
+    """The relative address of the page with these parameters, valid behind any proxy's prefix."""
     return f"?{urlencode({key: value for key, value in query.items() if value}, errors='backslashreplace')}"
 
 
@@ -48,7 +47,7 @@ def _digest(text: str) -> str:
 
 
 class Html:
-    """Writes pages; `node` is the node's name and `telemetry_path` where its metrics are."""
+    """Renders pages; `node` is the node's name, `telemetry_path` the path of its metrics."""
 
     def __init__(self, node: str, telemetry_path: str) -> None:
         self._style, self._script = _text("page.css"), _text("page.js")
@@ -60,7 +59,7 @@ class Html:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._pages.filters |= {"per_second": per_second, "shown": shown}
+        self._pages.filters |= {"per_second": per_second, "duration": format_duration}
         self._pages.globals |= {
             "address": address,
             "docs": _DOCS,
@@ -92,7 +91,7 @@ class Html:
         )
 
     def node_page(self, view: NodeView, wanted: Wanted, failures: dict[str, str | None]) -> bytes:
-        """The whole node. `failures` are the sentences of collectors in the last scrape, None for one that works."""
+        """The whole node. `failures` has the error of each collector in the last scrape, None if it succeeded."""
         return self._page("node.html", view=view, wanted=wanted, failures=failures)
 
     def endpoint_page(self, view: EndpointView) -> bytes:
@@ -101,7 +100,7 @@ class Html:
 
     def error_page(self, sentence: str) -> bytes:
         """An error message as a page."""
-        return self._page("sorry.html", sentence=sentence)
+        return self._page("error.html", sentence=sentence)
 
     def _page(self, name: str, **values: Any) -> bytes:
         return self._pages.get_template(name).render(**values).encode("utf-8", "replace")

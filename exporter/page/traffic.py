@@ -1,6 +1,6 @@
-"""What each endpoint's programs counted in each direction: since the counters began, and between two snapshots.
+"""The traffic of each endpoint by direction: since its counters were created, and between two snapshots.
 
-One row for an endpoint and a direction, as a person reads it: all hooks of that direction together.
+A row sums all hooks of a direction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Packets dropped by reason, without the zeros; new flows accepted at tc hooks; packets that entered a program."""
+    """Dropped packets by reason, without zeros; new flows accepted at tc hooks; packets that entered a program."""
 
     dropped: Mapping[str, int]
     flows: int
@@ -32,57 +32,56 @@ NOTHING = Counted({}, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """An endpoint's traffic in one direction (`inbound`, `outbound`, or empty where that is not known).
+    """An endpoint's traffic in one direction (`inbound`, `outbound`, or empty if unknown).
 
-    `ever` is since its counters began, `lately` within the last `seconds`; those are None without an earlier snapshot.
+    `cumulative` is since its counters were created, `recent` within the last `seconds`, None without an earlier
+    snapshot.
     """
 
     endpoint: Endpoint
     direction: str
-    ever: Counted
-    lately: Counted
+    cumulative: Counted
+    recent: Counted
     seconds: float | None
 
     @property
     def key(self) -> str:
-        """The same for the same endpoint and direction in every snapshot."""
+        """Identifies the endpoint and direction across snapshots."""
         return f"{self.endpoint.ifindex}/{self.endpoint.interface}/{self.direction}"
 
     def per_second(self, count: int) -> float | None:
-        """A count of `lately` as a rate; None where there is no time to divide by."""
+        """A count of `recent` as a rate; None if the time is unknown."""
         return count / self.seconds if self.seconds else None
 
 
 def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
-    """Every endpoint that counts, in each direction; who drops most now first, then who ever dropped most.
+    """Every endpoint with counters, in each direction; most current drops first, then most drops overall.
 
-    Raises `MapError`, `LayoutError` or `NodeError` when the snapshots have no counters or cannot be compared.
+    Raises `MapError`, `LayoutError` or `NodeError` if the snapshots have no counters or cannot be compared.
     """
     layout = now.counters.get().layout
-    lately = _lately(before, now, layout)
+    recent = _recent(before, now, layout)
     seconds = now.seconds_since(before) if before else None
     rows = [
-        Traffic(
-            one.endpoint, way, ever, lately.get((one.endpoint.ifindex, one.endpoint.interface, way), NOTHING), seconds
-        )
+        Traffic(one.endpoint, way, cumulative, recent.get((one.endpoint.key, way), NOTHING), seconds)
         for one in counters_by_endpoint(now)
-        for way, ever in _by_direction(one, layout).items()
+        for way, cumulative in _by_direction(one, layout).items()
     ]
-    return sorted(rows, key=lambda row: (-row.lately.drops, -row.ever.drops, row.endpoint.title, row.direction))
+    return sorted(rows, key=lambda row: (-row.recent.drops, -row.cumulative.drops, row.endpoint.title, row.direction))
 
 
 def for_reason(rows: Iterable[Traffic], reason: str) -> list[Traffic]:
-    """Of these rows those that ever dropped for this reason, with nothing but its drops; most of them first."""
+    """The rows with drops for this reason, with the drops of this reason only; most drops first."""
     chosen = [
-        Traffic(row.endpoint, row.direction, _only(row.ever, reason), _only(row.lately, reason), row.seconds)
+        Traffic(row.endpoint, row.direction, _only(row.cumulative, reason), _only(row.recent, reason), row.seconds)
         for row in rows
-        if reason in row.ever.dropped
+        if reason in row.cumulative.dropped
     ]
-    return sorted(chosen, key=lambda row: (-row.lately.drops, -row.ever.drops))
+    return sorted(chosen, key=lambda row: (-row.recent.drops, -row.cumulative.drops))
 
 
 def total(rows: Iterable[Counted]) -> Counted:
-    """All of these together, reasons with most drops first."""
+    """The sum of these, reasons with most drops first."""
     dropped: dict[str, int] = {}
     flows = packets = 0
     for row in rows:
@@ -97,12 +96,12 @@ def _only(counted: Counted, reason: str) -> Counted:
     return Counted(dropped, counted.flows, counted.packets)
 
 
-def _lately(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[int, str, str], Counted]:
+def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[tuple[int, str], str], Counted]:
     if before is None:
         return {}
     changes = compare_counters(before, now)
     return {
-        (change.endpoint.ifindex, change.endpoint.interface, way): counted
+        (change.endpoint.key, way): counted
         for change in changes
         for way, counted in _by_direction(change.counters, layout).items()
     }

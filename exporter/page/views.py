@@ -1,6 +1,6 @@
-"""What the two pages show: the whole node, and one endpoint. Facts only, ready to be written into a template.
+"""The data of the two pages, the whole node and one endpoint, ready for the templates.
 
-A part that could not be read is a sentence in its place; the other parts are there all the same.
+A part that could not be read is replaced by its error message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
-# A browser shows so many rows without effort, and a map full of leftovers has twenty thousand.
+# Browsers render this many rows quickly; a map full of stale entries has 20000.
 MAX_ROWS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which rows a person wants to see: of one namespace, of pods whose name has this in it, with drops of a reason."""
+    """The filter: a namespace, a part of the pod's name, and a drop reason; empty for all."""
 
     namespace: str = ""
     pod: str = ""
@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class MapFill:
-    """A map of Calico's: what is in it and what fits in; None where the live one of several is not known."""
+    """The fill of one of Calico's maps; None while the live map is undecided."""
 
     datum: str
     pin: str
@@ -49,13 +49,13 @@ class MapFill:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """The whole node. `problem` says why there are no `rows`; `left_out` is how many more there would be."""
+    """The whole node. `problem` is why there are no `rows`, `left_out` the number of rows beyond the limit."""
 
     problem: str
     rows: Sequence[Traffic]
     left_out: int
-    ever: Counted
-    lately: Counted
+    cumulative: Counted
+    recent: Counted
     seconds: float | None
     endpoints: int
     namespaces: Sequence[str]
@@ -64,18 +64,18 @@ class NodeView:
     maps: Sequence[MapFill]
 
     @property
-    def wrong(self) -> int:
-        """How many findings are not as they should be."""
+    def failed_checks(self) -> int:
+        """The number of findings that are not `ok`."""
         return sum(one.state != OK for one in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class CounterRow:
-    """One slot of an endpoint that ever counted: its values at each hook, those of `lately` None where not known."""
+    """A nonzero slot of an endpoint: its values at each hook; those of `recent` are None where unknown."""
 
     slot: Slot
-    ever: Sequence[int]
-    lately: Sequence[int | None]
+    cumulative: Sequence[int]
+    recent: Sequence[int | None]
 
     @property
     def drops(self) -> bool:
@@ -84,21 +84,21 @@ class CounterRow:
 
     @property
     def meaning(self) -> str:
-        """What its drops mean, in a sentence."""
+        """The meaning of its drops."""
         return reason_of(self.slot.reason).meaning
 
     @property
     def link(self) -> str:
-        """Where to read more about its reason."""
+        """The documentation of its reason."""
         return page_of(self.slot.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """One endpoint: why it loses packets, what its programs counted, and its policy with the hits of each rule.
+    """One endpoint: why it loses packets, its counters, and its policy with the hits of each rule.
 
-    `lines` are sentences with their style; `hooks` are the columns of `counters`: a hook's name and direction. `hits`
-    are by rule id within the last `seconds`, None where they are not known.
+    `why` are lines with their kind; `hooks` are the columns of `counters`: name and direction. `hits` are by rule id
+    within the last `seconds`, None if unknown.
     """
 
     endpoint: Endpoint
@@ -113,21 +113,21 @@ class EndpointView:
 
 
 def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeView:
-    """The node as `now` has it, and what happened since `before`."""
+    """The node at `now`, and the changes since `before`."""
     counted = Part.of(lambda: traffic(before, now))
     rows = counted.or_else([])
     namespaces = sorted({row.endpoint.namespace for row in rows} - {""})
-    reasons = {reason for row in rows for reason in row.ever.dropped}
+    reasons = {reason for row in rows for reason in row.cumulative.dropped}
     chosen = [row for row in rows if _is_wanted(row.endpoint, wanted)]
     chosen = for_reason(chosen, wanted.reason) if wanted.reason else chosen
     return NodeView(
         problem=_sentence(counted),
         rows=chosen[:MAX_ROWS],
         left_out=len(chosen[MAX_ROWS:]),
-        ever=total(row.ever for row in chosen),
-        lately=total(row.lately for row in chosen),
+        cumulative=total(row.cumulative for row in chosen),
+        recent=total(row.recent for row in chosen),
         seconds=now.seconds_since(before) if before and not now.counters.error else None,
-        endpoints=len({(row.endpoint.ifindex, row.endpoint.interface) for row in chosen}),
+        endpoints=len({row.endpoint.key for row in chosen}),
         namespaces=namespaces,
         reasons=sorted({*reasons, *filter(None, [wanted.reason])}),
         findings=list(findings(now)),
@@ -136,7 +136,7 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
 
 
 def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) -> EndpointView:
-    """The endpoint as `now` has it, and what happened to it since `before`."""
+    """The endpoint at `now`, and the changes since `before`."""
     seconds = now.seconds_since(before) if before else None
     why = Part.of(lambda: list(sentences(explain(before, now, endpoint), seconds)))
     programs = Part.of(lambda: merged(programs_of(now, endpoint, now.rule_hits.or_else(None))))
@@ -157,7 +157,7 @@ def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) ->
 
 
 def endpoint_named(snapshot: Snapshot, interface: str) -> Endpoint | None:
-    """The endpoint of this interface name, None where there is none now."""
+    """The endpoint with this interface name, None if there is none."""
     known = (one for one in snapshot.endpoints.get().by_index.values() if one.interface == interface)
     counted = (one.endpoint for one in counters_by_endpoint(snapshot) if one.endpoint.interface == interface)
     return next(known, None) or next(counted, None)
@@ -181,19 +181,19 @@ def _fill(datum: str, versions: MapVersions) -> MapFill:
 def _counters(
     before: Snapshot | None, now: Snapshot, endpoint: Endpoint
 ) -> tuple[list[tuple[str, str]], list[CounterRow]]:
-    """The columns, a hook each, and the rows, a slot each."""
-    ever = _hooks_of(endpoint, counters_by_endpoint(now))
+    """The columns, one per hook, and the rows, one per slot."""
+    cumulative = _hooks_of(endpoint, counters_by_endpoint(now))
     changes = Part.of(lambda: compare_counters(before, now)).or_else([]) if before else []
-    lately = _hooks_of(endpoint, [change.counters for change in changes])
-    hooks = sorted(ever)
+    recent = _hooks_of(endpoint, [change.counters for change in changes])
+    hooks = sorted(cumulative)
     rows = [
         CounterRow(
             slot,
-            [ever[hook][slot.number] for hook in hooks],
-            [lately[hook][slot.number] if hook in lately else None for hook in hooks],
+            [cumulative[hook][slot.number] for hook in hooks],
+            [recent[hook][slot.number] if hook in recent else None for hook in hooks],
         )
         for slot in now.counters.get().layout.slots
-        if any(ever[hook][slot.number] for hook in hooks)
+        if any(cumulative[hook][slot.number] for hook in hooks)
     ]
     return [(hook_name(hook), endpoint.direction(hook)) for hook in hooks], rows
 

@@ -5,36 +5,55 @@ command works on it without root, BPF or Calico. The recordings in the tests are
 as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
-`MapDump` as raw bytes, `links.json`, `routes.json`, `programs.json`, `nics.json`, `pods.json` (if the API
-server was used), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
+`MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
+`addresses.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if the API server was used),
+`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import numpy as np
-
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
 from exporter.node import NodeError
+from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
-from exporter.node.netlink import HostRoute, Link
+from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
+from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
 from exporter.snapshot.pinned_maps import programs_of
+from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
+from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
-PARTS = frozenset({"pins", "counter_map", "links", "host_routes", "nics", "cluster_pods"})
+_ADDRESSES = "addresses"
+PARTS = frozenset(
+    {
+        "pins",
+        "counter_map",
+        "ifstate",
+        "links",
+        "host_routes",
+        _ADDRESSES,
+        "nics",
+        "queue_drops",
+        "run_dir",
+        "cluster_pods",
+        "endpoints",
+    }
+)
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -59,15 +78,26 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
-    pins = [pin.name for pin in _value(errors, "pins", snapshot.pins) or ()]
-    for name in pins:
-        dump = _value(errors, f"maps/{name}", Part.of(partial(source.map_dump, name)))
-        members |= _map_members(name, dump) if dump else {}
+    pinned = _value(errors, "pins", snapshot.pins) or ()
+    pins = [pin.name for pin in pinned if pin.datum not in POLICY_PROGRAMS.values()]
+    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
+    for pin in pinned:
+        if pin.name in pins:
+            members |= _value(errors, f"maps/{pin.name}", Part.of(partial(map_members, source, pin, endpoints))) or {}
+    entries: dict[str, Entries] = {}
+    if not snapshot.ifstate.error:
+        entries = _value(errors, "policy_programs", Part.of(partial(_policy_entries, source, snapshot))) or {}
+    for name, found in entries.items():
+        members |= _value(errors, f"maps/{name}", Part.of(partial(entry_members, source, name, found))) or {}
+    pins += entries
     parts: dict[str, Part[Any]] = {
-        "programs": Part.of(lambda: programs_of(source, snapshot.pins.get())),
+        "programs": Part.of(partial(_programs, source, snapshot, entries)),
         "links": snapshot.links,
         "routes": snapshot.host_routes,
+        _ADDRESSES: snapshot.addresses,
         "nics": snapshot.nics,
+        "queue_drops": snapshot.queue_drops,
+        "run_dir": snapshot.run_dir,
         "pods": snapshot.cluster_pods,
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
@@ -83,6 +113,8 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
         "live": _live(_value(errors, "live", snapshot.counter_map)),
         "folders": {part: _folder_state(folder) for part, folder in folders.items()},
+        "data": [datum for datum in (*NEW_DATA, _ADDRESSES) if not source.predates(datum)],
+        "clock_ns": source.clock_ns(),
         "errors": errors,
     }
     write_archive({"bundle.json": _json(head), **members}, target)
@@ -105,7 +137,7 @@ class Bundle:
             raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
         texts = [*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()]
         if not all(isinstance(text, str) for text in texts):
-            raise BundleError("the bundle is damaged: bundle.json a value is not a string")
+            raise BundleError("the bundle is damaged: bundle.json holds a value that is not a string")
         self._head = head
         self._policies: Policies | None = None
         self._errors: dict[str, str] = head["errors"]
@@ -143,23 +175,49 @@ class Bundle:
             flags=int(info["flags"]),
         )
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
-            keys = np.frombuffer(self._members[f"maps/{name}/keys"], np.uint8).reshape(-1, info.key_size)
-            flat = np.frombuffer(self._members[f"maps/{name}/values"], np.uint8)
-            values = flat.reshape(len(keys), copies, info.value_size)
-            return MapDump(info, keys, sum_over_cpus(info, values) if add_cpus else values)
+            dump = MapDump(info, self._members[f"maps/{name}/keys"], self._members[f"maps/{name}/values"], int(copies))
         except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete") from error
+        sizes = dump.count * info.key_size, dump.count * dump.copies * info.value_size
+        if sizes != (len(dump.keys), len(dump.values)) or dump.copies < 0:
+            raise BundleError(f"the bundle is damaged: its map {name} is incomplete")
+        return sum_over_cpus(dump) if sum_cpus else dump
+
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """See `NodeSource`; of connection tracking it holds the entries of the node's endpoints."""
+        info = self.map_info(name)
+        columns = (self._members.get(f"maps/{name}/{part}", b"") for part in ("keys", "values"))
+        yield MapBatch(info, *columns)
+
+    def predates(self, datum: str) -> bool:
+        """See `NodeSource`."""
+        return datum in (*NEW_DATA, _ADDRESSES) and datum not in self._head.get("data", ())
+
+    def clock_ns(self) -> int | None:
+        """See `NodeSource`."""
+        clock = self._head.get("clock_ns")
+        return None if clock is None else int(clock)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
         self._raise("programs", MapError)
-        found = (ProgramInfo(row["id"], row["load_time"], tuple(row["map_ids"])) for row in self._json("programs.json"))
-        return [program for program in found if program.id in set(ids)]
+        wanted = set(ids)
+        return [
+            ProgramInfo(row["id"], row["load_time"], tuple(row["map_ids"]), _text(row.get("tag", "")))
+            for row in self._json("programs.json")
+            if row["id"] in wanted
+        ]
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        dump = self.map_dump(name)
+        found = dict(dump.entries())
+        return [found.get(key) for key in keys]
 
     def links(self) -> tuple[Link, ...]:
         """See `NodeSource`."""
@@ -171,6 +229,14 @@ class Bundle:
         self._raise("routes", NodeError)
         return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
 
+    def addresses(self) -> tuple[NodeAddress, ...]:
+        """See `NodeSource`."""
+        if self.predates(_ADDRESSES):
+            raise NodeError("this bundle was made by an older version and has no addresses of the node")
+        self._raise(_ADDRESSES, NodeError)
+        rows = self._json("addresses.json")
+        return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         self._raise("nics", NodeError)
@@ -178,6 +244,23 @@ class Bundle:
             raise NodeError("the bundle holds no interface counters: it was made before they were part of it")
         rows = self._json("nics.json").items()
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
+
+    def received(self) -> dict[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        self._raise("queue_drops", NodeError)
+        if "queue_drops.json" not in self._members:
+            raise NodeError(
+                "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
+            )
+        return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
+
+    def check_run_dir(self) -> None:
+        """See `NodeSource`."""
+        self._raise("run_dir", NodeError)
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
@@ -197,6 +280,7 @@ class Bundle:
             None if problem is None else _text(problem),
             {_text(reason): int(count) for reason, count in content["errors"].items()},
             _text(content["node"]),
+            _text(content.get("advice", "")),
         )
 
     def policy_files(self) -> Folder[bytes]:
@@ -219,7 +303,8 @@ class Bundle:
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
+        where = _text(state.get("misplaced", ""))
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread, misplaced=where)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -250,9 +335,9 @@ def read_bundle(path: Path) -> Bundle:
 
 def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
-    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.attach_point_folders]
-    parts += [bundle.cluster_pods, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
-    parts.append(partial(bundle.programs, []))
+    parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.queue_drops]
+    parts += [bundle.attach_point_folders, bundle.addresses, bundle.clock_ns, bundle.cluster_pods]
+    parts += [bundle.endpoint_status, bundle.policy_files, bundle.proven_live, partial(bundle.programs, [])]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:
@@ -260,12 +345,13 @@ def _check(bundle: Bundle) -> None:
             part()
 
 
-def _map_members(name: str, dump: MapDump) -> dict[str, bytes]:
-    return {
-        f"maps/{name}/info.json": _json({"info": dump.info, "copies": dump.values.shape[1]}),
-        f"maps/{name}/keys": dump.keys.tobytes(),
-        f"maps/{name}/values": dump.values.tobytes(),
-    }
+def _policy_entries(source: NodeSource, snapshot: Snapshot) -> dict[str, Entries]:
+    return read_policy_entries(source, snapshot.pins.get(), snapshot.ifstate.get())
+
+
+def _programs(source: NodeSource, snapshot: Snapshot, entries: dict[str, Entries]) -> list[ProgramInfo]:
+    policies = ids_in(entries)
+    return [*programs_of(source, snapshot.pins.get()), *(source.programs(policies) if policies else ())]
 
 
 def _live(versions: MapVersions | None) -> dict[str, object] | None:
@@ -274,7 +360,8 @@ def _live(versions: MapVersions | None) -> dict[str, object] | None:
 
 
 def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    return {"present": folder.present, "problems": folder.problems, "unread": folder.unread}
+    kept = ("present", "problems", "unread", "misplaced")
+    return {name: getattr(folder, name) for name in kept}
 
 
 def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:

@@ -44,8 +44,9 @@ class LiveMapMemory:
 
 
 def fingerprint(dump: MapDump) -> int:
-    """A hash of all keys and values."""
-    return hash((dump.keys.tobytes(), dump.values.tobytes()))
+    """A hash of all keys and values, whatever the order of the entries."""
+    # The kernel's order is that of its hash table, which changes when a map is copied into a larger one.
+    return hash(frozenset(dump.entries()))
 
 
 def newest_user(candidates: Sequence[Candidate], programs: Sequence[ProgramInfo]) -> Candidate | None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
 from exporter.calico import LayoutError
@@ -12,6 +13,8 @@ from exporter.calico.counters import Layout, layout_of, slot_count
 from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
+from exporter.calico.shapes import check_shape
+from exporter.calico.tables import Columns
 from exporter.node.netlink import Link
 from exporter.snapshot import live_map
 from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
@@ -38,10 +41,17 @@ class PinnedMaps:
         self._dumps: dict[str, MapDump] = {}
         self._programs: list[ProgramInfo] | None = None
 
-    def read(self, datum: str) -> tuple[MapVersions, MapDump | None]:
-        """The versions of the map that holds `datum`, and the content of the live map (None while undecided)."""
+    def read(self, datum: str) -> tuple[MapVersions, MapDump | LayoutError | None]:
+        """The versions of the map that holds `datum`, and the content of the live map: None while undecided, an error
+        if none can be such a map.
+        """
         candidates = self._candidates(datum)
-        choice = self._choose(datum, candidates)
+        problems = {one.name: _problem(datum, one) for one in candidates}
+        fitting = [one for one in candidates if problems[one.name] is None]
+        if not fitting:
+            only = Choice(candidates[0], live_map.ONLY) if len(candidates) == 1 else Choice(None, live_map.UNDECIDED)
+            return MapVersions(tuple(candidates), only, ()), problems[candidates[0].name]
+        choice = self._choose(datum, fitting)
         stale = tuple(
             pin.name
             for pin in self._pins.get()
@@ -54,7 +64,13 @@ class PinnedMaps:
         live = Candidate(choice.live.name, dump.info)
         layouts = self._layouts(datum, [live])
         choice = Choice(live, choice.chosen_by)
-        return MapVersions(tuple(candidates), choice, stale, dump.info, len(dump.keys), layouts), dump
+        return MapVersions(tuple(candidates), choice, stale, dump.info, dump.count, layouts), dump
+
+    def in_use(self, datum: str) -> tuple[Candidate, ...]:
+        """The live version of a map that is too large to be read as evidence; all versions while that is undecided."""
+        candidates = self._candidates(datum)
+        live = self._choose_newest(datum, candidates).live
+        return (live,) if live else tuple(candidates)
 
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
@@ -81,6 +97,8 @@ class PinnedMaps:
         return found
 
     def _why_missing(self, datum: str) -> str:
+        if self._source.predates(datum):
+            return f"this bundle was made by an older version and has no {datum} map"
         if datum == COUNTERS and self._source.attach_point_folders():
             return (
                 "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
@@ -139,20 +157,39 @@ class PinnedMaps:
 
     def _dump(self, candidate: Candidate) -> MapDump:
         if candidate.name not in self._dumps:
-            self._dumps[candidate.name] = self._source.map_dump(candidate.name, add_cpus=True)
+            self._dumps[candidate.name] = self._source.map_dump(candidate.name, sum_cpus=True)
         return self._dumps[candidate.name]
 
 
 def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
-    dumps = [source.map_dump(pin.name) for pin in pins if pin.datum == PROGRAMS]
-    values = [value.tobytes() for dump in dumps if dump.info.value_size == 4 for value in dump.values]
+    values: list[bytes] = []
+    for pin in pins:
+        if pin.datum == PROGRAMS and not _problem(PROGRAMS, Candidate(pin.name, source.map_info(pin.name))):
+            values += (value for _, value in source.map_dump(pin.name).entries())
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
 
 
+def _problem(datum: str, candidate: Candidate) -> LayoutError | None:
+    info = candidate.info
+    try:
+        check_shape(datum, candidate.name, info.type, info.key_size, info.value_size)
+    except LayoutError as error:
+        return copy(error)  # without its traceback, whose frames would keep the maps that are read meanwhile
+    return None
+
+
 def _indexes(dump: MapDump) -> set[int]:
-    return {int.from_bytes(key[:4].tobytes(), "little") for key in dump.keys}
+    return {int.from_bytes(key[:4], "little") for key, _ in dump.entries()}
 
 
 def _names(dump: MapDump) -> Mapping[int, str]:
-    return {state.ifindex: state.name for state in decode_ifstate(dump.keys, dump.values)}
+    try:
+        return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
+    except LayoutError:  # whatever it holds, it names no interface
+        return {}
+
+
+def columns_of(dump: MapDump) -> Columns:
+    """The entries as decoders take them; of values that are not summed over CPUs, all of a key are one."""
+    return Columns(dump.keys, dump.values, dump.info.key_size, dump.info.value_size * dump.copies)

@@ -6,42 +6,67 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from exporter.bpf.maps import MapDump, MapError
+from exporter.bpf.maps import MapDump, MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
-from exporter.calico.ifstate import InterfaceState, decode_ifstate
-from exporter.calico.ip_sets import decode_ip_sets
+from exporter.calico.failsafes import Failsafes, decode_failsafes
+from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
+from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.layout_file import LayoutFile
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.pins import COUNTERS, IFACE, IP_SETS, RULES, Pin, parse_pins
+from exporter.calico.pins import (
+    COUNTERS,
+    FAILSAFES,
+    IFACE,
+    IP_SETS,
+    NAT_AFFINITY,
+    NAT_BACKENDS,
+    NAT_FRONTENDS,
+    ROUTES,
+    RULES,
+    Pin,
+    parse_pins,
+)
 from exporter.calico.rules import RuleHits, decode_rule_hits
+from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
-from exporter.node.endpoints import Endpoints, Identities, join_endpoints
+from exporter.node.endpoints import Endpoints, join_endpoints
+from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
+from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
+if TYPE_CHECKING:  # `serve` needs none of these
+    from exporter.calico.routes import RouteTable
+    from exporter.calico.services import Services
+    from exporter.snapshot.conntrack import Conntrack
+
 # The parts in read order; large ones that only commands need are separate.
-_READ_ALWAYS = (
+_COMMON_PARTS = (
     "pins",
     "counter_map",
     "rule_map",
     "ifstate_map",
+    "received",  # compared with the counters: right after them
+    "queue_drops",
     "counters",
     "rule_hits",
-    "ifstate",
     "links",
+    "ifstate",
     "host_routes",
+    "run_dir",
     "pods",
     "cluster_pods",
     "endpoints",
@@ -50,37 +75,75 @@ _READ_ALWAYS = (
     "policies",
     "rules",
 )
-_READ_IF_NAMED = ("ip_sets_4", "ip_sets_6", "policy_files")
-EVERY_PART = frozenset(_READ_ALWAYS)
+_READ_ON_REQUEST = (
+    "ip_sets_4",
+    "ip_sets_6",
+    "ip_set_trie_4",
+    "ip_set_trie_6",
+    "failsafes_4",
+    "failsafes_6",
+    "services_4",
+    "services_6",
+    "routes_4",
+    "routes_6",
+    "addresses",
+    "conntrack",
+    "policy_tags",
+    "policy_files",
+)
+EVERY_PART = frozenset(_COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
 # The parts that a part is derived from; all others are read directly from the node.
-_MADE_FROM = {
+_DERIVED_FROM = {
+    "counter_map": ("pins",),
+    "rule_map": ("pins",),
+    "ifstate_map": ("pins",),
     "counters": ("counter_map",),
     "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map",),
+    "ifstate": ("ifstate_map", "links"),
+    "policy_tags": ("ifstate",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
+    "conntrack": ("endpoints",),
 }
+
+
+FlowsOf = Callable[[Endpoints], Collection[str]]
+
+
+def no_addresses(endpoints: Endpoints) -> Collection[str]:
+    """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
+    del endpoints
+    return ()
+
+
+def all_addresses(endpoints: Endpoints) -> Collection[str]:
+    """The addresses of all endpoints of the node."""
+    return {address for one in endpoints.by_index.values() for address in one.addresses}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico."""
+    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
+
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
     layout_file: LayoutFile | None = None
+    flows_of: FlowsOf = no_addresses
 
 
 @dataclass(slots=True)
 class Memory:
-    """State kept between snapshots: counter map fingerprints, the known owner of each interface, and results cached
-    while their inputs are unchanged.
+    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
+    cached while their inputs are unchanged.
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    identities: Identities = field(default_factory=dict)
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
+    ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
 
@@ -93,18 +156,19 @@ class Reading:
         self._settings = settings
         self._memory = memory
         self._parts: dict[str, Part[Any]] = {}
-        self._dumps: dict[str, MapDump | None] = {}
+        self._dumps: dict[str, MapDump | LayoutError | None] = {}
+        self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
-        for name in (*_READ_ALWAYS, *_READ_IF_NAMED):
+        for name in (*_COMMON_PARTS, *_READ_ON_REQUEST):
             if name in wanted:
                 self._part(name)
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_READ_ALWAYS, *_READ_IF_NAMED)}
+        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
     def _part(self, name: str) -> Part[Any]:
@@ -120,12 +184,26 @@ class Reading:
                 "ifstate": self._ifstate,
                 "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
                 "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
+                "ip_set_trie_4": partial(self._ip_set_trie, IP_SETS[4]),
+                "ip_set_trie_6": partial(self._ip_set_trie, IP_SETS[6]),
+                "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
+                "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
+                "policy_tags": self._policy_tags,
+                "services_4": partial(self._services, 4),
+                "services_6": partial(self._services, 6),
+                "routes_4": partial(self._routes, 4),
+                "routes_6": partial(self._routes, 6),
+                "addresses": source.addresses,
+                "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
+                "run_dir": source.check_run_dir,
                 "pods": self._pods,
                 "cluster_pods": source.cluster_pods,
                 "endpoints": self._endpoints,
                 "nics": source.nics,
+                "received": source.received,
+                "queue_drops": source.queue_drops,
                 "policy_file_names": source.policy_file_names,
                 "policies": source.policies,
                 "policy_files": source.policy_files,
@@ -153,6 +231,8 @@ class Reading:
 
     def _dump(self, datum: str, versions: MapVersions) -> MapDump:
         dump = self._dumps.pop(datum)
+        if isinstance(dump, LayoutError):
+            raise copy(dump)  # or its traceback, which has this frame, would keep what was read
         if dump is None:
             names = ", ".join(candidate.name for candidate in versions.candidates)
             raise MapError(
@@ -163,44 +243,92 @@ class Reading:
 
     def _counters(self) -> CounterTable:
         dump = self._dump(COUNTERS, self._part("counter_map").get())
-        return decode_counters(dump.keys, dump.values, self._pinned_maps().layout_of(dump.info))
+        return decode_counters(columns_of(dump), self._pinned_maps().layout_of(dump.info))
 
     def _rule_hits(self) -> RuleHits:
         dump = self._dump(RULES, self._part("rule_map").get())
-        return decode_rule_hits(dump.keys, dump.values)
+        return decode_rule_hits(columns_of(dump))
 
     def _ifstate(self) -> tuple[InterfaceState, ...]:
         dump, before = self._dump(IFACE, self._part("ifstate_map").get()), self._memory.ifstate
-        same = before and np.array_equal(before[0].keys, dump.keys) and np.array_equal(before[0].values, dump.values)
-        states = before[1] if before and same else decode_ifstate(dump.keys, dump.values)
+        same = before and (before[0].keys, before[0].values) == (dump.keys, dump.values)
+        states = before[1] if before and same else decode_ifstate(columns_of(dump))
+        links, fits = self._part("links").or_else(()), self._memory.ifstate_fits
+        if not fits or fits[0] is not states or fits[1] is not links:
+            check_ifstate_fits(states, {link.ifindex: link.name for link in links}, self._settings.prefixes)
+            self._memory.ifstate_fits = states, links
         self._memory.ifstate = dump, states
         return states
 
     def _ip_sets(self, datum: str) -> dict[int, tuple[str, ...]]:
-        return decode_ip_sets(self._dump(datum, self._map(datum)).keys)
+        dump = self._kept_dump(datum)
+        return decode_ip_sets(dump.keys, dump.info.key_size)
+
+    def _ip_set_trie(self, datum: str) -> IpSetTrie:
+        return ip_set_trie(key for key, _ in self._kept_dump(datum).entries())
+
+    def _kept_dump(self, datum: str) -> MapDump:
+        """The dump of a map from which several parts are made."""
+        if datum not in self._kept:
+            self._kept[datum] = self._dump(datum, self._map(datum))
+        return self._kept[datum]
+
+    def _failsafes(self, datum: str) -> Failsafes:
+        dump = self._dump(datum, self._map(datum))
+        return decode_failsafes(key for key, _ in dump.entries())
+
+    def _policy_tags(self) -> PolicyTags:
+        return read_policy_tags(self._source, self._part("pins").get(), self._part("ifstate").get())
+
+    def _columns(self, datum: str) -> Columns:
+        return columns_of(self._kept_dump(datum))
+
+    def _services(self, family: int) -> "Services":
+        from exporter.calico.nat import Affinity, decode_affinity, decode_backends, decode_frontends
+        from exporter.calico.services import Services
+
+        frontends = decode_frontends(self._columns(NAT_FRONTENDS[family]))
+        backends = decode_backends(self._columns(NAT_BACKENDS[family]))
+        affinity: tuple[Affinity, ...] = ()
+        with suppress(MapMissing):
+            affinity = decode_affinity(self._columns(NAT_AFFINITY[family]))
+        return Services(frontends, backends, affinity)
+
+    def _routes(self, family: int) -> "RouteTable":
+        from exporter.calico.routes import RouteTable, decode_routes
+
+        return RouteTable(decode_routes(self._columns(ROUTES[family])))
+
+    def _conntrack(self) -> "Conntrack":
+        from exporter.snapshot.conntrack import Wanted
+        from exporter.snapshot.pinned_conntrack import read_conntrack
+
+        endpoints = self._parts["endpoints"].or_else(Endpoints({}))
+        wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
+        return read_conntrack(self._source, self._pinned_maps(), wanted)
 
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
         return self._memory.pods
 
     def _endpoints(self) -> Endpoints:
-        """The endpoint behind each interface. Needs links or interface state."""
-        if self._parts["links"].error and self._parts["ifstate"].error:
-            self._parts["ifstate"].get()
-        links, routes, states = (self._parts[name].or_else(()) for name in ("links", "host_routes", "ifstate"))
+        """The endpoint behind each interface, from the sources that could be read."""
+        links, states = (self._parts[name].or_else(None) for name in ("links", "ifstate"))
+        routes = self._parts["host_routes"].or_else(())
         pods, cluster = self._parts["pods"].or_else(_NO_PODS), self._parts["cluster_pods"].or_else(None)
-        known = cluster.pods if cluster else ()
+        known, before = cluster.pods if cluster else (), self._memory.joined
         facts = (links, routes, states, pods, known)
-        if self._memory.joined and all(map(is_, self._memory.joined[0], facts)):
-            return self._memory.joined[1]
-        prefixes = self._settings.prefixes
-        joined = join_endpoints(links, routes, states, pods.pods, known, prefixes, self._memory.identities)
-        self._memory.identities, self._memory.joined = joined.identities, (facts, joined)
+        if before and all(map(is_, before[0], facts)):
+            return before[1]
+        last = before[1] if before else Endpoints()
+        joined = join_endpoints(links, routes, states, pods.pods, known, self._settings.prefixes, last)
+        self._memory.joined = facts, joined
         return joined
 
     def _rules(self) -> Rules:
         policies, endpoints = self._parts["policies"].get(), self._parts["endpoints"].get()
-        self._memory.rules = join_rules(policies, endpoints, self._settings.prefixes, self._memory.rules)
+        prefixes, before = self._settings.prefixes, self._memory.rules
+        self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
 
@@ -211,7 +339,7 @@ def with_sources(parts: Collection[str]) -> frozenset[str]:
     """These parts and all parts they are derived from."""
     wanted = set(parts)
     for name in parts:
-        wanted |= with_sources(_MADE_FROM.get(name, ()))
+        wanted |= with_sources(_DERIVED_FROM.get(name, ()))
     return frozenset(wanted)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
 from exporter.calico.names import has_workload_prefix
 from exporter.calico.policy_debug import PROFILE, Policy, PolicyProgram, Rule, Tier, parse_file_name
+from exporter.calico.policy_names import user_policy
 from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, RuleHits, rule_ids, tier_end_id
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.node.policies import Policies
@@ -18,8 +19,8 @@ TIER, END_OF_TIER = "Tier", "end_of_tier"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
 DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}
-_PREFIXED_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
-_KUBERNETES, _KUBERNETES_PREFIX = "KubernetesNetworkPolicy", "knp.default."
+# When policy debug is switched on, Felix writes the files of one interface after the other.
+_WRITTEN = 5.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,7 +68,7 @@ class RuleTable:
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """An endpoint owners policy program for one hook and IP family is not loaded, and why."""
+    """An endpoint's policy program for one hook and IP family that is not loaded, and why."""
 
     endpoint: Endpoint
     hook: str
@@ -144,7 +145,7 @@ class RuleOwners:
         if policy.kind == PROFILE:
             profile = policy.name or (self._profiles.get(rule.id, "") if rule else "")
             return PolicyName(PROFILE, "", profile, "", DIRECTIONS[word])
-        return PolicyName(*kubernetes_name(policy, tier.name), tier.name, DIRECTIONS[word])
+        return PolicyName(*user_policy(policy.kind, policy.name, tier.name), tier.name, DIRECTIONS[word])
 
     def _profile(self, program: PolicyProgram) -> str:
         endpoint = self.endpoints.get(program.about.interface)
@@ -163,7 +164,11 @@ class RuleOwners:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules of a node with their owners, their problems, and the inputs they were derived from."""
+    """All rules of a node with their owners, their problems, and the inputs they were derived from.
+
+    `absent` are the policy files that other interfaces have and a ready one has not, each since when it is not there;
+    `waiting` is whether one of them is not a problem yet.
+    """
 
     files: Mapping[str, PolicyProgram | None]
     unread: tuple[str, ...]
@@ -171,6 +176,8 @@ class Rules:
     owners: RuleOwners
     table: RuleTable
     problems: list[PolicyProblem]
+    absent: Mapping[tuple[str, str, int], float]
+    waiting: bool
 
 
 def hook_of(direction: str, *, workload: bool) -> int:
@@ -180,27 +187,22 @@ def hook_of(direction: str, *, workload: bool) -> int:
     return TC_EGRESS if (direction == INGRESS) == workload else TC_INGRESS
 
 
-def kubernetes_name(policy: Policy, tier: str) -> tuple[str, str, str]:
-    """Kind, namespace and name of the Kubernetes object, the same in every release."""
-    namespace, slash, name = policy.name.rpartition("/")
-    kind = policy.kind or ("NetworkPolicy" if slash else "GlobalNetworkPolicy")
-    if slash and policy.kind in ("", _KUBERNETES) and name.startswith(_KUBERNETES_PREFIX):
-        return _KUBERNETES, namespace, name.removeprefix(_KUBERNETES_PREFIX)
-    if tier == "default" and kind in _PREFIXED_KINDS:
-        # v3.31 and older prefix the name with the tier, and policies created there keep the prefix in v3.32.
-        name = name.removeprefix("default.")
-    return kind, namespace, name
-
-
-def join_rules(policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None") -> "Rules":
-    """The rules of a node; reuses `before` if files and endpoints are unchanged."""
+def join_rules(
+    policies: Policies, endpoints: Endpoints, prefixes: Sequence[str], before: "Rules | None", now: float
+) -> "Rules":
+    """The rules of a node at `now`, in seconds on a monotonic clock; reuses `before` where its inputs are unchanged."""
     programs = [program for program in policies.files.values() if program]
     same = before is not None and before.files is policies.files and before.endpoints is endpoints
-    if before and same and before.unread == policies.unread:
+    if before and same and before.unread == policies.unread and not before.waiting:
         return before
     owners = before.owners if before and same else RuleOwners(endpoints.by_index.values(), prefixes, programs)
     table = before.table if before and same else rule_table(programs, owners)
-    return Rules(policies.files, policies.unread, endpoints, owners, table, policy_problems(policies, owners))
+    absent = _absent(policies, owners, before, now)
+    overdue = [file for file, since in absent.items() if now - since >= _WRITTEN]
+    # Without the kernel's links, an interface in Calico's state may be gone.
+    problems = policy_problems(policies, owners, overdue) if endpoints.links_known else []
+    waiting = len(overdue) < len(absent)
+    return Rules(policies.files, policies.unread, endpoints, owners, table, problems, absent, waiting)
 
 
 def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTable:
@@ -234,24 +236,38 @@ def rule_table(programs: Iterable[PolicyProgram], owners: RuleOwners) -> RuleTab
     )
 
 
-def policy_problems(policies: Policies, owners: RuleOwners) -> list[PolicyProblem]:
-    """Endpoints whose program has an error, or that are ready but have no program while others do."""
-    programs = [one for one in policies.files.values() if one]
+def policy_problems(
+    policies: Policies, owners: RuleOwners, absent: Iterable[tuple[str, str, int]]
+) -> list[PolicyProblem]:
+    """Endpoints whose program has an error, and those without one: the files that are `absent`."""
     problems = [
         _problem(owners.endpoints[one.about.interface], one.about.direction, one.about.family, one.error)
-        for one in programs
-        if one.error and one.about.interface in owners.endpoints
+        for one in policies.files.values()
+        if one and one.error and one.about.interface in owners.endpoints
     ]
+    return problems + [
+        _problem(owners.endpoints[interface], direction, family, "Calico has written no policy file for it")
+        for interface, direction, family in absent
+    ]
+
+
+def _absent(
+    policies: Policies, owners: RuleOwners, before: Rules | None, now: float
+) -> dict[tuple[str, str, int], float]:
+    """See `Rules`. What is absent in a first snapshot counts as overdue: a command takes no second one."""
     unread = filter(None, map(parse_file_name, policies.unread))
-    have = {(one.interface, one.direction, one.family) for one in [*(one.about for one in programs), *unread]}
+    programs = (one.about for one in policies.files.values() if one)
+    have = {(one.interface, one.direction, one.family) for one in [*programs, *unread]}
     common = {(direction, family) for interface, direction, family in have if interface in owners.endpoints}
+    absent = {}
     for endpoint in owners.endpoints.values():
         for direction, family in sorted(common):
             expected = direction in _OTHER and endpoint.kind == WORKLOAD and endpoint.state is not None
             ready = expected and endpoint.state is not None and endpoint.state.ready(family)
-            if ready and (endpoint.interface, direction, family) not in have:
-                problems.append(_problem(endpoint, direction, family, "Calico has written no policy file for it"))
-    return problems
+            file = endpoint.interface, direction, family
+            if ready and file not in have:
+                absent[file] = before.absent.get(file, now) if before else now - _WRITTEN
+    return absent
 
 
 def _problem(endpoint: Endpoint, direction: str, family: int, why: str) -> PolicyProblem:

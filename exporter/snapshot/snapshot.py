@@ -6,23 +6,31 @@ Each part holds its value or an error. `reading.py` takes snapshots; metrics, pa
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from exporter.bpf.maps import MapInfo
+from exporter.bpf.maps import MapInfo, MapMissing
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
+from exporter.calico.failsafes import Failsafes
 from exporter.calico.ifstate import InterfaceState
+from exporter.calico.ip_sets import IpSetTrie
 from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
 from exporter.calico.rules import RuleHits
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods
 from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
-from exporter.node.netlink import HostRoute, Link
+from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic
 from exporter.node.pods import ClusterPods
 from exporter.node.policies import Policies
 from exporter.snapshot.live_map import Candidate, Choice
+from exporter.snapshot.policy_tags import PolicyTags
 from exporter.snapshot.rules import Rules
+
+if TYPE_CHECKING:  # `serve` needs none of these
+    from exporter.calico.routes import RouteTable
+    from exporter.calico.services import Services
+    from exporter.snapshot.conntrack import Conntrack
 
 IP_FAMILIES = (4, 6)
 
@@ -91,12 +99,26 @@ class Snapshot:
     ifstate: Part[tuple[InterfaceState, ...]]
     ip_sets_4: Part[Mapping[int, tuple[str, ...]]]
     ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
+    ip_set_trie_4: Part[IpSetTrie]
+    ip_set_trie_6: Part[IpSetTrie]
+    failsafes_4: Part[Failsafes]
+    failsafes_6: Part[Failsafes]
+    policy_tags: Part[PolicyTags]
     links: Part[tuple[Link, ...]]
     host_routes: Part[tuple[HostRoute, ...]]
+    run_dir: Part[None]
     pods: Part[LocalPods]
     cluster_pods: Part[ClusterPods | None]
     endpoints: Part[Endpoints]
     nics: Part[Mapping[str, Nic]]
+    received: Part[Mapping[str, tuple[int, int]]]
+    queue_drops: Part[Mapping[int, int]]
+    addresses: Part[tuple[NodeAddress, ...]]
+    services_4: "Part[Services]"
+    services_6: "Part[Services]"
+    routes_4: "Part[RouteTable]"
+    routes_6: "Part[RouteTable]"
+    conntrack: "Part[Conntrack]"
     policy_file_names: Part[Sequence[str]]
     policies: Part[Policies]
     policy_files: Part[Folder[bytes]]
@@ -109,9 +131,32 @@ class Snapshot:
         """The maps with the counters, the rules' counters and the interface state, by datum."""
         return {COUNTERS: self.counter_map, RULES: self.rule_map, IFACE: self.ifstate_map}
 
+    @property
+    def dataplane_present(self) -> bool | None:
+        """Whether Calico's maps are pinned on this node; None if that could not be read."""
+        if isinstance(self.pins.error, MapMissing):
+            return False
+        return bool(self.pins.get()) if self.pins.error is None else None
+
     def ip_sets(self, family: int) -> Part[Mapping[int, tuple[str, ...]]]:
         """The members of each IP set of IP `family` by its number."""
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
+
+    def ip_set_trie(self, family: int) -> Part[IpSetTrie]:
+        """The IP-set map of IP `family`, to look keys up."""
+        return self.ip_set_trie_4 if family == 4 else self.ip_set_trie_6
+
+    def failsafes(self, family: int) -> Part[Failsafes]:
+        """The failsafe ports of IP `family`."""
+        return self.failsafes_4 if family == 4 else self.failsafes_6
+
+    def services(self, family: int) -> "Part[Services]":
+        """The services of IP `family`, as Calico's NAT maps have them."""
+        return self.services_4 if family == 4 else self.services_6
+
+    def routes(self, family: int) -> "Part[RouteTable]":
+        """What Calico's programs know about addresses of IP `family`; the kernel's routes are `host_routes`."""
+        return self.routes_4 if family == 4 else self.routes_6
 
     def ip_families(self) -> tuple[int, ...]:
         """The IP families in use: an interface is ready for it, or a policy file exists for it.

@@ -4,19 +4,24 @@ Both implement `NodeSource`; `LiveNode` reads the kernel and Calico's run direct
 contents, nothing decoded.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
+from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
-from exporter.node.files import Folder, list_folder, read_folder
+from exporter.node.files import Folder, check_run_dir, list_folder, misplaced, read_folder
 from exporter.node.live_links import LiveLinks
-from exporter.node.nic import Nic, read_nics
+from exporter.node.nic import Nic, read_nics, read_received
+from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
+
+_Kept = TypeVar("_Kept")
 
 
 class NodeSource(Protocol):
@@ -35,8 +40,20 @@ class NodeSource(Protocol):
     def map_info(self, name: str) -> MapInfo:
         """The info of the map pinned as `name`."""
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
-        """Info and content of the map pinned as `name`; `add_cpus` sums values over CPUs."""
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
+        """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these keys in the map pinned as `name`, None where there is no entry."""
+
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """The content of the large map pinned as `name`, in batches; of a bundle, what it holds of it."""
+
+    def predates(self, datum: str) -> bool:
+        """Whether this is a bundle made before this datum was part of one."""
+
+    def clock_ns(self) -> int | None:
+        """The kernel's monotonic clock, by which Calico's programs note times, when the maps were read."""
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """The loaded programs with these ids."""
@@ -47,8 +64,20 @@ class NodeSource(Protocol):
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
         """The node's routes to single addresses."""
 
+    def addresses(self) -> tuple[netlink.NodeAddress, ...]:
+        """The node's own addresses."""
+
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
+
+    def received(self) -> Mapping[str, tuple[int, int]]:
+        """The packets and bytes that each interface received, by name; cheap, used for scrapes."""
+
+    def queue_drops(self) -> dict[int, int]:
+        """The packets that each interface's clsact queueing discipline dropped, by interface index."""
+
+    def check_run_dir(self) -> None:
+        """Raises `NodeError` if Calico's run directory is not there, or is empty."""
 
     def endpoint_status(self) -> Folder[bytes]:
         """Calico's endpoint-status files."""
@@ -89,6 +118,9 @@ class LiveNode:
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
         self._run_dir = run_dir
+        # One each, so that a folder that hangs takes only its own facts with it.
+        self._status_files = Patience(run_dir / endpoint_status.FOLDER)
+        self._policy_files = Patience(run_dir / policy_debug.FOLDER)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -103,9 +135,26 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.info(str(self._globals / name))
 
-    def map_dump(self, name: str, *, add_cpus: bool = False) -> MapDump:
+    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
-        return self._reader.read(str(self._globals / name), add_cpus=add_cpus)
+        return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
+
+    def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `NodeSource`."""
+        return self._reader.lookup(str(self._globals / name), keys)
+
+    def map_batches(self, name: str) -> Iterator[MapBatch]:
+        """See `NodeSource`."""
+        return self._reader.batches(str(self._globals / name))
+
+    def predates(self, datum: str) -> bool:
+        """See `NodeSource`."""
+        del datum
+        return False
+
+    def clock_ns(self) -> int | None:
+        """See `NodeSource`."""
+        return time.monotonic_ns()
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
         """See `NodeSource`."""
@@ -119,15 +168,29 @@ class LiveNode:
         """See `NodeSource`."""
         return self._live_links.host_routes() if self._live_links else netlink.read_host_routes()
 
+    def addresses(self) -> tuple[netlink.NodeAddress, ...]:
+        """See `NodeSource`."""
+        return netlink.read_addresses()
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         return read_nics()
 
+    def received(self) -> Mapping[str, tuple[int, int]]:
+        """See `NodeSource`."""
+        return read_received()
+
+    def queue_drops(self) -> dict[int, int]:
+        """See `NodeSource`."""
+        return netlink.read_queue_drops()
+
+    def check_run_dir(self) -> None:
+        """See `NodeSource`."""
+        self._status_files.read(lambda: check_run_dir(self._run_dir))
+
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        folder = self._run_dir / endpoint_status.FOLDER
-        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
-        return self._status
+        return self._status_files.read(self._read_status)
 
     def cluster_pods(self) -> ClusterPods | None:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
@@ -135,13 +198,26 @@ class LiveNode:
 
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return read_folder(self._run_dir / policy_debug.FOLDER)
+        return self._policy_files.read(lambda: self._placed(read_folder(self._run_dir / policy_debug.FOLDER)))
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
-        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
-        return self._policies
+        return self._policy_files.read(self._read_policies)
+
+    def _placed(self, folder: Folder[_Kept]) -> Folder[_Kept]:
+        if folder.present:
+            return folder
+        return replace(folder, misplaced=misplaced(self._run_dir, (endpoint_status.FOLDER, policy_debug.FOLDER)))
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
-        return list_folder(self._run_dir / policy_debug.FOLDER) or []
+        return self._policy_files.read(lambda: list_folder(self._run_dir / policy_debug.FOLDER)) or []
+
+    def _read_status(self) -> Folder[bytes]:
+        folder = self._run_dir / endpoint_status.FOLDER
+        self._status = self._placed(read_folder(folder, endpoint_status.MAX_BYTES, self._status))
+        return self._status
+
+    def _read_policies(self) -> Policies:
+        self._policies = self._placed(read_policies(self._run_dir / policy_debug.FOLDER, self._policies))
+        return self._policies

@@ -1,5 +1,4 @@
-"""Serves scrapes over HTTP: routes, limits, TLS, access control, and slow or malicious clients.
+"""Serves scrapes over HTTP: routes, limits, TLS, access control, protection from slow or malicious clients.
 
-Knows sockets of its own, its own configuration file and the text of a scrape. Knows no maps, bytes of maps or files
-that others wrote.
+Knows its sockets, the web configuration and the text of a scrape. Knows nothing of maps or Calico's files.
 """

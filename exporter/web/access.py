@@ -1,7 +1,7 @@
 """Access control before all routes: authentication, authorization, rate limit and configured headers.
 
-Health checks are open to all, for a kubelet brings no credentials, and show others only their first line.
-Parses the credentials of a request; `passwords.py` and `reviews.py` check them.
+Health checks need no credentials, because a kubelet has none; if credentials are configured, they return only their
+first line. `passwords.py` and `reviews.py` check credentials.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter.node import NodeError
 from exporter.web.auth_queue import AuthQueue, AuthQueueFull
-from exporter.web.config_file import RateLimit, WebConfig
+from exporter.web.config import RateLimit, WebConfig
 from exporter.web.connection import Handler, Headers, Request, Response
 from exporter.web.passwords import Passwords, parse_basic
 from exporter.web.registry import Rejected
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
 
 class Access:
-    """A handler around `inner` that lets in whom the configuration and the reviews let in; there may be neither."""
+    """A handler that passes authorized requests to `inner`: by the web configuration or by reviews, if configured."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class Access:
 
     async def handle(self, request: Request) -> Response:
         """The response to one request, from `inner` or a refusal."""
-        self._adopt()
+        self._apply_config()
         if request.path in _OPEN_TO_ALL:
             response = await self._inner(request)
             if self._passwords or self._reviews:
                 response = replace(response, body=response.body.partition(b"\n")[0] + b"\n")
         else:
-            response = await self._unauthorized(request) or self._rate_limited(request) or await self._inner(request)
+            response = await self._auth_refusal(request) or self._rate_refusal(request) or await self._inner(request)
         return replace(response, headers=_merged(response.headers, self._config.headers))
 
-    def _adopt(self) -> None:
+    def _apply_config(self) -> None:
         if self._live is None:
             return
         self._live.refresh()
@@ -69,47 +69,47 @@ class Access:
             self._bucket = _TokenBucket(new.rate_limit) if new.rate_limit else None
         self._config = new
 
-    async def _unauthorized(self, request: Request) -> Response | None:
-        """The refusal of a request whose credentials are not right, None for an authorized one."""
+    async def _auth_refusal(self, request: Request) -> Response | None:
+        """The rejection of an unauthorized request, None for an authorized one."""
         authorization = request.headers.get("authorization", "")
         try:
             if self._passwords:
-                return await self._check_password(self._passwords, authorization, request)
+                return await self._password_refusal(self._passwords, authorization, request)
             if self._reviews:
-                return await self._check_token(self._reviews, authorization, request)
+                return await self._token_refusal(self._reviews, authorization, request)
         except AuthQueueFull as error:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "auth_queue_full", str(error))
         except NodeError:
-            sentence = "the API server could not be asked who may see this"
+            sentence = "the API server could not be reached for authorization"
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
 
-    async def _check_password(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
+    async def _password_refusal(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
         given = parse_basic(authorization)
         if given and (
-            passwords.remembers(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
+            passwords.is_cached(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))
         ):
             return None
-        sentence = "this needs the name and the password of a user"
+        sentence = "authentication is required: the name and password of a user"
         return self._refuse(
             request, HTTPStatus.UNAUTHORIZED, "unauthorized", sentence, ("WWW-Authenticate", f"Basic {_REALM}")
         )
 
-    async def _check_token(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
+    async def _token_refusal(self, reviews: "Reviews", authorization: str, request: Request) -> Response | None:
         scheme, _, token = authorization.partition(" ")
         verdict = HTTPStatus.UNAUTHORIZED
         if scheme.lower() == "bearer" and _TOKEN.fullmatch(token.strip()):
             verdict = await reviews.review(token.strip(), request.path, request.client)
         if verdict is HTTPStatus.FORBIDDEN:
-            sentence = f"this token's user has no role that allows get on the non-resource URL {request.path}"
+            sentence = f"the token's user may not get the non-resource URL {request.path}"
             return self._refuse(request, verdict, "forbidden", sentence)
         if verdict is HTTPStatus.UNAUTHORIZED:
-            sentence = "this needs a bearer token that the cluster knows"
+            sentence = "authentication is required: a bearer token that is valid in this cluster"
             return self._refuse(request, verdict, "unauthorized", sentence, ("WWW-Authenticate", f"Bearer {_REALM}"))
         return None
 
-    def _rate_limited(self, request: Request) -> Response | None:
-        # After the credentials: whoever has none must not use up what belongs to those who have.
+    def _rate_refusal(self, request: Request) -> Response | None:
+        # After authentication: other clients must not use up the limit.
         wait = self._bucket.take() if self._bucket else 0
         if not wait:
             return None
@@ -124,7 +124,7 @@ class Access:
 
 
 class _TokenBucket:
-    """Tokens that come one each interval and wait up to the burst."""
+    """Tokens that are added at an interval, up to the burst."""
 
     def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
@@ -132,7 +132,7 @@ class _TokenBucket:
         self._last = time.monotonic()
 
     def take(self) -> float:
-        """Takes a token; 0, or the seconds until there is one to take."""
+        """Takes a token and returns 0, or returns the seconds until one is available."""
         now = time.monotonic()
         self._tokens = min(self._limit.burst, self._tokens + (now - self._last) / self._limit.interval)
         self._last = now

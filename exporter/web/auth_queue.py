@@ -1,6 +1,6 @@
-"""Checks of credentials one at a time: what unauthenticated clients cost this node is bounded.
+"""Checks credentials one at a time, which bounds the cost of unauthenticated clients.
 
-A check costs: bcrypt takes a CPU for a tenth of a second, a token a call to the API server. Knows neither.
+bcrypt takes 0.1 s of CPU, a token a request to the API server; this module knows neither.
 """
 
 import asyncio
@@ -17,67 +17,67 @@ _T = TypeVar("_T")
 
 _MAX_WAITING = 32
 _MAX_WAITING_EACH = 4
-_MIN_REST, _MAX_REST = 0.1, 5.0
-_REST = 9  # times as long as the check took: wrong credentials cost at most a tenth of one CPU
+_MIN_PAUSE, _MAX_PAUSE = 0.1, 5.0
+_PAUSE_FACTOR = 9  # times the CPU time of the check: wrong credentials cost at most a tenth of one CPU
 
 
 class AuthQueueFull(ExporterError):
-    """Credentials cannot be checked now: too many wait, from this address or from all, or no thread can be started.
+    """Credentials cannot be checked now: too many requests wait, from this address or in total, or no thread starts.
 
     The message is one sentence.
     """
 
 
 class AuthQueue:
-    """One thread for checks; after a wrong one the next waits. Credentials that were good before go first, and then
-    those of an address that nobody else waits from.
+    """One thread for checks, with a pause after wrong credentials. Credentials that were valid before have priority,
+    then the first request of an address.
     """
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
-        self._rest_until = 0.0
+        self._paused_until = 0.0
 
     @cached_property
     def _worker(self) -> Worker:
-        return Worker("credentials")  # a server that asks for none has no thread for them
+        return Worker("credentials")  # no thread without credentials
 
     async def check(self, client: str, job: Callable[[], _T], *, known: bool = False) -> _T:
-        """What `job` returns in the other thread, a false value for wrong credentials.
+        """The result of `job` in the other thread, a false value for wrong credentials.
 
         Raises `AuthQueueFull`, and what `job` raises.
         """
         try:
             worker = self._worker  # before the client is counted as waiting
-        except RuntimeError as error:  # what Python says where no thread can be started
+        except RuntimeError as error:  # no thread can be started
             raise AuthQueueFull(
-                "no thread could be started for checking credentials: raise the limit of processes"
+                "no thread could be started to check credentials: raise the limit of processes"
             ) from error
-        # The first check of an address is not queued behind brute-force clients: a renewed token is unknown too.
+        # The first check of an address is always admitted: a renewed token is unknown too.
         first = not self._waiting[client]
         if not (known or first) and (
             self._waiting[client] >= _MAX_WAITING_EACH or self._waiting.total() >= _MAX_WAITING
         ):
-            raise AuthQueueFull("too many wait for their credentials to be checked; try again")
+            raise AuthQueueFull("too many authentication requests are waiting; try again")
         self._waiting[client] += 1
         check = asyncio.wrap_future(worker.submit(lambda: self._throttled(job), urgency=2 if known else int(first)))
         check.add_done_callback(lambda done: self._leave(client, done))
-        # Whoever hangs up keeps the place until the turn comes: else one could fill the queue by coming and leaving.
+        # A disconnected client stays in the queue: else it could fill it by reconnecting.
         return await asyncio.shield(check)
 
     def _leave(self, client: str, done: "asyncio.Future[_T]") -> None:
         self._waiting -= Counter({client: 1})
         if not done.cancelled():
-            done.exception()  # nobody may be there any more to hear of it
+            done.exception()  # the client may have disconnected
 
     def _throttled(self, job: Callable[[], _T]) -> _T:
-        time.sleep(max(0.0, self._rest_until - time.monotonic()))
-        start = time.thread_time()  # waiting for an API server costs nobody anything
+        time.sleep(max(0.0, self._paused_until - time.monotonic()))
+        start = time.thread_time()  # waiting for an API server costs no CPU
         right = False
         try:
             result = job()
             right = bool(result)
         finally:
             if not right:
-                rest = min(max(_MIN_REST, _REST * (time.thread_time() - start)), _MAX_REST)
-                self._rest_until = time.monotonic() + rest
+                pause = min(max(_MIN_PAUSE, _PAUSE_FACTOR * (time.thread_time() - start)), _MAX_PAUSE)
+                self._paused_until = time.monotonic() + pause
         return result

@@ -1,66 +1,22 @@
-"""The web configuration file: YAML in the schema that Prometheus' exporters share, into what it asks for.
+"""Parses the web configuration file, in the YAML schema of Prometheus' exporters.
 
 The schema is docs/web-configuration.md of prometheus/exporter-toolkit (v0.16.0); its names of ciphers and curves are
-Go's. Knows text only: no files, no sockets, no TLS. Whatever cannot be served as it is meant is refused, never ignored.
+Go's. Knows text only: no files, no sockets, no TLS. Settings that are not supported are errors, never ignored.
 """
 
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.errors import ExporterError
+from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
 
 if TYPE_CHECKING:
     from exporter.web.yaml_fields import Fields
 
 _Chosen = TypeVar("_Chosen")
-
-
-class WebConfigError(ExporterError):
-    """The web configuration cannot be served. The message is one sentence that names the line or the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """What `tls_server_config` asks for. PEM is text of the file itself or the path of another.
-
-    `ciphers` are OpenSSL's names for TLS 1.2, empty for the default; `curve` is OpenSSL's name. `allowed_sans` is None
-    when any verified certificate will do.
-    """
-
-    cert: str | Path
-    key: str | Path
-    client_ca: str | Path | None = None
-    client_certificate: ssl.VerifyMode = ssl.CERT_NONE
-    allowed_sans: frozenset[str] | None = None
-    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-    ciphers: tuple[str, ...] = ()
-    server_order: bool = True
-    curve: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One request each `interval` seconds, and `burst` at once."""
-
-    interval: float
-    burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """The whole file. `users` are bcrypt hashes by name; without users nobody is asked for a password."""
-
-    tls: TlsSettings | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    rate_limit: RateLimit | None = None
-
 
 _HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
@@ -70,9 +26,14 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]+", re.ASCII)
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
+# 22 characters are the salt's 16 bytes, and 31 the digest's 23. The spare bits of the last ones must be 0, or the
+# library refuses the salt, and no password ever has that digest.
+_BCRYPT = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]", re.ASCII
+)
 _DURATION = re.compile(r"(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9.]+)([a-zµ]+)")
+_MAX_SECONDS = (2**63 - 1) / 1e9  # what Go's durations can hold
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -100,7 +61,7 @@ _UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 
 
 def parse_web_config(text: str, folder: Path) -> WebConfig:
-    """What the file asks for; relative paths in it begin at `folder`. Raises `WebConfigError`."""
+    """The configuration in `text`; paths in it are relative to `folder`. Raises `WebConfigError`."""
     import yaml
 
     from exporter.web.yaml_fields import FieldError, Fields
@@ -130,15 +91,15 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
     cert, key = _pem(fields, "cert", folder), _pem(fields, "key", folder)
     client_ca = _pem(fields, "client_ca", folder)
     demand = _client_certificate(fields, client_ca)
-    sans = fields.texts("client_allowed_sans")
+    sans = fields.text_list("client_allowed_sans")
     if sans is not None and demand is ssl.CERT_NONE:
         fields.refuse("client_allowed_sans", "needs client_auth_type RequireAndVerifyClientCert")
-    oldest = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
-    newest = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
-    if oldest > newest:
+    min_version = _choice(fields, "min_version", _VERSIONS) or ssl.TLSVersion.TLSv1_2
+    max_version = _choice(fields, "max_version", _VERSIONS) or ssl.TLSVersion.TLSv1_3
+    if min_version > max_version:
         fields.refuse("min_version", "is above max_version")
-    oldest, ciphers = _ciphers(fields, oldest, newest)
-    server_order = fields.truth("prefer_server_cipher_suites", default=True)
+    min_version, ciphers = _ciphers(fields, min_version, max_version)
+    server_order = fields.boolean("prefer_server_cipher_suites", default=True)
     curve = _curve(fields)
     fields.end()
     if not fields.names():
@@ -146,16 +107,16 @@ def _tls(fields: "Fields", folder: Path) -> TlsSettings | None:
     if cert is None or key is None:
         fields.refuse(
             (given or fields.names())[0],
-            f"asks for TLS and there is no {'cert' if cert is None else 'key'}_file beside it",
+            f"requires {'cert' if cert is None else 'key'}_file",
         )
     allowed = None if sans is None else frozenset(sans)
-    return TlsSettings(cert, key, client_ca, demand, allowed, oldest, newest, ciphers, server_order, curve)
+    return TlsSettings(cert, key, client_ca, demand, allowed, min_version, max_version, ciphers, server_order, curve)
 
 
 def _pem(fields: "Fields", name: str, folder: Path) -> str | Path | None:
     inline, path = fields.text(name), fields.text(f"{name}_file")
     if inline and path:
-        fields.refuse(name, f"and {name}_file are both there; one must go")
+        fields.refuse(name, f"and {name}_file are mutually exclusive")
     if path and not path.isprintable():
         fields.refuse(f"{name}_file", f"is {path!a}; it must be the path of a file")
     return folder / path if path else inline or None
@@ -166,55 +127,57 @@ def _client_certificate(fields: "Fields", client_ca: str | Path | None) -> ssl.V
     if fields.text(name) in _UNVERIFIED:
         fields.refuse(
             name,
-            "would take any certificate without verifying it, which is not served here; "
+            "would take any certificate without verifying it, which is not supported; "
             "VerifyClientCertIfGiven and RequireAndVerifyClientCert are",
         )
     demand = _choice(fields, name, _CLIENT_CERTIFICATE) or ssl.CERT_NONE
     if demand is not ssl.CERT_NONE and client_ca is None:
-        # Go would take the certificates of every public authority then.
-        fields.refuse(name, "needs client_ca_file, the authority of the clients that may come in")
+        # Go would accept certificates of every public CA.
+        fields.refuse(name, "needs client_ca_file, the CA of the clients")
     if demand is ssl.CERT_NONE and client_ca is not None:
         fields.refuse(fields.given("client_ca", "client_ca_file")[0], "needs client_auth_type")
     return demand
 
 
 def _ciphers(
-    fields: "Fields", oldest: ssl.TLSVersion, newest: ssl.TLSVersion
+    fields: "Fields", min_version: ssl.TLSVersion, max_version: ssl.TLSVersion
 ) -> tuple[ssl.TLSVersion, tuple[str, ...]]:
-    names = fields.texts("cipher_suites") or []
+    names = fields.text_list("cipher_suites") or []
     for name in names:
         if name not in _CIPHERS and name not in _CIPHERS_13:
-            fields.refuse("cipher_suites", f"has {name!r}; served are {', '.join((*_CIPHERS, *sorted(_CIPHERS_13)))}")
+            fields.refuse(
+                "cipher_suites", f"has {name!r}; supported are {', '.join((*_CIPHERS, *sorted(_CIPHERS_13)))}"
+            )
     chosen = tuple(_CIPHERS[name] for name in names if name in _CIPHERS)
     if names and not chosen:
-        if newest is ssl.TLSVersion.TLSv1_2:
+        if max_version is ssl.TLSVersion.TLSv1_2:
             fields.refuse("cipher_suites", "has no suite of TLS 1.2 and max_version is TLS12")
-        oldest = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
-    return oldest, chosen
+        min_version = ssl.TLSVersion.TLSv1_3  # without a suite there is no TLS 1.2
+    return min_version, chosen
 
 
 def _curve(fields: "Fields") -> str | None:
-    names = fields.texts("curve_preferences") or []
+    names = fields.text_list("curve_preferences") or []
     for name in names:
         if name not in _CURVES:
-            fields.refuse("curve_preferences", f"has {name!r}; served are {', '.join(_CURVES)}")
+            fields.refuse("curve_preferences", f"has {name!r}; supported are {', '.join(_CURVES)}")
     if len(names) > 1:
-        fields.refuse("curve_preferences", "has several curves; Python's TLS can be held to one, or to none")
+        fields.refuse("curve_preferences", "has several curves; at most one is supported")
     return _CURVES[names[0]] if names else None
 
 
 def _choice(fields: "Fields", name: str, choices: Mapping[str, _Chosen]) -> _Chosen | None:
-    said = fields.text(name)
-    if not said:
+    given = fields.text(name)
+    if not given:
         return None
-    if said not in choices:
-        fields.refuse(name, f"is {said!r}; served are {', '.join(choices)}")
-    return choices[said]
+    if given not in choices:
+        fields.refuse(name, f"is {given!r}; supported are {', '.join(choices)}")
+    return choices[given]
 
 
 def _http(fields: "Fields") -> tuple[tuple[str, str], ...]:
-    if fields.truth("http2", default=False):
-        fields.refuse("http2", "is true and HTTP/2 is not served here; leave it out or say false")
+    if fields.boolean("http2", default=False):
+        fields.refuse("http2", "is true, but HTTP/2 is not supported; omit it or set it to false")
     headers = fields.fields("headers")
     fields.end()
     chosen = []
@@ -236,7 +199,7 @@ def _users(fields: "Fields") -> Mapping[str, str]:
     users = {}
     for name in fields.names():
         if ":" in name:
-            fields.refuse(name, "can never log in, for basic authentication ends the name at the first colon")
+            fields.refuse(name, "contains a colon, which basic authentication does not allow in names")
         users[name] = fields.text(name) or ""
         if not _BCRYPT.fullmatch(users[name]):
             fields.refuse(name, "must be a bcrypt hash, as `htpasswd -nBC 10 NAME` prints it")
@@ -251,9 +214,11 @@ def _rate_limit(fields: "Fields") -> RateLimit | None:
     if not _DURATION.fullmatch(interval):
         fields.refuse("interval", f"is {interval!r}; it must be a duration with its unit, for example 1s or 250ms")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(interval))
+    if seconds > _MAX_SECONDS:
+        fields.refuse("interval", "is longer than 292 years")
     if seconds == 0:
         return None
     if burst is None or not re.fullmatch("[0-9]{1,9}", burst, re.ASCII) or int(burst) == 0:
         name = "interval" if burst is None else "burst"
-        fields.refuse(name, "needs a burst of at least 1, or every request would be refused")
+        fields.refuse(name, "needs a burst of at least 1")
     return RateLimit(seconds, int(burst))

@@ -1,10 +1,10 @@
-"""One client's connection: requests in, responses out, and time-outs for slow clients.
+"""One HTTP connection: reads requests, writes responses, and times out slow clients.
 
-HTTP/1.1 itself is h11's, which refuses what is malformed or ambiguous; this file gives it a stream and clocks. Knows
-nothing of what is served.
+h11 implements HTTP/1.1 and rejects malformed or ambiguous requests. Knows nothing of the served content.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 
 import h11
 
+from exporter.web.registry import LogThrottle
 from exporter.web.stream import Stream
+
+log = logging.getLogger("exporter.web")
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
@@ -22,27 +25,26 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Clocks, in seconds, and sizes, in bytes, for one connection.
+    """Timeouts, in seconds, and a size, in bytes, of one connection.
 
-    `head` bounds the opening of the stream, and the wait for a whole request from then or from its first byte, `idle`
-    the wait for the next one, `write` the sending of a whole response. For `protected` a response being sent is not
-    evicted while other connections can be. A client that has hung up is worked for `gone` longer: it may only
-    have closed its own side.
+    `head` is for opening the stream and for a whole request head, `idle` between requests, `write` for sending a
+    response. A connection is protected from eviction for the first `protected` seconds of sending. After the client
+    has closed its side, its request continues for `half_closed`: it may still read.
     """
 
     head: float = 5.0
     idle: float = 75.0
     write: float = 30.0
     protected: float = 5.0
-    gone: float = 1.0
+    half_closed: float = 1.0
     head_bytes: int = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the routes see it: header names are lower case; `query` is what follows the question mark.
+    """A parsed request. Header names are lower case, the values of repeated headers are joined with commas.
 
-    The values of a header that is there twice are one, with a comma between. `client` is the address it came from.
+    `query` is the part after the question mark, `client` the address of the client.
     """
 
     method: str
@@ -57,7 +59,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response; lengths and connection headers are added when it is sent."""
+    """A response; content length and connection headers are added when it is sent."""
 
     status: HTTPStatus
     body: bytes
@@ -70,18 +72,18 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A client. Until `protected_until` it is protected from eviction, as long as others can be evicted.
-    `since` is when its last request was there, or the client itself. Both are on the event loop's clock.
+    """A connection. Until `protected_until` it is protected from eviction, as long as others can be evicted; `since` is
+    the time of its last request, or of its start. Both are on the event loop's clock.
 
-    A further request that comes when `welcome` says no is not answered: whoever asks will come again on a new
-    connection, as with one that was idle for too long. `sending` is entered with each body for as long as it is sent.
+    If `reusable` returns False, the next request closes the connection, and the client reconnects. `sending` is entered
+    with each body while it is sent.
     """
 
     stream: Stream
     limits: Limits
     client: str = ""
     since: float = 0.0
-    welcome: Callable[[], bool] = lambda: True
+    reusable: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
     protected_until: float = 0.0
     answered: bool = False
@@ -91,30 +93,30 @@ class Connection:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.head_bytes)
 
     async def serve(self, handler: Handler) -> None:
-        """Answers requests until the client or a limit ends it. Never raises for what a client did.
+        """Answers requests until the client or a limit ends the connection. Never raises because of a client.
 
-        The stream is left open: whoever made it closes it.
+        The caller closes the stream.
         """
         try:
-            patience = self.limits.head
-            while await self._serve_one(handler, patience):
+            seconds = self.limits.head
+            while await self._serve_one(handler, seconds):
                 self.http.start_next_cycle()
                 self.answered = True
-                patience = self.limits.idle
-            await self.stream.end(still_talking=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
+                seconds = self.limits.idle
+            await self.stream.end(still_sending=self.http.their_state in (h11.ERROR, h11.SEND_BODY))
         except (TimeoutError, OSError, h11.LocalProtocolError):
-            pass  # it was too slow, went away, or left a response half read: nothing more to say to it
+            pass  # too slow, disconnected, or stopped reading a response
 
-    async def _serve_one(self, handler: Handler, patience: float) -> bool:
+    async def _serve_one(self, handler: Handler, seconds: float) -> bool:
         try:
-            request = await self._request(patience)
+            request = await self._request(seconds)
         except h11.RemoteProtocolError as error:
             await self._refuse(HTTPStatus(error.error_status_hint))
             return False
-        except ValueError:  # a target that no URL parser takes
+        except ValueError:  # an invalid target
             await self._refuse(HTTPStatus.BAD_REQUEST)
             return False
-        if request is None or (self.answered and not self.welcome()):
+        if request is None or (self.answered and not self.reusable()):
             return False
         self.since, self.protected_until = asyncio.get_running_loop().time(), FOREVER
         try:
@@ -129,47 +131,47 @@ class Connection:
             self.protected_until = 0.0
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
-    async def _request(self, patience: float) -> Request | None:
+    async def _request(self, seconds: float) -> Request | None:
         head: h11.Request | None = None
-        async with asyncio.timeout(patience) as clock:
+        async with asyncio.timeout(seconds) as clock:
             while True:
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
                     self.http.receive_data(await self.stream.read(_PIECE_IN))
-                    # An idle connection may wait long for its first byte, not for the rest of what it began.
+                    # `idle` is only for the first byte of a request.
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
                     head = event
-                    if self._announces_body(head):
-                        return _request(head, self.client)  # nobody here reads bodies: answered, then closed
+                    if self._has_body(head):
+                        return _request(head, self.client)  # bodies are not read: respond, then close
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
                     return _request(head, self.client)
                 else:
                     return None
 
-    def _announces_body(self, head: h11.Request) -> bool:
+    def _has_body(self, head: h11.Request) -> bool:
         names = dict(head.headers)
         return names.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in names
 
     async def _handled(self, handler: Handler, request: Request) -> Response | None:
-        """The handler's response, or None when the client hung up before it was there."""
-        work = asyncio.ensure_future(handler(request))
-        gone = asyncio.ensure_future(self._gone())
+        """The handler's response, or None if the client disconnects first."""
+        work = asyncio.ensure_future(_answered(handler, request))
+        hangup = asyncio.ensure_future(self._hung_up())
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, hangup}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else None
         finally:
             work.cancel()
-            gone.cancel()
-            await asyncio.wait({work, gone})  # only one may read at a time, and a cancelled one still does
+            hangup.cancel()
+            await asyncio.wait({work, hangup})  # a cancelled task still reads, and only one may
 
-    async def _gone(self) -> None:
-        """Returns some time after the client has hung up. What it sends meanwhile is kept, up to a limit."""
+    async def _hung_up(self) -> None:
+        """Returns some time after the client has disconnected. Buffers what it sends until then, up to a limit."""
         space = self.limits.head_bytes - len(self.http.trailing_data[0])
         while space > 0:
             data = await self.stream.read(_PIECE_IN)
             if not data:
-                await asyncio.sleep(self.limits.gone)
+                await asyncio.sleep(self.limits.half_closed)
                 return
             self.http.receive_data(data)
             space -= len(data)
@@ -190,17 +192,30 @@ class Connection:
         head = h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)
         chunks = [self.http.send(head) or b""]
         if with_body:
-            # Its length is known, so h11 counts the body and changes nothing in it: it goes out uncopied, whole.
+            # The length is known, so h11 passes the body through without a copy.
             chunks += self.http.send_with_data_passthrough(h11.Data(data=response.body)) or ()
         chunks += self.http.send_with_data_passthrough(h11.EndOfMessage()) or ()
         if len(response.body) <= _SMALL:
-            chunks = [b"".join(chunks)]  # one packet where one is enough
+            chunks = [b"".join(chunks)]  # in one packet if possible
         for chunk in chunks:
             await self.stream.write(chunk)
 
 
+_throttle = LogThrottle()
+
+
+async def _answered(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except Exception as error:  # the boundary: an OSError of the handler's must not pass for one of the client's
+        if _throttle.may_log():
+            log.exception("unexpected error in a request for %a", request.path)
+        sentence = f"unexpected error ({type(error).__name__}), please report it with the log's traceback\n"
+        return Response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode())
+
+
 def _request(head: h11.Request, client: str) -> Request:
-    # A proxy's absolute form (GET http://node/metrics) names the same resource.
+    # Accepts the absolute form of proxies (GET http://node/metrics).
     target = urlsplit(head.target.decode("ascii"))
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:

@@ -1,7 +1,7 @@
-"""The web configuration in force: its files are read again while serving, and only what can be served replaces it.
+"""The current web configuration: reloads its files while serving; an invalid one does not replace it.
 
-The files are compared by what they hold and not by their times, at most once a second: Kubernetes swaps the folders of
-a mounted secret, others write over a file. Knows paths; what the texts mean is `config_file.py`'s and `tls.py`'s.
+Files are compared by content, at most once a second: Kubernetes swaps the folders of a mounted secret, other tools
+overwrite a file. Knows paths; `config_file.py` and `tls.py` interpret the contents.
 """
 
 import logging
@@ -11,20 +11,21 @@ import stat
 import time
 from pathlib import Path
 
-from exporter.web.config_file import TlsSettings, WebConfig, WebConfigError, parse_web_config
+from exporter.web.config import TlsSettings, WebConfig, WebConfigError
+from exporter.web.config_file import parse_web_config
 from exporter.web.tls import Tls, make_tls
 
 log = logging.getLogger("exporter.web")
 
-_AGAIN = 1.0
+_MIN_INTERVAL = 1.0
 _MAX_BYTES = 1 << 20
 
 
 class LiveConfig:
-    """What the file asks for (`config`) and the TLS that serves it (`tls`), as of the last `refresh`.
+    """The configuration (`config`) and its TLS (`tls`) as of the last `refresh`.
 
-    With `bearer` the file may not have users: both would want the one Authorization header of a request.
-    Raises `WebConfigError` when the file cannot be served at the start.
+    With `bearer` the file may not have users: both use the Authorization header.
+    Raises `WebConfigError` if the file is invalid at startup.
     """
 
     def __init__(self, path: Path, *, bearer: bool = False) -> None:
@@ -40,21 +41,21 @@ class LiveConfig:
         except WebConfigError as error:
             raise WebConfigError(f"the web configuration {path} cannot be served: {error}") from error
 
-    def refresh(self) -> None:
-        """Reads the files again if the last time was a second ago; a sentence in the log when they cannot be served."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Reloads the files if the last reload was a second ago, or `at_once`; logs a failure once."""
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not at_once:
             return
-        self._next = now + _AGAIN
+        self._next = now + _MIN_INTERVAL
         try:
             self._load()
         except WebConfigError as error:
             if str(error) != self.problem:
-                log.error("the web configuration %s stays as it was: %s", self._path, error)  # noqa: TRY400  a sentence
+                log.error("web configuration %s: reload failed, keeping the previous one: %s", self._path, error)  # noqa: TRY400  a sentence
             self.problem = str(error)
         else:
             if self.problem:
-                log.info("the web configuration %s can be served again", self._path)
+                log.info("web configuration %s: reload succeeded again", self._path)
             self.problem = None
 
     def _load(self) -> None:
@@ -66,31 +67,31 @@ class LiveConfig:
         if self._texts == [text, *pem]:
             return
         if self._texts:
-            self._keep_demands(config)
+            self._refuse_weaker(config)
         if config.users and self._bearer:
             raise WebConfigError(
-                "basic_auth_users and --kubernetes.authorization both want the Authorization header; choose one"
+                "basic_auth_users and --kubernetes.authorization both use the Authorization header: choose one"
             )
-        if [settings, *pem] != [self.config.tls, *self._texts[1:]]:  # connections end with the TLS they began with
+        if [settings, *pem] != [self.config.tls, *self._texts[1:]]:  # existing connections keep their TLS
             self.tls = _tls(settings, *pem) if settings else None
         self.config, self._texts = config, [text, *pem]
-        log.info("the web configuration %s is served: %s", self._path, _summary(config))
+        log.info("web configuration %s loaded: %s", self._path, _summary(config))
 
-    def _keep_demands(self, new: WebConfig) -> None:
-        # A file that is being written over is short for a moment, and must not disable authentication for that moment.
+    def _refuse_weaker(self, new: WebConfig) -> None:
+        # A file that is being overwritten is truncated for a moment, which must not disable authentication.
         old = self.config
         lost = [
             name
             for name, before, after in (
                 ("tls_server_config", bool(old.tls), bool(new.tls)),
-                ("client_auth_type", _demand(old), _demand(new)),
-                ("client_allowed_sans", _chooses(old), _chooses(new)),
+                ("client_auth_type", _client_verification(old), _client_verification(new)),
+                ("client_allowed_sans", _restricts_names(old), _restricts_names(new)),
                 ("basic_auth_users", bool(old.users), bool(new.users)),
             )
             if after < before
         ]
         if lost:
-            raise WebConfigError(f"{lost[0]} asks for less than at the start, which takes a restart")
+            raise WebConfigError(f"{lost[0]} is weaker than at startup: restart to apply it")
 
 
 def _tls(settings: TlsSettings, cert: str | None, key: str | None, client_ca: str | None) -> Tls:
@@ -115,11 +116,11 @@ def _summary(config: WebConfig) -> str:
     return f"{clients}, users {len(config.users) or 'not asked for'}, {rate}"
 
 
-def _demand(config: WebConfig) -> int:
+def _client_verification(config: WebConfig) -> int:
     return config.tls.client_certificate if config.tls else ssl.CERT_NONE
 
 
-def _chooses(config: WebConfig) -> bool:
+def _restricts_names(config: WebConfig) -> bool:
     return config.tls is not None and config.tls.allowed_sans is not None
 
 
@@ -131,7 +132,7 @@ def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise WebConfigError(f"{path} is no regular file, and it must be read again while serving")
+                raise WebConfigError(f"{path} is not a regular file, so it cannot be reloaded")
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise WebConfigError(f"{path} cannot be read: {error.strerror or error}") from error

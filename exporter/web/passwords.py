@@ -1,7 +1,7 @@
 """Users and passwords of basic authentication, held as bcrypt hashes.
 
-Knows bcrypt and nothing of HTTP but the header's value. A right password is remembered, as a digest that is worth
-nothing in another process, so that only a user's first request is slow.
+Knows bcrypt and the value of the Authorization header. A valid password is cached as a keyed digest, so that only a
+user's first request is slow.
 """
 
 import base64
@@ -23,16 +23,16 @@ class Passwords:
         self._right: dict[bytes, bytes] = {}
         self._key = os.urandom(32)
 
-    def remembers(self, name: bytes, password: bytes) -> bool:
-        """Whether this was right before; false says nothing."""
+    def is_cached(self, name: bytes, password: bytes) -> bool:
+        """Whether this password was valid before; False does not mean that it is wrong."""
         return hmac.compare_digest(self._right.get(name, b""), self._digest(password))
 
     def check(self, name: bytes, password: bytes) -> bool:
-        """Whether this is right. Takes as long as the hash was made to take, for a name that does not exist too."""
+        """Whether this password is valid. Takes the same time for a name that does not exist."""
         import bcrypt
 
         known = name in self._hashes
-        # An unknown name is checked against one fixed hash, so that timing does not tell which names exist.
+        # An unknown name is checked against one fixed hash, so that the time does not reveal which names exist.
         stand_in = self._stand_ins[int.from_bytes(self._digest(name)[:8]) % len(self._stand_ins)]
         right = bcrypt.checkpw(password[:_BCRYPT_BYTES], self._hashes.get(name, stand_in)) and known
         if right:
@@ -44,7 +44,7 @@ class Passwords:
 
 
 def parse_basic(authorization: str) -> tuple[bytes, bytes] | None:
-    """Name and password of an `Authorization: Basic …` header (RFC 7617), None if it is none."""
+    """Name and password of an `Authorization: Basic …` header (RFC 7617), None for any other."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -27,7 +27,7 @@ class BadRequest(ExporterError):
 
 @dataclass(slots=True)
 class Routes:
-    """The handler of all requests. `most` requests are worked on at once (0: no limit), others get a 503.
+    """The handler of all requests. `max_requests` requests are worked on at once (0: no limit), others get a 503.
 
     `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back. Without a
     `page` nothing is served at `/`.
@@ -36,16 +36,16 @@ class Routes:
     scrapes: Scrapes
     rejected: Rejected
     telemetry_path: str = "/metrics"
-    most: int = 40
+    max_requests: int = 40
     timeout_offset: float = 0.5
     page: Page | None = None
-    working: int = 0
+    in_progress: int = 0
 
     async def handle(self, request: Request) -> Response:
         """The response to one request."""
         serve = self._route(request.path)
         if serve is None:
-            return self._nothing()
+            return self._not_found()
         if request.method not in ("GET", "HEAD"):
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),))
         return await serve(request)
@@ -64,7 +64,7 @@ class Routes:
         except BadRequest as error:
             return _sentence(HTTPStatus.BAD_REQUEST, str(error))
         text_format = negotiate(request.headers.get("accept", ""))
-        with self._at_work(request) as refused:
+        with self._admitted(request) as refused:
             if refused:
                 return refused
             body, compressed = await self.scrapes.body(
@@ -77,8 +77,8 @@ class Routes:
 
     async def _page(self, request: Request) -> Response:
         if self.page is None:
-            return self._nothing()
-        with self._at_work(request) as refused:
+            return self._not_found()
+        with self._admitted(request) as refused:
             if refused:
                 return refused
             try:
@@ -90,22 +90,22 @@ class Routes:
         headers = (*response.headers, ("Vary", "Accept-Encoding"), ("Content-Encoding", "gzip"))
         return replace(response, body=compressed_body(response.body), headers=headers)
 
-    def _nothing(self) -> Response:
+    def _not_found(self) -> Response:
         return _sentence(HTTPStatus.NOT_FOUND, f"nothing is served here; metrics are at {self.telemetry_path}")
 
     @contextmanager
-    def _at_work(self, request: Request) -> Iterator[Response | None]:
+    def _admitted(self, request: Request) -> Iterator[Response | None]:
         """Counts the request among those worked on, or gives the refusal of one too many."""
-        if self.most and self.working >= self.most:
-            sentence = f"more than {self.most} requests at once; try again"
+        if self.max_requests and self.in_progress >= self.max_requests:
+            sentence = f"more than {self.max_requests} requests at once; try again"
             self.rejected.count("max_requests", request.client, sentence)
             yield _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
             return
-        self.working += 1
+        self.in_progress += 1
         try:
             yield None
         finally:
-            self.working -= 1
+            self.in_progress -= 1
 
     def _selected(self, query: str) -> frozenset[str]:
         """The collectors that `collect[]` names, or all but those that `exclude[]` names, as node_exporter does it."""

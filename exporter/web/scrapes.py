@@ -1,47 +1,46 @@
-"""Scrapes that arrive together share one snapshot of the node, read by one worker thread.
+"""Answers scrapes; concurrent ones share one snapshot of the node, read by one worker thread.
 
-A request joins the scrape that waits for its turn, whatever collectors it asks for. One that has begun is joined by
-nobody: what it has read may be older than the request. A request whose time runs out is answered with the collectors
-that finished; the others have success 0.
+A request joins the next scrape, whatever collectors it selects, but not one that has started: its data may be older
+than the request. A request that times out is answered with the finished collectors; the others have success 0.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from typing import TYPE_CHECKING, TypeVar
 
 from exporter.metrics.collector import Collector
-from exporter.metrics.exposition import OPENMETRICS, OPENMETRICS_END, TextFormat, render
+from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
 from exporter.snapshot.snapshot import Snapshot
-from exporter.web.registry import LogThrottle
+from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
-try:  # some seven times as fast as zlib
+try:  # seven times as fast as zlib
     from isal.isal_zlib import compress as deflate
-except ImportError:  # has no wheel for every machine
+except ImportError:  # not available for every platform
     from zlib import compress as deflate
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("exporter.web")
 
 _T = TypeVar("_T")
 
-# The wire to a node's Prometheus is short, and the CPU is the pods'.
+# The fastest: the CPU belongs to the pods.
 _LEVEL = 1
 _GZIP_FORMAT = 31  # the largest window, and gzip's header and checksum around it
 
 
 class Scrape:
-    """One reading of the node, what its collectors made of it so far, and the bodies rendered from that. Used by one
-    thread, but for `unfinished_body`.
+    """One snapshot of the node, the results of its collectors so far, and the rendered bodies. Used by one thread,
+    except `unfinished_body`.
     """
 
-    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: CollectorRegistry) -> None:
+    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: "CollectorRegistry") -> None:
         self.wanted: set[str] = set()
         self.joinable = True
         self.results: dict[str, Collected] = {}
@@ -49,22 +48,23 @@ class Scrape:
         self._collectors = collectors
         self._process = process
         self._bodies: dict[tuple[frozenset[str], TextFormat, bool], bytes] = {}
-        self._begun = False
+        self._started = False
         self._start = time.perf_counter()
 
     def collect(self) -> None:
-        """Closes the scrape to newcomers and runs the wanted collectors, once."""
-        if self._begun:
+        """Runs the wanted collectors, once; from then on the scrape is not joinable."""
+        if self._started:
             return
-        self._begun, self.joinable = True, False
+        self._started, self.joinable = True, False
         wanted = [collector for collector in self._collectors if collector.name in self.wanted]
-        # With the first, the maps of all: they are read directly one after the other, so that they are of one moment.
+        # The first collector reads the maps of all, back to back, so that they are consistent.
         maps = with_sources(set().union(*(collector.parts for collector in wanted))) & MAP_PARTS
-        for collector in wanted:
+        # Collectors that need only maps run first: those after one whose files hang get no time.
+        for collector in sorted(wanted, key=lambda one: not one.parts <= MAP_PARTS):
             self.results[collector.name] = run_collector(collector, lambda parts: self._reading.read(parts | maps))
 
     def body(self, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
-        """The response body for these collectors, rendered once for all who ask the same."""
+        """The response body for these collectors, rendered once for identical requests."""
         key = (names, text_format, compress)
         if key not in self._bodies:
             body = self._render(names, text_format)
@@ -72,32 +72,32 @@ class Scrape:
         return self._bodies[key]
 
     def unfinished_body(self, names: frozenset[str], text_format: TextFormat) -> bytes:
-        """What is there of it now, not compressed; called from another thread while a collector hangs in this one."""
+        """The uncompressed body with the finished collectors; called from another thread while a collector hangs."""
         seconds = time.perf_counter() - self._start
-        waiting = "did not finish within the scrape's time-out"
+        waiting = "did not finish within the scrape timeout"
         done = dict(self.results)
         results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
-        return render(collected_samples(results), text_format, process_text(self._process, text_format))
+        return render([*collected_samples(results), *registry_samples(self._process)], text_format)
 
     def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
-        results = [result for name, result in self.results.items() if name in names]
-        samples = collected_samples(results) + exporter_samples(self._reading.read)
-        return render(samples, text_format, process_text(self._process, text_format))
+        results = [self.results[one.name] for one in self._collectors if one.name in names]
+        samples = [*collected_samples(results), *exporter_samples(self._reading.read), *registry_samples(self._process)]
+        return render(samples, text_format)
 
 
 class Scrapes:
-    """Answers scrapes. `begin` begins to read a snapshot; `collectors` are the enabled ones; `process` has the metrics
-    about this process.
+    """Answers scrapes. `new_reading` starts a snapshot; `collectors` are the enabled ones; `process` has the
+    metrics about this process.
 
-    `failures` are the collectors of earlier scrapes, each with its last failure's sentence, None for one that works.
+    `failures` has the error of each collector in its last scrape, None if it succeeded.
     """
 
     def __init__(
-        self, begin: Callable[[], Reading], collectors: Sequence[Collector], process: CollectorRegistry
+        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: "CollectorRegistry"
     ) -> None:
         self.names = frozenset(collector.name for collector in collectors)
         self.ready = False
-        self._begin = begin
+        self._new_reading = new_reading
         self._collectors = collectors
         self._process = process
         self._scrape: Scrape | None = None
@@ -114,25 +114,27 @@ class Scrapes:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
-            scrape.joinable = False  # what it has read is old by now: whoever comes next is not to see it as new
+            scrape.joinable = False  # its data is old by now
             if self._throttle.may_log():
-                log.warning("a scrape was answered without the collectors that did not finish in %.3g s", seconds)
+                log.warning(
+                    "scrape timeout: the response lacks the collectors that did not finish within %.3g s", seconds
+                )
             return scrape.unfinished_body(names, text_format), False
 
     async def collect(self) -> dict[str, str | None]:
-        """Runs every collector once and says what failed, by collector: for readiness and for the start."""
+        """Runs every collector once and returns the error of each, None if it succeeded."""
         scrape = self._join(self.names)
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def ask(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
-        """What `question` makes of a snapshot with these parts, in the worker's thread, where scrapes go first."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._begin().read(parts))))
+    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
+        """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
 
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
         if scrape is None or not scrape.joinable:
-            scrape = self._scrape = Scrape(self._begin(), self._collectors, self._process)
+            scrape = self._scrape = Scrape(self._new_reading(), self._collectors, self._process)
         scrape.wanted |= names
         return scrape
 
@@ -143,7 +145,7 @@ class Scrapes:
     def _collect(self, scrape: Scrape) -> None:
         scrape.collect()
         if self._scrape is scrape:
-            self._scrape = None  # nobody joins it any more: between scrapes its maps and bodies are not kept
+            self._scrape = None  # frees its maps and bodies between scrapes
         for name, result in scrape.results.items():
             if result.failure != self.failures.get(name):
                 self._report(result)
@@ -151,7 +153,7 @@ class Scrapes:
         self.ready = self.ready or any(result.failure is None for result in scrape.results.values())
 
     def _report(self, result: Collected) -> None:
-        # Once when it breaks and once when it heals, not at every scrape.
+        # Logged when it starts, changes and ends, not at every scrape.
         if result.failure:
             log.warning("collector %s failed: %s", result.name, result.failure)
         else:
@@ -161,11 +163,3 @@ class Scrapes:
 def compressed_body(body: bytes) -> bytes:
     """The body in gzip."""
     return deflate(body, _LEVEL, _GZIP_FORMAT)
-
-
-def process_text(registry: CollectorRegistry, text_format: TextFormat) -> bytes:
-    """The metrics of prometheus-client's registry, without OpenMetrics' end mark."""
-    if text_format is OPENMETRICS:
-        body: bytes = openmetrics_exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return body.removesuffix(OPENMETRICS_END)
-    return generate_latest(registry)

@@ -1,7 +1,7 @@
-"""Listeners and the life of the server: opens sockets, admits clients, stops within a second of SIGTERM.
+"""The server: opens sockets, admits and evicts connections, stops within a second of SIGTERM.
 
-An event loop holds the connections, so that hundreds of silent ones cost memory and no thread. Knows sockets and
-signals; what is served comes from `routes.py`.
+An event loop holds the connections, so that hundreds of silent clients need no threads. Knows sockets and signals;
+`routes.py` handles the requests.
 """
 
 import asyncio
@@ -9,21 +9,22 @@ import errno
 import logging
 import re
 import resource
-import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
 from exporter.web.connection import FOREVER, Connection, Handler, Limits
-from exporter.web.stream import ClearStream, Stream
-from exporter.web.tls import HandshakeError, Tls, TlsStream
+from exporter.web.signals import handle_signals
+from exporter.web.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
+    from exporter.web.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -46,7 +47,7 @@ class ListenError(ExporterError):
 
 def open_listener(address: str) -> socket.socket:
     """A listening socket for `HOST:PORT`; an empty host is every address, IPv4 and IPv6. Raises `ListenError`."""
-    match = _ADDRESS.fullmatch(address)
+    match = _ADDRESS.fullmatch(_bracketed(address))
     if match is None or int(match["port"]) > 65535:
         raise ListenError(f"{address!r} is not HOST:PORT, for example :10042, 127.0.0.1:10042 or [::1]:10042")
     host, port = match["six"] or match["host"], match["port"]
@@ -55,19 +56,29 @@ def open_listener(address: str) -> socket.socket:
             return socket.create_server(
                 ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
             )
-        host.encode("idna")  # or it would fail after the socket is made, and leave it
+        if not host.isascii():  # the tables of IDNA take 1 MiB
+            host.encode("idna")  # fails here, before a socket is created and leaked
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
     except UnicodeError as error:
-        raise ListenError(f"cannot listen on {address}: its host is no name of a host") from error
+        raise ListenError(f"cannot listen on {address}: its host is not a valid name") from error
     except OSError as error:
         raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
-class Server:
-    """Serves `handler` on `listeners` until SIGTERM or SIGINT, in TLS when the configuration has it.
+def _bracketed(address: str) -> str:
+    """`HOST:PORT` whose host is an IPv6 address without brackets, as Kubernetes gives a node's, with them."""
+    host, _, port = address.rpartition(":")
+    with suppress(ValueError):
+        return f"[{IPv6Address(host)}]:{port}"
+    return address
 
-    `failed_handshake` is called with the address of each client that TLS turned away, and why.
+
+class Server:
+    """Serves `handler` on `listeners` until a signal, with TLS if configured.
+
+    `failed_handshake` is called with the client's address and the reason of each failed TLS handshake, `reread` on
+    SIGHUP. `prepare` is awaited before the first client is answered.
     """
 
     def __init__(
@@ -77,12 +88,16 @@ class Server:
         limits: Limits | None = None,
         live: "LiveConfig | None" = None,
         failed_handshake: Callable[[str, str], None] = lambda *_: None,
+        reread: Callable[[], None] = lambda: None,
+        prepare: Callable[[], Coroutine[None, None, None]] = lambda: asyncio.sleep(0),
     ) -> None:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
         self._live = live
         self._failed_handshake = failed_handshake
+        self._reread = reread
+        self._prepare = prepare
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -90,21 +105,22 @@ class Server:
         self._max_connections = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
 
     async def run(self) -> None:
-        """Serves until a signal says stop, then lets requests in progress finish for a moment."""
+        """Serves until a signal, then lets requests in progress finish for a moment."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        handle_signals(stop, self._reread)
+        stopping, preparing = asyncio.create_task(stop.wait()), asyncio.ensure_future(self._prepare())
+        await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        preparing.cancel()
         accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        stopping = asyncio.create_task(stop.wait())
         ended, _ = await asyncio.wait({stopping, *accepting}, return_when=asyncio.FIRST_COMPLETED)
         for task in ended - {stopping}:
-            task.result()  # a bug: better an end that somebody restarts than a port that nobody answers
+            task.result()  # a bug: exit, to be restarted, rather than ignore clients
         log.info("stopping")
         for task in accepting:
             task.cancel()
         for listener in self._listeners:
-            loop.remove_reader(listener)  # asyncio may have heard of a client already, and would ask a closed listener
+            loop.remove_reader(listener)  # asyncio may have a pending accept on the closed listener
             listener.close()
         for connection in self._evictable():
             self._connections[connection].cancel()
@@ -114,21 +130,21 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.settimeout(0)
-        said, admitted = "", count(1)
+        reported, admitted = "", count(1)
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    if str(error) != said:
+                    if str(error) != reported:
                         log.warning("connections cannot be accepted: %s", error.strerror)
-                    said = str(error)
+                    reported = str(error)
                     await asyncio.sleep(_ACCEPT_AGAIN)
-                continue  # else it was that connection's own error, and it is gone
-            said = ""
+                continue  # else the error of one connection, which is closed
+            reported = ""
             self._admit(sock, address[0])
             if next(admitted) % _ACCEPT_BATCH == 0:
-                await asyncio.sleep(0)  # those who are inside go on while a crowd comes in
+                await asyncio.sleep(0)  # existing connections progress while many clients connect
 
     def _admit(self, sock: socket.socket, client: str) -> None:
         if len(self._connections) >= self._max_connections and not self._evict():
@@ -140,12 +156,14 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
+            from exporter.web.tls import TlsStream
+
             stream = TlsStream(stream, tls)
-        # Keeping a connection open must not keep a certificate or an authority in use that has been replaced.
+        # An open connection must not keep a replaced certificate or CA in use.
         now = asyncio.get_running_loop().time()
         connection = Connection(stream, self._limits, client, now, lambda: self._tls() is tls, self._sending)
         self._connections[connection] = task = asyncio.create_task(self._serve(connection))
-        task.add_done_callback(lambda _: self._leave(connection))  # comes too when it is cancelled before it began
+        task.add_done_callback(lambda _: self._leave(connection))  # called even if it is cancelled before it starts
 
     @contextmanager
     def _sending(self, connection: Connection, body: bytes) -> Iterator[None]:
@@ -157,7 +175,7 @@ class Server:
             self._unsent.pop(connection, None)
 
     def _evict_unsent(self) -> None:
-        # Each snapshot has its bodies: clients that request one after the other and read nothing would hold them all.
+        # Clients that request one body after another and do not read would keep all of them in memory.
         kept: dict[int, int] = {}
         for connection, body in reversed(list(self._unsent.items())):
             if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MAX_UNSENT:
@@ -166,7 +184,7 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
-    def _tls(self) -> Tls | None:
+    def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
         self._live.refresh()
@@ -179,7 +197,7 @@ class Server:
         except HandshakeError as error:
             self._failed_handshake(connection.client, str(error))
         except (OSError, TimeoutError):
-            pass  # it left, or never began
+            pass  # disconnected, or did not open the stream
         else:
             await connection.serve(self._handler)
 
@@ -188,18 +206,18 @@ class Server:
         self._connections.pop(connection, None)
 
     def _evict(self) -> bool:
-        # Idle connections are evicted first. Of an address that holds a large part of all connections any may be
-        # evicted, else one client's many requests would keep all others out.
+        # Idle connections are evicted first, but of an address with a large share of the connections any: else the
+        # many requests of one client would exclude all others.
         client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowd = [
+        crowding = [
             one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
         ]
         unprotected = self._evictable()
         answered = [one for one in self._connections if one.protected_until < FOREVER]
-        may_go = [one for one in unprotected if one in crowd] or crowd or unprotected or answered
-        if may_go:
-            self._connections.pop(min(may_go, key=lambda one: one.since)).cancel()
-        return bool(may_go)
+        candidates = [one for one in unprotected if one in crowding] or crowding or unprotected or answered
+        if candidates:
+            self._connections.pop(min(candidates, key=lambda one: one.since)).cancel()
+        return bool(candidates)
 
     def _evictable(self) -> list[Connection]:
         now = asyncio.get_running_loop().time()

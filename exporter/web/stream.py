@@ -1,7 +1,7 @@
-"""The bytes of one connection in the clear: read in small pieces, written whole, nothing kept in between.
+"""An unencrypted connection without buffers: reads small pieces, writes all data.
 
-Not asyncio's own streams: they take 256 KiB at once from a flooding client, and five hundred clients can flood.
-Knows one socket and nothing of HTTP. `tls.py` has the same stream in TLS.
+asyncio's streams would buffer 256 KiB for each of 500 flooding clients. Knows one socket and nothing of HTTP; `tls.py`
+has the same stream over TLS.
 """
 
 import asyncio
@@ -14,23 +14,27 @@ _LINGER_BYTES = 1 << 20
 _PIECE = 16 << 10
 
 
+class HandshakeError(ConnectionError):
+    """The TLS handshake failed, or the client's certificate is not allowed."""
+
+
 class Stream(Protocol):
-    """What a connection needs of its bytes. Every wait can be cancelled; only one may read at a time."""
+    """The byte stream of a connection. Every wait can be cancelled; only one task may read at a time."""
 
     async def open(self) -> None:
-        """Agrees with the client on what the bytes mean. Raises `OSError` when that fails."""
+        """Performs the TLS handshake, if any. Raises `OSError` if it fails."""
 
     async def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end of what the client sends."""
+        """The next bytes, at most `size`; empty at the end of the stream."""
 
     async def write(self, data: bytes) -> None:
-        """Returns when the kernel has taken all of `data`."""
+        """Writes all of `data` to the kernel."""
 
-    async def end(self, *, still_talking: bool) -> None:
-        """Says goodbye; drops for a moment what a client still says, or a reset would take our last words with it."""
+    async def end(self, *, still_sending: bool) -> None:
+        """Closes the sending side; discards what the client still sends, since a reset would lose the response."""
 
     def close(self) -> None:
-        """Ends both sides at once."""
+        """Closes both sides at once."""
 
 
 class ClearStream:
@@ -40,11 +44,11 @@ class ClearStream:
         self._sock = sock
 
     async def open(self) -> None:
-        """Nothing to agree on."""
+        """Nothing to do."""
 
     async def read(self, size: int) -> bytes:
         """See `Stream`."""
-        await asyncio.sleep(0)  # a client that always has more to say must not keep the others waiting
+        await asyncio.sleep(0)  # a client that sends all the time must not block the others
         while True:
             try:
                 return self._sock.recv(size)
@@ -55,10 +59,10 @@ class ClearStream:
         """See `Stream`."""
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def end(self, *, still_talking: bool) -> None:
+    async def end(self, *, still_sending: bool) -> None:
         """See `Stream`."""
-        if not still_talking:
-            return  # closing says it
+        if not still_sending:
+            return
         space = _LINGER_BYTES
         with suppress(OSError):
             async with asyncio.timeout(_LINGER_SECONDS):
@@ -71,7 +75,7 @@ class ClearStream:
         self._sock.close()
 
     async def _readable(self) -> None:
-        # Not the loop's own sock_recv: cancelled at the wrong moment it has taken bytes that nobody gets.
+        # The loop's sock_recv can lose bytes when it is cancelled.
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._sock, readable.set)

@@ -1,7 +1,7 @@
-"""TLS: what a configuration and its PEM make of it, and the stream of a connection that speaks it.
+"""TLS: contexts from a configuration and its PEM, and the stream of a TLS connection.
 
-OpenSSL does the protocol over two buffers in memory; this file moves their bytes. Knows one socket's stream and PEM
-text; where PEM is kept and when it changes is `live_config.py`'s business.
+OpenSSL works on two memory buffers, and this module moves their bytes. Knows streams and PEM text; `live_config.py`
+reads the files.
 """
 
 import asyncio
@@ -14,31 +14,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
-from exporter.web.config_file import TlsSettings, WebConfigError
-from exporter.web.stream import Stream
+from exporter.web.config import TlsSettings, WebConfigError
+from exporter.web.stream import HandshakeError, Stream
 
-# What Go's servers do by default and OpenSSL's do not: no exchange that costs the server much more than the client.
+# Go's default: key exchanges that do not cost the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
 _MAX_SESSIONS = 100
-# Half of what one may hold. The buffers between stay as large as the largest record: 18 KiB less for each connection
-# that is idle after a response, for 0.4 ms more CPU for each MiB.
+# Half of the maximum: the buffers keep the size of the largest record, so an idle connection takes 18 KiB less, for
+# 0.4 ms of CPU per MiB.
 _RECORD = 8 << 10
-# Key updates and other messages without a byte of data cost work; whoever sends this much of them is no scraper.
-_IDLE_TALK = 256 << 10
-_CLEAR_ANSWER = (
+# Limits key updates and other records without data, which cost CPU.
+_MAX_WITHOUT_DATA = 256 << 10
+_HTTP_RESPONSE = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-    b"this port speaks HTTPS; use https:// here\n"
+    b"this port serves HTTPS: use https://\n"
 )
-
-
-class HandshakeError(ConnectionError):
-    """The client and this server did not agree on TLS, or its certificate is not allowed."""
 
 
 @dataclass(slots=True, eq=False)
 class Tls:
-    """One certificate and the demands on clients; a changed configuration makes another one."""
+    """A certificate and the requirements for clients of one configuration."""
 
     make_context: Callable[[], ssl.SSLContext]
     allowed_sans: frozenset[str] | None
@@ -47,28 +43,28 @@ class Tls:
     def __post_init__(self) -> None:
         self.context = self.make_context()
 
-    def begin(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+    def new_session(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of a new connection over these buffers."""
-        # A context keeps 20480 sessions of TLS 1.2 for clients without tickets, and Python has no switch for it.
+        # A context caches 20480 sessions of TLS 1.2, which Python cannot disable.
         if self.context.session_stats()["number"] >= _MAX_SESSIONS:
             self.context = self.make_context()
         return self.context.wrap_bio(incoming, outgoing, server_side=True)
 
-    def admits(self, certificate: Mapping[str, Any] | None) -> bool:
+    def allows(self, certificate: Mapping[str, Any] | None) -> bool:
         """Whether a verified client certificate (as `ssl` decodes it), or none, has an allowed subject name."""
         return self.allowed_sans is None or not self.allowed_sans.isdisjoint(_subject_names(certificate or {}))
 
 
 def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> Tls:
-    """TLS with these PEM texts. Raises `WebConfigError` when OpenSSL does not take them."""
+    """TLS with these PEM texts. Raises `WebConfigError` if OpenSSL rejects them."""
     return Tls(partial(_make_context, settings, cert, key, client_ca), settings.allowed_sans)
 
 
 def _make_context(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version, context.maximum_version = settings.oldest, settings.newest
+    context.minimum_version, context.maximum_version = settings.min_version, settings.max_version
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0  # a scraper keeps its connection; a resumed session would outlive its certificate
+    context.num_tickets = 0  # a resumed session would outlive its certificate
     if not settings.server_order:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(":".join(settings.ciphers) or _CIPHERS_12)
@@ -84,9 +80,7 @@ def _make_context(settings: TlsSettings, cert: str, key: str, client_ca: str | N
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
     def no_password() -> NoReturn:
-        raise WebConfigError(
-            "the key is encrypted and there is nobody to ask for its password; `openssl pkey` takes it off"
-        )
+        raise WebConfigError("the key is encrypted; remove its password with `openssl pkey`")
 
     with _as_file(cert) as cert_file, _as_file(key) as key_file:
         try:
@@ -99,14 +93,14 @@ def _load_authority(context: ssl.SSLContext, client_ca: str) -> None:
     try:
         context.load_verify_locations(cadata=client_ca)
     except (ssl.SSLError, ValueError, TypeError) as error:
-        raise WebConfigError(f"the authority of the clients cannot be used: {_reason(error)}") from error
-    # Whoever is named as an authority is one, with or without its own above it, as in Go.
+        raise WebConfigError(f"the CA of the clients cannot be used: {_reason(error)}") from error
+    # An intermediate CA is trusted without its root, as in Go.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 @contextmanager
 def _as_file(pem: str) -> Iterator[str]:
-    # OpenSSL's loader wants paths, and a key must not be written to a disk.
+    # OpenSSL needs paths, and a key must not be written to disk.
     descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
@@ -126,21 +120,21 @@ def _subject_names(certificate: Mapping[str, Any]) -> Iterator[str]:
         if kind in ("DNS", "email", "URI"):
             yield value
         elif kind == "IP Address":
-            with suppress(ValueError):  # OpenSSL writes IPv6 in full and in capitals
+            with suppress(ValueError):  # OpenSSL writes IPv6 in full, in upper case
                 yield str(ipaddress.ip_address(value.strip()))
 
 
 class TlsStream:
-    """A stream in TLS over one in the clear, which it owns."""
+    """A TLS stream over an unencrypted one, which it owns."""
 
     def __init__(self, clear: Stream, tls: Tls) -> None:
         self._clear = clear
         self._tls = tls
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._session = tls.begin(self._in, self._out)
+        self._session = tls.new_session(self._in, self._out)
 
     async def open(self) -> None:
-        """Shakes hands. Raises `HandshakeError`."""
+        """Performs the handshake. Raises `HandshakeError`."""
         await self._clear.open()
         heard = False
         while True:
@@ -154,45 +148,45 @@ class TlsStream:
             if not await self._feed():
                 if not heard:
                     raise ConnectionError("the client closed without a handshake")
-                raise HandshakeError("the client left while shaking hands")
+                raise HandshakeError("the client disconnected during the handshake")
             heard = True
         await self._flush()
-        if not self._tls.admits(self._session.getpeercert()):
-            raise HandshakeError("its certificate has none of client_allowed_sans")
+        if not self._tls.allows(self._session.getpeercert()):
+            raise HandshakeError("its certificate has none of the client_allowed_sans")
 
     async def read(self, size: int) -> bytes:
         """See `Stream`."""
-        talk = 0
-        while talk < _IDLE_TALK:
+        received = 0
+        while received < _MAX_WITHOUT_DATA:
             try:
                 return self._session.read(size)
             except ssl.SSLWantReadError:
                 await self._flush()
                 fed = await self._feed()
-                talk += fed
+                received += fed
                 if not fed:
                     return b""
             except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLError as error:
                 raise ConnectionError(_reason(error)) from error
-        raise ConnectionError("much talk of TLS and no data")
+        raise ConnectionError("too many TLS records without data")
 
     async def write(self, data: bytes) -> None:
         """See `Stream`."""
-        # One record at a time: the buffer between keeps for good the size that it once had.
+        # One record at a time: the buffer never shrinks.
         for start in range(0, len(data), _RECORD):
             self._session.write(data[start : start + _RECORD])
             await self._flush()
 
-    async def end(self, *, still_talking: bool) -> None:
+    async def end(self, *, still_sending: bool) -> None:
         """See `Stream`."""
         with suppress(OSError):
             self._session.unwrap()
         with suppress(OSError):
             async with asyncio.timeout(1):
                 await self._flush()
-        await self._clear.end(still_talking=still_talking)
+        await self._clear.end(still_sending=still_sending)
 
     def close(self) -> None:
         """See `Stream`."""
@@ -200,10 +194,10 @@ class TlsStream:
 
     async def _refuse(self, error: ssl.SSLError) -> NoReturn:
         if error.reason == "HTTP_REQUEST":
-            await self._clear.write(_CLEAR_ANSWER)
+            await self._clear.write(_HTTP_RESPONSE)
         else:
-            await self._flush()  # the alert that says why
-        await self._clear.end(still_talking=True)
+            await self._flush()  # sends the alert
+        await self._clear.end(still_sending=True)
         raise HandshakeError(_reason(error)) from error
 
     async def _feed(self) -> int:

@@ -1,6 +1,6 @@
 """One daemon thread and its queue of jobs.
 
-A pool's threads would be waited for at exit, even one stuck in the kernel. Knows nothing of what the jobs do.
+Python waits at exit for the threads of a pool, even for one stuck in the kernel.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
-_MANY = 200  # more than ever wait at once with the limits that there are
+_MAX_QUEUED = 200  # more than the limits on requests allow to wait
 
 
 class Worker:
-    """Runs jobs one after the other, the most urgent first."""
+    """Runs jobs one at a time, the most urgent first."""
 
     def __init__(self, name: str) -> None:
         self._jobs: PriorityQueue[tuple[int, int, Future[Any], Callable[[], Any]]] = PriorityQueue()
@@ -27,13 +27,13 @@ class Worker:
     def submit(self, job: Callable[[], _T], *, urgency: int = 0) -> "Future[_T]":
         """The future of `job`'s result or exception. A job that is cancelled before its turn does not run."""
         future: Future[_T] = Future()
-        if self._jobs.qsize() > _MANY:
-            self._forget_cancelled()
+        if self._jobs.qsize() > _MAX_QUEUED:
+            self._drop_cancelled()
         self._jobs.put((-urgency, next(self._number), future, job))
         return future
 
-    def _forget_cancelled(self) -> None:
-        # While a job hangs in the kernel, clients come, run out of time and go: what they wanted must not pile up.
+    def _drop_cancelled(self) -> None:
+        # While a job hangs in the kernel, the jobs of clients that timed out must not accumulate.
         with self._jobs.mutex:
             self._jobs.queue[:] = [job for job in self._jobs.queue if not job[2].cancelled()]
             heapify(self._jobs.queue)
@@ -42,7 +42,7 @@ class Worker:
         while True:
             _, _, future, job = self._jobs.get()
             if not future.set_running_or_notify_cancel():
-                continue  # its client went away while it waited
+                continue  # cancelled while it waited
             try:
                 future.set_result(job())
             except BaseException as error:  # noqa: BLE001  handed to the waiting request

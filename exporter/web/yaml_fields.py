@@ -1,7 +1,7 @@
-"""The fields of a YAML mapping, taken one by one by those who know their kinds; a sentence with its line for the rest.
+"""Typed access to the fields of a YAML mapping, with errors that name the line.
 
-Works on YAML's nodes and not on loaded values, for the lines, and because a loader drops what stands twice and turns
-`on` and `0123` into something else. Knows no field by name.
+Works on nodes instead of loaded values: a loader has no lines, ignores duplicate keys and converts `on` and `0123`.
+Knows no field by name.
 """
 
 from typing import NoReturn
@@ -12,11 +12,11 @@ from exporter.errors import ExporterError
 
 
 class FieldError(ExporterError):
-    """A field is not what it must be. The message is one sentence that begins with the line."""
+    """A field is invalid. The message is one sentence that begins with the line."""
 
 
 class Fields:
-    """A mapping called `name` in sentences. What is null counts as not there."""
+    """A mapping called `name` in errors. A null value counts as absent."""
 
     def __init__(self, name: str, node: yaml.Node | None) -> None:
         self._name = name
@@ -29,37 +29,37 @@ class Fields:
             raise FieldError(f"line {_line(node)}: {name or 'the file'} must be a mapping of names to values")
         for key, value in node.value:
             if not _is_text(key):
-                raise FieldError(f"line {_line(key)}: a name must be plain text")
+                raise FieldError(f"line {_line(key)}: a name must be a string")
             if key.value in self._nodes:
-                raise FieldError(f"line {_line(key)}: {self._path(key.value)} is there twice")
+                raise FieldError(f"line {_line(key)}: {self._path(key.value)} is defined twice")
             self._nodes[key.value], self._lines[key.value] = value, _line(key)
 
     def names(self) -> list[str]:
-        """All names of the mapping, in the order of the file, null or not."""
+        """All names in order, null or not."""
         return list(self._nodes)
 
     def given(self, *names: str) -> list[str]:
-        """Those of these fields that are there."""
+        """Those of these fields that are set."""
         return [name for name in names if name in self._nodes and not _is_null(self._nodes[name])]
 
     def fields(self, name: str) -> "Fields":
-        """The mapping of this name, empty when it is not there."""
+        """The mapping `name`, empty if absent."""
         node = self._take(name)
         if node is not None and not isinstance(node, yaml.MappingNode):
             self.refuse(name, "must be a mapping of names to values, each with a space after its colon")
         return Fields(self._path(name), node)
 
     def text(self, name: str) -> str | None:
-        """The text of this name, as it is written."""
+        """The string `name`, as written."""
         node = self._take(name)
         if node is None:
             return None
         if not _is_text(node):
-            self.refuse(name, "must be text")
+            self.refuse(name, "must be a string")
         return str(node.value)
 
-    def truth(self, name: str, *, default: bool) -> bool:
-        """The truth value of this name."""
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """The boolean `name`."""
         node = self._take(name)
         if node is None:
             return default
@@ -67,24 +67,24 @@ class Fields:
             self.refuse(name, "must be true or false")
         return str(node.value).lower() in ("true", "yes", "on")
 
-    def texts(self, name: str) -> list[str] | None:
-        """The list of texts of this name; an empty list is not the same as none."""
+    def text_list(self, name: str) -> list[str] | None:
+        """The list of strings `name`; None if absent."""
         node = self._take(name)
         if node is None:
             return None
         if not isinstance(node, yaml.SequenceNode) or not all(map(_is_text, node.value)):
-            self.refuse(name, "must be a list of texts")
+            self.refuse(name, "must be a list of strings")
         return [str(one.value) for one in node.value]
 
     def refuse(self, name: str, why: str) -> NoReturn:
-        """Raises a `FieldError` about a field that is there."""
+        """Raises a `FieldError` about a field that is set."""
         raise FieldError(f"line {self._lines[name]}: {self._path(name)} {why}")
 
     def end(self) -> None:
-        """Refuses what nobody took."""
+        """Raises a `FieldError` if there is an unknown field."""
         for name in self._nodes:
             if name not in self._taken:
-                self.refuse(name, "is no field of this file")
+                self.refuse(name, "is not a known field")
 
     def _take(self, name: str) -> yaml.Node | None:
         self._taken.add(name)
@@ -97,7 +97,7 @@ class Fields:
 
 
 def _is_text(node: yaml.Node) -> bool:
-    # YAML's escapes can spell halves of characters, which no file, password or header can hold.
+    # YAML's escapes can contain lone surrogates, which cannot be encoded.
     return isinstance(node, yaml.ScalarNode) and not any("\ud800" <= one <= "\udfff" for one in node.value)
 
 

@@ -3,10 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.pins import (
+    CONNTRACK,
     COUNTERS,
+    FAILSAFES,
     IFACE,
     IP_SETS,
+    NAT_AFFINITY,
+    NAT_BACKENDS,
+    NAT_FRONTENDS,
+    POLICY_PROGRAMS,
     PROGRAMS,
+    ROUTES,
     RULES,
     Pin,
     is_attach_point_counters,
@@ -29,11 +36,26 @@ RECORDED = [
 
 
 def test_of_all_recorded_pins_the_needed_ones_are_found():
+    of_a_family = [
+        pin
+        for family in (4, 6)
+        for pin in (
+            Pin(IP_SETS[family], 1, f"cali_v{family}_ip_sets", old=False),
+            Pin(FAILSAFES[family], 2, f"cali_v{family}_fsafes2", old=False),
+            Pin(NAT_AFFINITY[family], 1, f"cali_v{family}_nat_aff", old=False),
+            Pin(NAT_BACKENDS[family], 1, f"cali_v{family}_nat_be", old=False),
+            Pin(NAT_FRONTENDS[family], 3, f"cali_v{family}_nat_fe3", old=False),
+            Pin(CONNTRACK[family], 4, f"cali_v{family}_ct4", old=False),
+            Pin(ROUTES[family], 1, f"cali_v{family}_routes", old=False),
+        )
+    ]
     expected = (
-        Pin(IP_SETS[4], 1, "cali_v4_ip_sets", old=False),
-        Pin(IP_SETS[6], 1, "cali_v6_ip_sets", old=False),
+        *sorted(of_a_family),
+        Pin(POLICY_PROGRAMS["xdp"], 3, "xdp_cali_jump3", old=False),
         Pin(COUNTERS, 6, "cali_counters6", old=False),
+        Pin(POLICY_PROGRAMS["egress"], 2, "cali_jump_egr2", old=False),
         Pin(IFACE, 4, "cali_iface4", old=False),
+        Pin(POLICY_PROGRAMS["ingress"], 2, "cali_jump_ing2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_egr2", old=False),
         Pin(PROGRAMS, 2, "cali_progs_ing2", old=False),
         Pin(PROGRAMS, 3, "xdp_cali_progs3", old=False),
@@ -60,6 +82,9 @@ def test_of_all_recorded_pins_the_needed_ones_are_found():
         ("cali_p_nk_ing2", PROGRAMS, 2, False),
         ("cali_p_nk_egr", PROGRAMS, 1, False),
         ("xdp_cali_progs3", PROGRAMS, 3, False),
+        ("cali_v4_ct3_old", CONNTRACK[4], 3, True),
+        ("cali_v6_ct", CONNTRACK[6], 1, False),
+        ("cali_v6_nat_fe4", NAT_FRONTENDS[6], 4, False),
     ],
 )
 def test_a_name_is_a_base_a_version_and_perhaps_old(name, datum, version, old):
@@ -73,7 +98,9 @@ def test_a_name_is_a_base_a_version_and_perhaps_old(name, datum, version, old):
         "_old",
         "6",
         "cali_",
-        "cali_v4_ct4",
+        "cali_v4_ct_nats",
+        "cali_v5_ct4",
+        "cali_ct4",
         "cali_countersx",
         "cali_counters6_new",
         "cali_counters6_old_old",
@@ -87,7 +114,7 @@ def test_a_name_is_a_base_a_version_and_perhaps_old(name, datum, version, old):
         "Cali_counters6",
         "xcali_counters6",
         "my_cali_counters6",
-        "cali_jump_ing2",
+        "cali_state6",
         "cilium_metrics",
     ],
 )

@@ -19,6 +19,7 @@ from exporter.calico.policy_debug import (
 )
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.calico.rules import decode_rule_hits
+from exporter.snapshot.pinned_maps import columns_of
 from tests.recorded import NAMES, law_of_recordings
 
 # One of each release: host endpoints, staged policies, a tier that passes, a Log rule.
@@ -164,8 +165,8 @@ def as_printed(program, hits, *, tiers):
 @law_of_recordings(set(NAMES) - WITHOUT_FILES)
 def calico_bpf_policy_dump_equals_the_parsed_program(recording):
     name, source = recording.name, recording.bundle
-    dump = source.map_dump("cali_rule_ctrs2")
-    hits = {**decode_rule_hits(dump.keys, dump.values), **MEANWHILE.get(name, {})}
+    dump = source.map_dump("cali_rule_ctrs2", sum_cpus=True)
+    hits = {**decode_rule_hits(columns_of(dump)), **MEANWHILE.get(name, {})}
     dumps = {one: text for one, text in recording.oracle.items() if one.startswith("policy-dump.")}
     for member, text in dumps.items():
         of_member = member.split(".")[1], 6 if member.endswith(".v6.txt") else 4

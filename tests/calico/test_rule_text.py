@@ -346,3 +346,23 @@ def test_a_text_that_cannot_be_taken_apart_has_the_numbers_that_comments_name():
 def test_any_comments_give_numbers_that_a_key_can_hold(text, comments):
     for number in set_numbers(text, comments).values():
         assert 0 <= number < 1 << 64
+
+
+@pytest.mark.parametrize(
+    ("text", "namespaced", "words"),
+    [
+        ("original_src_selector:\"app == 'a'\"", True, "from app == 'a' and the policy's own namespace"),
+        ("original_src_selector:\"app == 'a'\"", False, "from app == 'a'"),
+        (
+            'original_src_selector:"app == \'a\'" original_src_namespace_selector:"all()"',
+            True,
+            "from app == 'a' and any namespace",
+        ),
+        ("original_dst_selector:\"app == 'a'\"", True, "to app == 'a' and the policy's own namespace"),
+        ("original_not_src_selector:\"app == 'a'\"", True, "from not app == 'a'"),
+        ("original_src_namespace_selector:\"team == 'a'\"", True, "from namespace team == 'a'"),
+        ('src_net:"10.0.0.0/8"', True, "from 10.0.0.0/8"),
+    ],
+)
+def test_a_selector_of_a_policy_of_a_namespace_means_its_own_namespace(text, namespaced, words):
+    assert words == match_of(text, namespaced=namespaced).words

@@ -9,7 +9,7 @@ from tests.chart.helm import CHART
 FOLDER = CHART / "files" / "dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 
-_SELECTOR = re.compile(r"(?:(\w+)\()?([a-z_]\w*)\{([^}]*)\}(?:\[([^\]]*)\])?")
+_SELECTOR = re.compile(r"(?:(\w+)\()?([a-z_][\w:]*)\{([^}]*)\}(?:\[([^\]]*)\])?")
 _MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)("[^"]*")')
 _GROUPING = re.compile(r"\b(?:by|on) \(([^)]*)\)")
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")

@@ -128,18 +128,24 @@ TLS = {"content": {"tls_server_config": {}}}
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"webConfig": {**TLS, "existingSecret": "a"}}, "two web configurations"),
-        ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets are used by a web configuration"),
+        ({"webConfig": {**TLS, "existingSecret": "a"}}, "mutually exclusive"),
+        ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets requires webConfig"),
         ({"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "would each scrape every pod"),
-        ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "every collector is"),
+        ({"reader": "bpftool", "securityProfile": "capabilities"}, "reader bpftool requires CAP_SYS_ADMIN"),
+        ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "all collectors are"),
         (
             {"kubernetes": {"authorization": True}, "webConfig": {"content": {"basic_auth_users": {"a": "b"}}}},
-            "the one Authorization header",
+            "both use the Authorization header",
         ),
     ],
 )
 def test_values_that_contradict_each_other_are_a_sentence(values, said):
     assert re.search(rf"Error: .*{said}", refused(values), re.DOTALL)
+
+
+@pytest.mark.parametrize("profile", ["sysadmin", "privileged"])
+def test_bpftool_is_taken_where_it_may_read(profile):
+    assert render({"reader": "bpftool", "securityProfile": profile})
 
 
 def test_an_old_cluster_is_refused():

@@ -9,6 +9,7 @@ import yaml
 from exporter.cli.main import program
 from exporter.cli.serve import command as serve
 from exporter.kubectl.targets import DEFAULT_SELECTOR
+from exporter.web import server
 from exporter.web.config_file import parse_web_config
 from tests.chart.helm import CASES, CHART, HELM, container, helm, kinds, one, render
 from tests.kernel.conftest import give_up
@@ -203,6 +204,31 @@ def test_an_address_of_ones_own_is_asked_there():
     assert "host" not in container(render("closed-values"))["livenessProbe"]["tcpSocket"]
 
 
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        ("", None),
+        ("127.0.0.1", "127.0.0.1"),
+        ("$(HOST_IP)", None),
+        ("[$(HOST_IP)]", None),
+        ("::", None),
+        ("[::]", None),
+        ("0.0.0.0", None),
+        ("fd00::5", "fd00::5"),
+        ("[fd00::5]", "fd00::5"),
+    ],
+)
+@pytest.mark.parametrize("tcp", [False, True])
+def test_probes_ask_where_it_listens_and_it_understands_the_address(host, asked, tcp):
+    config = {"content": {"tls_server_config": {"client_auth_type": "RequireAndVerifyClientCert"}}} if tcp else {}
+    found = container(render({"web": {"host": host}, "webConfig": config}))
+    (listen,) = (word for word in found["args"] if word.startswith("--web.listen-address="))
+    address = listen.partition("=")[2].replace("$(HOST_IP)", "fd00::5")
+    assert server._ADDRESS.fullmatch(server._bracketed(address))
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert asked == found[probe]["tcpSocket" if tcp else "httpGet"].get("host")
+
+
 def secrets(objects):
     """Where which Secret is mounted in the exporter's container, for its owner only."""
     pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]
@@ -267,10 +293,10 @@ def test_where_kube_proxy_is_replaced_the_api_server_is_found():
 def test_a_monitor_keeps_the_labels_of_the_counted_pod_and_adds_the_node(case, kind, endpoints):
     objects = render(case)
     monitor = one(objects, kind)
-    (endpoint,) = monitor["spec"][endpoints]
-    assert ("metrics", "/metrics", True) == (endpoint["port"], endpoint["path"], endpoint["honorLabels"])
-    node = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
-    assert node == endpoint["relabelings"][-1]
+    for endpoint in monitor["spec"][endpoints]:
+        assert ("metrics", "/metrics", True) == (endpoint["port"], endpoint["path"], endpoint["honorLabels"])
+        node = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+        assert node == endpoint["relabelings"][-1]
     pods = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= pods.items()
     assert {"matchNames": ["monitoring"]} == monitor["spec"]["namespaceSelector"]

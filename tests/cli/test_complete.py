@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from exporter.bpf.maps import MapDenied
-from exporter.cli import node
+from exporter.cli import snapshots
 from exporter.cli.main import COMMANDS, COMPLETE, PROGRAM, program
 from exporter.cli.shells import _Bash, _Fish
 from exporter.snapshot.reading import Memory
@@ -44,7 +44,7 @@ def bundle(recording):
 
 def test_commands_flags_and_choices_are_offered(offered):
     assert list(COMMANDS) == offered("")
-    assert ["check", "counters"] == sorted(offered("c"))
+    assert ["check", "conntrack", "counters"] == sorted(offered("c"))
     assert ["--log.level", "--log.format"] == offered("counters --log")
     assert ["table", "json"] == offered("counters -o ")
     assert ["inbound"] == offered("policy --direction in")
@@ -60,6 +60,11 @@ def test_endpoints_are_offered_from_the_bundle_on_the_line(offered, bundle, comm
     assert ["10.65.0.3"] == offered(f"{command} --bundle={bundle} --ip 10.65.0.3")
     assert ["fd00:65::3"] == offered(f"{command} --bundle={bundle} --ip fd00:65::3")
     assert ["--ip=fd00:65::3"] == offered(f"{command} --bundle={bundle} --ip=fd00:65::3")
+
+
+def test_of_conntrack_too_endpoints_are_offered(offered, bundle):
+    assert PODS == offered(f"conntrack --bundle {bundle} --pod ")
+    assert ["table", "json"] == offered("conntrack -o ")
 
 
 def test_a_pod_is_offered_by_the_beginning_of_its_name_too(offered, bundle):
@@ -144,7 +149,7 @@ def test_an_error_offers_nothing_and_says_nothing(offered, bundle, tmp_path, lin
 
 
 def test_even_a_bug_offers_nothing_and_says_nothing(monkeypatch, offered, bundle):
-    monkeypatch.setattr(node, "open_source", lambda options: 1 / 0)
+    monkeypatch.setattr(snapshots, "open_source", lambda options: 1 / 0)
     assert [] == offered(f"counters --bundle {bundle} --pod ")
 
 
@@ -162,18 +167,18 @@ class Watched:
         self.asked.append(name)
         return fact(*arguments)
 
-    def map_dump(self, name, *, add_cpus=False):
+    def map_dump(self, name, *, sum_cpus=False):
         self.asked.append(name)
         if self.denied:
             raise MapDenied("run as root")
-        return self.bundle.map_dump(name, add_cpus=add_cpus)
+        return self.bundle.map_dump(name, sum_cpus=sum_cpus)
 
 
 @pytest.fixture
 def watched(monkeypatch, bundle):
     def begin(**more):
-        one = Watched(node.open_source(node_options(bundle))[0], **more)
-        monkeypatch.setattr(node, "open_source", lambda options: (one, Memory()))
+        one = Watched(snapshots.open_source(node_options(bundle))[0], **more)
+        monkeypatch.setattr(snapshots, "open_source", lambda options: (one, Memory()))
         return one
 
     return begin
@@ -201,7 +206,7 @@ def test_without_the_right_to_calicos_maps_nothing_is_offered(watched, offered):
 
 def test_the_api_server_is_not_waited_for(monkeypatch, offered, bundle):
     asked = []
-    monkeypatch.setattr(node, "open_source", asked.append)
+    monkeypatch.setattr(snapshots, "open_source", asked.append)
     offered("counters --kubernetes --kubernetes.kubeconfig /nonexistent --pod ")
     assert [False] == [options.kubernetes for options in asked]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.quantities import Duration, shown
+from exporter.quantities import Duration, format_duration
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 TAKEN = {
@@ -69,15 +69,15 @@ SHOWN = {
 
 @pytest.mark.parametrize(("seconds", "expected"), SHOWN.items())
 def test_a_time_is_shown_in_the_unit_that_suits_it(seconds, expected):
-    assert expected == shown(seconds)
+    assert expected == format_duration(seconds)
 
 
 # Once 1.01e+03 h.
 def test_a_time_between_two_bundles_of_months_has_no_power_of_ten():
-    assert "e" not in shown(42 * 86400.0)
+    assert "e" not in format_duration(42 * 86400.0)
 
 
 @given(st.floats(0.1, 999 * 3600))
 def test_whatever_time_is_shown_is_about_that_time(seconds):
-    number, unit = shown(seconds).split()
+    number, unit = format_duration(seconds).split()
     assert seconds == pytest.approx(float(number) * {"s": 1, "min": 60, "h": 3600}[unit], rel=0.01)

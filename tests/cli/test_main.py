@@ -77,14 +77,6 @@ def test_a_thread_that_cannot_be_started_is_a_sentence():
     assert "raise the limit of processes" in sentence_of(RuntimeError("can't start new thread"))
 
 
-def test_numpy_starts_no_thread_for_each_cpu():
-    code = "import os, exporter.cli.main as main; main.program = lambda **_: None; main.main(); import numpy; "
-    code += "print(len(os.listdir('/proc/self/task')))"
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert "1\n" == done.stdout
-
-
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), OSError("x"), RuntimeError("x")])
 def test_any_other_error_is_a_bug_and_no_sentence(error):
     assert sentence_of(error) is None

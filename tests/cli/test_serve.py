@@ -1,23 +1,26 @@
 """`serve`: which collectors the flags leave on, what cannot be served, and the program itself without a Calico."""
 
+import asyncio
 import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import click
 import pytest
 
+from exporter.cli import serve
 from exporter.cli.main import program
-from exporter.cli.serve import enabled_collectors
+from exporter.cli.serve import collector_options, enabled_collectors
+from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
-from tests.web.api_server import Answer, FakeApiServer, Raw
+from tests.stopwatch import Stopwatch, wait_for_end
 from tests.web.authority import Authority
+from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
 
 def enabled(*flags):
@@ -55,6 +58,27 @@ def test_every_collector_can_be_switched_on_and_off(name):
 
 
 @pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], CollectorOptions()),
+        (["--collector.counters.zeros=all"], CollectorOptions(zeros="all")),
+        (["--collector.rules.zeros=none"], CollectorOptions(rules_zeros="none")),
+        (["--collector.rules.detail", "policy"], CollectorOptions(rules_detail="policy")),
+        (["--collector.rules.unattributed"], CollectorOptions(unattributed=True)),
+        (["--kubernetes.workload-labels"], CollectorOptions(workloads=True)),
+        (
+            ["--collector.counters.namespaces=a", "--collector.counters.namespaces=b"],
+            CollectorOptions(namespaces=frozenset("ab")),
+        ),
+        (["--collector.counters.exclude-namespaces=c"], CollectorOptions(exclude_namespaces=frozenset("c"))),
+    ],
+)
+def test_what_is_said_of_samples_reaches_the_collectors(flags, options):
+    command = program.get_command(click.Context(program), "serve")
+    assert options == collector_options(command.make_context("serve", flags).params)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--collector.disable-defaults"], "every collector is switched off"),
@@ -67,6 +91,8 @@ def test_every_collector_can_be_switched_on_and_off(name):
         (["--web.timeout-offset", "-0.1"], "--web.timeout-offset"),
         (["--web.timeout-offset", "soon"], "--web.timeout-offset"),
         (["--collector.counters.zeros", "some"], "--collector.counters.zeros"),
+        (["--collector.rules.zeros", "some"], "--collector.rules.zeros"),
+        (["--collector.rules.detail", "pod"], "--collector.rules.detail"),
         (["--collector.nothing"], "--collector.nothing"),
     ],
 )
@@ -110,10 +136,10 @@ def test_a_port_in_use_is_a_sentence(start):
     ("text", "part"),
     [
         (None, r"web.yml cannot be read: No such file or directory"),
-        ("basic_auth_user: {}", r"line 1: basic_auth_user is no field of this file"),
+        ("basic_auth_user: {}", r"line 1: basic_auth_user is not a known field"),
         ("tls_server_config: {cert_file: c.pem, key_file: k.pem}", r"/c.pem cannot be read: No such file"),
         ("tls_server_config: {cert: PEM, key: PEM}", r"certificate and key cannot be used together: "),
-        ("http_server_config: {http2: true}", r"HTTP/2 is not served here"),
+        ("http_server_config: {http2: true}", r"HTTP/2 is not supported"),
         ("tls_server_config: {cert_file: web.empty, key_file: web.empty}", r"used together: .*web.empty"),
     ],
 )
@@ -129,12 +155,12 @@ def test_a_web_configuration_that_cannot_be_served_ends_the_start_with_a_sentenc
 
 def test_users_and_authorization_cannot_both_have_the_header(start, tmp_path):
     config = tmp_path / "web.yml"
-    config.write_text(f"basic_auth_users: {{bob: $2b$04${'a' * 53}}}", encoding="utf-8")
+    config.write_text(f"basic_auth_users: {{bob: $2b$04${'a' * 21}e{'a' * 31}}}", encoding="utf-8")
     ended = start(
         "serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", config, "--kubernetes.authorization"
     )
     assert 1 == ended.returncode
-    assert re.fullmatch(r"Error: .* both want the Authorization header; choose one\n", ended.stderr.decode())
+    assert re.fullmatch(r"Error: .* both use the Authorization header: choose one\n", ended.stderr.decode())
 
 
 @pytest.mark.parametrize(
@@ -184,25 +210,25 @@ def get(port, path):
     return response.status, body
 
 
-def test_without_calico_it_serves_and_says_what_is_missing(alone):
+def test_without_calico_it_serves_says_so_and_is_ready(alone):
     _, port = alone
     status, body = get(port, "/metrics")
     assert 200 == status
-    assert 'calico_bpf_scrape_collector_success{collector="counters"} 0\n' in body
+    assert 'calico_bpf_scrape_collector_success{collector="counters"} 1\n' in body
+    assert "calico_bpf_dataplane_present 0\n" in body
     assert "process_open_fds" in body
-    status, body = get(port, "/readyz")
-    assert 503 == status
-    assert "counters: " in body
+    assert (200, "ready\n") == get(port, "/readyz")
     assert 200 == get(port, "/healthz")[0]
 
 
 def test_it_stops_when_it_is_told_to(alone):
     process, port = alone
     assert 200 == get(port, "/healthz")[0]
-    start = time.monotonic()
+    watch = Stopwatch(process.pid)
     process.send_signal(signal.SIGTERM)
-    assert 0 == process.wait(10)
-    assert time.monotonic() - start < 3
+    wait_for_end(process.pid)
+    assert watch.seconds() < 3
+    assert 0 == process.wait()
     assert b"Traceback" not in process.stderr.read()
 
 
@@ -245,3 +271,25 @@ def test_a_dead_api_server_costs_a_command_a_sentence_and_nothing_else(start, cl
     ended = start("scrape", *empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config)
     assert b"calico_bpf_exporter_build_info" in ended.stdout
     assert 1 == ended.stderr.count(b"continuing without the API server's pods: ")
+
+
+class Handler:
+    """Routes that note what they are asked, and hang if they are to."""
+
+    telemetry_path = "/metrics"
+
+    def __init__(self, *, hangs=False):
+        self.asked, self.hangs = [], hangs
+
+    async def handle(self, request):
+        self.asked.append((request.path, request.headers["accept"]))
+        await asyncio.sleep(60 if self.hangs else 0)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_it_says_that_it_listens_when_a_scrape_of_each_format_is_done_or_hangs(monkeypatch, hangs):
+    monkeypatch.setattr(serve, "_WARM_UP_SECONDS", 0.2)
+    routes, said = Handler(hangs=hangs), []
+    asyncio.run(serve._prepare(routes, lambda: said.append(len(routes.asked))))
+    formats = [("/metrics", "text/plain"), ("/metrics", "application/openmetrics-text")]
+    assert (formats[: 1 if hangs else 2], [1 if hangs else 2]) == (routes.asked, said)

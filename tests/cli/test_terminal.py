@@ -312,3 +312,13 @@ def test_a_view_whose_rows_are_folded_fits_the_terminal(watch):
     text, _ = watch(until=r"packets dropped|\.\.\.", frames=frames, columns=50)
     assert "packets dropped" in plain(text)
     assert "..." not in plain(text)
+
+
+def test_a_scrape_shows_no_character_of_a_name_that_acts(changed, named):
+    bundle = changed(HERE + ".after", named("k8s ns%2F%1b[2J%0d%07x eth0"))
+    process, other = begin([installed.program(), "scrape", "--bundle", bundle], 80, 24, {})
+    printed = read(process, other)
+    os.close(other)
+    assert 0 == process.wait(10)
+    assert 'pod="\\x1b[2J\\r\\x07x"' in printed
+    assert set() == {one for one in printed if not one.isprintable() and one != "\n"}

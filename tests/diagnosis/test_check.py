@@ -118,7 +118,7 @@ def test_an_old_release_is_named(found, node):
 
 
 def test_an_unknown_shape_is_asked_for_as_a_bundle(found, make, node):
-    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE)}, size=60)
+    node.maps["cali_iface4"] = make.rules("cali_iface4", 40, {3: 1})
     one = found(node)["interface state"]
     assert ("missing", True) == (one.state, "bundle" in one.remedy)
 
@@ -158,6 +158,25 @@ def test_an_index_under_another_name_is_not_here(found, make, node):
     assert "1 of the 2 interfaces that Calico knows are here" == found(node)["namespace"].found
 
 
+def test_what_is_left_of_interfaces_that_are_gone_is_named(found, make, node):
+    gone = {index: (f"cali{index}", 0x7) for index in range(100, 108)}
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x7)} | gone)
+    node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(5, 0): {0: 1}, (100, 0): {}, (200, 1): {}})
+    node.facts["policy_files"].files["cali0_ingress_v4.json"] = b"{}"
+    node.facts["endpoint_status"].files["k8s ns-b%2Fold eth0"] = b'{"ifaceName": "cali1"}'
+    by_subject = found(node)
+    assert ([], "note") == (missing(by_subject), by_subject["leftovers"].state)
+    for words in (
+        "counter map: cali100 (ifindex 100), ifindex 200;",
+        "interface state: cali100 (ifindex 100), cali101 (ifindex 101),",
+        "cali104 (ifindex 104) and 3 more;",
+        "policy files: cali0;",
+        "endpoint-status files: cali1",
+    ):
+        assert words in by_subject["leftovers"].found
+    assert "2 of the 10 interfaces that Calico knows are here" == by_subject["namespace"].found
+
+
 @pytest.mark.parametrize(("fact", "subject"), [("links", "links"), ("host_routes", "routes")])
 def test_what_netlink_refuses_is_missing(found, node, fact, subject):
     node.facts[fact] = NodeError("netlink said no")
@@ -177,7 +196,7 @@ def test_no_policy_files_and_no_pods_are_notes_with_a_remedy(found, make, node):
 def test_folders_that_may_not_be_listed_are_notes(found, node):
     node.facts["policy_files"] = node.facts["endpoint_status"] = NodeError("could not be listed")
     by_subject = found(node)
-    assert [] == missing(by_subject)
+    assert ["pod names"] == missing(by_subject)  # nothing names the pods that are there
     for subject in ("policy debug", "endpoint files"):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
 

@@ -1,6 +1,7 @@
 import pytest
 
 from exporter.diagnosis.counters import PARTS, counters_by_endpoint, dropped_in_all
+from exporter.node import NodeError
 
 WORKLOAD, HOST, UNMANAGED = 0x7, 0xE, 0x400
 CALIS = {5: "cali5", 7: "cali7", 9: "cali9"}
@@ -14,7 +15,7 @@ def snapshot_of(make):
         states = {3: ("eth0", HOST), **{ifindex: (name, WORKLOAD) for ifindex, name in CALIS.items()}}
         links = [make.link(ifindex, name) for ifindex, name in {2: "docker0", 3: "eth0", **CALIS}.items()]
         maps = [make.counters("cali_counters6", 60, rows), make.ifstate("cali_iface4", 40, states)]
-        return make.snapshot(make.node(maps, links=links, **facts), parts=PARTS)
+        return make.snapshot(make.node(maps, **{"links": links} | facts), parts=PARTS)
 
     return at
 
@@ -34,8 +35,13 @@ def test_every_endpoint_of_calicos_is_there_and_a_plain_link_only_once_it_counts
 
 
 def test_an_unknown_index_comes_last_among_equals_and_first_when_it_drops(snapshot_of):
-    assert "ifindex:77" == titles(counters_by_endpoint(snapshot_of({(77, 0): {0: 1}})))[-1]
-    assert "ifindex:77" == titles(counters_by_endpoint(snapshot_of({(77, 0): {4: 1}})))[0]
+    links = NodeError("no netlink")
+    assert "ifindex:77" == titles(counters_by_endpoint(snapshot_of({(77, 0): {0: 1}}, links=links)))[-1]
+    assert "ifindex:77" == titles(counters_by_endpoint(snapshot_of({(77, 0): {4: 1}}, links=links)))[0]
+
+
+def test_an_index_that_the_kernel_does_not_have_is_left_out(snapshot_of):
+    assert {"cali5", "cali7", "cali9", "eth0"} == set(titles(counters_by_endpoint(snapshot_of({(77, 0): {4: 1}}))))
 
 
 def test_a_hook_without_an_entry_is_absent_and_one_of_zeros_is_not(snapshot_of):

@@ -148,6 +148,7 @@ def test_packets_that_count_as_nothing_are_a_note_and_no_drop(explained):
     assert (1, False) == (len(spoofed.notes), spoofed.loses_packets)
     assert "At tc_ingress (outbound)" in notes(spoofed)
     assert "a spoofed source" in notes(spoofed)
+    assert "a service without endpoints" in notes(spoofed)
 
 
 @pytest.mark.parametrize("pair", ["v3.31.6/45-felix-restart-watched", "v3.32.1/44-felix-restart"])

@@ -42,9 +42,10 @@ def told_by_why(snapshot):
 
 @given(STATES, FILES)
 def test_the_metric_and_why_say_the_same_of_programs_that_are_not_in_place(make, states, files):
-    named = {ifindex: (f"cali{ifindex}", flags) for ifindex, flags in states.items()}
+    named = {ifindex: (f"{'cali' if flags & 1 else 'eth'}{ifindex}", flags) for ifindex, flags in states.items()}
     node = make.node(
         [make.counters("cali_counters6", 60, {}), make.ifstate("cali_iface4", 40, named)],
+        links=[make.link(1, "lo"), *(make.link(ifindex, name) for ifindex, (name, _) in named.items())],
         policy_files=make.folder(**dict.fromkeys(files, b"{}")),
     )
     snapshot = make.snapshot(node, parts=PARTS | EndpointsCollector.parts)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from exporter.diagnosis.rules import PARTS, merged, programs_of, sharers
 from tests.policy_files import policy, ruled, tier, written
+from tests.recorded import NAMES, law_of_recordings
 
 WORKLOAD, HOST = 0x7, 0xE
 STATES = {3: ("eth0", HOST), 5: ("cali1", WORKLOAD), 7: ("cali2", WORKLOAD)}
@@ -165,3 +166,30 @@ def test_who_carries_a_rule_carries_it_at_the_hook_that_enforces_it(snapshot_of)
     gate = {("cali1", "tc_ingress"), ("cali2", "tc_ingress"), ("eth0", "tc_egress")}
     mine = {("cali1", "tc_egress")}
     assert dict.fromkeys((11, 12, 13), gate) | dict.fromkeys((0, 21, 23), mine) == carriers
+
+
+@law_of_recordings([name for name in NAMES if "57-hep-traffic.after" in name])
+def each_tier_of_a_host_endpoint_says_which_packets_it_is_for(recording):
+    host = next(one for one in recording.snapshot.endpoints.get().by_index.values() if one.interface == "eth0")
+    phases = {
+        (one.hook, tier.policies[0].name.name): tier.phase
+        for one in programs_of(recording.snapshot, host, None)
+        for tier in one.tiers
+    }
+    assert ("pre_dnat", "forward", "normal") == (
+        phases["tc_ingress", "hep-prednat"],
+        phases["tc_ingress", "hep-forward"],
+        phases["tc_ingress", "hep-policy"],
+    )
+    assert "normal" == phases["tc_egress", "hep-policy"]
+    assert "untracked" == phases.get(("xdp", "hep-untracked"), "untracked")
+
+
+@law_of_recordings([name for name in NAMES if "downgraded" not in name])
+def every_tier_of_a_pod_without_a_host_endpoint_for_all_is_for_its_packets(recording):
+    if "hep" in recording.name or "64" in recording.name:
+        return
+    for endpoint in recording.snapshot.endpoints.get().by_index.values():
+        if endpoint.kind == "workload":
+            programs = programs_of(recording.snapshot, endpoint, None)
+            assert {"workload"} >= {tier.phase for one in programs for tier in one.tiers}, endpoint

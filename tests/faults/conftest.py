@@ -18,7 +18,7 @@ from tests.kernel.machine import Serving
 
 
 @pytest.fixture
-def made(bpf_fs, make_map, tmp_path):  # noqa: F811  the fixture above
+def known_node(bpf_fs, make_map, tmp_path):  # noqa: F811  the fixture above
     """A node with one pod."""
     return KnownNode(bpf_fs, make_map, tmp_path / "calico")
 
@@ -32,12 +32,12 @@ def control(tmp_path):
 
 
 @pytest.fixture
-def start(made, tmp_path):
-    """Starts `serve` on the made node."""
+def start(known_node, tmp_path):
+    """Starts `serve` on the known node."""
     with ExitStack() as ends:
 
         def start(**more) -> Serving:
-            server = Serving(made.bpf_fs, made.run_dir, tmp_path / "serve.log", **more)
+            server = Serving(known_node.bpf_fs, known_node.run_dir, tmp_path / "serve.log", **more)
             ends.callback(server.end)
             return server
 

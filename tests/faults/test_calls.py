@@ -39,7 +39,9 @@ def broken(control):
 
 
 @pytest.mark.parametrize("pin", WITHOUT)
-def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves_nothing(made, faulty, broken, pin):
+def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves_nothing(
+    known_node, faulty, broken, pin
+):
     server = faulty()
     whole = server.scrape()
     assert ALL_WELL == success(whole)
@@ -48,7 +50,7 @@ def test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves
         for number, said in SAID.items():
             broken([call, pin, number])
             assert_less(server, WITHOUT[pin], whole)
-            assert f"{doing} {made.pins / pin} {said}" in server.log.read_text()
+            assert f"{doing} {known_node.pins / pin} {said}" in server.log.read_text()
     broken()
     assert ALL_WELL == success(server.scrape())
     assert node_samples(whole) == node_samples(server.scrape())
@@ -64,14 +66,14 @@ def assert_less(server, expected, whole):
 
 @pytest.mark.parametrize("call", ["next_key", "lookup"])
 @pytest.mark.parametrize("pin", WITHOUT)
-def test_key_by_key_too_a_map_is_whole_or_absent(made, faulty, broken, pin, call):
+def test_key_by_key_too_a_map_is_whole_or_absent(known_node, faulty, broken, pin, call):
     broken(NO_BATCHES)
     server = faulty()
     whole = server.scrape()
     for number, said in SAID.items():
         broken(NO_BATCHES, [call, pin, number])
         assert_less(server, WITHOUT[pin], whole)
-        assert f"reading {made.pins / pin} {said}" in server.log.read_text()
+        assert f"reading {known_node.pins / pin} {said}" in server.log.read_text()
     broken()
     assert node_samples(whole) == node_samples(server.scrape())
 

@@ -39,10 +39,10 @@ def test_a_clock_that_jumps_changes_no_number_and_returns_without_a_trace(faulty
 
 
 @pytest.mark.parametrize("seconds", [-YEAR, YEAR])
-def test_a_file_written_again_under_a_wrong_clock_is_read_again(made, faulty, clock, seconds):
+def test_a_file_written_again_under_a_wrong_clock_is_read_again(known_node, faulty, clock, seconds):
     server = faulty()
     assert {"allow"} == actions(server.scrape())
-    file, length = made.run_dir / POLICY_FILE, (made.run_dir / POLICY_FILE).stat().st_size
+    file, length = known_node.run_dir / POLICY_FILE, (known_node.run_dir / POLICY_FILE).stat().st_size
     times = (file.stat().st_atime + seconds, file.stat().st_mtime + seconds)
     clock(seconds)
     for action in ("deny", "allow", "deny"):  # of one length, at what the clock says is one moment
@@ -54,13 +54,13 @@ def test_a_file_written_again_under_a_wrong_clock_is_read_again(made, faulty, cl
     assert {"deny"} == actions(server.scrape())
 
 
-def test_the_log_goes_on_under_a_clock_that_was_set_back(made, faulty, clock):
+def test_the_log_goes_on_under_a_clock_that_was_set_back(known_node, faulty, clock):
     server = faulty()
     server.scrape()
     clock(-YEAR)
-    aside = made.rules.pin.rename(made.rules.pin.with_name("aside"))
+    aside = known_node.rules.pin.rename(known_node.rules.pin.with_name("aside"))
     server.scrape()
-    aside.rename(made.rules.pin)
+    aside.rename(known_node.rules.pin)
     server.scrape()
     said = server.log.read_text()
     assert (1, 1) == (said.count("collector rules failed: "), said.count("collector rules works again"))

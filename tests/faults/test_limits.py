@@ -82,13 +82,13 @@ def test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all
     assert "Traceback" not in said
 
 
-def test_without_memory_for_a_snapshot_the_failure_is_logged_once_and_all_recovers(made, start):
+def test_without_memory_for_a_snapshot_the_failure_is_logged_once_and_all_recovers(known_node, start):
     server = start()
     whole = server.scrape()
     used = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
     # Each snapshot now needs some MiB more than any before.
     for number in range(1, 15_000):
-        made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: 5}))
+        known_node.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: 5}))
     with limited(server, "as", used):
         for _ in range(5):
             samples = server.scrape()
@@ -125,12 +125,14 @@ def allowed(threads):
 
 
 @pytest.fixture
-def serve(made, tmp_path):
+def serve(known_node, tmp_path):
     """Starts `serve` as a user whom the limit of processes binds."""
     started = []
 
     def start(threads, **more):
-        started.append(Serving(made.bpf_fs, Path("/nonexistent"), tmp_path / "log", prefix=allowed(threads), **more))
+        started.append(
+            Serving(known_node.bpf_fs, Path("/nonexistent"), tmp_path / "log", prefix=allowed(threads), **more)
+        )
         return started[-1]
 
     yield start
@@ -139,8 +141,8 @@ def serve(made, tmp_path):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence(made, threads):
-    where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", "/nonexistent", "--web.listen-address", "127.0.0.1:0"]
+def test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence(known_node, threads):
+    where = ["--bpf.fs", known_node.bpf_fs, "--calico.run-dir", "/nonexistent", "--web.listen-address", "127.0.0.1:0"]
     words = [*allowed(threads), installed.program(), "serve", *map(str, where)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     sentence = (
@@ -156,7 +158,7 @@ def test_three_threads_are_enough_for_everything(serve):
     assert 3 == len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
 
 
-def test_where_bpftool_may_not_be_started_it_is_said_and_when_it_may_all_is_read(made, serve):
+def test_where_bpftool_may_not_be_started_it_is_said_and_when_it_may_all_is_read(known_node, serve):
     server = serve(3, more=["--bpf.reader", "bpftool", "--no-security.drop-capabilities"])
     for _ in range(3):
         assert NOTHING == success(server.scrape())

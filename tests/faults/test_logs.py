@@ -25,10 +25,10 @@ UNBUFFERED = BUFFERED | {"PYTHONUNBUFFERED": "1"}
 class ServerWithLog:
     """`serve` with its log in `errors`, from which the port cannot be read."""
 
-    def __init__(self, made, errors, environment, *, close=()):
+    def __init__(self, known_node, errors, environment, *, close=()):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        where = ["--bpf.fs", made.bpf_fs, "--calico.run-dir", made.run_dir]
+        where = ["--bpf.fs", known_node.bpf_fs, "--calico.run-dir", known_node.run_dir]
         words = [installed.program(), "serve", *where, "--web.listen-address", f"127.0.0.1:{self.port}"]
         more = {"stderr": errors, "cwd": ROOT, "env": environment}
         self.process = subprocess.Popen([*close, *map(str, words)], **more)
@@ -60,12 +60,12 @@ def server_with_log(*arguments, **more):
         server.process.wait()
 
 
-def flap(made, server):
+def flap(known_node, server):
     """Makes a collector fail and work again, each of which is a line in the log."""
-    aside = made.rules.pin.with_name("aside")
-    made.rules.pin.rename(aside)
+    aside = known_node.rules.pin.with_name("aside")
+    known_node.rules.pin.rename(aside)
     assert success(server.scrape())["rules"] == 0
-    aside.rename(made.rules.pin)
+    aside.rename(known_node.rules.pin)
     assert success(server.scrape()) == ALL_WELL
 
 
@@ -85,13 +85,13 @@ def nothing():
 
 @pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("make", [full_device, closed_pipe, nothing])
-def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well(made, make, environment):
+def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well(known_node, make, environment):
     errors, close = make()
-    with errors, server_with_log(made, errors, environment, close=close) as server:
+    with errors, server_with_log(known_node, errors, environment, close=close) as server:
         first = server.scrape()
         before = steady_descriptors(server.process.pid)
         for _ in range(5):
-            flap(made, server)
+            flap(known_node, server)
         assert ALL_WELL == success(first) == success(server.scrape())
         assert before == steady_descriptors(server.process.pid)
         server.process.send_signal(signal.SIGTERM)
@@ -118,29 +118,31 @@ def small_disk(machine, tmp_path):
 
 
 @pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
-def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging(made, small_disk, environment):
+def test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging(
+    known_node, small_disk, environment
+):
     log, filling = small_disk / "log", small_disk / "filling"
     filling.write_bytes(bytes(8192))
-    with log.open("wb") as errors, server_with_log(made, errors, environment) as server:
-        flap(made, server)
+    with log.open("wb") as errors, server_with_log(known_node, errors, environment) as server:
+        flap(known_node, server)
         assert 0 == log.stat().st_size
         filling.unlink()
-        flap(made, server)
+        flap(known_node, server)
         server.process.send_signal(signal.SIGTERM)
         assert 0 == server.process.wait(timeout=10)
     assert AFTER == events(log.read_bytes())
 
 
 @pytest.mark.parametrize("environment", [BUFFERED, UNBUFFERED], ids=["buffered", "unbuffered"])
-def test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does(made, environment):
+def test_a_log_that_nobody_reads_is_not_waited_for_and_goes_on_when_somebody_does(known_node, environment):
     descriptors = os.pipe()
     with os.fdopen(descriptors[0], "rb", 0) as reader, os.fdopen(descriptors[1], "wb", 0) as errors:
         size = fcntl.fcntl(errors, fcntl.F_SETPIPE_SZ, 4096)
         errors.write(bytes(size))
-        with server_with_log(made, errors, environment) as server:
-            flap(made, server)
+        with server_with_log(known_node, errors, environment) as server:
+            flap(known_node, server)
             assert bytes(size) == reader.read(size)
-            flap(made, server)
+            flap(known_node, server)
             server.process.send_signal(signal.SIGTERM)
             assert 0 == server.process.wait(timeout=10)
         errors.close()

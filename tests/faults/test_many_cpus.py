@@ -16,12 +16,12 @@ TIMES = max(128 // possible_cpus(), 2)
 
 
 @pytest.fixture
-def packets(made):
+def packets(known_node):
     """What was counted on each interface, summed over this machine's CPUs: 64 bits, all of them odd."""
     counts = {FAR + number: 2**40 + 2 * number + 1 for number in range(INTERFACES)}
     for ifindex, count in counts.items():
-        made.counters.put(u32(ifindex, 0), *on_each_cpu(27, {0: count, 4: 3, 26: 1}))
-    made.rules.put(u64(RULE), *on_each_cpu(1, {0: 2**33 + 1}))
+        known_node.counters.put(u32(ifindex, 0), *on_each_cpu(27, {0: count, 4: 3, 26: 1}))
+    known_node.rules.put(u64(RULE), *on_each_cpu(1, {0: 2**33 + 1}))
     return counts
 
 

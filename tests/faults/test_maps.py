@@ -36,15 +36,15 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(made, start, name):
+def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(known_node, start, name):
     server = start()
     whole = server.scrape()
-    aside = (made.pins / name).rename(made.pins / "aside")
+    aside = (known_node.pins / name).rename(known_node.pins / "aside")
     for _ in range(3):
         samples = server.scrape()
         assert WITHOUT[name] == success(samples)
         assert node_samples(samples).items() < node_samples(whole).items()
-    aside.rename(made.pins / name)
+    aside.rename(known_node.pins / name)
     assert node_samples(whole) == node_samples(server.scrape())
     failed = [one for one, well in WITHOUT[name].items() if not well]
     said = server.log.read_text()
@@ -52,10 +52,10 @@ def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(made, start, na
 
 
 def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then_as_it_is(
-    made, faulty, control, make_map
+    known_node, faulty, control, make_map
 ):
     for number in range(1, 6000):  # several batches
-        made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: number}))
+        known_node.counters.put(u32(FAR + number, 0), *on_each_cpu(27, {0: number}))
     server = faulty()
     whole = server.scrape()
     before = steady_descriptors(server.process.pid)
@@ -64,7 +64,7 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
         paused.wait()
         paused.resume()
         paused.wait()  # the first batch is read
-        made.counters.unpin()
+        known_node.counters.unpin()
         newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 25, max_entries=100)
         count(newer, 77)
         paused.stop_pausing()
@@ -89,10 +89,12 @@ def mounted(folder, maps):
         run("umount", folder)
 
 
-def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_same_numbers(made, start, tmp_path):
-    made.bpf_fs = tmp_path / "bpf"
-    made.bpf_fs.mkdir()
-    with mounted(made.bpf_fs, made.maps):
+def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_same_numbers(
+    known_node, start, tmp_path
+):
+    known_node.bpf_fs = tmp_path / "bpf"
+    known_node.bpf_fs.mkdir()
+    with mounted(known_node.bpf_fs, known_node.maps):
         server = start()
         whole = server.scrape()
         before = steady_descriptors(server.process.pid)
@@ -100,14 +102,14 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
         samples = server.scrape()
         assert dict.fromkeys(ALL_WELL, 0) == success(samples)
         assert [] == [name for name, _ in node_samples(samples) if not name.startswith("calico_bpf_exporter_")]
-    made.count(2**40 + 9)  # the programs go on counting in maps that are no longer visible
-    with mounted(made.bpf_fs, made.maps):
+    known_node.count(2**40 + 9)  # the programs go on counting in maps that are no longer visible
+    with mounted(known_node.bpf_fs, known_node.maps):
         assert 2**40 + 9 == total_of(server.scrape())
-        made.count(2**40 + 5)
+        known_node.count(2**40 + 5)
         assert node_samples(whole) == node_samples(server.scrape())
         assert before == steady_descriptors(server.process.pid)
     said = server.log.read_text()
-    missing = f"{made.bpf_fs}/tc/globals does not exist: no BPF file system is mounted there"
+    missing = f"{known_node.bpf_fs}/tc/globals does not exist: no BPF file system is mounted there"
     for collector in ALL_WELL:
         assert 1 == said.count(f"collector {collector} failed: {missing}")
         assert 1 == said.count(f"collector {collector} works again")
@@ -128,23 +130,23 @@ def shared(folder):
 
 @pytest.mark.parametrize("what", ["itself", "its parent"])
 def test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_its_parent_is_mounted(
-    made, start, tmp_path, what
+    known_node, start, tmp_path, what
 ):
     inside = tmp_path / "inside"
     inside.mkdir()
     with shared(tmp_path / "host") as host:
-        source, made.bpf_fs = (host / "bpf", inside) if what == "itself" else (host, inside / "bpf")
+        source, known_node.bpf_fs = (host / "bpf", inside) if what == "itself" else (host, inside / "bpf")
         mount = f'mount --rbind "{source}" "{inside}" && mount --make-rslave "{inside}" && exec "$@"'
         prefix = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", mount, "sh")
-        with mounted(host / "bpf", made.maps):
+        with mounted(host / "bpf", known_node.maps):
             server = start(prefix=prefix)
             whole = server.scrape()
         between = server.scrape()
         # Calico restarts: another map, with another count.
-        newer = PinnedMap(made.pins / "newer", PERCPU_HASH, 8, 8 * 27)
+        newer = PinnedMap(known_node.pins / "newer", PERCPU_HASH, 8, 8 * 27)
         count(newer, 3)
-        newer.pin = made.counters.pin
-        with mounted(host / "bpf", (made.states, made.rules, newer)):
+        newer.pin = known_node.counters.pin
+        with mounted(host / "bpf", (known_node.states, known_node.rules, newer)):
             after = server.scrape()
             server.end()
             restarted = start(prefix=prefix)
@@ -199,9 +201,9 @@ def scraping(server):
 
 
 @pytest.fixture
-def older(made, make_map):
+def older(known_node, make_map):
     """The map of an older release, alone, with what it has counted so far."""
-    made.counters.unpin()
+    known_node.counters.unpin()
     one = make_map("cali_counters5", PERCPU_HASH, 8, 8 * 25, max_entries=20000)
     count(one, 1000)
     return one
@@ -234,7 +236,7 @@ def test_an_upgrade_and_a_downgrade_while_scraped_show_each_map_s_numbers_in_ord
 
 @pytest.mark.parametrize("number", ["EPERM", "EMFILE", "ENOMEM"])
 def test_programs_that_cannot_be_asked_in_the_middle_of_an_upgrade_change_no_number(
-    made,
+    known_node,
     older,
     faulty,
     control,
@@ -242,15 +244,15 @@ def test_programs_that_cannot_be_asked_in_the_middle_of_an_upgrade_change_no_num
     counting,
     number,
 ):
-    load_programs(counting, made.bpf_fs / "older_release", older.pin)
+    load_programs(counting, known_node.bpf_fs / "older_release", older.pin)
     arrays = [make_map(name, PROG_ARRAY, 4, 4, max_entries=500) for name in ("cali_progs_ing2", "cali_progs_ing3")]
-    put_program(arrays[0], 0, made.bpf_fs / "older_release/from_pod")
+    put_program(arrays[0], 0, known_node.bpf_fs / "older_release/from_pod")
     server = faulty()
     assert 1000 == total_of(server.scrape())
     newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 27, max_entries=20000)
     count(newer, 3)
-    load_programs(counting, made.bpf_fs / "newer_release", newer.pin)
-    put_program(arrays[1], 0, made.bpf_fs / "newer_release/from_pod")
+    load_programs(counting, known_node.bpf_fs / "newer_release", newer.pin)
+    put_program(arrays[1], 0, known_node.bpf_fs / "newer_release/from_pod")
     assert 3 == total_of(server.scrape())
     (control / "faults").write_text(f'[["program_by_id", "*", "{number}"]]')
     assert [3, 3, 3] == [total_of(server.scrape()) for _ in range(3)]

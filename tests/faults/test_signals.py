@@ -71,9 +71,9 @@ def test_a_scrape_whose_read_never_ends_is_cut_and_does_not_keep_it_from_ending(
     assert "Traceback" not in server.log.read_text()
 
 
-def test_of_many_scrapes_at_the_end_each_is_whole_or_told_to_be_cut(made, start):
+def test_of_many_scrapes_at_the_end_each_is_whole_or_told_to_be_cut(known_node, start):
     for number in range(1, 101):  # a body of some pieces
-        made.counters.put(u32(FAR + number, 0), *on_each_cpu(27, dict.fromkeys(range(27), number)))
+        known_node.counters.put(u32(FAR + number, 0), *on_each_cpu(27, dict.fromkeys(range(27), number)))
     server = start()
     whole = server.scrape()
     begun = Barrier(9)
@@ -118,8 +118,8 @@ def test_killed_it_starts_again_at_once_on_its_port_with_the_same_numbers(faulty
     assert node_samples(whole) == node_samples(first)
 
 
-def test_killed_in_the_middle_of_an_upgrade_it_shows_no_number_until_it_knows_whose(made, start, make_map):
-    made.counters.unpin()
+def test_killed_in_the_middle_of_an_upgrade_it_shows_no_number_until_it_knows_whose(known_node, start, make_map):
+    known_node.counters.unpin()
     older = make_map("cali_counters5", PERCPU_HASH, 8, 8 * 25, max_entries=20000)
     newer = make_map(COUNTERS, PERCPU_HASH, 8, 8 * 27, max_entries=20000)
     older.put(u32(FAR, 0), *on_each_cpu(25, {0: 1000}))

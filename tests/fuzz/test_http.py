@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.web.connection import Connection, Limits, Response
 from exporter.web.passwords import parse_basic
 
-LIMITS = Limits(gone=0.0, head_bytes=512)
+LIMITS = Limits(half_closed=0.0, head_bytes=512)
 WORDS = [
     b"GET", b"HEAD", b"POST", b" ", b"/", b"/metrics", b"*", b"http://[", b"http://node/x", b"//", b"?", b"#", b"%00",
     b" HTTP/1.1", b" HTTP/1.0", b" HTTP/9.9", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"Host: node", b"Host:",
@@ -58,7 +58,7 @@ class Pieces:
     async def write(self, data):
         self.heard += data
 
-    async def end(self, *, still_talking):
+    async def end(self, *, still_sending):
         pass
 
 

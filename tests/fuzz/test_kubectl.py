@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName, Ran
+from exporter.kubectl.kubectl import Finished, Kubectl, KubectlError, PodName
 from exporter.kubectl.plugin import program
 from exporter.kubectl.targets import Exporters, NoTarget, Target, all_targets, target_of_pod
 from exporter.kubectl.top import show_top
@@ -64,16 +64,16 @@ def with_answers(answers, ask):
     return code, out.buffer.getvalue().decode()
 
 
-RAN = st.builds(Ran, st.integers(0, 255), encoded(TOP) | encoded(WHY), st.text())
+RAN = st.builds(Finished, st.integers(0, 255), encoded(TOP) | encoded(WHY), st.text())
 RIGHT = json.dumps({"items": [EXPORTER | {"status": {"phase": "Running"}}]}).encode()
-PODS = st.builds(Ran, st.just(0), encoded({"items": [EXPORTER, EXPORTER]}), st.text())
+PODS = st.builds(Finished, st.just(0), encoded({"items": [EXPORTER, EXPORTER]}), st.text())
 
 
-@example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "1e999").encode(), ""), "table")
-@example(Ran(0, RIGHT, ""), Ran(0, json.dumps(TOP).replace("10", "9" * 4300).encode(), ""), "table")
+@example(Finished(0, RIGHT, ""), Finished(0, json.dumps(TOP).replace("10", "1e999").encode(), ""), "table")
+@example(Finished(0, RIGHT, ""), Finished(0, json.dumps(TOP).replace("10", "9" * 4300).encode(), ""), "table")
 @given(
-    PODS | st.just(Ran(0, RIGHT, "")),
-    st.builds(Ran, st.integers(0, 255), encoded(TOP), st.text()),
+    PODS | st.just(Finished(0, RIGHT, "")),
+    st.builds(Finished, st.integers(0, 255), encoded(TOP), st.text()),
     st.sampled_from(["json", "table"]),
 )
 def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
@@ -82,9 +82,9 @@ def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
     assert output == "table" or not printed or json.loads(printed)["droppers"] is not None
 
 
-@example(Ran(0, json.dumps(WHY).replace("10", "1e999").encode(), ""), None)
-@example(Ran(0, json.dumps(WHY).replace("10", "9" * 4300).encode(), ""), None)
-@given(st.builds(Ran, st.integers(0, 255), encoded(WHY), st.text()), st.sampled_from(["json", None]))
+@example(Finished(0, json.dumps(WHY).replace("10", "1e999").encode(), ""), None)
+@example(Finished(0, json.dumps(WHY).replace("10", "9" * 4300).encode(), ""), None)
+@given(st.builds(Finished, st.integers(0, 255), encoded(WHY), st.text()), st.sampled_from(["json", None]))
 def test_whatever_two_exporters_say_why_ends_well(ran, output):
     def ask(kubectl):
         explain_two(kubectl, PLACE, PLACE, watch=None, output=output)
@@ -96,7 +96,7 @@ def test_whatever_two_exporters_say_why_ends_well(ran, output):
 
 @given(changed(POD).map(json.dumps), changed({"items": [EXPORTER]}).map(json.dumps), st.text())
 def test_any_pod_has_a_place_or_a_sentence_why_not(pod, exporters, wanted):
-    answers = [Ran(0, one.encode(), "") for one in (pod, exporters)]
+    answers = [Finished(0, one.encode(), "") for one in (pod, exporters)]
 
     def ask(kubectl):
         place = target_of_pod(kubectl, Exporters(), wanted or "one", None)
@@ -105,7 +105,7 @@ def test_any_pod_has_a_place_or_a_sentence_why_not(pod, exporters, wanted):
     assert with_answers(answers, ask)[0] in (0, 1)
 
 
-@given(st.builds(Ran, st.integers(0, 1), encoded({"items": [EXPORTER, POD]}) | BROKEN, st.text()))
+@given(st.builds(Finished, st.integers(0, 1), encoded({"items": [EXPORTER, POD]}) | BROKEN, st.text()))
 def test_any_list_of_exporters_is_places_and_problems_or_a_sentence(ran):
     def ask(kubectl):
         places, problems = all_targets(kubectl, Exporters())
@@ -124,7 +124,7 @@ WORDS = st.lists(st.sampled_from(f"{ASKED} {MORE}".split()) | st.text(max_size=5
 @given(WORDS)
 def test_any_command_line_ends_with_a_known_exit_code(words):
     answers = {"items": [EXPORTER], **POD}
-    ran = Ran(0, json.dumps(answers | TOP | WHY).encode(), "")
+    ran = Finished(0, json.dumps(answers | TOP | WHY).encode(), "")
     with patch.object(Kubectl, "_run", lambda *_, **__: ran), patch.object(Kubectl, "attach", lambda *_: 0):
         result = CliRunner().invoke(program, words, standalone_mode=True)
     assert result.exception is None or isinstance(result.exception, (SystemExit, KubectlError, NoTarget))

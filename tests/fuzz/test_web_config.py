@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config_file import WebConfigError
+from exporter.web.config import WebConfigError
 from exporter.web.connection import Connection, Limits, Response
 from exporter.web.live_config import LiveConfig
 from exporter.web.passwords import Passwords

@@ -69,6 +69,16 @@ def test_its_labels_say_what_it_is_and_of_which_commit(image):
     assert IMAGE.rpartition("/")[2].partition(":")[0] == found["title"]
 
 
+def test_its_build_info_says_of_which_commit_it_is(image):
+    scrape = run(
+        "podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--network=none",
+        "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--read-only", image,
+        "scrape", "--bpf.fs", "/nonexistent", check=False,
+    ).stdout  # fmt: skip
+    commit = run("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip()
+    assert f'revision="{commit}"' in next(line for line in scrape.split("\n") if "build_info{" in line)
+
+
 def test_it_has_what_it_weighs_and_not_much_more(image):
     size = json.loads(run("podman", "image", "inspect", image).stdout)[0]["Size"]
     assert size < 150 << 20

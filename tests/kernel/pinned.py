@@ -8,7 +8,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -156,14 +156,17 @@ def interface_state(flags: int, name: str, size: int) -> bytes:
 
 def content_of(dump) -> Content:
     """What a reader read, as a mapping; a key that appears twice is an error of its own."""
-    keys = [row.tobytes() for row in dump.keys]
-    assert len(set(keys)) == len(keys), "a key was read twice"
-    return dict(zip(keys, (tuple(copy.tobytes() for copy in row) for row in dump.values), strict=True))
+    found = {key: copies_of(dump, values) for key, values in dump.entries()}
+    assert len(found) == dump.count, "a key was read twice"
+    return found
+
+
+def copies_of(dump, values: bytes) -> tuple[bytes, ...]:
+    """An entry's value for each CPU, or the one that it has."""
+    size = dump.info.value_size
+    return tuple(values[start : start + size] for start in range(0, len(values), size))
 
 
 def sorted_rows(dump) -> list[tuple[bytes, bytes]]:
     """The rows of a dump in the order of their keys."""
-    rows: Iterable[tuple[bytes, bytes]] = (
-        (key.tobytes(), value.tobytes()) for key, value in zip(dump.keys, dump.values, strict=True)
-    )
-    return sorted(rows)
+    return sorted(dump.entries())

@@ -59,10 +59,11 @@ def test_a_map_that_is_deleted_between_reads_is_missing(way, make_map):
         way.read(str(made.pin))
 
 
-def test_a_map_replaced_under_its_pin_is_read_anew(way, make_map):
+def test_a_map_replaced_under_its_pin_is_read_again(way, make_map):
     old = make_map("cali_counters6", PERCPU_HASH, 8, 8 * 27)
     old.put(u64(1), *[u64(*range(27))] * cpus())
-    assert (1, cpus(), 216) == way.read(str(old.pin)).values.shape
+    dump = way.read(str(old.pin))
+    assert (1, cpus(), 216) == (dump.count, dump.copies, dump.info.value_size)
     old.unpin()
     new = make_map("cali_counters6", PERCPU_HASH, 8, 8 * 25)
     new.put(u64(2), *[u64(*range(25))] * cpus())
@@ -70,7 +71,7 @@ def test_a_map_replaced_under_its_pin_is_read_anew(way, make_map):
     assert ({u64(2): (u64(*range(25)),) * cpus()}, 200) == (content_of(dump), dump.info.value_size)
 
 
-def test_a_map_replaced_by_one_of_another_type_is_read_anew(way, make_map):
+def test_a_map_replaced_by_one_of_another_type_is_read_again(way, make_map):
     old = make_map("cali_iface4", PERCPU_HASH, 8, 216)
     way.read(str(old.pin))
     old.unpin()
@@ -130,6 +131,29 @@ def test_no_entry_is_read_half_in_a_batch_even_while_it_comes_and_goes(name, mak
             numbers = [int.from_bytes(key, sys.byteorder) for key in content]
             assert all(number >= FIRST_CHURNING for number in numbers)
             assert [(value_of(number, SLOTS),) * cpus() for number in numbers] == list(content.values())
+
+
+@pytest.mark.parametrize("sum_cpus", [True, False])
+@pytest.mark.parametrize("name", ["libbpf", "bcc"])
+def test_a_map_whose_tail_is_deleted_between_two_batches_is_read(name, make_map, monkeypatch, sum_cpus):
+    made = make_map("cali_counters6", PERCPU_HASH, 8, 216, max_entries=1000)
+    made.fill(stable_content(300))
+    reader = reader_called(name)
+    monkeypatch.setattr(walk, "_BATCH_BYTES", 1)
+    batches = []
+
+    def deletes_the_rest(descriptor, start, cursor, keys, values, count):
+        try:
+            return reader._calls.lookup_batch(descriptor, start, cursor, keys, values, count)
+        finally:
+            batches.append(count._obj.value)
+            for key in stable_content(300) if len(batches) == 1 else ():
+                made.delete(key)
+
+    racing = LibraryReader(name, replace(reader._calls, lookup_batch=deletes_the_rest))
+    dump = racing.read(str(made.pin), sum_cpus=sum_cpus)
+    assert batches[-1] == 0 < batches[0] == dump.count
+    assert batches[0] * (1 if sum_cpus else cpus()) * 216 == len(dump.values)
 
 
 @pytest.mark.parametrize("name", ["libbpf", "bcc"])

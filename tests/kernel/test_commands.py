@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Commands:
 
     def __init__(self, folder):
         self.node = Node(f"c{os.getpid()}", folder / "demo")
+        self.printed = folder / "printed"
 
     def _words(self, words):
         where = ["--bpf.fs", self.node.bpf.path, "--calico.run-dir", self.node.run_dir]
@@ -43,17 +45,35 @@ class Commands:
 
     def meanwhile(self, work, *words):
         """The exit code, output and errors of a command that waits, during which `work` is done; Ctrl-C ends it."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(self._words(words), cwd=ROOT, **pipes) as process:
+        with self.printed.open("w") as out:
+            self.process = subprocess.Popen(self._words(words), cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True)
+        with self.process:
             try:
-                _wait_for_its_sleep(process)
+                _wait_for_its_sleep(self.process)
                 work()
-                process.send_signal(signal.SIGINT)
-                out, said = process.communicate(timeout=30)
+                self.process.send_signal(signal.SIGINT)
+                _, said = self.process.communicate(timeout=60)
             except BaseException:
-                process.kill()
+                self.process.kill()
                 raise
-        return process.returncode, out, said
+        return self.process.returncode, self.printed.read_text(), said
+
+    def wait_for_lines(self, more):
+        """Waits until the command that waits has printed so many more lines."""
+        there, until = self.printed.read_text().count("\n"), time.monotonic() + 60
+        while self.printed.read_text().count("\n") < there + more:
+            assert time.monotonic() < until, self.printed.read_text()
+            time.sleep(0.02)
+
+    @contextmanager
+    def between_two_snapshots(self):
+        """The command that waits takes none meanwhile."""
+        _wait_for_its_sleep(self.process)
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
 
 def _wait_for_its_sleep(process):
@@ -175,8 +195,7 @@ def test_watching_shows_every_packet_once_and_ends_well(demo):
     def work():
         for _ in range(3):
             demo.node.send(PROBE, "udp", DATABASE.ipv4, 9999, 5)
-            time.sleep(0.5)
-        time.sleep(1.0)  # only whole intervals are shown
+            demo.wait_for_lines(2)  # only whole intervals are shown
 
     code, out, errors = demo.meanwhile(work, "counters", "--watch", "0.3", "-o", "json", "--pod", "db")
     assert (0, "") == (code, errors)
@@ -187,11 +206,13 @@ def test_watching_shows_every_packet_once_and_ends_well(demo):
 
 def test_watching_goes_on_when_a_pod_is_made_again(demo):
     def work():
-        demo.node.remove_pod(FRONTEND)
-        time.sleep(0.6)
-        demo.node.add_pod(FRONTEND)
-        demo.node.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 4)
-        time.sleep(1.5)  # only whole intervals are shown
+        with demo.between_two_snapshots():
+            demo.node.remove_pod(FRONTEND)
+        demo.wait_for_lines(2)
+        with demo.between_two_snapshots():  # where it is there and its name is not, nobody can tell that it appeared
+            demo.node.add_pod(FRONTEND)
+            demo.node.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 4)
+        demo.wait_for_lines(2)  # only whole intervals are shown
 
     code, out, _ = demo.meanwhile(work, "counters", "--watch", "0.3", "-o", "json", "--pod", "frontend")
     answers = [json.loads(line) for line in out.splitlines()]

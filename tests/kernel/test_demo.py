@@ -293,7 +293,7 @@ def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_ear
         time.sleep(0.3)
     with urllib.request.urlopen(f"{address}/api/v1/rules") as answer:
         groups = json.load(answer)["data"]["groups"]
-    assert {"CalicoBPFDataplaneDrops", "CalicoBPFDefaultDenyHits"} <= {
+    assert {"CalicoBPFDataplaneDrops", "CalicoBPFPolicyDeniesAll"} <= {
         one["name"] for g in groups for one in g["rules"]
     }
     deadline = time.monotonic() + 20

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE, Pod
-from exporter.demo.policies import EGRESS, INGRESS, Policy, Rule, Tier
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import EGRESS, INGRESS, Policy, Rule, Tier
 from tests.kernel.machine import ROOT
 
 RECORDING = ROOT / "tests/recordings/v3.32.1/08-tcp-bulk.after.tar.xz"
@@ -104,7 +104,7 @@ def test_every_instruction_is_8_bytes_and_every_jump_lands_on_its_label(pod, dir
 @pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod.name)
 def test_every_id_in_a_file_is_one_of_the_plan_and_every_rule_is_in_its_file(pod, direction, version):
     document = file_of(pod, direction, version)
-    way = pod.way(direction)
+    way = pod.policy_path(direction)
     planned = [step for _, step in way.steps()]
     not_in_comments = {tier.end.id for tier in way.tiers} | {way.no_match.id}
     assert [step.id for step in planned if step.id not in not_in_comments] == ids_in_comments(document)
@@ -115,7 +115,7 @@ def test_every_id_in_a_file_is_one_of_the_plan_and_every_rule_is_in_its_file(pod
 
 def test_a_tiers_end_is_in_the_code_alone_and_there_only_where_a_packet_can_reach_it():
     def end_of(pod, direction, number):
-        document, end = file_of(pod, direction, 4), pod.way(direction).tiers[number].end
+        document, end = file_of(pod, direction, 4), pod.policy_path(direction).tiers[number].end
         assert end.id not in ids_in_comments(document)
         return end.prefix, end.id in ids_in_code(document)
 

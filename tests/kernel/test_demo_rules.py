@@ -9,12 +9,12 @@ from exporter.bpf.readers import open_reader
 from exporter.calico.hooks import TC_HOOKS
 from exporter.demo.node import Node
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE
-from exporter.demo.policies import DIRECTIONS
 from exporter.demo.policy_files import policy_files
+from exporter.demo.policy_rules import DIRECTIONS
 
 pytestmark = pytest.mark.kernel
 
-PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.way(way).steps()}
+PREFIXES = {step.id: step.prefix for pod in PODS for way in DIRECTIONS for _, step in pod.policy_path(way).steps()}
 FROM_FRONTEND = {"PPE1|gnp/security.gate": 1, "ARE0|kns.shop": 1}
 
 
@@ -30,10 +30,8 @@ def node(machine, tmp_path_factory):
 
 def counts(node):
     """The rule counters by the prefix of their id; every id must be of the plan."""
-    dump = open_reader("libbpf").read(node.bpf.pin("tc/globals", "cali_rule_ctrs2"))
-    ids = dump.keys.view("<u8").ravel()
-    sums = dump.values.view("<u8").sum(axis=(1, 2))
-    return {PREFIXES[number]: int(count) for number, count in zip(ids.tolist(), sums, strict=True)}
+    dump = open_reader("libbpf").read(node.bpf.pin("tc/globals", "cali_rule_ctrs2"), sum_cpus=True)
+    return {PREFIXES[int.from_bytes(key, "little")]: int.from_bytes(count, "little") for key, count in dump.entries()}
 
 
 def moved(node, *sent):

@@ -120,7 +120,7 @@ def test_a_pod_that_is_known_after_its_interface_is_named_when_it_is_known(node)
     assert node.seconds_until(has("late")) < 10
 
 
-def test_a_pod_made_anew_under_its_name_within_a_second_keeps_its_name_on_the_new_interface_alone(node):
+def test_a_pod_recreated_under_its_name_within_a_second_keeps_its_name_on_the_new_interface_alone(node):
     for number in range(10):
         old, new = 800 + number, 801 + number
         if not number:

@@ -36,6 +36,12 @@ def test_a_program_names_the_maps_it_uses(reader, loaded, bpf_fs):
     assert (number, True) == (program.id, reader.info(str(loaded.pin)).id in program.map_ids)
 
 
+def test_a_program_has_the_kernels_tag(reader, loaded, bpf_fs):
+    shown = bpftool("prog", "show", "pinned", bpf_fs / "loaded/from_pod")
+    (program,) = reader.programs([shown["id"]])
+    assert shown["tag"] == program.tag
+
+
 def test_programs_that_are_gone_are_left_out(reader, loaded, bpf_fs):
     numbers = [id_of(bpf_fs / "loaded" / name) for name in ("from_pod", "to_pod")]
     assert numbers == sorted(program.id for program in reader.programs([UNUSED, *numbers]))

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection
 
-from tests.web.api_server import Answer, Upgrade, refusal
+from tests.web.fake_api_server import Answer, Upgrade, refusal
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 LABEL = {"app.kubernetes.io/name": "calico-bpf-exporter"}

@@ -9,8 +9,8 @@ import pytest
 from tests import installed
 from tests.kernel.conftest import give_up, machine  # noqa: F401  a fixture for the one file that has a real node
 from tests.kubectl.cluster import Cluster, exporter, pod
-from tests.web.api_server import FakeApiServer
 from tests.web.authority import Authority
+from tests.web.fake_api_server import FakeApiServer
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "bin"

@@ -15,7 +15,7 @@ import pytest
 from tests import installed
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import RECORDINGS, ROOT, TOOLS
-from tests.web.api_server import Answer, refusal
+from tests.web.fake_api_server import Answer, refusal
 
 LOGIN = """#!/bin/sh
 echo 'open https://login.example' >&2
@@ -254,6 +254,23 @@ def test_a_flag_that_takes_the_pod_for_its_time_says_how_it_is_written(kubectl, 
     assert 2 == done.returncode
     assert f"write {flag}=10s, or the pod before {flag}" in done.stderr
     assert [] == cluster.ran
+
+
+@pytest.mark.parametrize("more", [[], ["--for", "1s"], ["-o", "json"], ["--", "--family", "4"]])
+def test_why_of_a_whole_node_says_how_to_name_an_endpoint(kubectl, recorded, more):
+    recorded()
+    done = kubectl("why", "--node", "n1", *more)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert done.stderr.endswith(
+        "Error: why is about one endpoint: name POD, or with --node an interface after --: "
+        "kubectl calico-bpf why --node NODE -- --interface NAME\n"
+    )
+
+
+def test_why_of_a_node_s_interface_is_asked_there(recorded, kubectl):
+    recorded()
+    expected = on_the_node("why", "--interface", "eth0")
+    assert expected.stdout == kubectl("why", "--node", "n1", "--", "--interface", "eth0").stdout
 
 
 def test_a_namespace_says_nothing_of_a_whole_node(kubectl, recorded):

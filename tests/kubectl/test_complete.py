@@ -36,7 +36,7 @@ def complete(environment):
         (["policy", "--context", ""], ["test"]),
         (["policy", "--direction", ""], ["inbound", "outbound", "all"]),
         (["policy", "--ip"], ["--ip-sets"]),
-        (["c"], ["check", "counters"]),
+        (["c"], ["check", "conntrack", "counters"]),
         (["why", "nosuch"], []),
         (["why", "-n", "nosuch", ""], []),
     ],

@@ -4,7 +4,7 @@ import click
 import pytest
 
 from exporter.cli.main import program as exporters
-from exporter.kubectl.flags import PassedOn
+from exporter.kubectl.flags import ForwardedFlag
 from exporter.kubectl.plugin import program
 
 # The plugin selects the endpoint itself; where the node's data is depends on the pod.
@@ -13,7 +13,7 @@ THERE = {
     "--calico.interface-prefix", "--calico.layout-file", "--kubernetes", "--kubernetes.node", "--kubernetes.kubeconfig",
     "--log.format",
 }  # fmt: skip
-PASSING = ("counters", "policy", "why", "check")
+PASSING = ("counters", "policy", "why", "conntrack", "check")
 
 
 def options(group, command):
@@ -22,7 +22,7 @@ def options(group, command):
 
 
 def passed(command):
-    return {flag: one for flag, one in options(program, command).items() if isinstance(one, PassedOn)}
+    return {flag: one for flag, one in options(program, command).items() if isinstance(one, ForwardedFlag)}
 
 
 @pytest.mark.parametrize("command", PASSING)

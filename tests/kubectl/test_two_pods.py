@@ -85,6 +85,7 @@ def answer(name, *counted):
 
 OPENED = ("outbound", "accepted", "policy", 2)
 SENT = ("outbound", "total", "", 9)
+REPEATED = "Each repeated SYN of a connection that is denied counts at its sender as a new connection"
 ALL_PEERS = "The counters are of a pod: packets of and to others than these two are in them"
 NOTHING = "Neither dropped a packet for a reason that Calico counts"
 
@@ -115,6 +116,11 @@ NOTHING = "Neither dropped a packet for a reason that Calico counts"
             ],
         ),
         ([("inbound", "dropped", "policy", 1)], [], ["ns/a dropped 1 inbound packet (policy 1)", ALL_PEERS]),
+        (
+            [SENT, OPENED],
+            [("inbound", "dropped", "policy", 2)],
+            ["ns/b dropped 2 inbound packets (policy 2)", REPEATED, ALL_PEERS],
+        ),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_the_four_stretches_can(sender, receiver, expected):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.bpf.maps import MapMissing
+from exporter.bpf.maps import MapError, MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import SLOTS
 from exporter.calico.layout_file import parse_layout_file
@@ -17,6 +17,7 @@ from exporter.metrics import counters
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS, CountersCollector
 from exporter.metrics.exposition import TEXT, render
+from exporter.node import NodeError
 from exporter.snapshot.reading import Memory
 from tests.metrics.conftest import rows_of
 from tests.recorded import NAMES, law_of_recordings
@@ -46,8 +47,10 @@ ACCEPTED_FLOWS, ACCEPTED_PACKETS = counters.ACCEPTED_FLOWS, counters.ACCEPTED_PA
 def collect(node, snapshot_of):
     """The samples of the collector over a node made of these facts."""
 
-    def run(entries, states=None, zeros="core", settings=None, **facts):
-        snapshot = snapshot_of(node(entries, states or {}, **facts), parts=CountersCollector.parts, **(settings or {}))
+    def run(entries, states=None, zeros="core", settings=None, change=lambda source: None, **facts):
+        source = node(entries, states, **facts)
+        change(source)
+        snapshot = snapshot_of(source, parts=CountersCollector.parts, **(settings or {}))
         return CountersCollector(CollectorOptions(zeros=zeros)).collect(snapshot)
 
     return run
@@ -65,7 +68,12 @@ def shown(rows):
 
 def numbers_of(samples):
     """The values of all samples that belong to an endpoint."""
-    return [value for name, _, value in rows_of(samples) if name != counters.UNKNOWN_INTERFACES.name]
+    gauges = (counters.UNKNOWN_INTERFACES.name, counters.LEFTOVER_ENTRIES.name)
+    return [value for name, _, value in rows_of(samples) if name not in gauges]
+
+
+def leftovers(samples):
+    return [value for name, _, value in rows_of(samples) if name == counters.LEFTOVER_ENTRIES.name]
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +172,7 @@ def test_core_shows_no_zero_at_a_workloads_xdp_hook(collect, numbers):
 
 
 def test_core_shows_no_zero_of_an_interface_that_calico_does_not_know(collect, shown):
-    samples = collect({(9, INGRESS): {0: 4}}, {5: POD}, links=[(9, "tun0")])
+    samples = collect({(9, INGRESS): {0: 4}}, {5: POD}, links=[(5, "cali1"), (9, "tun0")])
     assert {(counters.PROGRAM_PACKETS.name, ()): 4} == shown(samples, ("tun0", "tc_ingress", "inbound", "", ""))
 
 
@@ -246,8 +254,71 @@ def test_the_kernels_name_wins_and_two_indexes_never_share_one(collect, series):
     samples = collect(
         {(5, INGRESS): {0: 1}, (9, INGRESS): {0: 2}}, {5: POD, 9: POD}, zeros="none", links=[(9, "cali1")]
     )
-    expected = {FROM_POD: 2, ("ifindex:5", "tc_ingress", "", "", ""): 1}
+    assert {FROM_POD: 2} == series(samples, counters.PROGRAM_PACKETS)
+    assert {("counters",): 1} == series(samples, counters.LEFTOVER_ENTRIES)
+
+
+LEFT_OVER = {5: POD, 9999: ("cali0123456789a", WORKLOAD | READY)}
+
+
+@pytest.mark.parametrize("zeros", ZEROS)
+@pytest.mark.parametrize("slots", [14, 17, 25, 27])
+@pytest.mark.parametrize("states", [LEFT_OVER, {5: POD}])
+def test_an_interface_that_the_kernel_does_not_have_has_no_series_and_is_counted(
+    collect, series, rows, zeros, slots, states
+):
+    entries = {(5, INGRESS): {0: 3}, (9999, INGRESS): {0: 7}, (9999, EGRESS): {4: 1}}
+    samples = collect(entries, states, zeros=zeros, slots=slots, links=[(1, "lo"), (5, "cali1")])
+    assert {("counters",): 2} == series(samples, counters.LEFTOVER_ENTRIES)
+    assert {(): 0} == series(samples, counters.UNKNOWN_INTERFACES)
+    assert {"cali1"} == {labels[0] for _, labels, _ in rows(samples) if len(labels) >= 5}
+
+
+def test_without_an_entry_a_leftover_state_has_no_zeros(collect, rows):
+    samples = collect({}, LEFT_OVER, zeros="all", slots=14, links=[(1, "lo"), (5, "cali1")])
+    assert {"cali1"} == {labels[0] for _, labels, _ in rows(samples) if len(labels) >= 5}
+
+
+def test_while_the_links_cannot_be_read_nothing_is_called_a_leftover(collect, series):
+    samples = collect({(5, INGRESS): {0: 3}, (77, INGRESS): {0: 7}}, {5: POD}, links=NodeError("no netlink"))
+    expected = {FROM_POD: 3, ("ifindex:77", "tc_ingress", "", "", ""): 7}
     assert expected == series(samples, counters.PROGRAM_PACKETS)
+    assert {} == series(samples, counters.LEFTOVER_ENTRIES)
+
+
+BROKEN = [MapError("no"), MapMissing("no"), LayoutError("no")]
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=lambda one: type(one).__name__)
+def test_without_the_interface_state_kinds_come_from_names_and_pods_and_entries_have_their_zeros(
+    collect, shown, numbers, error
+):
+    facts = {"links": [(1, "lo"), (3, "eth0"), (5, "cali1"), (6, "eni1")], "pods": {"eni1": ("a", "b")}}
+    entries = {(index, hook): {} for index in (3, 5, 6) for hook in (INGRESS, EGRESS)}
+    samples = collect(entries, None, change=lambda source: source.maps.update(cali_iface4=error), **facts)
+    eni = ("eni1", "tc_ingress", "outbound", "a", "b")
+    assert dict.fromkeys(CORE, 0) == shown(samples, FROM_POD) == shown(samples, TO_POD) == shown(samples, eni)
+    assert 26 == len(shown(samples, INTO_NODE))
+    assert {0} == set(numbers(samples))
+
+
+@pytest.mark.parametrize(("slots", "zeros"), [(14, CORE), (17, CORE), (25, ()), (27, ())])
+def test_without_the_interface_state_a_pods_idle_hook_has_zeros_where_its_entry_comes_with_the_first_packet(
+    collect, shown, slots, zeros
+):
+    samples = collect({}, None, slots=slots, links=[(1, "lo"), (3, "eth0"), (5, "cali1")])
+    assert dict.fromkeys(zeros, 0) == shown(samples, FROM_POD) == shown(samples, TO_POD)
+    assert {} == shown(samples, INTO_NODE)
+
+
+def test_without_anything_else_the_counter_map_is_served(collect, series):
+    def break_all(source):
+        source.link_rows = source.route_rows = source.status = source.cluster = NodeError("hangs")
+        source.maps["cali_iface4"] = MapError("no")
+
+    samples = collect({(5, INGRESS): {0: 3, 4: 2}}, {}, change=break_all)
+    assert {("ifindex:5", "tc_ingress", "", "", ""): 3} == series(samples, counters.PROGRAM_PACKETS)
+    assert {("ifindex:5", "tc_ingress", "", "", "", "policy"): 2} == series(samples, counters.DROPPED_PACKETS)
 
 
 @pytest.mark.parametrize("zeros", ZEROS)
@@ -327,8 +398,11 @@ def test_nothing_read_is_lost_and_no_series_comes_twice(
     entries = {key: data.draw(values) for key in keys}
     unique_links = {name: index for index, name in links.items()}
     source = node(entries, states, slots=slots, links=[(index, name) for name, index in unique_links.items()])
-    samples = CountersCollector(CollectorOptions(zeros=zeros)).collect(snapshot_of(source))
-    assert sum(sum(row.values()) for row in entries.values()) == sum(numbers(samples))
+    snapshot = snapshot_of(source)
+    samples = CountersCollector(CollectorOptions(zeros=zeros)).collect(snapshot)
+    left = [key for key in keys if snapshot.endpoints.get().of(key[0]).kind == "leftover"]
+    assert sum(sum(row.values()) for key, row in entries.items() if key not in left) == sum(numbers(samples))
+    assert [len(left)] * snapshot.endpoints.get().links_known == leftovers(samples)
     labels = [(name, values) for name, values, _ in rows(samples)]
     assert len(labels) == len(set(labels))
 
@@ -404,7 +478,7 @@ def test_the_text_of_a_collector_that_has_seen_other_tables_is_that_of_a_new_one
             states = KNOWN if states is not KNOWN else {3: ETH0, 5: ("cali2", WORKLOAD | READY), FIRST_UNKNOWN: POD}
         width = {14: 17, 15: 14, 27: 26}[slots] if change[0] == "layout" else slots
         rows = {key: {slot: value for slot, value in row.items() if slot < width} for key, row in entries.items()}
-        snapshot = snapshot_of(node(rows, states, slots=width), memory)
+        snapshot = snapshot_of(node(rows, states, slots=width, links=NodeError("no netlink")), memory)
         new = CountersCollector(CollectorOptions(zeros=zeros)).collect(snapshot)
         assert render(new, TEXT) == render(kept.collect(snapshot), TEXT)
 
@@ -419,8 +493,9 @@ def test_a_table_that_becomes_empty_and_fills_again_shows_what_there_is(node, sn
 
 def test_between_scrapes_in_which_only_values_change_the_endpoints_are_the_same(node, snapshot_of):
     # Else the law above would not come to what a collector keeps.
-    memory = Memory()
-    one, other = (snapshot_of(node({(5, 0): {0: value}}, KNOWN), memory).endpoints.get() for value in (1, 2))
+    memory, links = Memory(), NodeError("no netlink")
+    nodes = (node({(5, 0): {0: value}}, KNOWN, links=links) for value in (1, 2))
+    one, other = (snapshot_of(one, memory).endpoints.get() for one in nodes)
     assert one is other
 
 
@@ -474,7 +549,8 @@ def every_number_of_a_recording_is_written_once_under_its_name(recording):
             if value:
                 expected.add((family, (*labels, one.namespace, one.pod, *further), value))
     written = rows_of(CountersCollector(CollectorOptions(zeros="none")).collect(snapshot))
-    assert expected | {(counters.UNKNOWN_INTERFACES.name, (), 0)} == set(written)
+    expected |= {(counters.UNKNOWN_INTERFACES.name, (), 0), (counters.LEFTOVER_ENTRIES.name, ("counters",), 0)}
+    assert expected == set(written)
     assert len(written) == len(set(written))
 
 

@@ -7,6 +7,7 @@ from exporter.metrics import endpoints
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.node import NodeError
+from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 
 INGRESS, EGRESS = 0, 1
@@ -36,6 +37,7 @@ def test_each_endpoint_has_one_info_with_its_kind(collect, series):
         {(77, INGRESS): {}},
         {3: ("eth0", HOST | READY), 5: ("cali1", WORKLOAD | READY), 8: ("eth1", UNMANAGED)},
         pods={"cali1": ("ns-a", "client")},
+        links=NodeError("no netlink"),
     )
     assert {
         ("eth0", "host", "", "", "3"): 1,
@@ -119,7 +121,7 @@ def test_a_policy_file_of_a_family_says_that_it_is_in_use(collect, series, files
 
 
 def test_an_unmanaged_interface_is_never_a_problem(collect, series):
-    samples = collect({}, {3: ("eth1", UNMANAGED), 5: ("eth0", HOST | READY)}, links=[(3, "eth1")])
+    samples = collect({}, {3: ("eth1", UNMANAGED), 5: ("eth0", HOST | READY)})
     assert {} == series(samples, endpoints.NOT_READY)
     assert {"eth0"} == {labels[0] for labels in series(samples, endpoints.COUNTERS_MISSING)}
 
@@ -182,15 +184,38 @@ def test_a_healthy_node_has_its_problems_counted_as_none(collect, series):
     assert {} == series(samples, endpoints.NOT_READY) == series(samples, endpoints.COUNTERS_MISSING)
 
 
-@pytest.mark.parametrize("fact", ["link_rows", "route_rows", "status"])
-def test_half_a_list_of_endpoints_is_a_failure(collect, fact):
-    with pytest.raises(NodeError):
-        collect(BOTH_HOOKS, {5: ("cali1", WORKLOAD | READY)}, lambda source: setattr(source, fact, NodeError("gone")))
+@pytest.mark.parametrize(
+    ("fact", "gone"),
+    [
+        ("link_rows", {endpoints.PROBLEMS, endpoints.COUNTERS_MISSING, endpoints.LEFTOVER_ENTRIES}),
+        ("route_rows", set()),
+        ("status", set()),
+        ("policy_names", set()),
+        ("cluster", set()),
+    ],
+)
+def test_a_source_that_cannot_be_read_takes_only_what_depends_on_it(collect, series, fact, gone):
+    states, facts = {5: ("cali1", WORKLOAD | READY), 6: ("cali2", WORKLOAD)}, {"routes": [("10.0.0.5", 5)]}
+    whole = collect({}, states, **facts)
+    samples = collect({}, states, lambda source: setattr(source, fact, NodeError("hangs")), **facts)
+    kept = {endpoints.INFO, endpoints.PROBLEMS, endpoints.COUNTERS_MISSING, endpoints.LEFTOVER_ENTRIES} - gone
+    assert {family: series(whole, family) for family in kept} == {family: series(samples, family) for family in kept}
+    assert all({} == series(samples, family) for family in gone)
 
 
-def test_without_interface_state_it_fails(collect):
-    with pytest.raises(MapError):
-        collect(BOTH_HOOKS, None, links=[(5, "cali1")])
+def test_without_the_interface_state_there_are_endpoints_and_no_word_about_problems(collect, series):
+    samples = collect(BOTH_HOOKS, None, links=[(1, "lo"), (5, "cali1")])
+    assert {("cali1", "workload", "", "", "5"): 1} == series(samples, endpoints.INFO)
+    assert {} == series(samples, endpoints.PROBLEMS) == series(samples, endpoints.LEFTOVER_ENTRIES)
+
+
+@pytest.mark.parametrize("slots", [14, 27])
+def test_an_interface_that_the_kernel_does_not_have_is_counted_and_no_more(collect, rows, series, slots):
+    states = {5: ("cali1", WORKLOAD | READY), 9999: ("cali0123456789a", WORKLOAD | READY), 9998: ("cali2", WORKLOAD)}
+    samples = collect({**BOTH_HOOKS, (9997, INGRESS): {}}, states, slots=slots, links=[(1, "lo"), (5, "cali1")])
+    assert {"cali1"} == {labels[0] for _, labels, _ in rows(samples) if len(labels) > 1}
+    assert {("iface",): 2} == series(samples, endpoints.LEFTOVER_ENTRIES)
+    assert {("not_ready",): 0, ("counters_missing",): 0} == series(samples, endpoints.PROBLEMS)
 
 
 def test_a_recorded_node_has_no_problem(recorded, series):
@@ -211,3 +236,43 @@ def test_owners_are_of_pods_that_have_an_interface_here_and_only_when_asked_for(
     )
     assert {("ns-a", "client", *owned): 1} == series(samples, endpoints.WORKLOAD_INFO)
     assert endpoints.WORKLOAD_INFO not in [one.family for one in EndpointsCollector().collect(snapshot_of(source))]
+
+
+@pytest.fixture
+def watch(node, snapshot_of):
+    """The samples of one collector over several scrapes of a node whose pod sent these packets, seen by the program."""
+
+    def run(*counts, change=lambda source, number: None):
+        collector, made = EndpointsCollector(), []
+        for number, (packets, program) in enumerate(counts):
+            source = node({(5, INGRESS): {0: program}, (5, EGRESS): {}}, {5: ("cali1", WORKLOAD | READY)})
+            none = NicCounters(0, 0, 0, 0)
+            source.nic_rows = {"cali1": Nic(NicCounters(packets, packets * 80, 0, 0), none)}
+            change(source, number)
+            made.append(collector.collect(snapshot_of(source, parts=EndpointsCollector.parts)))
+        return made
+
+    return run
+
+
+def test_drops_that_nothing_counts_are_shown_when_they_hold_in_two_successive_scrapes(watch, series):
+    made = watch((10, 10), (40, 10), (70, 10), (100, 12), (130, 42), (160, 42))
+    shown = [series(samples, endpoints.UNCOUNTED_DROPS) for samples in made]
+    held = {("cali1", "", ""): 1}
+    assert [{}, {}, held, held, {}, {}] == shown
+    assert [None, 0, 1, 1, 0, 0] == [problem(series, samples, "uncounted") for samples in made]
+
+
+def test_a_burst_between_the_two_readings_of_a_scrape_is_no_drop(watch, series):
+    made = watch((10, 10), (100, 10), (100, 100), (190, 100), (190, 190))
+    assert [{}] * 5 == [series(samples, endpoints.UNCOUNTED_DROPS) for samples in made]
+
+
+def test_what_the_kernel_received_takes_only_its_own_family_with_it(watch, series):
+    def fail(source, number):
+        if number == 1:
+            source.nic_rows = NodeError("no")
+
+    made = watch((10, 10), (40, 10), (70, 10), (100, 10), (130, 10), change=fail)
+    assert [None, None, None, 0, 1] == [problem(series, samples, "uncounted") for samples in made]
+    assert {0} == {problem(series, samples, "counters_missing") for samples in made}

@@ -53,11 +53,11 @@ def test_a_foreseen_failure_is_its_sentence_and_no_sample(node, read_of, error, 
 
 
 @pytest.mark.parametrize("error", [KeyError("cali1"), ValueError("x"), RecursionError(), OSError(5, "EIO")])
-def test_an_unforeseen_error_is_a_failure_too_and_its_traceback_is_logged(node, read_of, error, caplog):
+def test_an_unexpected_error_is_a_failure_too_and_its_traceback_is_logged(node, read_of, error, caplog):
     with caplog.at_level(logging.ERROR, "exporter.metrics"):
         result = run_collector(One(error), read_of(node()))
     assert () == tuple(result.samples)
-    assert f"unforeseen error ({type(error).__name__}), please report it" == result.failure
+    assert f"unexpected error ({type(error).__name__}), please report it" == result.failure
     (record,) = caplog.records
     assert error is record.exc_info[1]
 
@@ -100,16 +100,25 @@ def test_a_broken_counter_map_fails_what_needs_it_and_nothing_else(node, read_of
     assert not any(name.endswith("_packets_total") or name.startswith("calico_bpf_map_") for name in written)
 
 
-def test_a_node_without_calico_gives_a_scrape_that_says_so(node, read_of, series):
+def test_on_a_node_without_calico_every_collector_succeeds_without_samples(node, read_of, series):
     read = read_of(node(links=[(1, "lo")]))
-    results = [run_collector(one, read) for one in make_collectors(ON_BY_DEFAULT)]
-    samples = collected_samples(results) + exporter_samples(read)
-    success = series(samples, self_metrics.COLLECTOR_SUCCESS)
-    assert (0, 0, 0) == (success["counters",], success["endpoints",], success["maps",])
+    results = [run_collector(one, read) for one in make_collectors(COLLECTOR_NAMES)]
+    assert [] == [one.name for one in results if one.failure or one.samples]
+    samples = exporter_samples(read)
+    assert {(): 0} == series(samples, self_metrics.DATAPLANE_PRESENT)
     assert 1 == len(series(samples, self_metrics.BUILD_INFO))
-    assert all(
-        "eBPF dataplane is off" in one.failure for one in results if one.name in ("counters", "endpoints", "maps")
-    )
+
+
+def test_where_the_pins_cannot_be_listed_nothing_is_said_about_the_dataplane(node, read_of, series):
+    source = node(links=[(1, "lo")])
+    source.pin_names = lambda: _raise(MapDenied("run as root"))
+    results = [run_collector(one, read_of(source)) for one in make_collectors(["counters", "maps"])]
+    assert ["run as root"] * 2 == [one.failure for one in results]
+    assert {} == series(exporter_samples(read_of(source)), self_metrics.DATAPLANE_PRESENT)
+
+
+def _raise(error):
+    raise error
 
 
 def test_a_family_of_two_collectors_stands_once_with_the_samples_of_both(rows):
@@ -145,7 +154,7 @@ def test_only_the_collector_of_the_kernels_own_counters_is_off_by_default():
 
 
 def test_the_wish_for_zeros_reaches_the_counters(node, read_of, rows):
-    read = read_of(node({(5, 0): {}}, {5: POD}))
+    read = read_of(node({(5, 0): {}}, {5: POD}, links=NodeError("no netlink")))
     found = {}
     for zeros in ("none", "core", "all"):
         (collector,) = make_collectors(["counters"], CollectorOptions(zeros=zeros))

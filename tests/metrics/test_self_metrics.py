@@ -1,5 +1,8 @@
 """Self-metrics: known values are right, unknown ones are absent."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from exporter import __version__
@@ -64,7 +67,7 @@ def test_what_could_not_be_read_has_no_sample(node, parts_of, series):
     source.status = source.link_rows = NodeError("gone")
     source.maps["cali_iface4"] = MapDenied("not allowed")
     samples = ExporterCollector().collect(parts_of(source))
-    assert {} == series(samples, self_metrics.PODS) == series(samples, self_metrics.ENDPOINT_MISMATCHES)
+    assert {} == series(samples, self_metrics.PODS)
     assert 1 == len(series(samples, self_metrics.BUILD_INFO))
 
 
@@ -73,3 +76,41 @@ def test_each_collector_has_its_success_and_its_seconds(series, well):
     samples = about_collectors([("counters", True, 0.25), ("maps", well, 0.5)])
     assert {("counters",): 1, ("maps",): int(well)} == series(samples, self_metrics.COLLECTOR_SUCCESS)
     assert {("counters",): 0.25, ("maps",): 0.5} == series(samples, self_metrics.COLLECTOR_SECONDS)
+
+
+def test_the_image_sets_the_revision_that_the_build_is_given():
+    last_stage = (Path(__file__).parents[2] / "Dockerfile").read_text(encoding="utf-8").rpartition("FROM scratch")[2]
+    assert re.search(rf'ENV (?:.*\\\n)*.*\b{self_metrics.REVISION_VARIABLE}="\$\{{REVISION\}}"', last_stage)
+
+
+SOURCES = {
+    "links": "link_rows",
+    "routes": "route_rows",
+    "endpoint_status": "status",
+    "policy_files": "policy_names",
+    "api_server": "cluster",
+}
+
+
+@pytest.mark.parametrize("broken", [*SOURCES, "interface_state", "run_dir", None])
+def test_each_source_is_available_unless_it_could_not_be_read(node, parts_of, series, broken):
+    source = node({(5, 0): {}}, {5: ("cali1", 0x7)})
+    source.cluster = ClusterPods(synced=1.0)
+    if broken == "interface_state":
+        source.maps["cali_iface4"] = MapDenied("no")
+    elif broken:
+        setattr(source, SOURCES.get(broken, broken), NodeError("hangs"))
+    found = series(ExporterCollector().collect(parts_of(source)), self_metrics.SOURCE_AVAILABLE)
+    missing = {"endpoint_status", "policy_files"} if broken == "run_dir" else {broken}
+    assert {(name,): int(name not in missing) for name in (*SOURCES, "interface_state")} == found
+
+
+def test_a_source_that_is_not_used_has_no_series(node, parts_of, series):
+    found = series(ExporterCollector().collect(parts_of(node(links=[(1, "lo")]))), self_metrics.SOURCE_AVAILABLE)
+    assert {"links", "routes", "endpoint_status", "policy_files"} == {name for (name,) in found}
+
+
+def test_links_of_another_network_namespace_are_not_available(node, parts_of, series):
+    states = {5: ("cali1", 0x7), 6: ("cali2", 0x7)}
+    source = node({}, states, links=[(1, "lo"), (2, "eth0")])
+    assert 0 == series(ExporterCollector().collect(parts_of(source)), self_metrics.SOURCE_AVAILABLE)["links",]

@@ -4,7 +4,7 @@ import json
 import queue
 from contextlib import suppress
 
-from tests.web.api_server import Answer, FakeApiServer, Raw
+from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
 PODS = "/api/v1/pods"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"

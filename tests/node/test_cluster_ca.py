@@ -9,8 +9,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from exporter.node.api_server import ApiServer, ApiServerError
 from tests.kernel.conftest import give_up
-from tests.web.api_server import LOCAL, Answer, FakeApiServer
 from tests.web.authority import Authority
+from tests.web.fake_api_server import LOCAL, Answer, FakeApiServer
 
 KUBECTL = Path(__file__).parents[2] / ".tools" / "bin" / "kubectl"
 PATH = "/apis/example.org"
@@ -157,7 +157,7 @@ def asked(kubeconfig):
     """What the exporter says of the certificate, None when it accepts it."""
     api = ApiServer(kubeconfig)
     try:
-        api.read(PATH, {}, 1000)
+        b"".join(api.read(PATH, {}, 1000))
     except ApiServerError as error:
         return str(error)
     finally:

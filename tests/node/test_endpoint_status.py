@@ -1,3 +1,4 @@
+from exporter.node import endpoint_status
 from exporter.node.endpoint_status import LocalPod, LocalPods, pods_of
 from exporter.node.files import Folder
 
@@ -45,3 +46,15 @@ def test_bytes_that_are_not_utf_8_are_no_failure():
 def test_a_workload_of_another_orchestrator_has_no_pod_name():
     odd = folder(**{"openstack vm%2F1 eth0": CLIENT})
     assert (LocalPod("", "", "calibf331a988cf", ("10.65.0.2",)),) == pods_of(odd).pods
+
+
+def test_a_file_is_parsed_again_only_when_it_changed_even_one_that_says_nothing_usable(monkeypatch):
+    parse, parsed = endpoint_status.parse_endpoint_status, []
+    monkeypatch.setattr(
+        endpoint_status, "parse_endpoint_status", lambda *file: (parsed.append(file[0]), parse(*file))[1]
+    )
+    found = pods_of(folder(client=CLIENT, cut=b"{"))
+    assert pods_of(folder(client=CLIENT, cut=b"{"), found) is found
+    assert 2 == len(parsed)
+    healed = pods_of(folder(client=CLIENT, cut=CLIENT), found)
+    assert (3, 2, ()) == (len(parsed), len(healed.pods), healed.problems)

@@ -6,7 +6,7 @@ from exporter.calico.counters import CounterTable, layout_of
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import workload_interface
 from exporter.node.endpoint_status import LocalPod
-from exporter.node.endpoints import Endpoint, join_endpoints
+from exporter.node.endpoints import Endpoint, Endpoints, join_endpoints
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -19,13 +19,13 @@ SERVER_POD = LocalPod("ns-b", "server", SERVER, ("10.65.0.3",))
 def join(links=(), routes=(), states=(), pods=(), prefixes=("cali",), remembered=None, cluster=()):
     """The join of a node described by plain tuples."""
     return join_endpoints(
-        [Link(*link) for link in links],
+        None if links is None else [Link(*link) for link in links],
         [HostRoute(*route) for route in routes],
-        [InterfaceState(*state) for state in states],
+        None if states is None else [InterfaceState(*state) for state in states],
         pods,
         cluster,
         prefixes,
-        remembered or {},
+        remembered or Endpoints(),
     )
 
 
@@ -59,7 +59,8 @@ def test_of_two_indexes_with_one_name_the_one_the_kernel_has_now_keeps_it():
     joined = join([(19, CLIENT)], states=[(5, CLIENT, WORKLOAD), (19, CLIENT, WORKLOAD)], pods=[CLIENT_POD])
     assert {19: CLIENT} == interfaces(joined)
     assert {19: ("ns-a", "client")} == pods(joined)
-    assert Endpoint(5, "ifindex:5", "unknown") == joined.of(5)
+    assert Endpoint(5, "ifindex:5", "leftover") == joined.of(5)
+    assert [5] == [state.ifindex for state in joined.leftovers]
 
 
 @pytest.mark.parametrize("order", [(5, 19), (19, 5)])
@@ -72,9 +73,10 @@ def test_a_state_without_a_name_names_nothing():
     assert {} == interfaces(join(states=[(5, "", WORKLOAD)]))
 
 
-def test_an_index_that_nothing_knows_keeps_its_number():
-    joined = join([(1, "lo")])
-    assert Endpoint(77, "ifindex:77", "unknown") == joined.of(77)
+@pytest.mark.parametrize(("links", "kind"), [([(1, "lo")], "leftover"), ([], "unknown"), (None, "unknown")])
+def test_an_index_that_nothing_knows_keeps_its_number(links, kind):
+    joined = join(links)
+    assert Endpoint(77, "ifindex:77", kind) == joined.of(77)
     assert "ifindex:77" == joined.of(77).title
 
 
@@ -110,44 +112,41 @@ def test_the_title_of_a_pod_is_its_name_and_of_anything_else_its_interface():
 
 def test_an_identity_stays_while_no_source_names_a_pod():
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
-    second = join([(5, CLIENT)], remembered=first.identities)
-    third = join([(5, CLIENT)], remembered=second.identities)
+    second = join([(5, CLIENT)], remembered=first)
+    third = join([(5, CLIENT)], remembered=second)
     assert {5: ("ns-a", "client")} == pods(third)
 
 
 def test_an_identity_goes_with_its_index():
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
-    gone = join([(1, "lo")], remembered=first.identities)
-    back = join([(1, "lo"), (5, CLIENT)], remembered=gone.identities)
-    assert {} == gone.identities
+    gone = join([(1, "lo")], remembered=first)
+    back = join([(1, "lo"), (5, CLIENT)], remembered=gone)
     assert {} == pods(back)
 
 
 def test_a_recreated_pod_is_known_by_its_new_index():
     first = join([(11, CLIENT)], pods=[CLIENT_POD])
-    second = join([(17, CLIENT)], pods=[CLIENT_POD], remembered=first.identities)
+    second = join([(17, CLIENT)], pods=[CLIENT_POD], remembered=first)
     assert {17: ("ns-a", "client")} == pods(second)
-    assert {(17, CLIENT): ("ns-a", "client")} == second.identities
 
 
 def test_another_name_on_an_index_is_another_endpoint():
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
-    renamed = join([(5, SERVER)], remembered=first.identities)
+    renamed = join([(5, SERVER)], remembered=first)
     assert {} == pods(renamed)
-    assert {} == renamed.identities
 
 
 def test_a_source_that_names_a_pod_again_overrides_the_remembered_identity():
     other = LocalPod("ns-x", "other", CLIENT, ())
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
-    second = join([(5, CLIENT)], pods=[other], remembered=first.identities)
+    second = join([(5, CLIENT)], pods=[other], remembered=first)
     assert {5: ("ns-x", "other")} == pods(second)
 
 
 def test_a_workload_of_another_orchestrator_has_addresses_and_no_pod():
     joined = join([(5, CLIENT)], pods=[LocalPod("", "", CLIENT, ("10.65.0.2",))])
     assert Endpoint(5, CLIENT, "workload", "", "", ("10.65.0.2",), None) == joined.of(5)
-    assert {} == joined.identities
+    assert {} == pods(join([(5, CLIENT)], remembered=joined))
 
 
 def test_addresses_are_the_routes_to_the_interface_each_once():
@@ -205,22 +204,21 @@ def test_every_index_has_an_endpoint_and_no_two_share_a_name(links, routes, stat
     names = [joined.of(ifindex).interface for ifindex in known | {99}]
     assert len(names) == len(set(names))
     assert all(names)
-    assert {ifindex for ifindex, _ in links} <= joined.by_index.keys()
-    assert dict(links).items() <= interfaces(joined).items()
+    if joined.links_known:
+        assert dict(links) == interfaces(joined)
 
 
 @given(LINKS, ROUTES, STATES, PODS)
 def test_a_snapshot_without_pod_sources_changes_no_identity(links, routes, states, local_pods):
     first = join(links, routes, states, local_pods)
-    second = join(links, routes, states, remembered=first.identities)
+    second = join(links, routes, states, remembered=first)
     assert pods(first) == pods(second)
-    assert first.identities == second.identities
 
 
 def test_of_two_links_with_one_name_the_newer_index_has_it():
     # A dump that runs while an interface is recreated can hold both.
     links = [Link(8, "cali1"), Link(5, "cali1"), Link(1, "lo")]
-    joined = join_endpoints(links, (), (), (), (), ("cali",), {})
+    joined = join_endpoints(links, (), (), (), (), ("cali",), Endpoints())
     assert {1: "lo", 8: "cali1"} == {ifindex: one.interface for ifindex, one in joined.by_index.items()}
     assert "ifindex:5" == joined.of(5).interface
 
@@ -255,7 +253,7 @@ def test_an_address_that_two_pods_claim_names_neither_and_keeps_who_was_known(tu
     facts = {"links": [(7, "eni123")], "routes": [("10.0.0.1", 7)], "prefixes": ("eni",)}
     joined = join(**facts, cluster=[gone, new][::turn])
     assert ({}, 1) == (pods(joined), joined.mismatches)
-    known = join(**facts, cluster=[gone]).identities
+    known = join(**facts, cluster=[gone])
     assert {7: ("d", "gone")} == pods(join(**facts, cluster=[gone, new][::turn], remembered=known))
 
 
@@ -287,12 +285,83 @@ def test_a_pods_address_that_leads_elsewhere_is_a_disagreement():
 
 def test_an_identity_stays_when_the_api_server_forgets_the_pod_and_goes_with_the_interface():
     known = join([(7, SERVER)], cluster=[WEB])
-    assert {7: ("ns-b", "server")} == pods(join([(7, SERVER)], remembered=known.identities))
-    assert {} == pods(join([(9, SERVER)], remembered=known.identities))
+    assert {7: ("ns-b", "server")} == pods(join([(7, SERVER)], remembered=known))
+    assert {} == pods(join([(9, SERVER)], remembered=known))
 
 
 def test_without_a_route_the_addresses_are_the_api_servers():
     assert ("10.65.0.3",) == join([(7, SERVER)], cluster=[WEB]).of(7).addresses
+
+
+# What was known stays while a source cannot be read, and what is gone stays gone.
+
+POD_STATES = [(1, "lo", HOST), (5, CLIENT, WORKLOAD), (7, SERVER, WORKLOAD)]
+POD_LINKS = [(1, "lo"), (5, CLIENT), (7, SERVER)]
+
+
+@pytest.mark.parametrize("links", [None, POD_LINKS])
+@pytest.mark.parametrize("states", [None, POD_STATES])
+def test_names_kinds_and_pods_stay_with_their_index_while_sources_cannot_be_read(links, states):
+    odd = [(9, "odd0", WORKLOAD), (10, "docker0", UNMANAGED)]
+    known = join([*POD_LINKS, (9, "odd0"), (10, "docker0")], states=[*POD_STATES, *odd], pods=[CLIENT_POD])
+    links, states = links and [*links, (9, "odd0"), (10, "docker0")], states and [*states, *odd]
+    later = join(links, states=states, remembered=known)
+    assert known.by_index.keys() == later.by_index.keys()
+    for ifindex, one in known.by_index.items():
+        other = later.of(ifindex)
+        assert (one.interface, one.kind, one.pod) == (other.interface, other.kind, other.pod)
+
+
+def test_a_pod_recreated_while_the_links_cannot_be_read_leaves_its_old_index_out():
+    known = join(POD_LINKS, states=POD_STATES, pods=[CLIENT_POD])
+    both = join(None, states=[*POD_STATES, (19, CLIENT, WORKLOAD)], pods=[CLIENT_POD], remembered=known)
+    new = join(None, states=[*POD_STATES[::2], (19, CLIENT, WORKLOAD)], pods=[CLIENT_POD], remembered=both)
+    for joined in (both, new):
+        assert (CLIENT, "leftover") == (joined.of(19).interface, joined.of(5).kind)
+        assert {19: ("ns-a", "client")} == pods(joined)
+
+
+def test_an_interface_whose_state_is_gone_is_not_remembered():
+    known = join(POD_LINKS, states=POD_STATES)
+    assert "leftover" == join(None, states=POD_STATES[:2], remembered=known).of(7).kind
+
+
+def test_a_leftover_stays_one_while_the_links_cannot_be_read():
+    known = join(POD_LINKS[:2], states=POD_STATES)
+    assert ([7], "leftover") == ([state.ifindex for state in known.leftovers], known.of(7).kind)
+    later = join(None, states=POD_STATES, remembered=known)
+    assert ("leftover", CLIENT) == (later.of(7).kind, later.of(5).interface)
+
+
+def test_an_index_that_has_another_name_now_leaves_its_state_over():
+    joined = join([(1, "lo"), (5, "veth0"), (7, SERVER)], states=POD_STATES)
+    assert (None, [5]) == (joined.of(5).state, [state.ifindex for state in joined.leftovers])
+
+
+@pytest.mark.parametrize("links", [[(1, "lo"), (2, "eth0")], [(1, "lo"), (5, "eth0")], [(1, "lo")]])
+def test_the_links_of_another_network_namespace_say_nothing(links):
+    joined = join(links, [("10.65.0.2", 5)], POD_STATES)
+    assert not joined.links_known
+    assert {1: "lo", 5: CLIENT, 7: SERVER} == interfaces(joined)
+    assert () == joined.of(5).addresses
+
+
+def test_an_interface_that_a_status_file_names_is_a_workload_whatever_its_name():
+    joined = join([(1, "lo"), (5, "eni12")], states=None, pods=[LocalPod("ns-a", "client", "eni12", ())])
+    assert "workload" == joined.of(5).kind
+
+
+def test_entries_of_leftovers_are_told_from_those_of_interfaces():
+    joined = join(POD_LINKS, states=POD_STATES)
+    assert [99, 99] == joined.leftover_entries(table([(5, 0), (99, 0), (99, 1)]))
+    assert [] == join(None, states=POD_STATES).leftover_entries(table([(5, 0), (99, 0)]))
+
+
+def test_nothing_is_said_to_lose_packets_while_the_links_cannot_be_read():
+    assert [(5, 0), (5, 1), (7, 0), (7, 1)] == [
+        (one.ifindex, hook) for one, hook in join(POD_LINKS, states=POD_STATES).lose_packets(table([(1, 0), (1, 1)]))
+    ]
+    assert [] == join(None, states=POD_STATES).lose_packets(table([]))
 
 
 # Properties of an endpoint.
@@ -330,6 +399,7 @@ def test_an_interface_is_calicos_where_its_programs_know_it_or_it_is_a_workloads
         ("host", ["inbound", "outbound", "inbound", ""]),
         ("unmanaged", ["inbound", "outbound", "inbound", ""]),
         ("unknown", ["", "", "", ""]),
+        ("leftover", ["", "", "", ""]),
     ],
 )
 def test_what_passes_a_hook_goes_to_or_from_the_endpoint(kind, expected):

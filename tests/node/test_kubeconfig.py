@@ -38,7 +38,7 @@ def refused(file):
 
 def test_the_whole_file_can_be_used(tmp_path):
     (tmp_path / "config").write_text(json.dumps(WHOLE), encoding="utf-8")
-    ApiServer(tmp_path / "config")._client.close()
+    ApiServer(tmp_path / "config").close()
 
 
 SHAPE = "it does not have the shape of a kubeconfig"
@@ -60,10 +60,10 @@ SHAPE = "it does not have the shape of a kubeconfig"
         ({"current-context": "other"}, "Context 'other' not found"),
         ({"contexts": []}, "Context 'test' not found"),
         ({"contexts": [{"name": "test", "context": {"cluster": "fake"}}]}, "context test names no user"),
-        ({"contexts": [{"name": "test", "context": {"user": "me"}}]}, "required field `cluster`"),
+        ({"contexts": [{"name": "test", "context": {"user": "me"}}]}, "context test names no cluster"),
         ({"clusters": []}, "'fake'"),
         ({"clusters": None}, SHAPE),
-        ({"clusters": [{"name": "fake", "cluster": {"server": 5}}]}, "Expected `str`, got `int`"),
+        ({"clusters": [{"name": "fake", "cluster": {"server": 5}}]}, "the server of its cluster is no text"),
         ({"clusters": [{"name": "fake", "cluster": {"server": "https://[::1"}}]}, ""),
         (with_cluster({"proxy-url": "http://127.0.0.1:1"}), "a proxy-url, which this program cannot heed"),
         (with_cluster({"tls-server-name": "api"}), "a tls-server-name, which this program cannot heed"),

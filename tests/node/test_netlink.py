@@ -4,7 +4,16 @@ import struct
 import pytest
 
 from exporter.node import NodeError, netlink
-from exporter.node.netlink import HostRoute, Link, parse_link, parse_route, read_host_routes, read_links
+from exporter.node.netlink import (
+    HostRoute,
+    Link,
+    NodeAddress,
+    parse_link,
+    parse_route,
+    read_addresses,
+    read_host_routes,
+    read_links,
+)
 
 
 class Message(dict):
@@ -32,6 +41,25 @@ def test_the_loopback_interface_is_a_link():
 def test_routes_of_this_machine_lead_to_its_links():
     indexes = {link.ifindex for link in read_links()}
     assert {one.ifindex for one in read_host_routes()} <= indexes
+
+
+def test_the_loopback_interface_has_its_addresses():
+    assert NodeAddress("127.0.0.1", 8, 1) in read_addresses()
+    assert {one.ifindex for one in read_addresses()} <= {link.ifindex for link in read_links()}
+
+
+def address(ifindex, **attributes):
+    """RTM_NEWADDR with IFA_ADDRESS (1) and IFA_LOCAL (2) of an IPv4 address."""
+    numbers = {"ends": 1, "local": 2}
+    body = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, ifindex)
+    for name, value in attributes.items():
+        body += struct.pack("=HH", 8, numbers[name]) + socket.inet_aton(value)
+    return struct.pack("=IHHII", 16 + len(body), 20, 2, 0, 0) + body
+
+
+def test_on_a_point_to_point_link_the_nodes_own_address_is_taken(kernel):
+    kernel += [address(3, ends="10.0.0.9", local="10.0.0.1") + address(4, ends="10.1.0.1") + address(5) + end()]
+    assert (NodeAddress("10.0.0.1", 24, 3), NodeAddress("10.1.0.1", 24, 4)) == read_addresses()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("eth0", "eth0"), (b"eth\xff", "eth\\xff"), (b"eth0", "eth0")])
@@ -144,3 +172,17 @@ def test_a_netlink_error_is_a_node_error(kernel, answer):
     kernel += [answer]
     with pytest.raises(NodeError, match=r"^the node's routes could not be read through netlink: Permission denied$"):
         read_host_routes()
+
+
+def message(kind, family, length, flags=0):
+    """A message about a route to a prefix of this length, or of another kind."""
+    body = struct.pack("=BB10x", family, length)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+
+
+def test_routes_to_networks_are_left_out_before_they_are_parsed():
+    host4, host6 = message(24, socket.AF_INET, 32), message(24, socket.AF_INET6, 128)
+    networks = message(24, socket.AF_INET, 24) + message(24, socket.AF_INET6, 64)
+    link, done, interrupted = message(16, 0, 0), message(3, 0, 0), message(24, socket.AF_INET, 24, 0x10)
+    kept = host4 + link + interrupted + host6 + done
+    assert kept == netlink._without_networks(host4 + networks + link + interrupted + networks + host6 + done)

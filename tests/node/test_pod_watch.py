@@ -1,16 +1,18 @@
 """The pods of a node from an API server over real TLS: list, watch, and error handling."""
 
+import os
 import time
 
 import pytest
 
 from exporter.node import pod_watch
-from exporter.node.api_server import ApiServer
+from exporter.node.api_server import UNREACHABLE, ApiServer
 from exporter.node.pod_watch import ListedPods, LivePods
-from exporter.node.pods import ClusterPod
-from tests.node.pod_server import PODS, PodServer, event, pod
-from tests.web.api_server import Answer, Raw, refusal
+from exporter.node.pods import ClusterPod, ClusterPods
+from tests.node.pod_server import HEAD, PODS, PodServer, chunk, event, pod
+from tests.stopwatch import Stopwatch
 from tests.web.authority import Authority
+from tests.web.fake_api_server import Answer, Raw, refusal
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def live(cluster, tmp_path):
         one.close()
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -204,6 +206,39 @@ def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_a_pause(clu
     assert 2 <= len(cluster.watches) < 8
 
 
+def test_a_server_that_is_back_and_wants_a_new_list_is_asked_for_it_at_once(cluster, live, monkeypatch):
+    monkeypatch.setattr(pod_watch, "_MAX_BACKOFF", 30)
+    source = live()
+    assert until(lambda: cluster.watches)
+    cluster.answers[PODS] = Raw([])
+    cluster.events.put(None)
+    assert until(lambda: source.pods().errors["connection"] > 4)  # the next pause is over 1.6 s
+    cluster.listed = [pod("fresh")]
+    gone = []
+
+    def back(request):
+        if "watch" in request.query and not gone:
+            gone.append(time.monotonic())
+            return refusal(410, "gone", "Expired")
+        return cluster.pods(request)
+
+    cluster.answers[PODS] = back
+    assert until(lambda: ["fresh"] == names(source), 10)
+    assert time.monotonic() - gone[0] < 0.8
+
+
+@pytest.mark.parametrize(("known", "meanwhile"), [(False, "no pods are known yet"), (True, "using cached pods")])
+def test_the_log_says_whether_there_are_pods_to_go_on_with(cluster, live, caplog, known, meanwhile):
+    if not known:
+        cluster.answers[PODS] = refusal(403, "pods is forbidden")
+    source = live()
+    assert until(lambda: source.pods().synced if known else source.pods().errors["forbidden"])
+    cluster.answers[PODS] = refusal(403, "pods is forbidden")
+    cluster.events.put(None)
+    assert until(lambda: source.pods().errors["forbidden"])
+    assert f"pod watch of node node-1 failed, {meanwhile}: the API server does not let" in caplog.text
+
+
 def test_retry_after_is_respected(cluster, live):
     cluster.answers[PODS] = Answer(429, {"message": "slow down"}, {"Retry-After": "60"})
     live()
@@ -236,7 +271,9 @@ def test_a_clock_jump_changes_the_sync_time_and_nothing_else(cluster, live, monk
     for number, now in enumerate((4e9, 1.0, 2e9)):
         monkeypatch.setattr(pod_watch.time, "time", lambda now=now: now)
         cluster.events.put(event("ADDED", pod(f"web-{number}")))
-        assert until(lambda number=number: f"web-{number}" in names(source), seconds=2)
+        watch = Stopwatch(os.getpid())
+        assert until(lambda number=number: f"web-{number}" in names(source))
+        assert watch.seconds() < 2
         assert now == source.pods().synced
     assert (1, 1, None) == (len(cluster.lists), len(cluster.watches), source.pods().problem)
 
@@ -244,7 +281,7 @@ def test_a_clock_jump_changes_the_sync_time_and_nothing_else(cluster, live, monk
 def test_a_large_pod_is_accepted_and_its_unused_fields_are_not_kept(cluster, live):
     source = live()
     cluster.events.put(event("ADDED", pod("web", annotations="a" * (10 << 20))))
-    assert until(lambda: ["web"] == names(source), 20)
+    assert until(lambda: ["web"] == names(source))
 
 
 def test_an_unrelated_change_of_a_pod_keeps_the_identical_pods(cluster, live):
@@ -262,6 +299,33 @@ def test_a_command_lists_once(cluster, tmp_path):
     source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
     assert [["web"], ["web"]] == [names(source), names(source)]
     assert 1 == len(cluster.lists)
+
+
+def test_a_command_waits_for_a_slow_server_for_some_seconds_and_no_longer(cluster, tmp_path, monkeypatch):
+    # Each byte may come within the time-outs of its own, and all of them take a quarter of a minute.
+    monkeypatch.setattr(pod_watch, "_MAX_WAIT", 0.5)
+
+    def trickle():
+        yield HEAD
+        for _ in range(30):
+            time.sleep(0.1)
+            yield chunk(b" ")
+
+    cluster.answers[PODS] = Raw(trickle())
+    start = time.monotonic()
+    source = ListedPods(lambda: ApiServer(cluster.kubeconfig(tmp_path / "config")), "node-1")
+    problem = "the API server did not answer within 0.5 s"
+    assert ClusterPods(problem=problem, node="node-1", advice=UNREACHABLE) == source.pods()
+    assert time.monotonic() - start < 1.5
+    assert source.pods() is source.pods()
+
+
+def test_a_bug_while_pods_are_listed_is_the_commands(tmp_path):
+    def connect():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ListedPods(connect, "node-1").pods()
 
 
 def test_a_command_goes_on_without_pods(cluster, tmp_path, caplog):

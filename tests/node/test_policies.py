@@ -135,6 +135,24 @@ def test_a_file_that_is_being_rewritten_keeps_what_it_said(tmp_path, length):
     assert (["b"], (), ()) == (tiers_of(after), after.problems, after.unread)
 
 
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_file_that_cannot_be_parsed_is_parsed_once_and_stays_a_problem(tmp_path, parsed, earlier):
+    if earlier:
+        settle(tmp_path / POD, content_of("a"), 90)
+    settle(tmp_path / OTHER, content_of("b"))
+    folder = read_policies(tmp_path)
+    settle(tmp_path / POD, b"{")
+    folders = [folder := read_policies(tmp_path, folder) for _ in range(4)]
+    assert 2 + earlier == len(parsed)
+    for one in folders:
+        assert (POD,) == one.unread
+        assert f"{tmp_path / POD} was left out: " in one.problems[0]
+        assert ([POD, OTHER] if earlier else [OTHER]) == sorted(one.files)
+    settle(tmp_path / POD, content_of("c"), 30)
+    healed = read_policies(tmp_path, folder)
+    assert (["c"], (), ()) == (tiers_of(healed), healed.problems, healed.unread)
+
+
 def test_a_file_that_was_never_whole_is_a_sentence_and_no_program(tmp_path):
     settle(tmp_path / POD, b"{")
     settle(tmp_path / OTHER, content_of("a"))

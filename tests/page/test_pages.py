@@ -68,7 +68,7 @@ def test_filters_leave_what_fits(pair):
     assert {"ns-b/server"} == shown(namespace="ns-b")
     assert {"ns-b/server"} == shown(pod="erv")
     assert set() == shown(namespace="ns-a", pod="server")
-    dropping = {row.endpoint.title for row in node_view(*pair, Wanted()).rows if row.ever.drops}
+    dropping = {row.endpoint.title for row in node_view(*pair, Wanted()).rows if row.cumulative.drops}
     assert dropping == shown(reason="policy")
     assert set() == shown(reason="no_such_reason")
     assert shown(reason="policy") < everybody
@@ -139,7 +139,7 @@ def test_the_endpoints_page_has_every_counter_that_is_not_zero_with_its_link(pai
     mine = [row for (ifindex, _), row in table.rows.items() if ifindex == endpoint.ifindex]
     expected = {slot.number for slot in table.layout.slots if any(row[slot.number] for row in mine)}
     assert expected == {row.slot.number for row in view.counters}
-    assert sum(map(sum, mine)) == sum(sum(row.ever) for row in view.counters)
+    assert sum(map(sum, mine)) == sum(sum(row.cumulative) for row in view.counters)
     dropped = [slot.reason for slot in table.layout.slots if slot.category == DROPPED and slot.number in expected]
     assert dropped
     assert set(dropped) <= {link.rpartition("#")[2] for link in page.attributes if "reasons.md#" in link}
@@ -188,7 +188,7 @@ def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapsh
         pages[kind] = [
             parsed(html.node_page(view, Wanted(pod=edit("x")), {"counters": edit("broken")})),
             parsed(html.endpoint_page(shown)),
-            parsed(html.error_page(edit("sorry"))),
+            parsed(html.error_page(edit("error"))),
         ]
     for tame, odd in zip(pages["tame"], pages["hostile"], strict=True):
         assert tame.shape == odd.shape

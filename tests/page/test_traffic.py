@@ -44,16 +44,16 @@ def the_rows_of_a_recording_add_up_to_what_counters_shows(pair):
     before = replace(pair.before.with_parts(PARTS), at=0.0)
     now = replace(pair.after.with_parts(PARTS), at=float(SECONDS))
     rows, layout = traffic(before, now), now.counters.get().layout
-    assert dropped_in_all(counters_by_endpoint(now), layout) == total(row.ever for row in rows).dropped
+    assert dropped_in_all(counters_by_endpoint(now), layout) == total(row.cumulative for row in rows).dropped
     changes = [change.counters for change in compare_counters(before, now)]
-    assert dropped_in_all(changes, layout) == total(row.lately for row in rows).dropped
+    assert dropped_in_all(changes, layout) == total(row.recent for row in rows).dropped
     packets = sum(row[0] for one in counters_by_endpoint(now) for row in one.hooks.values())
-    assert packets == total(row.ever for row in rows).packets
+    assert packets == total(row.cumulative for row in rows).packets
 
 
 def test_a_workloads_tc_ingress_is_its_outbound_and_a_hosts_its_inbound(rows_of):
     rows = rows_of({}, {(5, 0): {4: 3}, (5, 1): {5: 2}, (2, 0): {6: 1}})
-    told = {(row.endpoint.interface, row.direction): row.ever.dropped for row in rows}
+    told = {(row.endpoint.interface, row.direction): row.cumulative.dropped for row in rows}
     assert {
         ("cali5", "outbound"): {"policy": 3},
         ("cali5", "inbound"): {"too_short": 2},
@@ -63,29 +63,29 @@ def test_a_workloads_tc_ingress_is_its_outbound_and_a_hosts_its_inbound(rows_of)
 
 def test_xdp_and_tc_of_one_direction_are_one_row(rows_of):
     (row,) = rows_of({}, {(2, 0): {0: 5, 4: 3}, (2, 2): {0: 7, 4: 4}})
-    assert ("inbound", {"policy": 7}, 12) == (row.direction, row.ever.dropped, row.ever.packets)
+    assert ("inbound", {"policy": 7}, 12) == (row.direction, row.cumulative.dropped, row.cumulative.packets)
 
 
 @pytest.mark.parametrize(("slot", "hook", "flows"), [(1, 0, 6), (2, 1, 6), (3, 0, 0), (1, 2, 0), (2, 2, 0), (4, 0, 0)])
 def test_flows_are_what_policy_and_failsafe_accept_at_tc(rows_of, slot, hook, flows):
     (row,) = rows_of({}, {(2, hook): {slot: 6}})
-    assert flows == row.ever.flows
+    assert flows == row.cumulative.flows
 
 
 def test_a_rate_is_what_was_counted_by_the_seconds_between_the_snapshots(rows_of):
     (row,) = rows_of({(5, 0): {0: 100, 2: 10, 4: 7}}, {(5, 0): {0: 180, 2: 12, 4: 8}})
     assert (SECONDS, 0.25, 0.5, 20.0) == (
         row.seconds,
-        row.per_second(row.lately.drops),
-        row.per_second(row.lately.flows),
-        row.per_second(row.lately.packets),
+        row.per_second(row.recent.drops),
+        row.per_second(row.recent.flows),
+        row.per_second(row.recent.packets),
     )
 
 
 def test_without_an_earlier_snapshot_there_is_no_rate(rows_of):
     (row,) = rows_of(None, {(5, 0): {4: 7}})
-    assert (None, None) == (row.seconds, row.per_second(row.lately.drops))
-    assert {"policy": 7} == row.ever.dropped
+    assert (None, None) == (row.seconds, row.per_second(row.recent.drops))
+    assert {"policy": 7} == row.cumulative.dropped
 
 
 def test_who_drops_most_now_comes_first_then_who_ever_did(rows_of):
@@ -97,7 +97,7 @@ def test_who_drops_most_now_comes_first_then_who_ever_did(rows_of):
 
 def test_of_a_reason_only_its_droppers_and_its_drops_are_left(rows_of):
     rows = rows_of({(5, 0): {4: 1, 5: 9}}, {(5, 0): {4: 3, 5: 99}, (7, 0): {4: 50}, (2, 0): {5: 1}})
-    told = [(row.endpoint.interface, row.ever.dropped, row.lately.dropped) for row in for_reason(rows, "policy")]
+    told = [(row.endpoint.interface, row.cumulative.dropped, row.recent.dropped) for row in for_reason(rows, "policy")]
     assert [("cali7", {"policy": 50}, {"policy": 50}), ("cali5", {"policy": 3}, {"policy": 2})] == told
 
 

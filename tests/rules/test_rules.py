@@ -14,12 +14,18 @@ from exporter.cli.main import program as exporter
 from exporter.kubectl.plugin import program as plugin
 from exporter.metrics import counters, endpoints, maps, nic, rules, self_metrics
 from exporter.metrics.family import Family
-from tests.chart.helm import CHART, ROOT, one, render
+from exporter.web import registry
+from tests.chart.helm import CHART, ROOT, helm, one, refused, render
 from tests.kernel.conftest import give_up
+from tests.rules import fleet, test_situations
 
 PROMTOOL = ROOT / ".tools" / "bin" / "promtool"
 HERE = Path(__file__).parent
-FILES = {name: CHART / "files" / "rules" / f"{name}.yaml" for name in ("recording", "alerts")}
+FILES = {
+    "recording": CHART / "files" / "rules" / "recording.yaml",
+    "alerts": CHART / "files" / "rules" / "alerts.yaml",
+    "optional": CHART / "files" / "optional" / "alerts.yaml",
+}
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
 
@@ -28,8 +34,10 @@ def rules_of(groups):
 
 
 GROUPS = {name: yaml.safe_load(file.read_text())["groups"] for name, file in FILES.items()}
-ALERTS = rules_of(GROUPS["alerts"])
-RECORDS = rules_of(GROUPS["recording"])
+RULES = [rule for name in FILES for rule in rules_of(GROUPS[name])]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDS = [rule for rule in RULES if "record" in rule]
+OPTIONAL = sorted({rule["alert"] for rule in rules_of(GROUPS["optional"])})
 NAMES = sorted({rule["alert"] for rule in ALERTS})
 CASES = yaml.safe_load((HERE / "alerts-test.yaml").read_text())["tests"]
 FAMILIES = {
@@ -37,7 +45,7 @@ FAMILIES = {
     for module in (counters, endpoints, self_metrics, maps, nic, rules)
     for value in vars(module).values()
     if isinstance(value, Family)
-}
+} | {registry.RELOADED}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,14 +82,9 @@ def test_every_alert_has_a_case_in_which_it_is_quiet_and_one_in_which_it_fires()
     assert set(NAMES) == set(+quiet)
 
 
-def test_the_five_situations_are_cases_of_each_alert_that_they_could_mislead():
-    cases = [case["name"] for case in yaml.safe_load((HERE / "situations-test.yaml").read_text())["tests"]]
-    situations = ("first appearance", "pod restart", "exporter restart", "gap", "counter reset")
-    for alert in ("CalicoBPFPolicyDropsNew", "CalicoBPFDataplaneDrops"):
-        told = [name for name in cases if name.startswith(f"{alert}, ")]
-        assert {situation for situation in situations if any(f"{alert}, {situation}:" in name for name in told)} == set(
-            situations
-        )
+def test_every_alert_is_in_the_situations():
+    alerts = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
+    assert alerts == fleet.FIRING | set(test_situations.OF_EXPORTERS)
 
 
 def test_every_record_has_a_case():
@@ -94,15 +97,22 @@ def test_a_rule_asks_for_families_that_there_are_and_keeps_the_cluster(rule):
     asked = set(re.findall(r"(?<![:\w])calico_bpf_\w+", rule["expr"]))
     assert asked <= FAMILIES
     grouped = re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
-    assert [] == [labels for labels in grouped if not labels.startswith("cluster, ")]
+    assert [] == [labels for labels in grouped if "cluster" != labels.split(", ")[0]]
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
 def test_the_name_of_a_record_says_which_labels_are_left(rule):
-    labels, name, operation = rule["record"].split(":")
-    (left,) = {group.replace(", ", "_") for group in re.findall(r"by \(([^)]*)\)", rule["expr"])}
-    assert labels == left
-    assert (name in rule["expr"], operation) in {(True, "rate5m"), (True, "ratio")}
+    labels, _, operation = rule["record"].split(":")
+    assert rule["expr"].startswith(("sum by (", "max by (", "count by ("))
+    assert labels == re.search(r"by \(([^)]*)\)", rule["expr"])[1].replace(", ", "_")
+    rate = "[5m]" in rule["expr"] or ":rate5m" in rule["expr"]
+    assert ("rate5m" if rate else "count" if rule["expr"].startswith("count") else "ratio") == operation
+
+
+@pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
+def test_a_record_holds_nothing_that_is_zero(rule):
+    made_of_records = re.search(r"\(\s+cluster_\w+:\w+:rate5m\s+\)", rule["expr"])
+    assert "> 0" in rule["expr"] or made_of_records
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
@@ -110,15 +120,24 @@ def test_an_alert_says_what_where_and_where_to_read_on(rule):
     said = rule["annotations"]
     assert re.fullmatch(r"[A-Z].*\.", said["summary"])
     assert "{{" not in said["summary"]  # the same for all that are grouped together
-    assert "$labels.node" in said["description"] or "absent(" in rule["expr"]
-    if "namespace, pod" in rule["expr"]:
-        assert {"$labels.namespace", "$labels.pod"} <= set(re.findall(r"\$labels\.\w+", said["description"]))
     assert said["runbook_url"].endswith(f"/docs/runbooks/{rule['alert']}.md")
     assert re.match(r"/d/calico-bpf-exporter-(overview|pod|node|rules)(\?|$)", said["dashboard_url"])
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["for"]
     if "policy" in rule["expr"] and "dropped" in rule["expr"]:
         assert "critical" != rule["labels"]["severity"]  # drops by policy are what policy is for
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
+def test_an_alert_is_of_a_namespace_or_a_cluster_and_says_how_many(rule):
+    if rule["alert"] in ("CalicoBPFExporterDown", "CalicoBPFManyExportersDown"):
+        return  # of one node, of a share of them, or of nothing
+    left = re.match(r"count by \(([^)]*)\) \(", rule["expr"])[1].split(", ")
+    assert not {"node", "instance", "interface", "pod"} & set(left)
+    text = rule["annotations"]["description"] + rule["annotations"]["dashboard_url"]
+    assert {"$value", *(f"$labels.{label}" for label in left if label != "cluster")} <= set(
+        re.findall(r"\$value|\$labels\.\w+", text)
+    )
 
 
 def test_each_alert_has_a_runbook_and_each_runbook_an_alert():
@@ -179,22 +198,27 @@ def test_the_chart_ships_the_very_files():
     def meant(rule):
         return {**rule, "expr": re.sub(r"  # threshold: \w+", "", rule["expr"])}  # for the chart alone
 
-    groups = [*GROUPS["recording"], *GROUPS["alerts"]]
-    assert [{**group, "rules": [meant(rule) for rule in group["rules"]]} for group in groups] == rendered()
+    groups = [group for name in FILES for group in GROUPS[name]]
+    shipped = [{**group, "rules": [meant(rule) for rule in group["rules"]]} for group in groups]
+    assert shipped == rendered(optional=OPTIONAL)
+    assert [group for group in shipped if group["name"] != "calico-bpf-optional"] == rendered()
+
+
+def by_name(groups):
+    return {(rule["alert"], rule["labels"]["severity"]): rule for rule in rules_of(groups) if "alert" in rule}
 
 
 def test_each_threshold_is_a_value_of_the_chart_and_moves_one_alert():
-    marked = re.findall(r"  # threshold: (\w+)", FILES["alerts"].read_text())
+    marked = re.findall(r"  # threshold: (\w+)", "".join(FILES[name].read_text() for name in ("alerts", "optional")))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())["prometheusRule"]["thresholds"]
-    assert sorted(defaults) == sorted(marked)
-    usual = {(rule["alert"], rule["labels"]["severity"]): rule["expr"] for rule in rules_of(rendered()[1:])}
-    for name in marked:
-        moved = {
-            (rule["alert"], rule["labels"]["severity"]): rule["expr"]
-            for rule in rules_of(rendered(thresholds={name: 0.125})[1:])
-        }
-        assert 1 == len([alert for alert in usual if usual[alert] != moved[alert]])
-        assert 1 == sum(expr.count("0.125") for expr in moved.values())
+    assert set(defaults) == set(marked)
+    usual = by_name(rendered(optional=OPTIONAL))
+    for name in defaults:
+        moved = by_name(rendered(optional=OPTIONAL, thresholds={name: 0.125}))
+        changed = [alert for alert in usual if usual[alert]["expr"] != moved[alert]["expr"]]
+        # The alert about one exporter leaves out what the one about many says.
+        assert 1 + (name == "exportersDownRatio") == len(changed)
+        assert marked.count(name) == sum(rule["expr"].count("0.125") for rule in moved.values())
 
 
 def test_alerts_can_be_left_out_relabelled_and_linked_elsewhere(tmp_path):
@@ -206,7 +230,8 @@ def test_alerts_can_be_left_out_relabelled_and_linked_elsewhere(tmp_path):
         job="other",
     )
     alerts = [rule for rule in rules_of(groups) if "alert" in rule]
-    assert set(NAMES) - {"CalicoBPFMapNearFull", "CalicoBPFExporterDown"} == {rule["alert"] for rule in alerts}
+    left_out = {"CalicoBPFMapNearFull", "CalicoBPFExporterDown", *OPTIONAL}
+    assert set(NAMES) - left_out == {rule["alert"] for rule in alerts}
     assert {("network", "page")} == {(rule["labels"]["team"], rule["labels"]["severity"]) for rule in alerts}
     for rule in alerts:
         assert f"https://runbooks.example/{rule['alert']}.md" == rule["annotations"]["runbook_url"]
@@ -217,7 +242,115 @@ def test_alerts_can_be_left_out_relabelled_and_linked_elsewhere(tmp_path):
     assert 0 == code, said
 
 
-def test_another_job_is_asked_for_where_the_job_matters():
-    text = yaml.safe_dump(rendered(job="other"))
-    assert 'job="other"' in text
-    assert 'job="calico-bpf-exporter"' not in text
+def test_an_alert_may_wait_otherwise_and_be_of_another_severity():
+    alerts = {
+        "CalicoBPFMapNearFull": {"critical": {"for": "1m", "severity": "page"}},
+        "CalicoBPFExporterDown": {"critical": {"keepFiringFor": "7m"}},
+    }
+    usual = by_name(rendered(additionalRuleLabels={"severity": "ticket", "team": "network"}))
+    assert {"ticket"} == {severity for _, severity in usual}
+    changed = {}
+    for rule in rules_of(rendered(alerts=alerts, additionalRuleLabels={"team": "network"})):
+        if "alert" in rule and rule["alert"] in alerts:
+            labels = rule["labels"]
+            assert "network" == labels["team"]
+            changed[rule["alert"], labels["severity"]] = rule["for"], rule.get("keep_firing_for")
+    assert changed == {
+        ("CalicoBPFMapNearFull", "warning"): ("15m", "15m"),
+        ("CalicoBPFMapNearFull", "page"): ("1m", "15m"),
+        ("CalicoBPFExporterDown", "warning"): ("30m", "15m"),
+        ("CalicoBPFExporterDown", "critical"): ("15m", "7m"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"disabled": ["CalicoBPFNothing"]}, r"prometheusRule.disabled: there is no alert CalicoBPFNothing; .*MapNear"),
+        ({"optional": ["CalicoBPFNothing"]}, r"prometheusRule.optional: there is no alert CalicoBPFNothing"),
+        ({"alerts": {"CalicoBPFNothing": {}}}, r"prometheusRule.alerts: there is no alert CalicoBPFNothing"),
+        ({"alerts": {"CalicoBPFMapNearFull": {"info": {}}}}, r"there is no severity info; there is warning, critical"),
+        (
+            {"alerts": {"CalicoBPFMapNearFull": {"warning": {"four": "1m"}}}},
+            r"properties 'four' not allowed",
+        ),
+        ({"alerts": {"CalicoBPFMapNearFull": {"warning": {"for": "soon"}}}}, r"does not match pattern"),
+    ],
+)
+def test_what_no_alert_has_is_refused(values, said):
+    assert re.search(said, refused({"prometheusRule": {"enabled": True, **values}}))
+
+
+def monitored(kind, more=(), **values):
+    return {kind: {"enabled": True, **dict(more)}, **values}
+
+
+@pytest.mark.parametrize(
+    ("values", "job"),
+    [
+        ({}, "calico-bpf-exporter"),
+        ({"nameOverride": "traffic"}, "traffic"),
+        ({"prometheusRule": {"job": "node-traffic"}}, "node-traffic"),
+        (monitored("podMonitor", nameOverride="traffic"), "traffic"),
+        (monitored("serviceMonitor", nameOverride="traffic"), "traffic"),
+        (monitored("podMonitor", {"jobLabel": "app.kubernetes.io/instance"}), "test"),
+        (monitored("podMonitor", {"jobLabel": "app"}, podLabels={"app": "{{ .Release.Name }}-net"}), "test-net"),
+        (monitored("serviceMonitor", {"jobLabel": "team"}, commonLabels={"team": "net"}), "net"),
+        # Labels that there are not: the operator falls back to these.
+        (monitored("podMonitor", {"jobLabel": "app"}), "monitoring/test-calico-bpf-exporter"),
+        (monitored("podMonitor", {"jobLabel": "", "namespace": "prom"}), "prom/test-calico-bpf-exporter"),
+        (monitored("serviceMonitor", {"jobLabel": "app"}, podLabels={"app": "x"}), "test-calico-bpf-exporter"),
+        (
+            monitored("podMonitor", {"relabelings": [{"targetLabel": "job"}]}, prometheusRule={"job": "relabeled"}),
+            "relabeled",
+        ),
+    ],
+)
+def test_the_job_of_alerts_is_the_one_that_the_targets_get(values, job):
+    objects = render({**values, "prometheusRule": {"enabled": True, **values.get("prometheusRule", {})}})
+    text = yaml.safe_dump(one(objects, "PrometheusRule")["spec"]["groups"])
+    assert {job} == set(re.findall(r'job="([^"]*)"', text))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (monitored("podMonitor", prometheusRule={"job": "other"}), "job is other, .* label job calico-bpf-exporter"),
+        (monitored("serviceMonitor", nameOverride="a", prometheusRule={"job": "calico-bpf-exporter"}), "label job a"),
+        (monitored("podMonitor", {"relabelings": [{"targetLabel": "job"}]}), "say in prometheusRule.job what it is"),
+    ],
+)
+def test_alerts_about_another_job_than_the_monitors_are_refused(values, said):
+    values = {**values, "prometheusRule": {"enabled": True, **values.get("prometheusRule", {})}}
+    assert re.search(said, refused(values))
+
+
+def test_an_alias_in_a_chart_above_is_the_job_too(tmp_path):
+    depends = [{"name": "calico-bpf-exporter", "version": "0.1.0", "alias": "traffic"}]
+    chart = {"apiVersion": "v2", "name": "above", "version": "1.0.0", "dependencies": depends}
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (tmp_path / "charts" / "calico-bpf-exporter").symlink_to(CHART)
+    values = "traffic.prometheusRule.enabled=true,traffic.podMonitor.enabled=true"
+    done = helm("template", "test", tmp_path, "--set", values)
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    name = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert {"traffic"} == {name, *re.findall(r'job="([^"]*)"', yaml.safe_dump(one(objects, "PrometheusRule")))}
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
+def test_without_recording_rules_nothing_refers_to_a_record(rule):
+    whole = by_name(rendered(recording=False, optional=OPTIONAL))
+    expr = whole[rule["alert"], rule["labels"]["severity"]]["expr"]
+    assert not re.search(r"cluster_\w+:", expr)
+    assert ("[5m] offset 10m" in expr) == (":rate5m offset 10m" in rule["expr"])
+    assert expr.count("{reason=") >= rule["expr"].count("rate5m{reason=")
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_names_both_namespaces_of_calico_and_what_a_restart_of_it_costs(page):
+    text = page.read_text()
+    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
+        assert ("calico-system" in block) == ("kube-system" in block)
+    linked = text.replace("[Restart calico-node](README.md#restarting-calico-node)", "")
+    assert not re.search(r"(?i)restart(s|ing)?( of)? calico-node", re.sub(r"^## .*$", "", linked, flags=re.MULTILINE))

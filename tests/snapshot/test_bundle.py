@@ -5,7 +5,6 @@ import tarfile
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,9 @@ from exporter.calico import LayoutError
 from exporter.diagnosis.check import findings
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
+from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle import BundleError, read_bundle, write_bundle
+from tests.service_tables import backend, frontend, route
 
 ROUND_TRIPS = [
     "v3.29.7/57-hep-traffic.after",
@@ -42,6 +43,7 @@ JSON_MEMBERS = [
     "routes.json",
     "programs.json",
     "nics.json",
+    "addresses.json",
     "maps/cali_counters6/info.json",
 ]
 MAP_MEMBERS = [f"maps/{name}/{part}" for name in ("cali_counters6", "cali_iface4") for part in ("keys", "values")]
@@ -52,9 +54,7 @@ def node(make):
     """A node with something odd in every part."""
     sparse = make.counters("cali_counters6", 60, {(5, 0): {0: 11, 4: 10}, (0xFFFFFFFF, 2): {26: 1 << 40}})
     info = MapInfo("/sys/fs/bpf/tc/globals/cali_counters5", 50, "cali_counters5", "percpu_hash", 8, 200, 20000, 0)
-    many_cpus = replace(
-        sparse, info=info, keys=sparse.keys, values=np.arange(2 * 128 * 200).reshape(2, 128, 200).astype("u1")
-    )
+    many_cpus = replace(sparse, info=info, values=bytes(range(256)) * 200, copies=128)
     empty = make.counters("cali_counters2", 20, {}, slots=14)
     return make.node(
         [
@@ -65,9 +65,14 @@ def node(make):
             make.ifstate("cali_iface2", 41, {3: ("eth0", 0xE)}, size=20),
             make.rules("cali_rule_ctrs2", 21, {0: 3, (1 << 64) - 1: (1 << 64) - 1}),
             make.programs("cali_progs_ing2", 2, 7, 8),
+            make.table("cali_v4_nat_fe3", 81, "lpm_trie", frontend("10.96.0.7", 80, 6, 1, 1)),
+            make.table("cali_v6_nat_be", 82, "hash", backend(1, 0, "fd00::2", 8080)),
+            make.table("cali_v4_routes", 83, "lpm_trie", route("10.65.0.2/32", 0xD, ifindex=5)),
         ],
         links=[make.link(3, "eth0"), make.link(5, "cali5"), make.link(9, 'odd\\xff"\n')],
         host_routes=[make.route("10.65.0.2", 5), make.route("fd00::2", 5), make.route("10.65.0.2", 3)],
+        addresses=[make.address("10.0.0.2", 24, 3), make.address("fd00::1", 64, 3)],
+        clock_ns=1 << 50,
         cluster_pods=ClusterPods(
             (ClusterPod("ns", "web", ("10.65.0.2", "fd00::2"), "ReplicaSet", "web-1"), ClusterPod('odd"\n', "bare")),
             1e9 + 0.5,
@@ -200,6 +205,7 @@ def test_files_of_any_name_and_content_come_back_equal(make, reread, files):
         ("pin_names", MapDenied("may not be listed"), lambda bundle: bundle.pin_names()),
         ("links", NodeError("no netlink"), lambda bundle: bundle.links()),
         ("host_routes", NodeError("no routes"), lambda bundle: bundle.host_routes()),
+        ("addresses", NodeError("no addresses"), lambda bundle: bundle.addresses()),
         ("nics", NodeError("no interface counters"), lambda bundle: bundle.nics()),
         ("endpoint_status", NodeError("no status"), lambda bundle: bundle.endpoint_status()),
         ("policy_files", NodeError("no policy"), lambda bundle: bundle.policy_files()),
@@ -230,13 +236,13 @@ def test_a_map_that_could_not_be_read_says_the_same_from_the_bundle(make, node, 
 def test_what_could_not_be_read_is_told_while_writing(make, node):
     broken = make.node(node.maps.values(), **{**node.facts, "links": NodeError("no netlink")})
     broken.maps["cali_iface4"] = MapDenied("refused")
-    told = write_bundle(broken, make.snapshot(broken), {}, io.BytesIO())
+    told = write_bundle(broken, make.snapshot(broken, parts=BUNDLE_PARTS), {}, io.BytesIO())
     assert ["links: no netlink", "maps/cali_iface4: refused"] == sorted(told.problems)
     assert (len(broken.maps) - 1, 3) == (told.maps, told.files)
 
 
 def test_a_whole_node_has_nothing_to_tell(make, node):
-    assert () == write_bundle(node, make.snapshot(node), {}, io.BytesIO()).problems
+    assert () == write_bundle(node, make.snapshot(node, parts=BUNDLE_PARTS), {}, io.BytesIO()).problems
 
 
 def test_a_node_where_all_failed_still_makes_a_bundle_that_says_so(make, opened):
@@ -244,7 +250,8 @@ def test_a_node_where_all_failed_still_makes_a_bundle_that_says_so(make, opened)
     facts = dict.fromkeys(parts, NodeError("gone"))
     again = opened(make.bundled(make.node(pin_names=MapDenied("refused"), **facts)))
     snapshot = make.snapshot(again)
-    for part in PARTS:
+    assert {} == snapshot.endpoints.get().by_index
+    for part in set(PARTS) - {"endpoints"}:
         with pytest.raises((MapError, NodeError), match=r"refused|gone"):
             getattr(snapshot, part).get()
 

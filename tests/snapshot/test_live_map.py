@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +166,16 @@ def test_the_choice_changes_only_to_the_one_that_alone_moved_since_the_last_snap
 def test_a_fingerprint_tells_any_change(make, maps, change):
     dump = next(iter(maps.values()))
     assert fingerprint(dump) != fingerprint(change(make, dump))
+
+
+@given(order=st.permutations(range(4)))
+def test_a_fingerprint_is_the_same_in_any_order_of_the_entries(make, order):
+    keys = [(3, 0), (3, 1), (400, 0), (400, 1)]
+    dump = make.counters("cali_counters2", 1, {key: {0: 9 * key[0] + key[1]} for key in keys})
+    entries = list(dump.entries())
+    keys, values = zip(*(entries[number] for number in order), strict=True)
+    other = replace(dump, keys=b"".join(keys), values=b"".join(values))
+    assert fingerprint(dump) == fingerprint(other)
 
 
 def test_a_fingerprint_is_of_the_content_alone(make):

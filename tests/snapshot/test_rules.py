@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from exporter.bpf.maps import MapDump, MapMissing
 from exporter.calico import LayoutError
 from exporter.node import NodeError
+from exporter.snapshot import reading
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory
 from exporter.snapshot.rules import PolicyName, RuleName, RuleTable
@@ -380,7 +381,7 @@ def test_each_name_has_the_hits_of_its_ids_and_one_without_an_entry_has_none(cou
         ("KubernetesNetworkPolicy ns-a/knp.default.gate", "default", ("KubernetesNetworkPolicy", "ns-a", "gate")),
         ("KubernetesNetworkPolicy ns-a/default.gate", "default", ("KubernetesNetworkPolicy", "ns-a", "default.gate")),
         ("KubernetesNetworkPolicy ns-a/gate", "default", ("KubernetesNetworkPolicy", "ns-a", "gate")),
-        ("KubernetesClusterNetworkPolicy gate", "kube-admin", ("KubernetesClusterNetworkPolicy", "", "gate")),
+        ("KubernetesClusterNetworkPolicy gate", "kube-admin", ("ClusterNetworkPolicy", "", "gate")),
     ],
 )
 def test_a_policy_has_the_name_that_its_user_gave_it(snapshot_of, title, where, expected):
@@ -542,6 +543,14 @@ NO_FILE = "Calico has written no policy file for it"
 TWO_PODS = {"cali1": WORKLOAD | DUAL, "cali2": WORKLOAD | DUAL, "eth0": HOST | DUAL}
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of all snapshots."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
 def problems_of(snapshot):
     return {
         (one.endpoint.interface, one.hook, one.direction, one.family, one.why) for one in snapshot.rules.get().problems
@@ -643,15 +652,27 @@ def test_a_file_that_could_not_be_read_is_not_missing_in_a_bundle_either(node_of
     assert set() == problems_of(make.snapshot(node)) == problems_of(make.snapshot(read_bundle(tmp_path / "bundle")))
 
 
-def test_a_file_that_could_not_be_read_and_is_deleted_is_missing(node_of, snapshot_of, make):
+def test_a_file_that_could_not_be_read_and_is_deleted_is_missing_soon(node_of, snapshot_of, make, clock):
     memory, links = Memory(), (make.link(3, "cali1"), make.link(4, "cali2"))
     whole = snapshot_of({"cali1_ingress_v4.json": written()}).policies.get()
     found = []
-    for unread in (["cali2_ingress_v4.json"], []):
+    for unread in (["cali2_ingress_v4.json"], [], []):
+        clock.now += 5
         node = node_of(links=links)
         node.policies = lambda unread=unread: replace(whole, unread=tuple(unread))
         found.append(problems_of(make.snapshot(node, memory)))
-    assert [set(), {("cali2", "tc_egress", "inbound", 4, NO_FILE)}] == found
+    assert [set(), set(), {("cali2", "tc_egress", "inbound", 4, NO_FILE)}] == found
+
+
+def test_files_that_appear_one_after_the_other_are_no_problem_and_one_that_never_does_is(node_of, make, clock):
+    memory, files, found = Memory(), {}, []
+    node = node_of(states=TWO_PODS)
+    for seconds, file in ((0, None), (1, "cali1_ingress_v4.json"), (4, None), (2, None), (9, "cali2_ingress_v4.json")):
+        clock.now += seconds
+        files |= {file: written()} if file else {}
+        node.facts["policy_files"] = make.folder(**files)
+        found.append(len(problems_of(make.snapshot(node, memory))))
+    assert [0, 0, 0, 1, 0] == found
 
 
 def test_nothing_is_missed_where_calicos_interface_state_is_not_known(node_of, make):
@@ -693,7 +714,7 @@ def test_a_rule_map_of_another_shape_is_a_layout_error(node_of, make, key_size, 
     node = node_of(counted={1: 2})
     dump = node.maps["cali_rule_ctrs2"]
     info = replace(dump.info, key_size=key_size, value_size=value_size)
-    odd = MapDump(info, np.zeros((1, key_size), np.uint8), np.zeros((1, 1, value_size), np.uint8))
+    odd = MapDump(info, bytes(key_size), bytes(value_size))
     node.maps["cali_rule_ctrs2"] = odd
     with pytest.raises(LayoutError, match=f"keys of {key_size} and values of {value_size} bytes"):
         make.snapshot(node).rule_hits.get()

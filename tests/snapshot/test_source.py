@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from exporter.bpf.maps import MapMissing
@@ -13,8 +15,11 @@ class Reader:
     def info(self, pin):
         return ("info", pin)
 
-    def read(self, pin, *, add_cpus):
-        return ("read", pin, add_cpus)
+    def read(self, pin, *, sum_cpus):
+        return ("read", pin, sum_cpus)
+
+    def batches(self, pin):
+        return ("batches", pin)
 
     def programs(self, ids):
         return ["programs", *ids]
@@ -59,7 +64,8 @@ def test_a_map_is_asked_for_by_its_path_every_time(node, tmp_path):
     pin = f"{tmp_path}/bpf/tc/globals/cali_counters6"
     assert ("info", pin) == node.map_info("cali_counters6")
     assert ("read", pin, False) == node.map_dump("cali_counters6")
-    assert ("read", pin, True) == node.map_dump("cali_counters6", add_cpus=True)
+    assert ("read", pin, True) == node.map_dump("cali_counters6", sum_cpus=True)
+    assert ("batches", pin) == node.map_batches("cali_counters6")
     assert ["programs", 7, 8] == node.programs([7, 8])
     assert "echo" == node.reader_name
 
@@ -110,3 +116,10 @@ def test_links_that_are_not_followed_are_asked_of_the_kernel(node):
     assert "lo" in {link.name for link in node.links()}
     assert {one.ifindex for one in node.host_routes()} <= {link.ifindex for link in node.links()}
     assert "lo" in node.nics()
+    assert "127.0.0.1" in {one.address for one in node.addresses()}
+
+
+def test_a_running_node_has_the_kernels_clock_and_predates_nothing(node):
+    before = time.monotonic_ns()
+    assert before <= node.clock_ns() <= time.monotonic_ns()
+    assert not node.predates("IPv4 route")

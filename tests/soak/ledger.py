@@ -7,7 +7,7 @@ in a program's total and in no other count, so a total has a lower bound here an
 from collections import Counter
 
 from exporter.demo.plan import Pod
-from exporter.demo.policies import EGRESS, INGRESS
+from exporter.demo.policy_rules import EGRESS, INGRESS
 
 PACKETS = ("packets", "")
 DROPPED, ACCEPTED, REDIRECTED = ("dropped", "policy"), ("accepted", "policy"), ("redirected", "peer")
@@ -19,7 +19,7 @@ MAX_CHATTER = 60
 def evaluate(pod: Pod, direction: str, port: int, version: int, source: str) -> tuple[list[str], bool]:
     """The prefixes of the rules that a UDP packet from the pod `source` counts on, and whether it is allowed."""
     passed, hits = 0, []
-    for tier, step in pod.way(direction).steps():
+    for tier, step in pod.policy_path(direction).steps():
         rule = step.rule
         fits = rule.protocol in ("any", "udp") and rule.port in (0, port) and rule.version in (0, version)
         if (tier and tier == passed) or not fits or rule.app not in ("", source):

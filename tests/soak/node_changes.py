@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from exporter.demo.plan import CART, DATABASE, FRONTEND, PODS, PROBE, Pod
 from tests.kernel.machine import exporter, samples_of
-from tests.soak.cluster import Cluster
+from tests.soak.changing_demo import ChangingNode, policies_named
 from tests.soak.ledger import Ledger, differences, prefix_of
-from tests.soak.node import ChangingNode, policies_named
+from tests.soak.restarting_api_server import Cluster
 from tests.soak.scrapers import RENAMED, Client, Faults, Server
-from tests.soak.traffic import Traffic
+from tests.soak.traffic_generator import Traffic
 from tests.soak.web_config import WebConfig
 
 _FAMILIES = {

@@ -13,7 +13,7 @@ from functools import cache
 
 from exporter.calico.names import workload_interface
 from exporter.demo.namespace import enter_namespace
-from tests.soak.node import LEFT_BEHIND
+from tests.soak.changing_demo import LEFT_BEHIND
 
 SUCCESS = re.compile(r'^calico_bpf_scrape_collector_success\{collector="([a-z]+)"\} ([01])$', re.MULTILINE)
 _OWNED = re.compile(r'\{interface="(?P<interface>[^"]*)".*namespace="(?P<namespace>[^"]*)",pod="(?P<pod>[^"]+)"')

@@ -19,11 +19,11 @@ import psutil
 
 from exporter.demo.namespace import enter_namespace
 from tests.kernel.machine import Serving
-from tests.soak.cluster import Cluster
+from tests.soak.changing_demo import ChangingNode
 from tests.soak.flat import Sample, growth, measure, table
 from tests.soak.ledger import PACKETS
-from tests.soak.node import ChangingNode
 from tests.soak.node_changes import NodeChanges
+from tests.soak.restarting_api_server import Cluster
 from tests.soak.scrapers import Faults, Scraper, Server
 from tests.soak.web_config import WebConfig
 from tests.web.authority import Authority

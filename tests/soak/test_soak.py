@@ -6,36 +6,35 @@ import sys
 import pytest
 
 from tests.soak.flat import Sample, growth
-from tests.soak.soak import soak
 
 FLAT = Sample(resident=70 << 20, descriptors=12, threads=5, children=0)
 
 
 def faulty(fault):
-    return (sys.executable, "-m", "tests.soak.faulty", fault)
+    return (sys.executable, "-m", "tests.soak.faulty_exporter", fault)
 
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-def test_a_node_that_changes_all_the_time_leaves_the_servers_flat_and_every_count_as_it_was_sent(bpf_mount):
-    assert [] == soak(50, warm_up=5).problems
+def test_a_node_that_changes_all_the_time_leaves_the_servers_flat_and_every_count_as_it_was_sent(problems):
+    assert [] == problems(seconds=50, warm_up=5)
 
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-def test_what_leaks_and_what_fails_for_no_reason_is_found(bpf_mount):
-    problems = soak(12, warm_up=0, program=faulty("leaks")).problems
+def test_what_leaks_and_what_fails_for_no_reason_is_found(problems):
+    found = problems(seconds=12, warm_up=0, program=faulty("leaks"))
     for server in ("plain", "TLS and users"):
         for measure in ("resident", "descriptors", "threads", "children"):
-            assert any(one.startswith(f"{server}: {measure} grew") for one in problems), problems
-        assert any(one.startswith(server) and "maps failed and nothing had been done" in one for one in problems)
+            assert any(one.startswith(f"{server}: {measure} grew") for one in found), found
+        assert any(one.startswith(server) and "maps failed and nothing had been done" in one for one in found)
 
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-def test_a_packet_that_is_lost_is_found(bpf_mount):
-    problems = soak(10, warm_up=0, program=faulty("loses")).problems
-    wrong = [one for one in problems if "dropped policy" in one]
+def test_a_packet_that_a_packet_that_is_lost_is_found(problems):
+    found = problems(seconds=10, warm_up=0, program=faulty("loses"))
+    wrong = [one for one in found if "dropped policy" in one]
     assert wrong
     for one in wrong:
         sent, counted = (int(part.split()[0]) for part in one.rpartition(": ")[2].split(", "))

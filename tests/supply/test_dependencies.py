@@ -74,11 +74,11 @@ def licences(component):
 
 
 def test_the_page_lists_every_package_that_is_asked_for():
-    assert direct() == set(table("What is asked for"))
+    assert direct() == set(table("Direct dependencies"))
 
 
 def test_every_package_that_is_asked_for_says_why_and_what_it_costs():
-    for name, (why, *costs) in table("What is asked for").items():
+    for name, (why, *costs) in table("Direct dependencies").items():
         assert why, name
         assert all(re.fullmatch(r"\d+\.\d", one) for one in costs), name
 
@@ -100,7 +100,7 @@ def test_every_package_that_is_imported_is_asked_for():
 
 
 def test_the_page_lists_every_package_of_the_image_with_the_licence_it_declares(components):
-    shown = {name: rest[0] for name, rest in table("What they bring").items()}
+    shown = {name: rest[0] for name, rest in table("Licences").items()}
     assert {name: ", ".join(licences(one)) for name, one in components.items()} == shown
     assert f"These {len(components)} are all" in PAGE
 
@@ -134,12 +134,12 @@ def test_the_bill_has_what_the_exporter_needs_as_it_is_locked_and_nothing_of_tes
         locked = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
         assert component["version"] in {one["version"] for one in locked if one["name"] == name}
     assert set(components) <= needed
-    # Asked for elsewhere only: on Windows, or in a browser.
-    assert {"httpx2-jsfetch", "win-inet-pton"} == needed - set(components)
+    # Asked for on Windows only.
+    assert {"win-inet-pton"} == needed - set(components)
     groups = PYPROJECT["dependency-groups"].values()
     tools = named(one for group in groups for one in group if isinstance(one, str))
     assert {"pytest", "hypothesis", "ruff", "mypy", "hatchling", "cyclonedx-bom"} <= tools
-    assert not (tools - direct() - {"wsproto"}) & set(components)
+    assert not (tools - direct()) & set(components)
 
 
 def test_the_bill_says_who_asks_for_whom_and_of_what_it_is(bill, components):

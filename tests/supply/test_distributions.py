@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tomllib
 import zipfile
 
 import pytest
@@ -104,3 +105,8 @@ def test_no_test_runs_the_tree_where_it_means_the_program():
     this = (ROOT / "tests/supply").iterdir()
     paths = set((ROOT / "tests").rglob("*.py")) - set(this)
     assert [] == [path.name for path in paths if '"-m", "exporter"' in path.read_text(encoding="utf-8")]
+
+
+def test_the_version_in_the_code_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__

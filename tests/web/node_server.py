@@ -5,9 +5,11 @@ that it was given. Prints the ports it listens on, as JSON, and serves until SIG
 """
 
 import asyncio
+import builtins
 import json
 import logging
 import resource
+import ssl
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -48,7 +50,7 @@ class Numbered(Reading):
 class Extra:
     """Sleeps, raises or writes much, and says with which snapshot it did."""
 
-    parts: ClassVar = frozenset()
+    parts: ClassVar = frozenset({"links"})  # no map: it runs after the collectors that need only maps
     name: str
     seconds: float = 0
     once: bool = False
@@ -80,6 +82,7 @@ def main(
     web_config=None,
     kubeconfig=None,
     page=True,
+    failing=None,
     **routes,
 ):
     if descriptors:
@@ -99,8 +102,14 @@ def main(
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
     access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
+    handler = access.handle if failing is None else partial(fail, failing)
     turned_away = partial(rejected.count, "tls_handshake")
-    asyncio.run(serve(Server(listeners, access.handle, Limits(**(limits or {})), live, turned_away), listeners))
+    asyncio.run(serve(Server(listeners, handler, Limits(**(limits or {})), live, turned_away), listeners))
+
+
+async def fail(name, request):
+    """A handler that does not answer but raises this error."""
+    raise getattr(ssl, name, None) or getattr(builtins, name)
 
 
 async def serve(server, listeners):

@@ -42,7 +42,7 @@ def test_only_a_user_sees_anything_at_all(behind, path):
     running = behind(USERS)
     answer = running.ask(path)
     assert (401, 'Basic realm="calico-bpf-exporter"') == (answer.status, answer.headers["www-authenticate"])
-    assert "this needs the name and the password of a user\n" == answer.text
+    assert "authentication is required: the name and password of a user\n" == answer.text
     assert 401 == running.ask(path, headers=EVE).status
     assert running.ask(path, headers=BOB).status in (200, 404)
 
@@ -64,7 +64,7 @@ def test_health_is_open_to_all_and_tells_its_first_line_alone_where_authenticati
 
 
 def test_without_users_readiness_says_why(behind, unchecked_server):
-    assert "broken: unforeseen error" in behind(HEADERS, unchecked_server, **BROKEN).ask("/readyz").text
+    assert "broken: unexpected error" in behind(HEADERS, unchecked_server, **BROKEN).ask("/readyz").text
 
 
 def test_users_change_while_serving(behind, until):
@@ -143,4 +143,4 @@ def test_users_cannot_be_dropped_while_serving(behind, until):
     running.config.write_text("", encoding="utf-8")
     time.sleep(1.1)
     assert 401 == running.ask().status
-    assert until(lambda: "basic_auth_users asks for less than at the start" in running.log())
+    assert until(lambda: "basic_auth_users is weaker than at startup" in running.log())

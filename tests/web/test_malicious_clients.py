@@ -57,9 +57,9 @@ class Front:
         self.running, self.pki, self.tls, self.credentials = running, pki, tls, credentials
         self.pid = running.pid
 
-    def context(self, *, certificate=False, newest=ssl.TLSVersion.TLSv1_3):
+    def context(self, *, certificate=False, max_version=ssl.TLSVersion.TLSv1_3):
         context = ssl.create_default_context(cafile=f"{self.pki}/authority.pem")
-        context.maximum_version = newest
+        context.maximum_version = max_version
         if certificate:
             context.load_cert_chain(f"{self.pki}/scraper.pem", f"{self.pki}/scraper.key")
         return context
@@ -95,12 +95,12 @@ class Front:
 
     def scrape(self):
         """The scraper with all that it has, on a new connection; its status and the seconds it took."""
-        start = time.monotonic()
+        watch = self.running.stopwatch()
         said = b""
         with suppress(*GONE):
             context = self.context(certificate=True) if self.tls else None
             said = self.say(self.head("/metrics") + NOW, context=context, source="127.0.0.1", seconds=2 * SOON)
-        return (statuses(said) or [None])[0], time.monotonic() - start
+        return (statuses(said) or [None])[0], watch.seconds()
 
     def head(self, target, method="GET"):
         return f"{method} {target} HTTP/1.1\r\nHost: node\r\n".encode() + self.credentials
@@ -119,7 +119,7 @@ class Front:
     def siege(self, megabytes):
         """Whatever happens meanwhile: scrapes are answered in the midst of it, and little is taken for it."""
         assert 200 == self.scrape()[0]
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         memory, threads = self.running.memory(), self.running.threads()
         yield
         self.serves()
@@ -212,10 +212,10 @@ def hello():
     return outgoing.read()
 
 
-def by_hand(front, newest=ssl.TLSVersion.TLSv1_3):
+def by_hand(front, max_version=ssl.TLSVersion.TLSv1_3):
     """A TCP connection after its handshake, its TLS, and the buffers in between."""
     client, incoming, outgoing = front.clear(), ssl.MemoryBIO(), ssl.MemoryBIO()
-    wire = front.context(newest=newest).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    wire = front.context(max_version=max_version).wrap_bio(incoming, outgoing, server_hostname="localhost")
     while True:
         with suppress(ssl.SSLWantReadError):
             wire.do_handshake()
@@ -243,7 +243,7 @@ def test_a_thousand_slow_clients_keep_nobody_out(front, many_descriptors, mode, 
     context = front.context()
     with front.siege(60):
         for number in range(1000):
-            with suppress(*GONE):  # the oldest are evicted for the newest
+            with suppress(*GONE):  # the oldest are evicted for the max_version
                 come(front, context)
             if not number % 300:
                 front.serves()
@@ -480,13 +480,13 @@ def test_what_is_no_tls_or_an_old_one_ends_soon_and_costs_nothing(front):
         "hello, hello": hello() * 2000,
     }
     with front.siege(20):
-        start, clients = time.monotonic(), []
+        watch, clients = front.running.stopwatch(), []
         for said in noise.values():
             clients.append(front.clear())
             with suppress(*GONE):
                 clients[-1].sendall(said)
         assert [] == [what for what, client in zip(noise, clients, strict=True) if b"calico" in read(client)]
-        assert time.monotonic() - start < 2 * SOON
+        assert watch.seconds() < 2 * SOON
         for length in range(0, len(hello()), 7):
             with front.clear(hello()[:length]) as client:
                 client.shutdown(socket.SHUT_WR)
@@ -517,11 +517,11 @@ def test_new_keys_without_end_are_cut(front, key):
         assert 1000 < updates < 20_000
 
 
-@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_record_for_each_byte_changes_nothing(front, newest):
+@pytest.mark.parametrize("max_version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_record_for_each_byte_changes_nothing(front, max_version):
     front = front()
     with front.siege(10):
-        client, wire, _, outgoing = by_hand(front, newest)
+        client, wire, _, outgoing = by_hand(front, max_version)
         for byte in front.head("/metrics"):
             wire.write(bytes([byte]))
         for _ in range(50_000):
@@ -533,7 +533,7 @@ def test_a_record_for_each_byte_changes_nothing(front, newest):
 
 def test_a_session_that_is_over_leaves_nothing_behind(front):
     front = front()
-    context = front.context(certificate=True, newest=ssl.TLSVersion.TLSv1_2)
+    context = front.context(certificate=True, max_version=ssl.TLSVersion.TLSv1_2)
 
     def visit(times):
         for _ in range(times):
@@ -547,7 +547,7 @@ def test_a_session_that_is_over_leaves_nothing_behind(front):
 
 def test_a_session_of_tls_1_3_is_not_resumed(front):
     front = front()
-    context = front.context(certificate=True, newest=ssl.TLSVersion.TLSv1_3)
+    context = front.context(certificate=True, max_version=ssl.TLSVersion.TLSv1_3)
     with front.open(front.head("/metrics") + NOW, context) as client:
         assert [200] == statuses(read(client))
         session = client.session

@@ -42,16 +42,16 @@ def passwords():
     ],
 )
 def test_a_password_is_right_for_its_user_alone_and_remembered_when_it_was(passwords, name, password, right):
-    assert not passwords.remembers(name, password)
+    assert not passwords.is_cached(name, password)
     assert right == passwords.check(name, password)
-    assert right == passwords.remembers(name, password)
+    assert right == passwords.is_cached(name, password)
 
 
 def test_a_wrong_password_after_a_right_one_is_wrong(passwords):
     passwords.check(b"bob", b"secret")
-    assert not passwords.remembers(b"bob", b"wrong")
+    assert not passwords.is_cached(b"bob", b"wrong")
     assert not passwords.check(b"bob", b"wrong")
-    assert passwords.remembers(b"bob", b"secret")
+    assert passwords.is_cached(b"bob", b"secret")
 
 
 @pytest.mark.parametrize("kind", ["2a", "2b", "2y"])

@@ -10,7 +10,7 @@ import pytest
 from exporter.node.api_server import ApiServerError
 from exporter.web.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.reviews import Reviews
-from tests.web.api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
+from tests.web.fake_api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
 ALL = {"username": "anna", "uid": "7", "groups": ["a", "b"], "extra": {"scopes/x": ["1", "2"], "y": []}}
@@ -121,7 +121,7 @@ def test_what_is_given_is_seen_when_the_no_is_over(api, give, token, seconds):
         assert verdict == api.ask(token)[0]
 
 
-def test_a_user_who_is_another_now_is_asked_about_anew(api):
+def test_a_user_who_is_another_now_is_reviewed_again(api):
     api.ask()
     api.tokens["same-name"] = {**ALL, "groups": ["a"]}
     assert (OK, 1, 1) == api.ask("same-name")

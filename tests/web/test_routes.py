@@ -180,7 +180,7 @@ def test_a_failing_collector_is_told_and_the_others_are_whole(unchecked_server):
     assert (200, 0) == (answer.status, answer.success("broken"))
     assert (set(REAL), set(REAL)) == shown(answer)
     assert {1} == {answer.success(name) for name in REAL}
-    assert 1 == running.log().count("Traceback")  # the unforeseen error that was ordered, and no other
+    assert 1 == running.log().count("Traceback")  # the unexpected error that was ordered, and no other
 
 
 def test_metrics_are_where_the_operator_put_them(unchecked_server):

@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const EVERY = 2000; // milliseconds between two updates
-  const MOST = 90; // points of a trend: three minutes
+  const MAX_POINTS = 90; // points of a trend: three minutes
   const FEW = 20; // fewer than these do not fill its width
   const SVG = "http://www.w3.org/2000/svg";
   const trends = new Map(); // an endpoint's direction -> packets dropped per second, oldest first
@@ -18,7 +18,7 @@
       seen.add(key);
       const points = trends.get(key) || [];
       if (row.dataset.dropped !== "") points.push(Number(row.dataset.dropped));
-      trends.set(key, points.slice(-MOST));
+      trends.set(key, points.slice(-MAX_POINTS));
       row.querySelector(".trend").append(line(trends.get(key)));
     }
     for (const key of trends.keys()) if (!seen.has(key)) trends.delete(key);

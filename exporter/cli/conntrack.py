@@ -1,0 +1,166 @@
+"""`conntrack`: the entries of connection tracking by pod, protocol and state, and the flows that a pod denied."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+
+import click
+
+from exporter.calico.tables import protocol_name
+from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.selector import Selector, select, selector_options
+from exporter.cli.snapshots import one_snapshot
+from exporter.columns import Cell, Column, Row, say_columns
+from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
+from exporter.diagnosis.denied import DeniedFlows, address_port, denied_lines, with_port
+from exporter.node.endpoints import Endpoint, Endpoints
+from exporter.printable import say
+from exporter.quantities import plural
+from exporter.snapshot.conntrack import Conntrack
+
+_MAX_PEERS = 20
+
+
+@click.command("conntrack", short_help="Show connection tracking by pod, protocol and state.")
+@selector_options("conntrack")
+@flag(
+    "top", "Show the top N endpoints and peers by entries.", command="conntrack", type=click.IntRange(1), default=None
+)
+@flag(
+    "output",
+    "Output format.",
+    command="conntrack",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    short="-o",
+)
+@node_options()
+def command(node: NodeOptions, selector: Selector, output: str, top: int | None) -> None:
+    """Show how many connection-tracking entries each endpoint has, by protocol and state, and which flows were denied.
+
+    With --interface, --pod or --ip it also shows with whom the endpoint talks, by entries. A flow that a pod of this
+    node denied is known for as long as its entry lives: some 60 s for UDP, 20 s for TCP.
+    """
+    selected = selector != Selector()
+
+    def flows_of(endpoints: Endpoints) -> list[str]:
+        chosen = select(endpoints.by_index.values(), selector) if selected else ()
+        return [address for index in chosen for address in endpoints.of(index).addresses]
+
+    snapshot = one_snapshot(node, PARTS, flows_of)
+    conntrack = snapshot.conntrack.get()
+    chosen = select(snapshot.endpoints.get().by_index.values(), selector)
+    found = connections(snapshot, chosen, peers=selected)
+    if output == "json":
+        click.echo(json.dumps(_json(found, conntrack, top), indent=2))
+    else:
+        _print(found, conntrack, top, selected=selected)
+
+
+def _print(found: Connections, conntrack: Conntrack, top: int | None, *, selected: bool) -> None:
+    rows: list[Row] = []
+    for one in islice(found.endpoints, top):
+        rows.append([Cell(one.endpoint.title, "bold"), Cell(""), Cell(""), Cell(str(one.entries), "bold")])
+        rows += [[Cell(""), *_state(state)] for state in one.states]
+    if not selected:
+        rows.append([Cell("all entries of the node", "bold"), Cell(""), Cell(""), Cell(str(found.total), "bold")])
+        rows += [[Cell(""), *_state(state)] for state in found.states]
+    columns = Column("endpoint"), Column("protocol"), Column("state"), Column("entries", right=True)
+    if rows:
+        say_columns(columns, rows)
+    else:
+        say("no entry has an address of this endpoint")
+    if found.peers:
+        say("")
+        _print_peers(found.peers, top or _MAX_PEERS)
+    if found.denied:
+        say("")
+        for line in denied_lines(found.denied[:top]):
+            say(line, "" if line.startswith("Connection") else "red")
+    _print_limits(found, conntrack, top)
+
+
+def _print_peers(peers: Sequence[PeerEntries], limit: int) -> None:
+    columns = Column("peer"), Column("direction"), Column("to port"), Column("service"), Column("entries", right=True)
+    rows = [
+        [
+            Cell(f"{one.other.title} ({one.peer})" if one.other else one.peer),
+            Cell(one.direction),
+            Cell(with_port(one.protocol, one.port)),
+            Cell(address_port(one.service) if one.service else ""),
+            Cell(str(one.entries)),
+        ]
+        for one in peers[:limit]
+    ]
+    say_columns(columns, rows)
+    if len(peers) > limit:
+        say(f"and {plural(len(peers) - limit, 'peer')} more: --top shows more", "dim")
+
+
+def _print_limits(found: Connections, conntrack: Conntrack, top: int | None) -> None:
+    if top is not None and len(found.endpoints) > top:
+        say(f"{plural(len(found.endpoints) - top, 'endpoint')} with fewer entries not shown", "dim")
+    if conntrack.left_out:
+        say(f"only {len(conntrack.entries)} entries were kept for peers, {conntrack.left_out} more were not", "dim")
+    if conntrack.partial:
+        say("a bundle holds only the entries of its node's endpoints", "dim")
+
+
+def _state(one: StateCount) -> list[Cell]:
+    return [Cell(protocol_name(one.protocol)), Cell(one.state), Cell(str(one.entries))]
+
+
+def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str, object]:
+    return {
+        "entries": found.total,
+        "states": [_state_json(one) for one in found.states],
+        "endpoints": [
+            {**_identity(one.endpoint), "entries": one.entries, "states": [_state_json(each) for each in one.states]}
+            for one in islice(found.endpoints, top)
+        ],
+        "peers": [
+            {
+                **_identity(one.endpoint),
+                "direction": one.direction,
+                "peer": one.peer,
+                "peer_pod": _pod(one.other),
+                "protocol": one.protocol,
+                "port": one.port,
+                "service": address_port(one.service) if one.service else None,
+                "entries": one.entries,
+            }
+            for one in islice(found.peers, top)
+        ],
+        "denied_flows": [denied_json(one) for one in islice(found.denied, top)],
+        "left_out": conntrack.left_out,
+        "partial": conntrack.partial,
+    }
+
+
+def denied_json(one: DeniedFlows) -> dict[str, object]:
+    """A denied flow as JSON; `age` is seconds since its last packet, null if unknown."""
+    return {
+        "receiver": _identity(one.receiver),
+        "peer": one.peer,
+        "peer_pod": _pod(one.sender),
+        "destination": one.destination,
+        "ip_family": one.family,
+        "protocol": one.protocol,
+        "port": one.port,
+        "service": address_port(one.service) if one.service else None,
+        "flows": one.flows,
+        "packets": one.packets,
+        "age": one.age,
+    }
+
+
+def _state_json(one: StateCount) -> dict[str, object]:
+    return {"protocol": one.protocol, "state": one.state, "entries": one.entries}
+
+
+def _identity(endpoint: Endpoint) -> dict[str, object]:
+    return {"interface": endpoint.interface, "namespace": endpoint.namespace, "pod": endpoint.pod}
+
+
+def _pod(endpoint: Endpoint | None) -> str | None:
+    return endpoint.title if endpoint else None

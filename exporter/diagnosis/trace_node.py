@@ -1,0 +1,132 @@
+"""What a snapshot knows about the ends of a flow: whose they are, and what Calico's programs do before policy.
+
+Pure functions of a snapshot. Calico's programs know a node by the flags in their route map (`cali_rt_lookup` in
+felix/bpf-gpl/routes.h); a bundle of an older version has neither that map nor the node's addresses.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from exporter.calico.packet import TCP, Packet
+from exporter.node.endpoints import WORKLOAD, Endpoint
+from exporter.snapshot.snapshot import Snapshot
+
+if TYPE_CHECKING:  # only where it is used
+    from exporter.calico.conntrack import Entry
+    from exporter.calico.routes import Route
+    from exporter.calico.services import Service
+
+_NAT_OUTGOING, _BLACKHOLE = 0x2, 0x300
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An end of the flow: its address, empty if unknown, and the local pod that has it.
+
+    `is_node` is whether it is the node itself, None if that is not known; `interface` is the node's interface that the
+    user named.
+    """
+
+    address: str
+    endpoint: Endpoint | None = None
+    is_node: bool | None = False
+    interface: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for display."""
+        return self.endpoint.title if self.endpoint else self.address or f"the node at {self.interface}"
+
+
+class NodeFacts:
+    """The facts of one node about addresses of IP `family`."""
+
+    def __init__(self, snapshot: Snapshot, family: int) -> None:
+        self._snapshot = snapshot
+        self._family = family
+        self._routes = snapshot.routes(family).or_else(None)
+
+    def end(self, address: str) -> End:
+        """The end with this address."""
+        every = self._snapshot.endpoints.get().by_index.values()
+        pod = next((one for one in every if one.kind == WORKLOAD and address in one.addresses), None)
+        return End(address, pod, is_node=False if pod else self._is_node(address))
+
+    def end_at(self, host: Endpoint) -> End:
+        """The node itself, at this interface of the host."""
+        rows = self._snapshot.addresses.or_else(())
+        on_it = [one.address for one in rows if one.ifindex == host.ifindex]
+        own = [one for one in on_it if ip_address(one).version == self._family and not ip_address(one).is_link_local]
+        return End(own[0] if own else "", is_node=True, interface=host.interface)
+
+    def _is_node(self, address: str) -> bool | None:
+        if self._routes is not None:
+            route = self._routes.of(address)
+            return route is not None and route.local_host
+        if self._snapshot.addresses.error:
+            return None
+        return address in {one.address for one in self._snapshot.addresses.get()}
+
+    def route(self, address: str) -> "Route | None":
+        """What Calico's programs know about an address, None where they know nothing or their routes are unknown."""
+        return self._routes.of(address) if self._routes and address else None
+
+    def is_blackhole(self, address: str) -> bool:
+        """Whether Calico's programs drop or reject what comes in for this address before policy."""
+        route = self.route(address)
+        return route is not None and bool(route.flags & _BLACKHOLE)
+
+    def may_translate_source(self, source: str, destination: str) -> bool:
+        """Whether outgoing NAT may replace the source of a pod's packet before it leaves the node."""
+        if self._routes is None:
+            return True
+        own, theirs = self.route(source), self.route(destination)
+        outgoing = own is not None and bool(own.flags & _NAT_OUTGOING)
+        return outgoing and not (theirs is not None and theirs.in_pool)
+
+    def interface_to(self, address: str) -> int | None:
+        """The index of the node's interface in whose network an address, or its node, is; None if unknown."""
+        route = self.route(address)
+        if route and route.next_hop:
+            if "tunneled" in route.names:
+                return None
+            address = route.next_hop
+        found = {
+            one.ifindex
+            for one in self._snapshot.addresses.or_else(())
+            if one.bits < ip_address(one.address).max_prefixlen
+            and address
+            and ip_address(address) in ip_network(f"{one.address}/{one.bits}", strict=False)
+        }
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def knows_services(self) -> bool:
+        """Whether the node's services are known."""
+        return self._snapshot.services(self._family).error is None
+
+    def service(self, packet: Packet) -> "Service | None":
+        """The service that the packet is for, as Calico's programs look it up; None for no service, or if unknown."""
+        services = self._snapshot.services(self._family).or_else(None)
+        if services is None or not packet.destination:
+            return None
+        source, destination = self.route(packet.source), self.route(packet.destination)
+        known = source is not None and bool(source.host or source.local_workload or source.remote_workload)
+        host = destination is not None and destination.host
+        asked = packet.destination, packet.destination_port, packet.protocol, packet.source
+        return services.find(*asked, host=host, external=not known)
+
+    def flow(self, packet: Packet) -> "Entry | None":
+        """The live connection-tracking entry of this very flow. Policy is asked about each SYN of TCP all the same."""
+        conntrack = self._snapshot.conntrack.or_else(None)
+        if conntrack is None or packet.protocol == TCP or packet.is_icmp:
+            return None
+        wanted = (packet.source, packet.source_port), packet.translated or (packet.destination, packet.destination_port)
+        for entry in conntrack.entries:
+            ends = (entry.source.address, entry.source.port), (entry.destination.address, entry.destination.port)
+            age, timeout = conntrack.age(entry), entry.timeout
+            alive = age is not None and timeout is not None and age < timeout
+            if ends == wanted and entry.protocol == packet.protocol and alive:
+                return entry
+        return None

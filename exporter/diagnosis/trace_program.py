@@ -1,0 +1,140 @@
+"""What one policy program of the node says about a packet, with everything that makes its answer uncertain.
+
+Pure functions of a snapshot. `trace.py` decides which programs a packet meets, `policy_run.py` runs one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from exporter.calico.failsafes import Failsafes
+from exporter.calico.hooks import XDP, hook_name
+from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
+from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
+from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
+from exporter.calico.policy_file import PolicyDebugError
+from exporter.calico.policy_program import ALLOW, DENY, NotKnown
+from exporter.diagnosis.policy_run import PolicyRun, Step, load_file, run_policy
+from exporter.errors import ExporterError
+from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
+from exporter.snapshot.rules import DIRECTIONS, RuleOwners, hook_of
+from exporter.snapshot.snapshot import Snapshot
+
+UNKNOWN = "unknown"
+XDP_FILE = "xdp"
+_TUNNEL_PORTS = (4789, 51820)  # VXLAN and WireGuard, by Felix's defaults
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramTrace:
+    """What one policy program says: `allow`, `deny` or `unknown`. `why` is why it is not known, or allowed unasked.
+
+    `checked` is whether the attached program is that of the file, None if that may not be asked. `conditional` says
+    that the packet meets the program only if a thing that is not known is so.
+    """
+
+    endpoint: Endpoint
+    hook: str
+    direction: str
+    family: int
+    verdict: str
+    why: str = ""
+    run: PolicyRun | None = None
+    checked: bool | None = None
+    conditional: str = ""
+    backend: str | None = None
+
+    @property
+    def denies(self) -> bool:
+        """Whether the packet certainly meets it and is denied."""
+        return self.verdict == DENY and not self.conditional
+
+    @property
+    def phase(self) -> str:
+        """The part of the program that decided."""
+        decided = self.decided_by
+        if decided:
+            return decided.phase
+        if self.hook == hook_name(XDP):
+            return UNTRACKED
+        return WORKLOAD_PHASE if self.endpoint.kind == WORKLOAD else NORMAL
+
+    @property
+    def decided_by(self) -> Step | None:
+        """The rule that decided, None where none did."""
+        return self.run.decided_by if self.run and self.verdict != UNKNOWN else None
+
+
+class Programs:
+    """The policy programs of a snapshot, to be asked about one packet. `prefixes` are those of workload interfaces."""
+
+    def __init__(self, snapshot: Snapshot, packet: Packet, prefixes: Sequence[str]) -> None:
+        self.snapshot = snapshot
+        self.packet = packet
+        self._prefixes = prefixes
+
+    @property
+    def any_file(self) -> bool:
+        """Whether Calico writes policy files at all. Raises `NodeError` where that is not known."""
+        return bool(self.snapshot.policy_files.get().files)
+
+    @property
+    def failsafes(self) -> Failsafes | None:
+        """The node's failsafe ports, None if they are not known."""
+        return self.snapshot.failsafes(self.packet.family).or_else(None)
+
+    def has_file(self, endpoint: Endpoint, way: str) -> bool:
+        """Whether Calico has written a file for this direction of policy, or for XDP."""
+        return self._file_name(endpoint, way) in self.snapshot.policy_files.get().files
+
+    def unasked(self, endpoint: Endpoint, way: str, why: str, verdict: str = ALLOW) -> ProgramTrace:
+        """The program has no say: something else decides before it."""
+        return replace(self._blank(endpoint, way), verdict=verdict, why=why)
+
+    def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Sequence[str] = ()) -> ProgramTrace:
+        """What the program says. `flags` are all that are possible, `hidden` the fields that are not known there."""
+        packet = self.packet
+        if packet.family == 6 and packet.is_icmp and packet.icmp_type in NEIGHBOUR_DISCOVERY and way != XDP_FILE:
+            why = "policy is not asked about IPv6 neighbour and multicast listener discovery"
+            return self.unasked(endpoint, way, why)
+        program = self._blank(endpoint, way)
+        try:
+            return self._run(program, way, flags, hidden)
+        except (NotKnown, PolicyDebugError) as error:
+            return replace(program, why=f"{endpoint.title}, {program.direction}: {error}")
+
+    def _file_name(self, endpoint: Endpoint, way: str) -> str:
+        return f"{endpoint.interface}_{way}_v{self.packet.family}.json"
+
+    def _blank(self, endpoint: Endpoint, way: str) -> ProgramTrace:
+        hook = hook_name(hook_of(way, workload=endpoint.kind == WORKLOAD))
+        return ProgramTrace(endpoint, hook, DIRECTIONS[way], self.packet.family, UNKNOWN)
+
+    def _run(self, program: ProgramTrace, way: str, flags: Sequence[int], hidden: Sequence[str]) -> ProgramTrace:
+        content = self.snapshot.policy_files.get().files.get(self._file_name(program.endpoint, way))
+        if content is None:
+            raise NotKnown("Calico has written no policy file for it")
+        file = load_file(PolicyFileName(program.endpoint.interface, way, self.packet.family), content)
+        checked = self._checked(program.endpoint, way, file.is_program)
+        if checked is False:
+            raise NotKnown("the file is not the program in the kernel: Calico is replacing it, or could not load it")
+        every = [self.packet.state(one) for one in flags]
+        states = [{name: value for name, value in state.items() if name not in hidden} for state in every]
+        owners = RuleOwners(self.snapshot.endpoints.get().by_index.values(), self._prefixes, [file.parsed])
+        run = run_policy(file, states, self._is_member, owners, self.snapshot.rule_hits.or_else(None))
+        if run.verdict == DENY and program.endpoint.kind == HOST and self._may_be_tunnel():
+            raise NotKnown("the packets of tunnels between Calico's nodes pass before policy, and this may be one")
+        return replace(program, verdict=DENY if run.verdict == DENY else ALLOW, run=run, checked=checked)
+
+    def _may_be_tunnel(self) -> bool:
+        return self.packet.protocol == UDP and self.packet.destination_port in _TUNNEL_PORTS
+
+    def _checked(self, endpoint: Endpoint, way: str, is_program: Callable[[Sequence[str]], bool]) -> bool | None:
+        hook = hook_of(way, workload=endpoint.kind == WORKLOAD)
+        tags = self.snapshot.policy_tags.or_else({}).get((endpoint.ifindex, hook, self.packet.family))
+        return None if tags is None or (tags and not all(tags)) else is_program(tags)
+
+    def _is_member(self, key: bytes) -> bool:
+        try:
+            return key in self.snapshot.ip_set_trie(self.packet.family).get()
+        except ExporterError as error:
+            raise NotKnown(f"the members of IP sets are not known: {error}") from error

@@ -1,0 +1,354 @@
+"""The way of a packet through a node: what skips policy, services, and everything that makes a verdict uncertain.
+
+The node is that of the experiments, with its real service and route tables beside what the bundle of then held.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from exporter.bpf.maps import MapDenied
+from exporter.calico.names import DEFAULT_PREFIXES
+from exporter.calico.packet import ICMP6, TCP, UDP, Packet
+from exporter.calico.policy_debug import parse_file_name
+from exporter.calico.program_tag import program_tags
+from exporter.diagnosis import trace as module
+from exporter.diagnosis.explain import explain
+from exporter.diagnosis.policy_run import load_file
+from exporter.diagnosis.sentences import sentences
+from exporter.diagnosis.trace import PARTS, trace
+from exporter.diagnosis.trace_node import NodeFacts
+from exporter.node import NodeError
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from tests.recorded import recording
+from tests.service_tables import APPROVED, MAPS, OPENER, flow, route
+from tests.traces.experiments import experiments
+
+KINDS = {
+    "cali_v4_nat_fe3": "lpm_trie",
+    "cali_v4_nat_be": "hash",
+    "cali_v4_nat_aff": "lru_hash",
+    "cali_v4_routes": "lpm_trie",
+}
+CLIENT, CLIENT2, SERVER, PLAIN = (f"10.244.145.{number}" for number in (197, 193, 194, 201))
+NODE, OUTSIDE = "10.99.0.2", "10.99.0.1"
+
+
+def entries_of(name):
+    return [(bytes.fromhex(key), bytes.fromhex(value)) for key, value in MAPS[name]["entries"].items()]
+
+
+@pytest.fixture
+def node(make):
+    """The node of an experiment, with the tables of services and routes and its addresses."""
+
+    def build(name, *maps, **facts):
+        found = make.like(experiments()[name].bundle)
+        tables = [
+            make.table(table, 500 + number, KINDS[table], *entries_of(table))
+            for number, table in enumerate(KINDS)
+            if MAPS[table]["entries"]
+        ]
+        found.maps |= {one.info.name: one for one in (*tables, *maps)}
+        found.facts |= {"addresses": (make.address(NODE, 24, 2), make.address("127.0.0.1", 8, 1))} | facts
+        return found
+
+    return build
+
+
+def follow(source, packet, via=""):
+    settings = Settings(DEFAULT_PREFIXES, None, lambda _: {packet.source, packet.destination})
+    snapshot = take_snapshot(source, settings, Memory(), PARTS | {"conntrack"})
+    facts = NodeFacts(snapshot, packet.family)
+    ends = (facts.end(one) for one in (packet.source, packet.destination))
+    return trace(snapshot, packet, *ends, via, DEFAULT_PREFIXES)
+
+
+def tcp(source, destination, port, source_port=40000):
+    return Packet(4, source, destination, TCP, source_port, port)
+
+
+def udp(source, destination, port, source_port=40000):
+    return Packet(4, source, destination, UDP, source_port, port)
+
+
+def programs(found):
+    return [(one.endpoint.title, one.direction, one.verdict) for one in found.programs]
+
+
+# Services: policy sees the backend, and the node's own tables say which.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v3.32.1/12-service-vip", "v3.32.1/14-service-vip-denied", "v3.33/13-service-vip-tcp-port-translation"],
+)
+def test_to_a_services_address_the_packet_goes_where_the_node_sent_it(node, name):
+    experiment = experiments()[name]
+    found = follow(node(name), replace(experiment.packet, translated=None))
+    backend = experiment.case["nat"]
+    assert [(backend["dst_ip"], backend["dport"])] == [(one.address, one.port) for one, _ in found.backends]
+    for interface, _, counted in experiment.programs:
+        program = next(one for one in found.programs if one.endpoint.interface == interface)
+        experiment.check(counted, program.verdict, program.run.rule_ids)
+        assert f"{backend['dst_ip']}:{backend['dport']}" == program.backend
+    assert experiment.programs[-1][2]["verdict"] == found.verdict
+
+
+def test_a_service_without_backends_is_named_as_such(node):
+    found = follow(node("v3.32.1/01-allow-selector-udp"), tcp(CLIENT, "10.96.86.233", 80))
+    assert ("deny", ()) == (found.verdict, found.programs)
+    assert "the service 10.96.86.233:80 has no backends: Calico rejects the packet before policy" in found.notes
+
+
+def test_each_backend_of_a_service_is_followed(node):
+    found = follow(node("v3.32.1/31-service-rule-allow"), tcp(CLIENT, "10.96.42.230", 80))
+    assert {"10.244.145.199", "10.244.145.200"} == {one.address for one, _ in found.backends}
+    assert {"10.244.145.199:8080", "10.244.145.200:8080"} == {one.backend for one in found.programs}
+
+
+def test_pre_dnat_policy_sees_a_node_ports_own_port(node):
+    experiment = experiments()["v3.32.1/39-hep-prednat-deny"]
+    found = follow(node(experiment.name), experiment.packet)
+    assert ("deny", "") == (found.verdict, found.why_unknown)
+    assert {("eth0", "pre_dnat", "hep-predeny")} == {
+        (one.endpoint.title, one.phase, one.decided_by.policy) for one in found.programs
+    }
+
+
+def test_backends_of_different_verdicts_leave_it_unknown(node, make):
+    web = "10.96.42.230"
+    # A rule of ns-a's pods allows what the service's IP set has: here one of its two backends.
+    source = node("v3.32.1/31-service-rule-allow")
+    sets = source.maps["cali_v4_ip_sets"]
+    kept = [one for one in sets.entries() if one[0][12:18] != bytes((10, 244, 145, 200, 0x90, 0x1F))]
+    keys, values = (b"".join(column) for column in zip(*kept, strict=True))
+    source.maps["cali_v4_ip_sets"] = replace(sets, keys=keys, values=values)
+    found = follow(source, tcp(CLIENT, web, 80))
+    verdicts = {one.address: verdict for one, verdict in found.backends}
+    assert {"10.244.145.199": "allow", "10.244.145.200": "deny"} == verdicts
+    assert ("unknown", "the service's backends differ") == (found.verdict, found.why_unknown)
+
+
+# What skips policy.
+
+
+def test_the_nodes_packets_to_its_own_pods_are_allowed_unasked(node):
+    found = follow(node("v3.32.1/02-default-deny-udp"), udp(NODE, SERVER, 5300))
+    assert ("allow", [("ns-b/server", "inbound", "allow")]) == (found.verdict, programs(found))
+    assert found.programs[0].run is None
+    assert "policy is not asked" in found.programs[0].why
+
+
+def test_a_failsafe_port_of_the_node_is_open_whatever_policy_says(node, make):
+    packet = tcp(OUTSIDE, NODE, 30081, 47001)
+    name = "v3.32.1/39-hep-prednat-deny"
+    failsafes = make.failsafes("cali_v4_fsafes2", 600, (TCP, 30081, "10.99.0.0/24"))
+    found = follow(node(name, failsafes), packet)
+    assert ("allow", None) == (found.verdict, found.programs[0].run)
+    assert "failsafe port" in found.programs[0].why
+    others = make.failsafes("cali_v4_fsafes2", 600, (TCP, 30081, "192.0.2.0/24"), (UDP, 30081, "0.0.0.0/0"))
+    assert follow(node(name, others), packet).programs[0].run is not None
+
+
+def test_where_failsafe_ports_are_not_known_a_default_one_is_not_denied(node, monkeypatch):
+    experiment = experiments()["v3.32.1/39-hep-prednat-deny"]
+    monkeypatch.setattr(module, "DEFAULT_INBOUND", frozenset({(TCP, 30080)}))
+    source = node(experiment.name)
+    del source.maps["cali_v4_nat_fe3"]  # the node port is an ordinary port
+    found = follow(source, experiment.packet)
+    assert "unknown" == found.verdict
+    assert "port 30080 is a failsafe port by default" in found.why_unknown
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(135, False), (136, False), (133, False), (128, True), (134, True)])
+def test_neighbour_discovery_is_allowed_unasked(make, kind, asked):
+    source = make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    found = follow(source, Packet(6, "fd00:65::2", "fd00:65::3", ICMP6, icmp_type=kind))
+    assert {asked} == {one.run is not None for one in found.programs}
+    assert asked or "allow" == found.verdict
+
+
+def test_about_a_pods_packets_to_its_own_node_something_decides_after_policy(node):
+    found = follow(node("v3.32.1/01-allow-selector-udp"), udp(CLIENT, NODE, 53))
+    assert ("allow", [("ns-a/client", "outbound", "allow")]) == (found.verdict, programs(found))
+    assert any("DefaultEndpointToHostAction" in note for note in found.notes)
+
+
+def test_a_live_flow_is_allowed_unasked_but_tcp_is_asked_again(node, make):
+    second = 10**9
+    for protocol, packet, unasked in ((UDP, udp, True), (TCP, tcp, False)):
+        asked = packet(CLIENT2, SERVER, 5300)
+        one = flow(
+            protocol,
+            (CLIENT2, 40000),
+            (SERVER, 5300),
+            {"bits": APPROVED | OPENER},
+            {"bits": APPROVED},
+            last_seen=second,
+        )
+        source = node(
+            "v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2 * second
+        )
+        found = follow(source, asked)
+        assert ("allow" if unasked else "deny") == found.verdict
+        assert unasked == (found.programs[-1].run is None)
+        source.facts["clock_ns"] = 1000 * second  # long after its last packet
+        assert "deny" == follow(source, asked).verdict
+
+
+def test_a_flow_that_its_destination_has_not_allowed_is_asked_about_there(node, make):
+    one = flow(UDP, (CLIENT2, 40000), (SERVER, 5300), {"bits": APPROVED | OPENER}, {"bits": 0}, last_seen=1)
+    source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
+    found = follow(source, udp(CLIENT2, SERVER, 5300))
+    assert ("deny", [True, False]) == (found.verdict, [one.run is None for one in found.programs])
+
+
+def test_a_blackhole_route_drops_before_policy(node, make):
+    source = node(
+        "v3.32.1/01-allow-selector-udp", make.table("cali_v4_routes", 503, "lpm_trie", route("10.97.0.0/16", 0x100))
+    )
+    found = follow(source, udp(CLIENT, "10.97.1.1", 53))
+    assert "deny" == found.verdict
+    assert any("blackhole" in one.why for one in found.programs)
+
+
+# The file is the running program.
+
+
+def tagged(node, make, tags, name="v3.32.1/02-default-deny-udp"):
+    """The node, whose attached programs of ns-b/server's ingress policy have these tags."""
+    arrays = [make.programs("cali_jump_ing2", 800), make.rules("cali_jump_egr2", 801, {5: 900}, "prog_array")]
+    source = node(name, *[one for one in arrays if len(one.keys)])
+    source.facts["programs"] = (
+        [make.program(900, 1)] if tags is None else [replace(make.program(900, 1), tag=tag) for tag in tags]
+    )
+    return source
+
+
+def tags_of(source, name):
+    file = load_file(parse_file_name(name), source.facts["policy_files"].files[name])
+    return program_tags([one.code for one in file.instructions])
+
+
+def test_the_attached_program_has_the_tag_of_the_file_or_nothing_is_said(node, make):
+    packet = udp(CLIENT2, SERVER, 5300)
+    expected = tags_of(node("v3.32.1/02-default-deny-udp"), "cali34769d6a557_ingress_v4.json")
+    assert 2 == len(expected)  # of older kernels and newer ones
+    for tag in expected:
+        found = follow(tagged(node, make, [tag]), packet)
+        assert ("deny", True) == (found.verdict, found.programs[-1].checked)
+    found = follow(tagged(node, make, ["0123456789abcdef"]), packet)
+    assert "unknown" == found.verdict
+    assert "the file is not the program in the kernel" in found.why_unknown
+
+
+def test_a_program_that_may_not_be_read_is_not_checked(node, make):
+    source = tagged(node, make, ["0123456789abcdef"])
+    source.facts["programs"] = MapDenied("refused")
+    found = follow(source, udp(CLIENT2, SERVER, 5300))
+    assert ("deny", None) == (found.verdict, found.programs[-1].checked)
+
+
+def test_an_interface_without_a_program_does_not_run_its_file(node, make):
+    source = node("v3.32.1/02-default-deny-udp", make.rules("cali_jump_egr2", 801, {9: 900}, "prog_array"))
+    source.facts["programs"] = [make.program(900, 1)]
+    assert "unknown" == follow(source, udp(CLIENT2, SERVER, 5300)).verdict
+
+
+# What is not known.
+
+
+def test_without_policy_files_there_is_one_remedy(node, make):
+    found = follow(node("v3.32.1/01-allow-selector-udp", policy_files=make.folder()), udp(CLIENT, SERVER, 5300))
+    assert ("unknown", ()) == (found.verdict, found.programs)
+    assert "bpfPolicyDebugEnabled: true" in found.why_unknown
+
+
+def old(make, name):
+    """A node without services, routes and addresses, as bundles of older versions are."""
+    found = make.like(experiments()[name].bundle)
+    found.facts["addresses"] = NodeError("no addresses")
+    return found
+
+
+def test_a_deny_that_the_node_itself_would_skip_is_not_known_without_the_interface(make):
+    packet = udp(OUTSIDE, SERVER, 5300)
+    found = follow(old(make, "v3.32.1/02-default-deny-udp"), packet)
+    assert "unknown" == found.verdict
+    assert f"{OUTSIDE} may be this node itself" in found.why_unknown
+    assert "deny" == follow(old(make, "v3.32.1/02-default-deny-udp"), packet, via="eth0").verdict
+
+
+def test_two_ends_that_may_both_be_elsewhere_need_the_interface(make):
+    found = follow(old(make, "v3.32.1/44-hep-normal-deny"), udp(OUTSIDE, NODE, 6603))
+    assert ("unknown", ()) == (found.verdict, found.programs)
+    assert "--via" in found.why_unknown
+    assert "allow" == follow(old(make, "v3.32.1/44-hep-normal-deny"), udp(OUTSIDE, NODE, 6603), via="eth0").verdict
+
+
+def test_with_addresses_and_routes_nothing_need_be_named(node):
+    for name, packet, expected in (
+        ("v3.32.1/41-hep-forward-ingress-deny", udp(OUTSIDE, PLAIN, 6601), "deny"),
+        ("v3.32.1/44-hep-normal-deny", udp(OUTSIDE, NODE, 6603), "allow"),
+    ):
+        found = follow(node(name), packet)
+        assert (expected, "") == (found.verdict, found.why_unknown)
+        assert ["eth0"] == [one.endpoint.title for one in found.programs]
+
+
+def test_ip_in_ip_is_decided_before_policy(node):
+    found = follow(node("v3.32.1/01-allow-selector-udp"), Packet(4, CLIENT, SERVER, 4))
+    assert ("unknown", ()) == (found.verdict, found.programs)
+
+
+def test_without_the_members_of_ip_sets_a_rule_that_asks_for_them_is_not_known(node):
+    source = node("v3.32.1/01-allow-selector-udp")
+    source.maps["cali_v4_ip_sets"] = MapDenied("refused")
+    found = follow(source, udp(CLIENT, SERVER, 5300))
+    assert "unknown" == found.verdict
+    assert "the members of IP sets are not known: refused" in found.why_unknown
+
+
+def test_a_pod_without_its_file_is_not_known(node):
+    source = node("v3.32.1/01-allow-selector-udp")
+    files = {name: one for name, one in source.facts["policy_files"].files.items() if "cali34769d6a557" not in name}
+    source.facts["policy_files"] = replace(source.facts["policy_files"], files=files)
+    found = follow(source, udp(CLIENT, SERVER, 5300))
+    assert ("unknown", ["allow", "unknown"]) == (found.verdict, [one.verdict for one in found.programs])
+    assert "no policy file" in found.why_unknown
+
+
+def test_a_certain_deny_settles_it_whatever_else_is_not_known(node):
+    source = node("v3.32.1/02-default-deny-udp")
+    files = {name: one for name, one in source.facts["policy_files"].files.items() if "calie43c605b267" not in name}
+    source.facts["policy_files"] = replace(source.facts["policy_files"], files=files)
+    found = follow(source, udp(CLIENT2, SERVER, 5300))
+    assert ("deny", ["unknown", "deny"]) == (found.verdict, [one.verdict for one in found.programs])
+
+
+def test_untracked_policy_comes_first_and_may_end_it(node):
+    name = "v3.33/46-hep-xdp-deny"
+    denied = follow(node(name), udp(OUTSIDE, NODE, 5999))
+    assert ("deny", [("xdp", "untracked")]) == (denied.verdict, [(one.hook, one.phase) for one in denied.programs])
+    accepted = follow(node(name), udp(OUTSIDE, NODE, 5998))
+    assert ("allow", ["xdp"]) == (accepted.verdict, [one.hook for one in accepted.programs])
+    left = follow(node(name), udp(OUTSIDE, NODE, 5997))
+    assert ("allow", ["tc_ingress"]) == (left.verdict, [one.hook for one in left.programs])
+
+
+@pytest.mark.parametrize(
+    ("pair", "interface", "expected"),
+    [
+        ("v3.32.1/50-tier-default-pass", "calibf331a988cf", "--from ns-a/client --to PEER"),  # two rules denied
+        ("v3.32.1/50-tier-default-pass", "cali34769d6a557", ""),  # one did
+        ("v3.32.1/02-ingress-deny", "cali34769d6a557", ""),
+    ],
+)
+def test_why_leads_to_a_trace_where_several_rules_may_have_denied(pair, interface, expected):
+    before, after = (recording(f"{pair}.{when}").snapshot for when in ("before", "after"))
+    endpoint = next(one for one in after.endpoints.get().by_index.values() if one.interface == interface)
+    lines = [line for line, _ in sentences(explain(before, after, endpoint), None)]
+    commands = [line for line in lines if "calico-bpf-exporter trace" in line]
+    assert bool(expected) == bool(commands)
+    assert all(expected in line for line in commands)
