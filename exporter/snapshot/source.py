@@ -16,9 +16,9 @@ from exporter.node import netlink
 from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics, read_received
-from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
+from exporter.node.read_thread import ReadThread
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
 
@@ -119,8 +119,8 @@ class LiveNode:
         self._run_dir = run_dir
         self._status_folder, self._policy_folder = (run_dir / one for one in _FOLDERS)
         # One each, so that a folder that hangs takes only its own facts with it.
-        self._status_files = Patience(self._status_folder)
-        self._policy_files = Patience(self._policy_folder)
+        self._status_files = ReadThread(self._status_folder)
+        self._policy_files = ReadThread(self._policy_folder)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
