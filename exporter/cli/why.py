@@ -4,7 +4,7 @@ For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 from click.core import ParameterSource
@@ -13,6 +13,8 @@ from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
+from exporter.diagnosis.denied_rules import PARTS as RULING_PARTS
+from exporter.diagnosis.denied_rules import with_rulings
 from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
@@ -42,8 +44,10 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
         say(f"watching for {format_duration(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=LAST_PARTS)
+    last = LAST_PARTS | RULING_PARTS
+    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=last)
     explanation = explain(before, after, _endpoint(before, after, selector))
+    explanation = replace(explanation, denied=with_rulings(after, explanation.denied, node.prefixes))
     passed = after.seconds_since(before) if before else None
     if output == "json":
         click.echo(json.dumps(_json(explanation, passed, after), indent=2))
