@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.bpf.accounting import MapUsage, usage_of
 from exporter.bpf.maps import (
-    MAP_TYPES,
     MapBatch,
     MapDump,
     MapError,
@@ -22,6 +22,7 @@ from exporter.bpf.maps import (
     ProgramInfo,
     ReaderMissing,
     map_error,
+    map_type,
 )
 from exporter.bpf.stream import stream
 from exporter.bpf.walk import Calls, possible_cpus, read_map
@@ -77,6 +78,15 @@ class LibraryReader:
         with self._opened(pin) as (_, info):
             return info
 
+    def usage(self, pin: str) -> MapUsage:
+        """See `maps.Reader`."""
+        with self._open(pin) as descriptor:
+            try:
+                with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:  # noqa: PTH123  every scrape, each map
+                    return usage_of(pin, file.read())
+            except OSError as error:
+                raise map_error(pin, error.errno or 0, "asking the memory of") from error
+
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
@@ -120,6 +130,11 @@ class LibraryReader:
 
     @contextmanager
     def _opened(self, pin: str) -> Iterator[tuple[int, MapInfo]]:
+        with self._open(pin) as descriptor:
+            yield descriptor, self._map_info(pin, descriptor)
+
+    @contextmanager
+    def _open(self, pin: str) -> Iterator[int]:
         try:
             descriptor = self._calls.open_pin(os.fsencode(pin))
         except OSError as error:
@@ -127,7 +142,7 @@ class LibraryReader:
                 raise NotAMap(f"{pin} is not a pinned BPF map") from error
             raise map_error(pin, error.errno or 0, "opening") from error
         try:
-            yield descriptor, self._map_info(pin, descriptor)
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -145,7 +160,7 @@ class LibraryReader:
             pin=pin,
             id=number,
             name=name.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
-            type=MAP_TYPES[kind] if kind < len(MAP_TYPES) else f"type_{kind}",
+            type=map_type(kind),
             key_size=key_size,
             value_size=value_size,
             max_entries=max_entries,

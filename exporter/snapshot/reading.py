@@ -42,6 +42,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
+from exporter.snapshot.map_fill import MapCounts, MapFill
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -90,9 +91,10 @@ _READ_ON_REQUEST = (
     "conntrack",
     "policy_tags",
     "policy_files",
+    "map_fills",
 )
 EVERY_PART = frozenset(_COMMON_PARTS)
-MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
+MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
     "counter_map": ("pins",),
@@ -105,6 +107,7 @@ _DERIVED_FROM = {
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
+    "map_fills": ("pins",),
 }
 
 
@@ -146,6 +149,7 @@ class Memory:
     ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
+    map_counts: MapCounts = field(default_factory=MapCounts)
 
 
 class Reading:
@@ -159,6 +163,7 @@ class Reading:
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
+        self._pin_names: list[str] = []
         self._at: float | None = None
 
     def read(self, parts: Collection[str]) -> Snapshot:
@@ -208,12 +213,20 @@ class Reading:
                 "policies": source.policies,
                 "policy_files": source.policy_files,
                 "rules": self._rules,
+                "map_fills": self._map_fills,
             }
             self._parts[name] = Part.of(readers[name])
         return self._parts[name]
 
     def _pins(self) -> tuple[Pin, ...]:
-        return parse_pins(self._source.pin_names())
+        self._pin_names = self._source.pin_names()
+        return parse_pins(self._pin_names)
+
+    def _map_fills(self) -> tuple[MapFill, ...]:
+        if self._source.reader_name == "bundle":  # it has a part of some of these maps, and none of others
+            return ()
+        self._part("pins").get()
+        return self._memory.map_counts.fills(self._source, self._pin_names)
 
     def _pinned_maps(self) -> PinnedMaps:
         if self._maps is None:

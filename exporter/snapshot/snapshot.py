@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
+    from exporter.snapshot.map_fill import MapFill
 
 IP_FAMILIES = (4, 6)
 
@@ -123,6 +124,7 @@ class Snapshot:
     policies: Part[Policies]
     policy_files: Part[Folder[bytes]]
     rules: Part[Rules]
+    map_fills: "Part[tuple[MapFill, ...]]"
     at: float | None = None
     node: str = ""
 

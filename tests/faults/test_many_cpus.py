@@ -37,5 +37,5 @@ def test_every_cpu_is_in_every_sum(packets, faulty, control, way):
     # Unknown interfaces have series up to a hundred.
     assert {str(count * TIMES) for ifindex, count in packets.items() if ifindex <= FAR + 100} <= found
     assert f" {(2**33 + 1) * TIMES}" in body
-    entries = samples_of(body)["calico_bpf_map_entries", frozenset({("map", "counters")})]
+    entries = samples_of(body)["calico_bpf_map_entries", frozenset({("map", "counters"), ("ip_family", "")})]
     assert INTERFACES + 1 == entries

@@ -196,7 +196,7 @@ def test_ten_thousand_leftover_interfaces_are_counted_and_not_shown(make_map, st
     assert 10_000 == samples[sample("calico_bpf_unknown_interfaces")]
     assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert 9 == total_of(samples)
-    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters")]
+    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
     endpoints = [one for one in labels_of(samples, "calico_bpf_endpoint_info") if one["endpoint_kind"] == "unknown"]
     assert 100 == len(endpoints)
 
@@ -208,7 +208,7 @@ def assert_only_the_counters_fail(server: Serving, complaint: str) -> None:
     assert {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
     assert sample("calico_bpf_unknown_interfaces") not in samples
-    assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="iface", ip_family="")]
     info = {"interface": "cali0123456789a", "endpoint_kind": "workload", "namespace": "", "pod": ""}
     assert 1 == samples[sample("calico_bpf_endpoint_info", **info, ifindex=str(FAR))]
     log = server.log.read_text()
@@ -259,7 +259,7 @@ def test_an_odd_interface_state_map_fails_all_that_needs_it_and_nothing_else(mak
     samples = make_server().scrape()
     assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
-    assert 1 == samples[sample("calico_bpf_map_entries", map="counters")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
     assert ["27"] == slots_of(samples)
 
 

@@ -277,7 +277,7 @@ def test_while_a_folder_hangs_a_collector_that_needs_only_maps_is_in_the_respons
         over.set()
         collecting.join()
 
-    assert 'calico_bpf_map_entries{map="counters"} 14\n' in body
+    assert 'calico_bpf_map_entries{map="counters",ip_family=""} 14\n' in body
     expected = {name: int(name == "maps") for name in ON_BY_DEFAULT}
     assert expected == {
         name: int(value) for name, value in re.findall(r'collector_success{collector="(\w+)"} ([01])', body)
