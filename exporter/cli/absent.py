@@ -1,6 +1,7 @@
 """A placeholder for a command whose libraries are not installed: it shows the help or says what to install.
 
-On a laptop, where the package is the kubectl plugin, these are the node's commands. The help comes from the output
+On a laptop, where the package is the kubectl plugin, these are the node's commands. One that imports a library only
+when it runs is not replaced: it ends with the same error. The help comes from the output
 of `make docs`, which the wheel ships next to this file.
 """
 
@@ -30,10 +31,15 @@ class AbsentCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """See `click.Command`."""
         del ctx
-        raise click.ClickException(
-            f"{self.name} needs {self._missing}, which the kubectl plugin alone does without: install this package "
-            "with its extra for nodes (in a clone of it, pip install '.[node]')"
-        )
+        raise needs(self.name, self._missing)
+
+
+def needs(command: str | None, missing: str) -> click.ClickException:
+    """The error of a command that imports the module `missing`, which is not installed."""
+    return click.ClickException(
+        f"{command} needs {missing}, which the kubectl plugin alone does without: install this package "
+        "with its extra for nodes (in a clone of it, pip install '.[node]')"
+    )
 
 
 def _short_help(program: str, name: str) -> str:

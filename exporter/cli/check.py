@@ -16,7 +16,7 @@ from exporter.diagnosis.uncounted import is_suspect
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
 from exporter.snapshot.reading import take_snapshot
 
-_LOOK_AGAIN = 3.0
+_RECHECK_DELAY = 3.0
 
 
 @click.command("check", short_help="Check this node and suggest fixes.")
@@ -46,8 +46,8 @@ def _node(node: NodeOptions) -> list[Finding]:
             return list(findings(one_snapshot(node, PARTS)))
         (source, memory), settings = open_source(node), settings_of(node)
         now, before = take_with_live_map(source, settings, memory, PARTS), None
-        if is_suspect(now):  # of all time since an interface was created, which proves nothing: look again
-            time.sleep(_LOOK_AGAIN)
+        if is_suspect(now):  # of all time since an interface was created, which proves nothing
+            time.sleep(_RECHECK_DELAY)
             now, before = take_snapshot(source, settings, memory, PARTS), now
         return list(findings(now, before))
     except ReaderMissing as error:

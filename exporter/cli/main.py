@@ -38,7 +38,7 @@ class Commands(click.Group):
         try:
             command: click.Command = importlib.import_module(f"exporter.cli.{cmd_name}").command
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("exporter"):
+            if _is_ours(error):
                 raise
             from exporter.cli.absent import AbsentCommand
 
@@ -53,6 +53,12 @@ class Commands(click.Group):
         except click.ClickException as error:
             wrap_error(error)
             raise
+        except ModuleNotFoundError as error:
+            if _is_ours(error):
+                raise
+            from exporter.cli.absent import needs
+
+            raise needs(ctx.invoked_subcommand, error.name or "more") from error
         except Exception as error:
             sentence = sentence_of(error)
             if sentence is None:
@@ -70,6 +76,10 @@ def program() -> None:
 
     Every option can also be set by the environment variable shown next to it.
     """
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").startswith("exporter")
 
 
 def sentence_of(error: BaseException) -> str | None:

@@ -39,7 +39,7 @@ UNREACHABLE = (
 )
 _MOUNT = "it is the token: mount that of a service account (the chart's kubernetes.enabled and serviceAccount do)"
 _CERTIFICATE = "name the API server as its certificate does, with the authority that signed it"
-_LOG = "if it stays, look into the API server's log; the other sources still name what they know"
+_LOG = "if it stays, read the API server's log; the other sources still name what they know"
 _ADVICE = {
     "connection": UNREACHABLE,
     "unauthorized": "it is the token: the API server does not know it; delete this pod, and it gets another",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from exporter.diagnosis.rules import PARTS, merged, programs_of, sharers
 from tests.policy_files import policy, ruled, tier, written
 from tests.recorded import NAMES, law_of_recordings
+from tests.recorded import recording as recorded
 
 WORKLOAD, HOST = 0x7, 0xE
 STATES = {3: ("eth0", HOST), 5: ("cali1", WORKLOAD), 7: ("cali2", WORKLOAD)}
@@ -168,8 +169,9 @@ def test_who_carries_a_rule_carries_it_at_the_hook_that_enforces_it(snapshot_of)
     assert dict.fromkeys((11, 12, 13), gate) | dict.fromkeys((0, 21, 23), mine) == carriers
 
 
-@law_of_recordings([name for name in NAMES if "57-hep-traffic.after" in name])
-def each_tier_of_a_host_endpoint_says_which_packets_it_is_for(recording):
+@pytest.mark.parametrize("name", [name for name in NAMES if "57-hep-traffic.after" in name])
+def test_each_tier_of_a_host_endpoint_says_which_packets_it_is_for(name):
+    recording = recorded(name)
     host = next(one for one in recording.snapshot.endpoints.get().by_index.values() if one.interface == "eth0")
     phases = {
         (one.hook, tier.policies[0].name.name): tier.phase

@@ -114,7 +114,7 @@ def test_without_a_source_nothing_is_claimed(node, missing):
     assert (50 if missing == "queue_drops" else 0) == lost(node(0, 0), node(50, 0, **broken))
 
 
-def test_check_names_the_pod_and_looks_again_only_if_something_is_suspect(node):
+def test_check_names_the_pod_and_reads_again_only_if_something_is_suspect(node):
     before, after = node(100, 0), node(150, 0)
     assert (True, False) == (is_suspect(before), is_suspect(node(100, 90)))
     (found,) = (one for one in findings(after, before) if one.subject == "uncounted drops")

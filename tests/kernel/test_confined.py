@@ -11,7 +11,7 @@ import pytest
 
 from exporter import confine
 from exporter.bpf.libbpf import libbpf_reader
-from tests.faults.conftest import made, start  # noqa: F401  fixtures
+from tests.faults.conftest import known_node, start  # noqa: F401  fixtures
 from tests.faults.known_node import ALL_WELL, FAR, node_samples
 from tests.kernel.machine import ROOT, bpftool, load_programs, run, success
 from tests.kernel.pinned import PERCPU_HASH, content_of, on_each_cpu, u32
@@ -24,13 +24,13 @@ ALLOWED = {"libbpf": {1, 4, 7, 13, 15, 24}, "bcc": {1, 4, 7, 13, 15, 24}, "bpfto
 
 
 @pytest.fixture
-def intruded(made, start, tmp_path):  # noqa: F811  the fixtures above
+def intruded(known_node, start, tmp_path):  # noqa: F811  the fixtures above
     """Starts `serve` with an intruder; answers the server and what the kernel says to the intruder's attempts."""
     answers = tmp_path / "answers"
     os.mkfifo(answers)
 
     def intruded(*more):
-        program = (sys.executable, "-m", "tests.kernel.intruder", made.states.pin, u32(FAR).hex(), answers)
+        program = (sys.executable, "-m", "tests.kernel.intruder", known_node.states.pin, u32(FAR).hex(), answers)
         server = start(program=program, more=more)
 
         def attempts() -> list[dict]:
@@ -43,8 +43,8 @@ def intruded(made, start, tmp_path):  # noqa: F811  the fixtures above
     return intruded
 
 
-def content(made):  # noqa: F811
-    return content_of(libbpf_reader().read(str(made.states.pin)))
+def content(known_node):  # noqa: F811
+    return content_of(libbpf_reader().read(str(known_node.states.pin)))
 
 
 def statuses(server) -> list[dict[str, str]]:
@@ -54,8 +54,8 @@ def statuses(server) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("reader", list(ALLOWED))
-def test_a_write_is_refused_to_any_code_in_any_thread(intruded, made, reader):  # noqa: F811
-    before = content(made)
+def test_a_write_is_refused_to_any_code_in_any_thread(intruded, known_node, reader):  # noqa: F811
+    before = content(known_node)
     server, attempts = intruded(f"--bpf.reader={reader}")
     assert success(server.scrape()) == ALL_WELL
     for said in attempts():
@@ -73,16 +73,16 @@ def test_a_write_is_refused_to_any_code_in_any_thread(intruded, made, reader):  
             "delete": errno.EPERM,
             "root": 0 if root else errno.EPERM,
         } == said
-    assert before == content(made)
+    assert before == content(known_node)
 
 
-def test_without_confinement_the_same_code_writes(intruded, made):  # noqa: F811
+def test_without_confinement_the_same_code_writes(intruded, known_node):  # noqa: F811
     _, attempts = intruded("--no-security.drop-capabilities")
     here, _ = attempts()
     assert (0, 0, 0, 0) == tuple(
         here[name] for name in ("writable open", "update", "update by a large number", "delete")
     )
-    assert {} == content(made)
+    assert {} == content(known_node)
 
 
 @pytest.mark.parametrize("reader", list(ALLOWED))
@@ -98,7 +98,7 @@ def test_each_thread_has_what_reading_takes_and_no_more(start, reader):  # noqa:
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-def test_confined_it_reads_what_it_reads_otherwise(start, made):  # noqa: F811
+def test_confined_it_reads_what_it_reads_otherwise(start, known_node):  # noqa: F811
     confined, free = start().scrape(), start(more=["--no-security.drop-capabilities"]).scrape()
     assert node_samples(confined) == node_samples(free)
     assert success(confined) == ALL_WELL

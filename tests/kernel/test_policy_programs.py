@@ -116,7 +116,7 @@ def loaded(maker, experiment, file, *, family=4):
     """The program in the kernel, and what the interpreter needs to run it: program and members."""
     xdp = "_xdp_" in file
     instructions = list(PolicyFile(experiment.bundle.policy_files().files[file]).instructions())
-    keys = [bytes(key) for key in experiment.bundle.map_dump("cali_v4_ip_sets").keys]
+    keys = [key for key, _ in experiment.bundle.map_dump("cali_v4_ip_sets").entries()]
     if family == 6:
         instructions, keys = as_ipv6(instructions), list(map(ip_set_key, keys))
     program = program_of(instructions, xdp=xdp)

@@ -173,7 +173,7 @@ def test_the_descriptor_of_a_reader_changes_nothing(name, readers, make_map):
     finally:
         os.close(descriptor)
     assert [errno.EPERM] * 3 == refused
-    assert [5] * made.copies == reader.read(str(made.pin)).values.view("<u8").ravel().tolist()
+    assert [(u64(1), u64(5) * made.copies)] == list(reader.read(str(made.pin)).entries())
 
 
 def refused_with(change) -> int | None:
