@@ -66,6 +66,15 @@ def bind_open_pin(library: ctypes.CDLL) -> Callable[[bytes], int]:
     return lambda pin: obj_get(pin, ctypes.addressof(options))
 
 
+def _fdinfo(descriptor: int) -> bytes:
+    # Without a file object, as every scrape asks for many maps.
+    file = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
+
+
 class LibraryReader:
     """A `maps.Reader` over the C functions in `calls`."""
 
@@ -82,8 +91,7 @@ class LibraryReader:
         """See `maps.Reader`."""
         with self._open(pin) as descriptor:
             try:
-                with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:  # noqa: PTH123  every scrape, each map
-                    return usage_of(pin, file.read())
+                return usage_of(pin, _fdinfo(descriptor))
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "asking the memory of") from error
 

@@ -4,8 +4,8 @@
 another. Maps that `evict` drop their least recently used entry when they are full; the others refuse new ones.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from exporter.calico.pins import split_pin
 
@@ -63,14 +63,15 @@ _KINDS |= {"cali_qos": (MapKind("qos"), ""), "cali_qos_conn": (MapKind("qos_conn
 SETTINGS = {kind.name: kind.setting for kind in _OF_FAMILY.values()} | {"iface": IFACE_SETTING}
 
 
-def filling_maps(names: Iterable[str]) -> list[list[MapPin]]:
+@lru_cache(maxsize=4)  # the same names at each scrape
+def filling_maps(names: tuple[str, ...]) -> tuple[tuple[MapPin, ...], ...]:
     """The pinned versions of each map that can fill, except those that each snapshot reads whole and `_old` copies."""
     found: dict[tuple[str, str], list[MapPin]] = {}
     for name in sorted(names):
         pin = _parse(name)
         if pin:
             found.setdefault((pin.map, pin.ip_family), []).append(pin)
-    return list(found.values())
+    return tuple(map(tuple, found.values()))
 
 
 def _parse(name: str) -> MapPin | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # A folder that hangs must not keep the other collectors from being served.
 _WARM_UP_SECONDS = 2.0
 # Counting takes at most this part of a core by default.
-_COUNT_SHARE = 0.002
+COUNT_SHARE = 0.002
 _MIN_COUNT_INTERVAL = 15.0
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
@@ -156,8 +156,9 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         raise click.UsageError(
             f"--web.telemetry-path {web_telemetry_path!r} must begin with / and not be /, /healthz or /readyz"
         )
-    if not math.isfinite(given["web_timeout_offset"]):
-        raise click.UsageError("--web.timeout-offset must be a number of seconds")
+    for name in ("web.timeout-offset", "collector.maps.interval"):
+        if not math.isfinite(given[name.translate(str.maketrans(".-", "__"))] or 0):
+            raise click.UsageError(f"--{name} must be a number of seconds")
     options = ServeOptions(
         telemetry_path=web_telemetry_path,
         max_requests=given["web_max_requests"],
@@ -308,7 +309,12 @@ async def _run(
 async def _count_maps(scrapes: "Scrapes", count: Callable[[], Iterator[None]], interval: float | None) -> None:
     while True:
         seconds = await scrapes.run_slices(count())
-        await asyncio.sleep(interval or max(_MIN_COUNT_INTERVAL, seconds / _COUNT_SHARE))
+        await asyncio.sleep(interval or count_interval(seconds))
+
+
+def count_interval(seconds: float) -> float:
+    """How long to wait after a count that took so long."""
+    return max(_MIN_COUNT_INTERVAL, seconds / COUNT_SHARE)
 
 
 async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:

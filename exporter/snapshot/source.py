@@ -141,7 +141,7 @@ class LiveNode:
 
     def map_usage(self, name: str) -> MapUsage:
         """See `NodeSource`."""
-        return self._reader.usage(str(self._globals / name))
+        return self._reader.usage(f"{self._globals}/{name}")  # many at each scrape
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""

@@ -31,7 +31,7 @@ from exporter.calico.map_kinds import filling_maps
     ],
 )
 def test_a_pinned_name_has_its_word_family_and_version(name, word, family, version):
-    (((pin,),)) = filling_maps([name])
+    (((pin,),)) = filling_maps((name,))
     assert (word, family, version, name) == (pin.map, pin.ip_family, pin.version, pin.name)
 
 
@@ -40,9 +40,9 @@ def test_a_pinned_name_has_its_word_family_and_version(name, word, family, versi
     ["cali_v4_ct3_old", "cali_counters6", "cali_iface4", "cali_state4", "cali_jump_ing2", "cali_rb_evnt", "other", "X"],
 )
 def test_arrays_copies_maps_that_are_read_whole_and_others_are_left_out(name):
-    assert [] == filling_maps([name])
+    assert () == filling_maps((name,))
 
 
 def test_versions_of_one_map_come_together():
-    found = filling_maps(["cali_v4_ct4", "cali_v6_ct4", "cali_v4_ct3"])
+    found = filling_maps(("cali_v4_ct4", "cali_v6_ct4", "cali_v4_ct3"))
     assert [["cali_v4_ct3", "cali_v4_ct4"], ["cali_v6_ct4"]] == [[pin.name for pin in one] for one in found]

@@ -1,5 +1,6 @@
 """Scrapes that come together share one snapshot, later ones take a new one, and none waits longer than it said."""
 
+import asyncio
 import gzip
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 
 import pytest
 
@@ -16,7 +17,7 @@ from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT, make_collect
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.registry import make_registry
-from exporter.web.scrapes import Scrape
+from exporter.web.scrapes import Scrape, Scrapes
 from tests.nodes import FakeNode
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -282,6 +283,39 @@ def test_while_a_folder_hangs_a_collector_that_needs_only_maps_is_in_the_respons
     assert expected == {
         name: int(value) for name, value in re.findall(r'collector_success{collector="(\w+)"} ([01])', body)
     }
+
+
+def test_slices_run_one_at_a_time_and_a_scrape_that_comes_meanwhile_goes_before_the_next():
+    order, threads = [], set()
+
+    def reading():
+        order.append("scrape")
+        return Reading(FakeNode(), Settings(), Memory())
+
+    async def run():
+        scrapes = Scrapes(reading, make_collectors([]), make_registry(process=False)[0])
+        loop = asyncio.get_running_loop()
+
+        def steps():
+            for number in range(3):
+                threads.add(get_ident())
+                order.append(number)
+                if number == 1:
+                    loop.call_soon_threadsafe(lambda: asked_scrapes.append(loop.create_task(scrapes.collect())))
+                    time.sleep(0.05)  # while which it is submitted
+                yield
+
+        asked_scrapes = []
+        start = time.perf_counter()
+        seconds = await scrapes.run_slices(steps())
+        await asked_scrapes[0]
+        return seconds, time.perf_counter() - start
+
+    seconds, whole = asyncio.run(run())
+    assert [0, 1, "scrape", 2] == order
+    assert 0.05 <= seconds <= whole
+    assert len(threads) == 1
+    assert get_ident() not in threads
 
 
 @pytest.mark.parametrize(("absent", "library"), [("none", "isal.isal_zlib"), ("isal", "zlib")])
