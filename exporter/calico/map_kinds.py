@@ -1,7 +1,7 @@
 """Every map of Calico's that can fill, by its pinned name: v3.26 to v3.33 (felix/bpf/*/map*.go).
 
-`setting` is the field of the FelixConfiguration that sizes it, empty where its size is fixed in Calico or follows from
-another. Maps that `evict` drop their least recently used entry when they are full; the others refuse new ones.
+`setting` is the field of the FelixConfiguration that sizes it, empty where its size is fixed in Calico. Maps of the
+type `EVICTING_TYPE` evict their least recently used entry when they are full; the others refuse new ones.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ _OF_FAMILY = {
     "nat_aff": MapKind("nat_affinity", "bpfMapSizeNATAffinity"),
     "srmsg": MapKind("nat_sendmsg"),
     "ct_nats": MapKind("nat_conntrack"),
-    "mglv": MapKind("maglev"),
+    "mglv": MapKind("maglev", "bpfMaglevMaxServices or bpfMaglevMaxEndpointsPerService"),
     "routes": MapKind("route", "bpfMapSizeRoute"),
     "ip_sets": MapKind("ip_sets", "bpfMapSizeIPSets"),
     "sprefix": MapKind("source_prefixes"),
@@ -60,6 +60,10 @@ _OF_FAMILY = {
 }
 _KINDS = {f"cali_v{family}_{base}": (kind, family) for base, kind in _OF_FAMILY.items() for family in "46"}
 _KINDS |= {"cali_qos": (MapKind("qos"), ""), "cali_qos_conn": (MapKind("qos_connections"), "")}
+# They may be full at any time: eviction makes room, and what is evicted and needed is learned anew.
+EVICTED_BY_DESIGN = frozenset(
+    {"arp", "fragments", "fragments_forwarded", "nat_affinity", "nat_conntrack", "nat_sendmsg"}
+)
 SETTINGS = {kind.name: kind.setting for kind in _OF_FAMILY.values()} | {"iface": IFACE_SETTING}
 
 
