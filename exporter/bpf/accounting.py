@@ -8,7 +8,6 @@ is counted instead.
 """
 
 import os
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,11 +22,7 @@ _TRIE_NODES = (24, 40)  # without and with the head for freeing after a grace pe
 # wrong by one word differs by more.
 _TOLERANCE = 64
 
-_FDINFO = re.compile(
-    rb".*?^map_type:\t(\w+)\n.*?^key_size:\t(\w+)\n.*?^value_size:\t(\w+)\n.*?^max_entries:\t(\w+)\n"
-    rb".*?^map_flags:\t(\w+)\n.*?^memlock:\t(\d+)\n.*?^map_id:\t(\d+)\n",
-    re.DOTALL | re.MULTILINE,
-)
+_NAMES = (b"map_type", b"key_size", b"value_size", b"max_entries", b"map_flags", b"map_id")
 
 Shape = tuple[str, int, int, int]
 
@@ -47,21 +42,21 @@ def tells_entries(info: MapInfo, release: str) -> bool:
 
 def usage_of(pin: str, text: bytes) -> MapUsage:
     """The map behind a descriptor by its text in `/proc/self/fdinfo`. Raises `NotAMap` for anything else."""
-    found = _FDINFO.match(text)
-    if not found:
-        raise NotAMap(f"{pin} is not a pinned BPF map")
-    *shape, memory, number = found.groups()
-    info, tells = _info_of(pin, number, *shape)
+    before, _, rest = text.partition(b"\nmemlock:\t")
+    memory, _, after = rest.partition(b"\n")
+    info, tells = _info_of(pin, before, after)
     return MapUsage(info, int(memory) if tells else None)
 
 
 @lru_cache(maxsize=128)  # the same maps at each scrape
-def _info_of(pin: str, number: bytes, kind: bytes, *sizes: bytes) -> tuple[MapInfo, bool]:
+def _info_of(pin: str, before: bytes, after: bytes) -> tuple[MapInfo, bool]:
+    """A map's shape, and whether its memory tells its entries, by what is before and after its memory."""
+    fields = dict(line.split(b":\t", 1) for line in (*before.splitlines(), *after.splitlines()) if b":\t" in line)
     try:
-        key_size, value_size, max_entries, flags = (int(one, 0) for one in sizes)
-        info = MapInfo(pin, int(number), "", map_type(int(kind)), key_size, value_size, max_entries, flags)
-    except ValueError as error:
+        kind, key_size, value_size, max_entries, flags, number = (int(fields[name], 0) for name in _NAMES)
+    except (KeyError, ValueError) as error:
         raise NotAMap(f"{pin} is not a pinned BPF map") from error
+    info = MapInfo(pin, number, "", map_type(kind), key_size, value_size, max_entries, flags)
     return info, tells_entries(info, os.uname().release)
 
 

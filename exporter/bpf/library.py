@@ -89,11 +89,13 @@ class LibraryReader:
 
     def usage(self, pin: str) -> MapUsage:
         """See `maps.Reader`."""
-        with self._open(pin) as descriptor:
-            try:
-                return usage_of(pin, _fdinfo(descriptor))
-            except OSError as error:
-                raise map_error(pin, error.errno or 0, "asking the memory of") from error
+        descriptor = self._descriptor(pin)
+        try:
+            return usage_of(pin, _fdinfo(descriptor))
+        except OSError as error:
+            raise map_error(pin, error.errno or 0, "asking the memory of") from error
+        finally:
+            os.close(descriptor)
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
@@ -143,16 +145,19 @@ class LibraryReader:
 
     @contextmanager
     def _open(self, pin: str) -> Iterator[int]:
-        try:
-            descriptor = self._calls.open_pin(os.fsencode(pin))
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # the kernel's errno for a pinned link opened read-only
-                raise NotAMap(f"{pin} is not a pinned BPF map") from error
-            raise map_error(pin, error.errno or 0, "opening") from error
+        descriptor = self._descriptor(pin)
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _descriptor(self, pin: str) -> int:
+        try:
+            return self._calls.open_pin(os.fsencode(pin))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the kernel's errno for a pinned link opened read-only
+                raise NotAMap(f"{pin} is not a pinned BPF map") from error
+            raise map_error(pin, error.errno or 0, "opening") from error
 
     def _map_info(self, pin: str, descriptor: int) -> MapInfo:
         # Programs and links can be pinned too, and their info structures pass for a map's.
