@@ -60,7 +60,7 @@ _OF_FAMILY = {
 }
 _KINDS = {f"cali_v{family}_{base}": (kind, family) for base, kind in _OF_FAMILY.items() for family in "46"}
 _KINDS |= {"cali_qos": (MapKind("qos"), ""), "cali_qos_conn": (MapKind("qos_connections"), "")}
-# They may be full at any time: eviction makes room, and what is evicted and needed is learned anew.
+# They may be full at any time: eviction frees entries, and what is evicted and still needed is learned again.
 EVICTED_BY_DESIGN = frozenset(
     {"arp", "fragments", "fragments_forwarded", "nat_affinity", "nat_conntrack", "nat_sendmsg"}
 )

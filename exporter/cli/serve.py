@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +204,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.allocator import keep_memory_small
     from exporter.bpf.readers import open_reader
     from exporter.confine import confine
+    from exporter.metrics.conntrack import ConntrackCollector
     from exporter.metrics.maps import MapsCollector
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
@@ -237,8 +239,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         reread=settings.reread,
         prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
     )
-    count = partial(memory.map_counts.count_pinned, source) if MapsCollector.name in options.collectors else None
-    asyncio.run(_run(server, scrapes, count, options.maps_interval))
+    counts: list[Callable[[], Iterator[None]]] = []
+    if MapsCollector.name in options.collectors:
+        counts.append(partial(memory.map_counts.count_pinned, source))
+    if ConntrackCollector.name in options.collectors:
+        counts.append(lambda: Reading(source, settings.now, memory).count_conntrack())
+    asyncio.run(_run(server, scrapes, counts, options.maps_interval))
 
 
 class LiveSettings:
@@ -296,19 +302,21 @@ def _access(
 
 
 async def _run(
-    server: "Server", scrapes: "Scrapes", count: Callable[[], Iterator[None]] | None, interval: float | None
+    server: "Server", scrapes: "Scrapes", counts: Sequence[Callable[[], Iterator[None]]], interval: float | None
 ) -> None:
     tasks = [asyncio.create_task(_collect_again(scrapes))]
-    if count:
-        tasks.append(asyncio.create_task(_count_maps(scrapes, count, interval)))
+    if counts:
+        tasks.append(asyncio.create_task(_count_maps(scrapes, counts, interval)))
     await server.run()
     for task in tasks:
         task.cancel()
 
 
-async def _count_maps(scrapes: "Scrapes", count: Callable[[], Iterator[None]], interval: float | None) -> None:
+async def _count_maps(
+    scrapes: "Scrapes", counts: Sequence[Callable[[], Iterator[None]]], interval: float | None
+) -> None:
     while True:
-        seconds = await scrapes.run_slices(count())
+        seconds = await scrapes.run_slices(chain.from_iterable(count() for count in counts))
         await asyncio.sleep(interval or count_interval(seconds))
 
 

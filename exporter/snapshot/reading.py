@@ -6,7 +6,7 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
+    from exporter.snapshot.conntrack_count import ConntrackCount
 
 # The parts in read order; large ones that only commands need are separate.
 _COMMON_PARTS = (
@@ -89,6 +90,7 @@ _READ_ON_REQUEST = (
     "routes_6",
     "addresses",
     "conntrack",
+    "conntrack_count",
     "policy_tags",
     "policy_files",
     "map_fills",
@@ -107,6 +109,7 @@ _DERIVED_FROM = {
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
+    "conntrack_count": ("endpoints",),
     "map_fills": ("pins",),
 }
 
@@ -150,6 +153,7 @@ class Memory:
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
     map_counts: MapCounts = field(default_factory=MapCounts)
+    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:
@@ -200,6 +204,7 @@ class Reading:
                 "routes_6": partial(self._routes, 6),
                 "addresses": source.addresses,
                 "conntrack": self._conntrack,
+                "conntrack_count": self._conntrack_count,
                 "links": source.links,
                 "host_routes": source.host_routes,
                 "run_dir": source.check_run_dir,
@@ -319,6 +324,24 @@ class Reading:
         endpoints = self._parts["endpoints"].or_else(Endpoints({}))
         wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
         return read_conntrack(self._source, self._pinned_maps(), wanted)
+
+    def count_conntrack(self) -> Iterator[None]:
+        """Counts the connection-tracking maps for later snapshots; yields after each slice."""
+        from exporter.snapshot.conntrack_count import count_conntrack
+
+        addresses = all_addresses(self.read({"endpoints"}).endpoints.or_else(Endpoints({})))
+        try:
+            count = yield from count_conntrack(self._source, self._pinned_maps(), frozenset(addresses))
+        except ExporterError as error:
+            self._memory.conntrack_count = Part(error=copy(error))
+        else:
+            self._memory.conntrack_count = Part(count)
+
+    def _conntrack_count(self) -> "ConntrackCount | None":
+        if not self._memory.map_counts.background and self._source.reader_name != "bundle":
+            for _ in self.count_conntrack():
+                pass
+        return self._memory.conntrack_count.get()
 
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)

@@ -125,7 +125,7 @@ def test_maps_are_counted_again_after_the_interval(monkeypatch, given, pause):
 
     monkeypatch.setattr(serve.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(serve._count_maps(Slices(), lambda: iter([None] * 3), given))
+        asyncio.run(serve._count_maps(Slices(), [lambda: iter([None] * 2), lambda: iter([None])], given))
     assert ([[None] * 3] * 2, [pause] * 2) == (done, slept)
 
 

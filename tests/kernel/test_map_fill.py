@@ -11,8 +11,9 @@ from exporter.bpf.readers import open_reader
 from exporter.snapshot.map_fill import MapCounts
 from exporter.snapshot.source import LiveNode
 from tests.faults.conftest import known_node, start  # noqa: F401  fixtures
-from tests.kernel.machine import sample
+from tests.kernel.machine import sample, success
 from tests.kernel.pinned import HASH, LPM_TRIE, NO_PREALLOC, u32, u64
+from tests.service_tables import APPROVED, OPENER, flow
 
 pytestmark = pytest.mark.kernel
 LRU_HASH = 9
@@ -116,6 +117,21 @@ def test_the_server_counts_in_the_background_confined_and_as_often_as_it_is_told
         route = {"map": "route", "ip_family": "4"}
         assert 50 == samples[sample("calico_bpf_map_entries", **route)]
         assert sample(COUNTED, **route) not in samples
+
+
+def test_the_collector_of_connection_tracking_counts_beside_it(known_node, start, make_map):  # noqa: F811
+    made = make_map("cali_v4_ct4", LRU_HASH, *FLOW, max_entries=5000)
+    denied = {"bits": APPROVED | OPENER, "packets": 1}, {}
+    flows = [flow(17, ("10.65.0.2", number), ("192.0.2.9", 53), *denied) for number in range(1, 31)]
+    made.fill({key: (value,) for key, value in flows})
+    server = start(more=["--collector.maps.interval=1", "--collector.conntrack"])
+    wanted = sample("calico_bpf_conntrack_entries", ip_family="4", protocol="udp", state="unreplied")
+    deadline = time.monotonic() + 20
+    while (samples := server.scrape()).get(wanted) != 30:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert 1 == success(samples)["conntrack"]
+    assert known_node.states
 
 
 def test_of_several_versions_that_no_program_uses_none_is_told(make_map, fills):

@@ -38,7 +38,7 @@ def test_of_several_versions_the_one_that_programs_use_is_shown_and_they_are_ask
     assert {"pin_names": 1} == upgraded.asked
 
 
-def test_a_map_that_is_pinned_no_more_is_forgotten_and_a_recreated_one_counted_anew(upgraded):
+def test_a_map_that_is_pinned_no_more_is_forgotten_and_a_recreated_one_counted_again(upgraded):
     counts = MapCounts(background=True)
     list(counts.count_pinned(upgraded))
     upgraded.maps["cali_v4_ct3"] = flows("cali_v4_ct3", 5, 1)

@@ -69,6 +69,7 @@ ASKED = {
         *ENDPOINTS,
         *(f"{ask} {name}" for name in ("cali_v4_ct4", "cali_v6_ct4") for ask in ("info", "batches")),
     ),
+    "conntrack_count": ENDPOINTS,  # what the server counted before
     "map_fills": (
         "pin_names",
         *(
@@ -104,6 +105,7 @@ ON_REQUEST = {
     "policy_tags",
     "policy_files",
     "map_fills",
+    "conntrack_count",
 }
 
 
@@ -314,7 +316,7 @@ OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
         ({"cali_v6_nat_be"}, {"services_6"}),
         ({"cali_v4_nat_aff"}, {"services_4"}),
         ({"cali_v6_routes"}, {"routes_6"}),
-        ({"cali_v6_ct4"}, {"conntrack"}),
+        ({"cali_v6_ct4"}, {"conntrack", "conntrack_count"}),
         ({"addresses"}, {"addresses"}),
         ({"links"}, {"links"}),
         ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "policy_tags"}),
