@@ -6,23 +6,20 @@ contents, nothing decoded.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
-from exporter.node.files import Folder, check_run_dir, list_folder, misplaced, read_folder
+from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics, read_received
 from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
-
-_Kept = TypeVar("_Kept")
 
 
 class NodeSource(Protocol):
@@ -194,7 +191,10 @@ class LiveNode:
 
     def check_run_dir(self) -> None:
         """See `NodeSource`."""
-        self._status_files.read(lambda: check_run_dir(self._run_dir))
+        folders = (endpoint_status.FOLDER, policy_debug.FOLDER)
+        # Either thread will do, unless it waits for a folder that hangs.
+        thread = self._policy_files if self._status_files.hangs else self._status_files
+        thread.read(lambda: check_run_dir(self._run_dir, folders))
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
@@ -206,16 +206,11 @@ class LiveNode:
 
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: self._placed(read_folder(self._run_dir / policy_debug.FOLDER)))
+        return self._policy_files.read(lambda: read_folder(self._run_dir / policy_debug.FOLDER))
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
         return self._policy_files.read(self._read_policies)
-
-    def _placed(self, folder: Folder[_Kept]) -> Folder[_Kept]:
-        if folder.present:
-            return folder
-        return replace(folder, misplaced=misplaced(self._run_dir, (endpoint_status.FOLDER, policy_debug.FOLDER)))
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -223,9 +218,9 @@ class LiveNode:
 
     def _read_status(self) -> Folder[bytes]:
         folder = self._run_dir / endpoint_status.FOLDER
-        self._status = self._placed(read_folder(folder, endpoint_status.MAX_BYTES, self._status))
+        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
         return self._status
 
     def _read_policies(self) -> Policies:
-        self._policies = self._placed(read_policies(self._run_dir / policy_debug.FOLDER, self._policies))
+        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
         return self._policies
