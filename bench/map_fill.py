@@ -1,9 +1,9 @@
 """The cost of knowing how full Calico's maps are, printed as a table: `make bench`.
 
-Makes real pinned maps of Calico v3.32's shapes for both IP families. First the CPU of their fill in a scrape, most
-known from accounted memory and the rest from the last count. Then the CPU of counting a connection-tracking map that
-evicts (`cali_v4_ct4`), in how many slices, the longest of them, and the interval at which 0.2 % of a core counts it.
-Needs root.
+Makes real pinned maps of Calico v3.32's shapes for both IP families. First the CPU of counting a connection-tracking
+map that evicts (`cali_v4_ct4`), in how many slices, the longest of them, and the interval at which 0.2 % of a core
+counts it, for the collectors `maps` and `conntrack`; the latter decodes the state of each entry. Then the CPU of the
+fill of all maps in a scrape, most known from accounted memory and the rest from the last count. Needs root.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ from exporter.bpf.libbpf import SONAMES
 from exporter.bpf.readers import open_reader
 from exporter.cli.serve import COUNT_SHARE
 from exporter.snapshot.map_fill import MapCounts
+from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.snapshot.source import LiveNode
 
 ENTRIES = (10_000, 100_000, 512_000)
@@ -71,6 +72,11 @@ class Counted:
         """Milliseconds of the whole."""
         return sum(self.slices)
 
+    def cells(self) -> list[str]:
+        """The cells of the table."""
+        seconds = self.total / 1000 / COUNT_SHARE
+        return [f"{self.total:.1f}", str(len(self.slices)), f"{max(self.slices):.2f}", f"{seconds:.0f}"]
+
 
 def main() -> None:
     """Prints the tables."""
@@ -81,12 +87,13 @@ def main() -> None:
         pins = bpf_fs / "tc/globals"
         for name, (kind, key, value, most, entries) in _MAPS.items():
             make_map(pins / name, (kind, key, value), most, entries)
-        print(f"{'entries':>10}{'count ms':>12}{'slices':>10}{'longest ms':>12}{'interval s':>12}")
+        columns = ("count ms", "slices", "longest ms", "interval s")
+        print(f"{'':>10}{'collector maps':>48}{'collector conntrack':>48}")
+        print(f"{'entries':>10}{''.join(f'{one:>12}' for one in columns * 2)}")
         for entries in ENTRIES:
             make_map(pins / "cali_v4_ct4", _FLOW, max(ENTRIES), entries)
-            done = sorted((counted(node) for _ in range(5)), key=lambda one: one.total)[2]
-            cells = (f"{done.total:.1f}", len(done.slices), f"{max(done.slices):.2f}")
-            print(f"{entries:>10,}{''.join(f'{one:>12}' for one in cells)}{done.total / 1000 / COUNT_SHARE:>12.0f}")
+            cells = [cell for count in (count_entries, decode_entries) for cell in counted(count, node).cells()]
+            print(f"{entries:>10,}{''.join(f'{one:>12}' for one in cells)}")
             if entries < max(ENTRIES):
                 (pins / "cali_v4_ct4").unlink()
         measure_scrape(node, pins)
@@ -108,9 +115,23 @@ def measure_scrape(node: LiveNode, pins: Path) -> None:
     print(f"a count of all maps but IPv4 connection tracking: {others:.1f} ms CPU")
 
 
-def counted(node: LiveNode) -> Counted:
-    """The cost of counting this node's connection-tracking map."""
-    slices, steps = [], MapCounts(background=True).count(node, ["cali_v4_ct4"])
+def count_entries(node: LiveNode) -> Iterator[None]:
+    """Counts this node's connection-tracking map as the collector `maps` does."""
+    return MapCounts(background=True).count(node, ["cali_v4_ct4"])
+
+
+def decode_entries(node: LiveNode) -> Iterator[None]:
+    """Counts it as the collector `conntrack` does."""
+    return Reading(node, Settings(), Memory()).count_conntrack()
+
+
+def counted(count: Callable[[LiveNode], Iterator[None]], node: LiveNode) -> Counted:
+    """The cost of a count, the median of five."""
+    return sorted((_counted(count(node)) for _ in range(5)), key=lambda one: one.total)[2]
+
+
+def _counted(steps: Iterator[None]) -> Counted:
+    slices = []
     while True:
         start = time.process_time()
         more = next(steps, 1) is None
@@ -134,8 +155,8 @@ def make_map(pin: Path, shape: tuple[int, int, int], most: int, entries: int) ->
 
 
 def made_keys(kind: int, size: int, count: int) -> Iterator[bytes]:
-    """Distinct keys; of a trie, whole ones."""
-    head = struct.pack("=I", 8 * (size - 4)) if kind == _TRIE else b""
+    """Distinct keys; of a trie, whole ones, and else of TCP."""
+    head = struct.pack("=I", 8 * (size - 4) if kind == _TRIE else 6)
     for number in range(count):
         yield (head + struct.pack("=I", number)).ljust(size, b"\1")
 
