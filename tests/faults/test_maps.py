@@ -97,7 +97,7 @@ def test_what_is_left_of_interfaces_that_are_gone_is_counted_and_nothing_else(kn
     after = node_samples(server.scrape())
     changed = {key: after[key] - whole[key] for key in whole if after[key] != whole[key]}
     left = {sample("calico_bpf_leftover_entries", map=one): 1 for one in ("counters", "iface")}
-    entries = {sample("calico_bpf_map_entries", map=one): 1 for one in ("counters", "iface")}
+    entries = {sample("calico_bpf_map_entries", map=one, ip_family=""): 1 for one in ("counters", "iface")}
     assert left | entries | {sample("calico_bpf_policy_debug_files"): 1} == changed
     assert whole.keys() == after.keys()
 
