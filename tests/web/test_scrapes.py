@@ -15,6 +15,7 @@ import pytest
 from exporter.metrics.exposition import TEXT
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT, make_collectors
 from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.map_fill import MapCounts
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.registry import make_registry
 from exporter.web.scrapes import Scrape, Scrapes
@@ -243,7 +244,8 @@ def test_the_maps_of_all_collectors_of_a_scrape_are_read_first_and_those_of_no_o
     node.facts["nics"] = {}  # which no recording has
     node.asked.clear()
     registry, _ = make_registry(process=False)
-    scrape = Scrape(Reading(node, Settings(), Memory()), make_collectors(COLLECTOR_NAMES), registry)
+    memory = Memory(map_counts=MapCounts(background=True))  # as the server has it
+    scrape = Scrape(Reading(node, Settings(), memory), make_collectors(COLLECTOR_NAMES), registry)
     scrape.wanted |= set(names)
     scrape.collect()
     # The exporter is asked about itself after them, and reads no further map.
