@@ -80,14 +80,15 @@ def node_name(options: NodeOptions) -> str:
 class NodeSnapshots:
     """Snapshots of a running node, with these parts. Each raises if it has no counters; the next may have them."""
 
-    def __init__(self, options: NodeOptions, parts: Collection[str]) -> None:
+    def __init__(self, options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> None:
         self._source, self._memory = open_source(options)
-        self._settings = settings_of(options)
+        self._settings = settings_of(options, flows_of)
         self._parts = parts
 
-    def now(self) -> Snapshot:
-        """A snapshot that knows the live counter map, if it can be determined."""
-        return _with_counters(take_with_live_map(self._source, self._settings, self._memory, self._parts))
+    def now(self, more: Collection[str] = ()) -> Snapshot:
+        """A snapshot that knows the live counter map, if it can be determined, with `more` parts."""
+        parts = {*self._parts, *more}
+        return _with_counters(take_with_live_map(self._source, self._settings, self._memory, parts))
 
     def after(self, seconds: float, more: Collection[str] = ()) -> Snapshot:
         """A snapshot after this time (0 = now), with `more` parts."""

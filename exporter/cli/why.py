@@ -4,6 +4,7 @@ For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import click
@@ -11,11 +12,13 @@ from click.core import ParameterSource
 
 from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.capture import packets_json, watch
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
 from exporter.diagnosis.denied_rules import PARTS as RULING_PARTS
 from exporter.diagnosis.denied_rules import with_rulings
 from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
+from exporter.diagnosis.packet_report import PacketReport, lines
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint
 from exporter.printable import say
@@ -23,18 +26,21 @@ from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 LOSES_PACKETS = 3
+_LAST_PARTS = LAST_PARTS | RULING_PARTS
 _STYLES = {HEADLINE: "bold", DROP: "red", PROBLEM: "red", "deny": "red", "allow": "green", "pass": "yellow"}
 
 
 @click.command("why", short_help="Explain why an endpoint loses packets.")
 @selector_options("why")
 @flag("for", "How long to watch; Ctrl-C ends it sooner.", command="why", type=Duration(), default="30s")
+@flag("packets", "Also capture the endpoint's packets, and show whose were denied.", command="why", is_flag=True)
 @flag("output", "Output format.", command="why", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options(bundles=2)
-def command(node: NodeOptions, selector: Selector, output: str, **given: float) -> None:
+def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool, **given: float) -> None:
     """Watch one endpoint and explain which of its packets were dropped, for which reason, and which rules counted then.
 
-    With two bundles it explains the time between them, with one everything since its counters were created.
+    With --packets it also says whose packets were denied, and by which rule: it needs CAP_NET_RAW, and reads headers
+    alone. With two bundles it explains the time between them, with one everything since its counters were created.
     Exits 0 when nothing was dropped, 3 when something was.
     """
     seconds = given["for"]
@@ -44,18 +50,32 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: float) 
         say(f"watching for {format_duration(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    last = LAST_PARTS | RULING_PARTS
-    before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=last)
+    if packets and node.bundle is not None:
+        raise click.UsageError("--packets captures on the node itself: a bundle has no packets")
+    seen = watch(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), _LAST_PARTS) if packets else None
+    before, after = (seen.before, seen.after) if seen else _two_snapshots(node, seconds, selector)
     explanation = explain(before, after, _endpoint(before, after, selector))
     explanation = replace(explanation, denied=with_rulings(after, explanation.denied, node.prefixes))
+    found = seen.report(explanation, node.prefixes) if seen else None
     passed = after.seconds_since(before) if before else None
     if output == "json":
-        click.echo(json.dumps(_json(explanation, passed, after), indent=2))
+        click.echo(json.dumps(_json(explanation, found, passed, after), indent=2))
     else:
-        for line, about in sentences(explanation, passed):
+        for line, about in _lines(explanation, found, passed):
             say(line, _STYLES.get(about, ""))
     if explanation.loses_packets:
         raise click.exceptions.Exit(LOSES_PACKETS)
+
+
+def _two_snapshots(node: NodeOptions, seconds: float, selector: Selector) -> tuple[Snapshot | None, Snapshot]:
+    return two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=_LAST_PARTS)
+
+
+def _lines(explanation: Explanation, found: PacketReport | None, seconds: float | None) -> Iterator[tuple[str, str]]:
+    yield from sentences(explanation, seconds)
+    if found:
+        yield "", ""
+        yield from ((line, "") for line in lines(found))
 
 
 def _endpoint(before: Snapshot | None, after: Snapshot, selector: Selector) -> Endpoint:
@@ -74,7 +94,9 @@ def _one(snapshot: Snapshot, selector: Selector) -> Endpoint:
     return snapshot.endpoints.get().of(chosen.pop())
 
 
-def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> dict[str, object]:
+def _json(
+    explanation: Explanation, found: PacketReport | None, seconds: float | None, after: Snapshot
+) -> dict[str, object]:
     from exporter.cli.counters_changes import counted_json
 
     def identity(endpoint: Endpoint) -> dict[str, object]:
@@ -99,5 +121,6 @@ def _json(explanation: Explanation, seconds: float | None, after: Snapshot) -> d
         "black_hole": list(explanation.black_hole),
         "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
-        "text": [line for line, _ in sentences(explanation, seconds)],
+        **({"packets": packets_json(found)} if found else {}),
+        "text": [line for line, _ in _lines(explanation, found, seconds)],
     }

@@ -54,6 +54,8 @@ def trace(
 ) -> Trace:
     """Follows the packet through this node; `via` is the host's interface that the user named.
 
+    A packet for a service goes to each of its backends, unless it is translated already.
+
     Raises `NodeError` or `MapError` without endpoints or policy files.
     """
     facts = NodeFacts(snapshot, packet.family)
@@ -63,6 +65,8 @@ def trace(
         programs = Programs(snapshot, replace(packet, translated=translated), prefixes)
         return _follow(_Walk(programs, facts, source, to, via))
 
+    if packet.translated:
+        return follow(facts.end(packet.translated[0]), packet.translated)
     if service is None:
         return follow(destination)
     if service.verdict == EXCLUDED:

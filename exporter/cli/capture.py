@@ -1,0 +1,114 @@
+"""`why --packets`: captures an endpoint's packets between two snapshots of the node."""
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from exporter.cli.conntrack import ruling_json
+from exporter.cli.options import NodeOptions
+from exporter.cli.snapshots import NodeSnapshots
+from exporter.diagnosis.explain import Explanation
+from exporter.diagnosis.packet_groups import PARTS as GROUP_PARTS
+from exporter.diagnosis.packet_groups import PacketGroup
+from exporter.diagnosis.packet_report import WATCHED_PARTS, PacketReport, report, watched_of
+from exporter.node import NodeError
+from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
+from exporter.node.packet_filter import Watched
+from exporter.node.packet_flows import Capture
+from exporter.node.packet_socket import PacketSocket
+from exporter.snapshot.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Two snapshots and what was captured between them; `error` is why nothing could be."""
+
+    before: Snapshot
+    after: Snapshot
+    watched: Watched
+    capture: Capture
+    error: str = ""
+
+    def report(self, explanation: Explanation, prefixes: Collection[str]) -> PacketReport:
+        """What the capture says beside this explanation."""
+        if self.error:
+            return PacketReport(error=self.error)
+        return report(self.after, self.capture, self.watched, explanation, tuple(prefixes))
+
+
+def watch(
+    options: NodeOptions,
+    seconds: float,
+    parts: Collection[str],
+    choose: Callable[[Snapshot], Endpoint],
+    last: Collection[str],
+) -> Watch:
+    """Captures the packets of the endpoint that `choose` finds in a first snapshot, for this time.
+
+    The counters are read right after the capture has begun and right before it ends. Without the right to capture it
+    waits all the same.
+    """
+    chosen: list[Endpoint] = []
+
+    def flows_of(endpoints: Endpoints) -> Collection[str]:
+        del endpoints
+        return [address for one in chosen for address in one.addresses]
+
+    snapshots = NodeSnapshots(options, parts, flows_of)
+    first = snapshots.now(WATCHED_PARTS)
+    endpoint = choose(first)
+    if endpoint.kind != WORKLOAD:
+        raise click.UsageError("--packets watches a pod: the packets of a host's interface are everybody's")
+    chosen.append(endpoint)
+    watched, last = watched_of(first, endpoint), {*last, *GROUP_PARTS}
+    try:
+        opened = PacketSocket(watched)
+    except NodeError as error:
+        with suppress(KeyboardInterrupt):
+            return Watch(first, snapshots.after(seconds, last), watched, Capture(), str(error))
+        return Watch(first, snapshots.after(0, last), watched, Capture(), str(error))
+    before = snapshots.after(0)
+    opened.run(seconds)
+    after = snapshots.after(0, last)
+    return Watch(before, after, watched, opened.close())
+
+
+def packets_json(found: PacketReport) -> dict[str, object]:
+    """The report as JSON."""
+    capture = found.capture
+    return {
+        "error": found.error,
+        "seconds": capture.seconds,
+        "seen": capture.packets,
+        "lost": capture.lost,
+        "limit_reached": capture.full,
+        "groups": [_group_json(one, name) for one, name in zip(found.groups, found.names, strict=True)],
+        "agreement": [asdict(one) for one in found.agreements],
+        "not_placed": [{"why": why, "packets": packets} for why, packets in found.unplaced],
+    }
+
+
+def _group_json(one: PacketGroup, name: str) -> dict[str, Any]:
+    decider = one.decider
+    return {
+        "direction": one.direction,
+        "peer": one.peer,
+        "peer_name": name,
+        "destination": one.destination,
+        "backend": f"{one.translated[0]} {one.translated[1]}" if one.translated else None,
+        "ip_family": one.family,
+        "protocol": one.protocol,
+        "port": one.port,
+        "icmp_type": one.icmp[0] if one.icmp else None,
+        "icmp_code": one.icmp[1] if one.icmp else None,
+        "flows": one.flows,
+        "packets": one.packets,
+        "verdict": one.verdict,
+        "why": one.why,
+        "reason": one.reason,
+        "decider": {name: getattr(decider, name) for name in ("interface", "namespace", "pod")} if decider else None,
+        **(ruling_json(one.ruling) if one.ruling else {"decided_by": None}),
+    }
