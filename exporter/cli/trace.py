@@ -122,10 +122,11 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
     result = trace(
         snapshot, _packet(described, family, source, destination), source, destination, via or "", node.prefixes
     )
+    lines = list(sentences(result, _named(source), _named(destination), verbose=verbose))
     if output == "json":
-        click.echo(json.dumps(_json(result), indent=2))
+        click.echo(json.dumps({**_json(result), "text": [line for line, _ in lines]}, indent=2))
     else:
-        for line, about in sentences(result, _named(source), _named(destination), verbose=verbose):
+        for line, about in lines:
             say(line, _STYLES.get(about, ""))
     raise click.exceptions.Exit(EXIT_CODES.get(result.verdict, NOT_KNOWN))
 

@@ -42,6 +42,20 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
             )
 
 
+class Port(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A port with or without its protocol, as in 80/tcp."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
+        """See `click.ParamType`."""
+        number, slash, protocol = str(value).lower().partition("/")
+        known = protocol in ("tcp", "udp", "sctp") if slash else True
+        if not (known and number.isascii() and number.isdigit() and int(number[:6]) <= 65535):
+            self.fail(f"{value!r} is no port such as 80 or 80/tcp", param, ctx)
+        return int(number), protocol
+
+
 class ForwardedFlag(click.Option):
     """A flag that the exporter's command gets as it was typed; `optional_value` if its value is optional."""
 
@@ -85,6 +99,17 @@ def complete_pods(context: click.Context, parameter: click.Parameter, incomplete
     namespace = prefix or context.params.get("namespace")
     names = _names(context, "get", "pods", *([f"--namespace={namespace}"] if namespace else []))
     return [CompletionItem(f"{prefix}{slash}{name}") for name in names if name.startswith(start)]
+
+
+def complete_ends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of pods, and of services after svc/."""
+    if not incomplete.startswith("svc/"):
+        return complete_pods(context, parameter, incomplete)
+    prefix, _, start = incomplete.removeprefix("svc/").rpartition("/")
+    namespace = prefix or context.params.get("namespace")
+    names = _names(context, "get", "services", *([f"--namespace={namespace}"] if namespace else []))
+    before = f"svc/{prefix}/" if prefix else "svc/"
+    return [CompletionItem(f"{before}{name}") for name in names if name.startswith(start)]
 
 
 def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -198,4 +223,10 @@ _FORWARDED: dict[str, list[_Flag]] = {
         _TABLE_OR_JSON,
     ],
     "check": [_TEXT_OR_JSON],
+    "trace": [
+        (("--source-port",), {"help": "Source port (default: 40000).", "type": click.IntRange(0, 65535)}),
+        (("--icmp-type",), {"help": "ICMP type (default: echo request).", "type": click.IntRange(0, 255)}),
+        (("--icmp-code",), {"help": "ICMP code (default: 0).", "type": click.IntRange(0, 255)}),
+        (("--verbose",), {"help": "Also show the rules that did not match, and why.", "is_flag": True}),
+    ],
 }

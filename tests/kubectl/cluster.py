@@ -52,6 +52,7 @@ class Cluster:
     def __init__(self, api):
         self.api = api
         self.pods = []
+        self.services = []
         self.programs = {}
         self.refused = {}
         self.ran = []
@@ -80,19 +81,19 @@ class Cluster:
                 return self._names(kind)
             case ["api", "v1", "namespaces", namespace, "pods"]:
                 return self._list(query, namespace)
-            case ["api", "v1", "namespaces", namespace, "pods", name]:
-                return self._get(namespace, name)
+            case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind, name]:
+                return self._get(namespace, kind, name)
             case ["api", "v1", "namespaces", namespace, "pods", name, "exec"]:
                 return self._exec(request, namespace, name, query)
         return None
 
-    def _get(self, namespace, name):
+    def _get(self, namespace, kind, name):
         if ("get", namespace, name) in self.refused:
             return self.refused["get", namespace, name]
-        for one in self.pods:
+        for one in self.services if kind == "services" else self.pods:
             if (namespace, name) == (one["metadata"]["namespace"], one["metadata"]["name"]):
                 return Answer(body=one)
-        return refusal(404, f'pods "{name}" not found', "NotFound")
+        return refusal(404, f'{kind} "{name}" not found', "NotFound")
 
     def _list(self, query, namespace):
         if ("list", namespace) in self.refused:
@@ -135,8 +136,14 @@ _RESOURCES = {
     "apiVersion": "v1",
     "groupVersion": "v1",
     "resources": [
-        {"name": name, "singularName": name[:-1], "namespaced": name == "pods", "kind": kind, "verbs": ["get", "list"]}
-        for name, kind in (("pods", "Pod"), ("nodes", "Node"), ("namespaces", "Namespace"))
+        {
+            "name": name,
+            "singularName": name[:-1],
+            "namespaced": name in ("pods", "services"),
+            "kind": kind,
+            "verbs": ["get", "list"],
+        }
+        for name, kind in (("pods", "Pod"), ("services", "Service"), ("nodes", "Node"), ("namespaces", "Namespace"))
     ],
 }
 
