@@ -232,6 +232,7 @@ def _json(result: Trace) -> dict[str, object]:
         "service": _service_json(result),
         "programs": list(map(_program_json, result.programs)),
         "notes": list(result.notes),
+        "places": [{"address": one.address, "where": one.where, "node": one.node} for one in result.places],
     }
 
 

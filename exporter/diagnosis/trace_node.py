@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # only where it is used
     from exporter.calico.routes import Route
     from exporter.calico.services import Service
 
-_NAT_OUTGOING, _BLACKHOLE = 0x2, 0x300
+_NAT_OUTGOING, _TUNNELED, _BLACKHOLE = 0x2, 0x40, 0x300
+# Where an end is, seen from this node.
+HERE, OTHER_NODE, OUTSIDE, SOMEWHERE = "here", "other_node", "outside", "unknown"
+_TUNNEL_SOURCE = "policy then sees the tunnel's address as the source, which is not known here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,23 @@ class End:
     def title(self) -> str:
         """Its name for display."""
         return self.endpoint.title if self.endpoint else self.address or f"the node at {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the end with this address is; `node` is the address of the other node that has it."""
+
+    address: str
+    where: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Fields of the packet's state whose values are not known, and why."""
+
+    fields: tuple[str, ...] = ()
+    why: str = ""
 
 
 class NodeFacts:
@@ -77,6 +97,44 @@ class NodeFacts:
         route = self.route(address)
         return route is not None and bool(route.flags & _BLACKHOLE)
 
+    def place(self, end: End) -> Place:
+        """Where an end is, as far as Calico's routes tell."""
+        if end.endpoint or end.is_node:
+            return Place(end.address, HERE)
+        route = self.route(end.address)
+        if route and (route.remote_workload or route.remote_host):
+            return Place(end.address, OTHER_NODE, route.next_hop)
+        return Place(end.address, SOMEWHERE if self._routes is None or end.is_node is None else OUTSIDE)
+
+    def is_tunneled(self, address: str) -> bool:
+        """Whether packets between this node and a pod elsewhere may be in a tunnel."""
+        route = self.route(address)
+        return route is not None and route.remote_workload and bool(route.flags & _TUNNELED)
+
+    def hidden_source(self, source: End, destination: End) -> Hidden:
+        """What its own node may have changed in a packet from elsewhere to this node."""
+        route = self.route(source.address)
+        if route and route.remote_workload and self.may_translate_source(source.address, destination.address):
+            why = f"outgoing NAT on its own node may have replaced {source.title}, by an address that is not known here"
+            return Hidden(("ip_src", "sport"), why)
+        if destination.endpoint and route and route.remote_host and self._may_use_tunnel(route):
+            return Hidden(("ip_src",), f"{source.title} may use a tunnel to pods here: {_TUNNEL_SOURCE}")
+        return Hidden()
+
+    def hidden_own_source(self, destination: End) -> Hidden:
+        """What the node itself may choose in its packet to elsewhere."""
+        if self.is_tunneled(destination.address):
+            return Hidden(("ip_src",), f"this node may use a tunnel to {destination.title}: {_TUNNEL_SOURCE}")
+        return Hidden()
+
+    def _may_use_tunnel(self, host: "Route") -> bool:
+        """Whether another node may reach pods here through a tunnel. The route of a tunnel's own address says so."""
+        if host.flags & _TUNNELED:
+            return False
+        pods = [one for one in self._routes.routes if one.remote_workload] if self._routes else []
+        theirs = [one for one in pods if one.next_hop == host.next_hop] or pods
+        return not theirs or any(one.flags & _TUNNELED for one in theirs)
+
     def may_translate_source(self, source: str, destination: str) -> bool:
         """Whether outgoing NAT may replace the source of a pod's packet before it leaves the node."""
         if self._routes is None:
@@ -89,7 +147,7 @@ class NodeFacts:
         """The index of the node's interface in whose network an address, or its node, is; None if unknown."""
         route = self.route(address)
         if route and route.next_hop:
-            if "tunneled" in route.names:
+            if route.flags & _TUNNELED:
                 return None
             address = route.next_hop
         found = {

@@ -14,6 +14,7 @@ from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.diagnosis.policy_run import PolicyRun, Step, load_file, run_policy
+from exporter.diagnosis.trace_node import Hidden
 from exporter.errors import ExporterError
 from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 from exporter.snapshot.rules import DIRECTIONS, RuleOwners, hook_of
@@ -90,17 +91,18 @@ class Programs:
         """The program has no say: something else decides before it."""
         return replace(self._blank(endpoint, way), verdict=verdict, why=why)
 
-    def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Sequence[str] = ()) -> ProgramTrace:
-        """What the program says. `flags` are all that are possible, `hidden` the fields that are not known there."""
+    def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Hidden) -> ProgramTrace:
+        """What the program says. `flags` are all that are possible, `hidden` what is not known there."""
         packet = self.packet
         if packet.family == 6 and packet.is_icmp and packet.icmp_type in NEIGHBOUR_DISCOVERY and way != XDP_FILE:
             why = "policy is not asked about IPv6 neighbour and multicast listener discovery"
             return self.unasked(endpoint, way, why)
         program = self._blank(endpoint, way)
         try:
-            return self._run(program, way, flags, hidden)
+            return self._run(program, way, flags, hidden.fields)
         except (NotKnown, PolicyDebugError) as error:
-            return replace(program, why=f"{endpoint.title}, {program.direction}: {error}")
+            asked = any(f"state->{name}" in str(error) for name in hidden.fields)
+            return replace(program, why=f"{endpoint.title}, {program.direction}: {hidden.why if asked else error}")
 
     def _file_name(self, endpoint: Endpoint, way: str) -> str:
         return f"{endpoint.interface}_{way}_v{self.packet.family}.json"

@@ -12,7 +12,7 @@ from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.packet import ICMP6, TCP, UDP, Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
-from exporter.diagnosis import trace as module
+from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
 from exporter.diagnosis.sentences import sentences
@@ -62,6 +62,23 @@ def follow(source, packet, via=""):
     facts = NodeFacts(snapshot, packet.family)
     ends = (facts.end(one) for one in (packet.source, packet.destination))
     return trace(snapshot, packet, *ends, via, DEFAULT_PREFIXES)
+
+
+OTHER, OTHER_POD, OTHER_TUNNEL = "10.99.0.7", "10.244.9.5", "10.244.9.0"
+IN_POOL, NAT_OUTGOING, WORKLOAD, HOST, TUNNELED = 0x1, 0x2, 0x4, 0x10, 0x40
+
+
+def with_other_node(make, tunneled):
+    """The node's routes, and those to another node with a block of pods."""
+    return make.table(
+        "cali_v4_routes",
+        503,
+        "lpm_trie",
+        *entries_of("cali_v4_routes"),
+        route(f"{OTHER}/32", HOST, OTHER),
+        route(f"{OTHER_TUNNEL}/32", HOST | TUNNELED | IN_POOL, OTHER_TUNNEL),
+        route("10.244.9.0/26", IN_POOL | NAT_OUTGOING | WORKLOAD | (TUNNELED if tunneled else 0), OTHER),
+    )
 
 
 def tcp(source, destination, port, source_port=40000):
@@ -211,6 +228,77 @@ def test_a_blackhole_route_drops_before_policy(node, make):
     found = follow(source, udp(CLIENT, "10.97.1.1", 53))
     assert "deny" == found.verdict
     assert any("blackhole" in one.why for one in found.programs)
+
+
+# What other nodes change before a packet comes.
+
+
+@pytest.mark.parametrize(
+    ("source", "tunneled", "known"),
+    [(OTHER, True, False), (OTHER, False, True), (OTHER_TUNNEL, True, True), (OTHER_POD, True, True)],
+)
+def test_a_node_behind_a_tunnel_has_an_address_that_is_not_known(node, make, source, tunneled, known):
+    source_node = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled))
+    found = follow(source_node, udp(source, SERVER, 5300))
+    assert ("deny" if known else "unknown") == found.verdict
+    assert known or f"{OTHER} may use a tunnel to pods here: policy then sees the tunnel's address" in found.why_unknown
+
+
+def test_without_pods_elsewhere_a_tunnel_is_possible(node, make):
+    routes = make.table(
+        "cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route(f"{OTHER}/32", HOST, OTHER)
+    )
+    assert "unknown" == follow(node("v3.32.1/01-allow-selector-udp", routes), udp(OTHER, SERVER, 5300)).verdict
+
+
+def with_policy_on_sources(node, make, way, tunneled):
+    """A node whose host endpoint has a policy that asks for the packet's source: the one of a pod."""
+    source = node("v3.32.1/44-hep-normal-deny", with_other_node(make, tunneled))
+    policy = (
+        experiments()["v3.32.1/01-allow-selector-udp"].bundle.policy_files().files["cali34769d6a557_ingress_v4.json"]
+    )
+    files = source.facts["policy_files"]
+    source.facts["policy_files"] = replace(files, files={**files.files, f"eth0_{way}_v4.json": policy})
+    return source
+
+
+def test_what_outgoing_nat_of_another_node_may_replace_is_not_known(node, make):
+    source = with_policy_on_sources(node, make, "ingress", tunneled=False)
+    found = follow(source, udp(OTHER_POD, NODE, 6603), via="eth0")
+    assert "unknown" == found.verdict
+    assert f"outgoing NAT on its own node may have replaced {OTHER_POD}" in found.why_unknown
+    assert "deny" == follow(source, udp(OUTSIDE, NODE, 6603), via="eth0").verdict
+
+
+def test_the_nodes_own_packet_into_a_tunnel_has_an_address_that_is_not_known(node, make):
+    for tunneled, expected in ((True, "unknown"), (False, "deny")):
+        source = with_policy_on_sources(node, make, "egress", tunneled)
+        found = follow(source, udp(NODE, OTHER_POD, 5300), via="eth0")
+        assert expected == found.verdict
+        assert not tunneled or f"this node may use a tunnel to {OTHER_POD}" in found.why_unknown
+
+
+def test_a_tunnel_is_not_taken_for_the_only_interface_with_policy(node, make):
+    name = "v3.32.1/43-hep-forward-egress-deny"
+    found = follow(node(name, with_other_node(make, tunneled=True)), udp(CLIENT, OTHER_POD, 6602))
+    assert "unknown" == found.verdict
+    assert "name it with --via" in found.why_unknown
+
+
+def test_where_each_end_is_and_whose_policy_was_not_evaluated(node, make):
+    source_node = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled=False))
+    for source, destination, expected in (
+        (CLIENT, OTHER_POD, [(CLIENT, "here", ""), (OTHER_POD, "other_node", OTHER)]),
+        (OTHER, SERVER, [(OTHER, "other_node", OTHER), (SERVER, "here", "")]),
+        (OUTSIDE, SERVER, [(OUTSIDE, "outside", ""), (SERVER, "here", "")]),
+        (CLIENT, NODE, [(CLIENT, "here", ""), (NODE, "here", "")]),
+    ):
+        found = follow(source_node, udp(source, destination, 5300))
+        assert expected == [(one.address, one.where, one.node) for one in found.places]
+        elsewhere = any(where == "other_node" for _, where, _ in expected)
+        assert elsewhere == any("ask its own node" in note for note in found.notes)
+    unknown = follow(old(make, "v3.32.1/01-allow-selector-udp"), udp(OUTSIDE, SERVER, 5300))
+    assert "unknown" == unknown.places[0].where
 
 
 # The file is the running program.
