@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from exporter.calico.packet import TCP, Packet
+from exporter.calico.packet import TCP, WITH_PORTS, Packet
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:  # only where it is used
-    from exporter.calico.conntrack import Entry
+    from exporter.calico.conntrack import Leg
     from exporter.calico.routes import Route
     from exporter.calico.services import Service
 
@@ -175,16 +175,22 @@ class NodeFacts:
         asked = packet.destination, packet.destination_port, packet.protocol, packet.source
         return services.find(*asked, host=host, external=not known)
 
-    def flow(self, packet: Packet) -> "Entry | None":
-        """The live connection-tracking entry of this very flow. Policy is asked about each SYN of TCP all the same."""
+    def flow(self, packet: Packet) -> "tuple[Leg, Leg] | None":
+        """What a live connection-tracking entry says about the packet's direction and about the other one.
+
+        Policy is asked about each SYN of TCP all the same.
+        """
         conntrack = self._snapshot.conntrack.or_else(None)
-        if conntrack is None or packet.protocol == TCP or packet.is_icmp:
+        if conntrack is None or packet.protocol == TCP:
             return None
-        wanted = (packet.source, packet.source_port), packet.translated or (packet.destination, packet.destination_port)
+        has_ports = packet.protocol in WITH_PORTS
+        address, port = packet.translated or (packet.destination, packet.destination_port)
+        wanted = (packet.source, packet.source_port * has_ports), (address, port * has_ports)
         for entry in conntrack.entries:
             ends = (entry.source.address, entry.source.port), (entry.destination.address, entry.destination.port)
+            if entry.protocol != packet.protocol or ends not in (wanted, wanted[::-1]):
+                continue
             age, timeout = conntrack.age(entry), entry.timeout
-            alive = age is not None and timeout is not None and age < timeout
-            if ends == wanted and entry.protocol == packet.protocol and alive:
-                return entry
+            if entry.forth and entry.back and age is not None and timeout is not None and age < timeout:
+                return (entry.forth, entry.back) if ends == wanted else (entry.back, entry.forth)
         return None

@@ -44,6 +44,11 @@ class Walk:
         if self.programs.packet.protocol == _IP_IN_IP:
             raise NotKnown("Calico's programs decide about IP-in-IP packets before policy")
         packet = self.programs.packet
+        if packet.is_icmp_error:
+            raise NotKnown(
+                "Calico lets an ICMP error pass with the flow of the packet that it carries, which is not known here, "
+                "and drops others before policy"
+            )
         if not self.facts.knows_services and not self.destination.endpoint and packet.protocol in PROTOCOLS.values():
             self.notes.append(
                 f"services are not known here: {self.destination.title} is taken for the address of none; policy sees "
@@ -203,8 +208,9 @@ class Walk:
 
     def _ask(self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "") -> None:
         flow = self.facts.flow(self.programs.packet)
-        leg = (flow.forth if way == EGRESS else flow.back) if flow and endpoint.kind == WORKLOAD else None
-        if leg and leg.approved:
+        # The program by which a packet comes into the node looks at its own direction, the other one at the reverse.
+        comes_in = (way == EGRESS) == (endpoint.kind == WORKLOAD)
+        if flow and flow[0 if comes_in else 1].approved:
             why = "this very flow is in connection tracking, allowed: policy is not asked while it lives"
             found = self.programs.unasked(endpoint, way, why)
         else:

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.bpf.maps import MapDenied
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP6, TCP, UDP, Packet
+from exporter.calico.packet import ICMP, ICMP6, SCTP, TCP, UDP, Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
 from exporter.diagnosis import trace_walk as module
@@ -219,6 +219,50 @@ def test_a_flow_that_its_destination_has_not_allowed_is_asked_about_there(node, 
     source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
     found = follow(source, udp(CLIENT2, SERVER, 5300))
     assert ("deny", [True, False]) == (found.verdict, [one.run is None for one in found.programs])
+
+
+LIVE = {"bits": APPROVED | OPENER}, {"bits": APPROVED}
+
+
+@pytest.mark.parametrize("ends", [(CLIENT2, SERVER), (SERVER, CLIENT2)])
+@pytest.mark.parametrize(("protocol", "port"), [(ICMP, 0), (SCTP, 0), (SCTP, 5300), (47, 0)])
+def test_a_live_flow_without_ports_is_that_of_both_addresses_in_both_directions(node, make, ends, protocol, port):
+    one = flow(protocol, (ends[0], port), (ends[1], port), *LIVE, last_seen=1)
+    source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
+    with_ports = (40000, 5300) if protocol == SCTP else (0, 0)
+    found = follow(source, Packet(4, CLIENT2, SERVER, protocol, *with_ports, icmp_type=8 if protocol == ICMP else 0))
+    assert (("deny", False) if port else ("allow", True)) == (found.verdict, found.programs[-1].run is None)
+
+
+def test_a_flow_that_only_the_destination_allowed_is_asked_about_at_its_source(node, make):
+    one = flow(ICMP, (SERVER, 0), (CLIENT2, 0), {"bits": APPROVED | OPENER}, {"bits": 0}, last_seen=1)
+    source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
+    found = follow(source, Packet(4, CLIENT2, SERVER, ICMP, icmp_type=8))
+    assert [("ns-c/client2", False), ("ns-b/server", True)] == [
+        (one.endpoint.title, one.run is None) for one in found.programs
+    ]
+
+
+def test_a_live_flow_passes_a_host_endpoint_unasked(node, make):
+    name, packet = "v3.32.1/41-hep-forward-ingress-deny", udp(OUTSIDE, PLAIN, 6601)
+    assert "deny" == follow(node(name), packet).verdict
+    one = flow(UDP, (OUTSIDE, 40000), (PLAIN, 6601), *LIVE, last_seen=1)
+    found = follow(node(name, make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2), packet)
+    assert ("allow", [True, True]) == (found.verdict, [one.run is None for one in found.programs])
+
+
+@pytest.mark.parametrize(("family", "kinds"), [(4, (3, 4, 5, 11, 12)), (6, (1, 2, 3, 4, 127))])
+def test_an_icmp_error_belongs_to_another_flow(node, make, family, kinds):
+    source = (
+        node("v3.32.1/02-default-deny-udp")
+        if family == 4
+        else make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    )
+    ends = (CLIENT2, SERVER) if family == 4 else ("fd00:65::2", "fd00:65::3")
+    for kind in kinds:
+        found = follow(source, Packet(family, *ends, ICMP if family == 4 else ICMP6, icmp_type=kind))
+        assert ("unknown", ()) == (found.verdict, found.programs)
+        assert "ICMP error" in found.why_unknown
 
 
 def test_a_blackhole_route_drops_before_policy(node, make):
