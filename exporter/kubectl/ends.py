@@ -1,12 +1,12 @@
 """The two ends of a traced packet: a pod, a service or an address, with the node that knows it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
-from exporter.kubectl.targets import NoTarget, name_of, pod_named, split_name, text_at, value_at
+from exporter.kubectl.targets import NoTarget, name_of, pod_named, refuse_ended, split_name, text_at, value_at
 
 _SERVICES = ("svc", "service", "services")
 
@@ -15,15 +15,16 @@ _SERVICES = ("svc", "service", "services")
 class End:
     """An end: how the user sees it, its addresses, and where it is.
 
-    `node` is empty if no node of the cluster has it; `pod` is None for what has no interface of its own there.
-    `ports` are a service's.
+    `node` is empty if no node of the cluster is known to have it, `problem` is then why the pods could not be searched;
+    `pod` is None for what has no interface of its own there. `ports` are a service's: number and protocol.
     """
 
     title: str
     addresses: tuple[str, ...]
     node: str = ""
     pod: PodName | None = None
-    ports: tuple[int, ...] = ()
+    ports: tuple[tuple[int, str], ...] = ()
+    problem: str = ""
 
     def address(self, family: int) -> str:
         """Its address of an IP family. Raises `NoTarget`."""
@@ -43,7 +44,9 @@ def end_of(kubectl: Kubectl, wanted: str, namespace: str | None) -> End:
     kind, slash, rest = wanted.partition("/")
     if slash and kind in _SERVICES:
         return _service(kubectl, rest, namespace)
-    end = _end_of_pod(pod_named(kubectl, wanted, namespace))
+    pod = pod_named(kubectl, wanted, namespace)
+    refuse_ended(pod)
+    end = _end_of_pod(pod)
     if not end.node or not end.addresses:
         raise NoTarget(f"pod {end.title} has no node or no address yet")
     return end
@@ -54,10 +57,10 @@ def ends_at(kubectl: Kubectl, addresses: Iterable[str]) -> dict[str, End]:
     try:
         found = kubectl.get("pods", "--all-namespaces").get("items")
     except KubectlError as error:
-        if error.reason == "Forbidden":
-            sentence = f"whose address it is cannot be told, you may not list pods in all namespaces: {error}"
-            raise KubectlError(sentence, error.reason) from error
-        raise
+        if error.reason != "Forbidden":
+            raise
+        problem = f"you may not list pods in all namespaces: {error}"
+        return {one: replace(_with_address(one, None), problem=problem) for one in addresses}
     pods = [_end_of_pod(one) for one in (found if isinstance(found, list) else ()) if _is_running(one)]
     by_address = {ip_address(address): pod for pod in pods for address in pod.addresses}
     return {one: _with_address(one, by_address.get(ip_address(one))) for one in addresses}
@@ -91,8 +94,11 @@ def _service(kubectl: Kubectl, wanted: str, namespace: str | None) -> End:
     addresses = tuple(filter(_is_address, listed))
     if not addresses:
         raise NoTarget(f"service {name_of(service)} has no address of its own (headless): name one of its pods")
-    numbers = [value_at(one, "port") for one in (ports if isinstance(ports, list) else ())]
-    return End(f"svc/{name_of(service)}", addresses, ports=tuple(one for one in numbers if isinstance(one, int)))
+    pairs = [
+        (value_at(one, "port"), (text_at(one, "protocol") or "TCP").lower())
+        for one in (ports if isinstance(ports, list) else ())
+    ]
+    return End(f"svc/{name_of(service)}", addresses, ports=tuple(one for one in pairs if isinstance(one[0], int)))
 
 
 def _is_address(text: str) -> bool:

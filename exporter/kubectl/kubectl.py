@@ -28,6 +28,7 @@ _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
 _USAGE = re.compile(rb"Usage: |Try '")
 _WRONG_USAGE = 2
+_ADDED = ("conntrack", "trace")  # commands that the first exporters did not have
 _REQUEST_TIMEOUT = "--request-timeout=30s"
 _PROMPT_SECONDS = 0.3
 
@@ -109,6 +110,8 @@ class Kubectl:
         In a terminal, Ctrl-C goes to the program in the pod. Raises `KubectlError`.
         """
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        if terminal and words[0] in _ADDED:
+            self.run_in(pod, [words[0], "--help"])  # an older exporter's usage would be on the terminal
         command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
         sys.stdout.flush()
         with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=None) as process:
@@ -122,8 +125,6 @@ class Kubectl:
                     sys.stderr.buffer.flush()
         if refused:
             raise _not_started(pod, refused[0])
-        if terminal and process.returncode == _WRONG_USAGE:
-            self.run_in(pod, [*words[:1], "--help"])  # a terminal has shown the errors, and kept none
         text = usage.decode(errors="replace")
         _refuse_older(process.returncode, text, words)
         sys.stderr.write("".join(one for one in text.splitlines(keepends=True) if not _ENDED.fullmatch(one.encode())))

@@ -15,6 +15,7 @@ from exporter import __version__
 from exporter.kubectl.flags import (
     ForwardedFlag,
     Port,
+    Protocol,
     Time,
     complete_ends,
     complete_nodes,
@@ -134,10 +135,10 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
 
 
 @program.command("trace", short_help="Show which rule decides about a packet.", context_settings=_HELP)
-@click.argument("source", metavar="FROM", shell_complete=complete_ends)
+@click.argument("source", metavar="FROM", shell_complete=complete_pods)
 @click.argument("destination", metavar="TO", shell_complete=complete_ends)
 @click.option("--port", help="Destination port, with its protocol: 80/tcp.", type=Port())
-@click.option("--protocol", help="Protocol: tcp (default), udp, icmp, icmpv6, sctp or a number.")
+@click.option("--protocol", help="Protocol: tcp (default), udp, icmp, icmpv6, sctp or a number.", type=Protocol())
 @click.option("--output", "-o", help="Output format.", type=click.Choice(["text", "json"]), default="text")
 @forwarded_flags("trace")
 @kubectl_flags
@@ -149,17 +150,13 @@ def trace(context: click.Context, /, source: str, destination: str, **given: Any
     0 when it is allowed, 3 when it is denied, 1 when that is not known.
     """
     from exporter.kubectl.ends import end_of
-    from exporter.kubectl.trace import Described, say_joined, trace_two, with_port
+    from exporter.kubectl.trace import described, say_joined, trace_two
 
-    port, of_port = given["port"] or (None, "")
-    protocol = (given["protocol"] or of_port or "tcp").lower()
-    if of_port and protocol != of_port:
-        raise click.UsageError(f"--port is of {of_port}, --protocol is {protocol}")
     kubectl, exporters = kubectl_of(context), exporters_of(context)
     ends = end_of(kubectl, source, given["namespace"]), end_of(kubectl, destination, given["namespace"])
     if ends[0].ports:
         raise click.UsageError("FROM is a pod or an address: a service sends nothing itself")
-    packet = with_port(Described(protocol, port, tuple(words_of(context, ForwardedFlag))), ends[1])
+    packet = described(given["protocol"], given["port"], ends[1], words_of(context, ForwardedFlag))
     say_joined(trace_two(kubectl, exporters, ends, packet), ends, packet, given["output"])
 
 

@@ -70,9 +70,16 @@ def target_of_pod(
         )
     if needs_interface and text_at(pod, "status", "phase") == "Pending" and not text_at(pod, "status", "podIP"):
         raise NoTarget(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
-    if needs_interface and text_at(pod, "status", "phase") in ("Succeeded", "Failed"):
-        raise NoTarget(f"pod {title} has ended ({text_at(pod, 'status', 'phase')}): its interface is gone")
+    if needs_interface:
+        refuse_ended(pod)
     return Target(node, target_of_node(kubectl, exporters, node).exporter, title)
+
+
+def refuse_ended(pod: Mapping[str, Any]) -> None:
+    """Raises `NoTarget` for a pod that has ended."""
+    phase = text_at(pod, "status", "phase")
+    if phase in ("Succeeded", "Failed"):
+        raise NoTarget(f"pod {name_of(pod)} has ended ({phase}): its interface is gone")
 
 
 def pod_named(kubectl: Kubectl, wanted: str, namespace: str | None) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ address. A service's backends are known to the node that sends; the node of each
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
@@ -14,6 +14,7 @@ import click
 
 from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.ends import End, ends_at
+from exporter.kubectl.flags import WITH_PORTS
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Exporters, NoTarget, Target, target_of_node
 from exporter.printable import say
@@ -22,8 +23,8 @@ ALLOW, DENY, UNKNOWN = "allow", "deny", "unknown"
 EXIT_CODES = {ALLOW: 0, DENY: 3, UNKNOWN: 1}
 _WORDS = {ALLOW: "allowed", DENY: "denied", UNKNOWN: "not known"}
 _STYLES = {ALLOW: "green", DENY: "red", UNKNOWN: "yellow"}
-_FAMILIES = {"icmp": 4, "1": 4, "icmpv6": 6, "58": 6}
-_WITH_PORTS = ("tcp", "udp", "sctp", "6", "17", "132")
+_FAMILIES = {"icmp": 4, "icmpv6": 6}
+_OTHER_NODE, _SOMEWHERE = "other_node", "unknown"  # where an end is, as the exporter says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,6 @@ class Described:
     port: int | None
     more: tuple[str, ...] = ()
 
-    @property
-    def has_port(self) -> bool:
-        """Whether the protocol has ports."""
-        return self.protocol in _WITH_PORTS
-
     def words(self, source: str, destination: str) -> list[str]:
         """The exporter's command. Values are part of their option: one that begins with - is none itself."""
         port = [] if self.port is None else [f"--port={self.port}"]
@@ -48,9 +44,12 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """What one node says; `why` is not empty where its verdict is not known."""
+    """What one node says, `title` in words; `why` is not empty where its verdict is not known.
 
-    node: str
+    `found` is the exporter's response, empty where there is none.
+    """
+
+    title: str
     verdict: str
     why: str
     found: dict[str, Any]
@@ -59,6 +58,11 @@ class Half:
     def text(self) -> list[str]:
         """Its lines."""
         return list(map(str, self.found["text"])) if self.found else [f"not known: {self.why}"]
+
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Where each end is, and the address of its node if that is another."""
+        return {one["address"]: (one["where"], one["node"]) for one in self.found.get("places", ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +75,61 @@ class Joined:
     backends: tuple[tuple[str, str, str], ...] = ()
 
 
-def with_port(packet: Described, destination: End) -> Described:
-    """The packet with its port, which may be a service's only one. Raises `click.UsageError`."""
-    if not packet.has_port:
-        if packet.port is not None:
-            raise click.UsageError("only tcp, udp and sctp have --port")
-        return packet
-    if packet.port is None and len(destination.ports) == 1:
-        return replace(packet, port=destination.ports[0])
-    if packet.port is None:
+def described(
+    protocol: str | None, port: tuple[int, str] | None, destination: End, more: Sequence[str] = ()
+) -> Described:
+    """The packet by the options; a service's port tells the rest. Raises `click.UsageError`."""
+    number, of_port = port or (None, "")
+    if of_port and protocol not in (None, of_port):
+        raise click.UsageError(f"--port is of {of_port}, --protocol is {protocol}")
+    protocol = protocol or of_port
+    if destination.ports and (not protocol or protocol in WITH_PORTS):
+        number, protocol = _port_of(destination, number, protocol)
+    protocol = protocol or "tcp"
+    if protocol not in WITH_PORTS and number is not None:
+        raise click.UsageError("only tcp, udp and sctp have --port")
+    if protocol in WITH_PORTS and number is None:
         raise click.UsageError("give the destination's --port, such as --port 80/tcp")
-    return packet
+    return Described(protocol, number, tuple(more))
+
+
+def _port_of(service: End, number: int | None, protocol: str) -> tuple[int, str]:
+    fitting = [one for one in service.ports if number in (None, one[0]) and protocol in ("", one[1])]
+    if len(fitting) == 1:
+        return fitting[0]
+    which = "has several such ports" if fitting else "has no such port"
+    listed = ", ".join(f"{number}/{protocol}" for number, protocol in fitting or service.ports)
+    raise click.UsageError(f"{service.title} {which}: name one with --port: {listed}")
 
 
 def trace_two(kubectl: Kubectl, exporters: Exporters, ends: tuple[End, End], packet: Described) -> Joined:
-    """Asks the nodes of both ends. Raises `NoTarget` or `KubectlError` where no node can be asked."""
+    """Asks the nodes of both ends. Raises `NoTarget` or `KubectlError` where no node answers."""
     source, destination = ends
     family = _family(source, destination, packet)
     nodes = list(dict.fromkeys(filter(None, (source.node, destination.node))))
     if not nodes:
-        raise NoTarget(f"neither {source.title} nor {destination.title} is on a node of this cluster, as far as known")
+        problem = source.problem or destination.problem
+        sentence = f"neither {source.title} nor {destination.title} is on a node of this cluster, as far as known"
+        raise NoTarget(f"{sentence}{f': {problem}' if problem else ''}")
     halves = _ask(kubectl, exporters, [(node, packet, source, destination) for node in nodes], family)
-    backends = _backends(halves[0]) if source.node else []
+    if not any(one.found for one in halves):
+        raise KubectlError("; ".join(f"{one.title}: {one.why}" for one in halves))
+    first = halves[0]
+    backends = _backends(first)
     if not backends:
-        return _joined(halves)
+        return _joined([*halves, *_not_asked(first if first.found else halves[-1], ends)])
     found = ends_at(kubectl, [address for address, _, _ in backends])
-    rest = [one for one in backends if found[one[0]].node not in ("", source.node)]
+    rest = [one for one in backends if found[one[0]].node not in ("", nodes[0])]
     asked = [(found[one[0]].node, replace(packet, port=one[1]), source, found[one[0]]) for one in rest]
     more = dict(zip(rest, _ask(kubectl, exporters, asked, family), strict=True))
-    verdicts = [_worst([one[2], more[one].verdict] if one in more else [one[2]]) for one in backends]
-    table = [
-        (_with_port(address, port), found[address].title, verdict)
-        for (address, port, _), verdict in zip(backends, verdicts, strict=True)
-    ]
-    return _of_backends((*halves, *more.values()), table)
+    missing = {one: half for one in backends for half in _not_asked(first, [found[one[0]]])}
+    others = more | missing
+    table = []
+    for one in backends:
+        address, port, verdict = one
+        both = _worst([verdict, others[one].verdict if one in others else ALLOW])
+        table.append((_with_port(address, port), found[address].title, both))
+    return _of_backends((first, *others.values(), *_not_asked(first, [source])), table)
 
 
 def _ask(
@@ -126,19 +151,40 @@ def _ask(
             commands.append((target, packet.words(*values)))
     answers = query_all(kubectl, [one for one, _ in commands], [words for _, words in commands], "1s")
     return [
-        Half(node, UNKNOWN, str(targets[node]), {}) if isinstance(targets[node], str) else _half(next(answers))
+        Half(f"node {node}", UNKNOWN, str(targets[node]), {})
+        if isinstance(targets[node], str)
+        else _half(next(answers))
         for node, *_ in asked
     ]
 
 
 def _half(answer: Answer) -> Half:
-    node, found = answer.target.node, answer.found
+    title, found = f"node {answer.target.node}", answer.found
     if answer.problem:
-        return Half(node, UNKNOWN, answer.problem.removeprefix(f"node {node}: "), {})
-    text, why = found.get("text"), found.get("why_unknown")
-    if found.get("verdict") not in EXIT_CODES or not isinstance(text, list) or not isinstance(why, str):
-        return Half(node, UNKNOWN, UNREADABLE, {})
-    return Half(node, found["verdict"], why, found)
+        return Half(title, UNKNOWN, answer.problem.removeprefix(f"{title}: "), {})
+    text, why, places = found.get("text"), found.get("why_unknown"), found.get("places", [])
+    readable = found.get("verdict") in EXIT_CODES and isinstance(text, list) and isinstance(why, str)
+    if not (readable and isinstance(places, list) and all(map(_is_place, places))):
+        return Half(title, UNKNOWN, UNREADABLE, {})
+    return Half(title, found["verdict"], str(why), found)
+
+
+def _is_place(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(one), str) for one in ("address", "where", "node"))
+
+
+def _not_asked(half: Half, ends: Iterable[End]) -> list[Half]:
+    """A half that is not known for each of the ends that no node was asked about, though there may be one."""
+    found = []
+    for end in ends:
+        places = [half.places[one] for one in end.addresses if one in half.places]
+        where, node = places[0] if places else ("", "")
+        if end.node or not (where == _OTHER_NODE or (where == _SOMEWHERE and end.problem)):
+            continue
+        title = f"node {node}" if node else f"the node of {end.title}"
+        why = end.problem or f"no pod has the address {end.title} now, so it is not known which exporter to ask"
+        found.append(Half(title, UNKNOWN, why, {}))
+    return found
 
 
 def _backends(half: Half) -> list[tuple[str, int, str]]:
@@ -159,14 +205,14 @@ def _backends(half: Half) -> list[tuple[str, int, str]]:
 
 def _joined(halves: Sequence[Half]) -> Joined:
     verdict = _worst([one.verdict for one in halves])
-    why = next((f"node {one.node}: {one.why}" for one in halves if one.verdict == UNKNOWN), "")
+    why = next((f"{one.title}: {one.why}" for one in halves if one.verdict == UNKNOWN), "")
     return Joined(verdict, why if verdict == UNKNOWN else "", tuple(halves))
 
 
 def _of_backends(halves: tuple[Half, ...], table: Sequence[tuple[str, str, str]]) -> Joined:
     verdicts = {verdict for _, _, verdict in table}
     verdict = verdicts.pop() if len(verdicts) == 1 else UNKNOWN
-    why = next((f"node {one.node}: {one.why}" for one in halves[1:] if one.verdict == UNKNOWN), halves[0].why)
+    why = next((f"{one.title}: {one.why}" for one in halves[1:] if one.verdict == UNKNOWN), halves[0].why)
     return Joined(verdict, (why or "the service's backends differ") if verdict == UNKNOWN else "", halves, tuple(table))
 
 
@@ -205,7 +251,10 @@ def _json(joined: Joined, ends: tuple[End, End]) -> dict[str, object]:
         "from": ends[0].title,
         "to": ends[1].title,
         "backends": [dict(zip(("address", "title", "verdict"), one, strict=True)) for one in joined.backends],
-        "nodes": [{"node": one.node, "problem": "" if one.found else one.why, **one.found} for one in joined.halves],
+        "nodes": [
+            {"node": one.title.removeprefix("node "), "problem": "" if one.found else one.why, **one.found}
+            for one in joined.halves
+        ],
     }
 
 
@@ -218,5 +267,5 @@ def _lines(joined: Joined, ends: tuple[End, End], packet: Described) -> Iterator
         yield f"  backend {address} ({title}): {_WORDS[verdict]}", _STYLES[verdict]
     for half in joined.halves:
         yield "", ""
-        yield f"What node {half.node} says:", "bold"
+        yield f"What {half.title} says:", "bold"
         yield from ((f"  {line}" if line else "", "") for line in half.text)

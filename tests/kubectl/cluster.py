@@ -79,8 +79,8 @@ class Cluster:
                 return self._list(query, None)
             case ["api", "v1", "nodes" | "namespaces" as kind]:
                 return self._names(kind)
-            case ["api", "v1", "namespaces", namespace, "pods"]:
-                return self._list(query, namespace)
+            case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind]:
+                return self._list(query, namespace) if kind == "pods" else self._services_of(namespace)
             case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind, name]:
                 return self._get(namespace, kind, name)
             case ["api", "v1", "namespaces", namespace, "pods", name, "exec"]:
@@ -110,6 +110,10 @@ class Cluster:
         return Answer(
             body={"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": found}
         )
+
+    def _services_of(self, namespace):
+        items = [one for one in self.services if namespace == one["metadata"]["namespace"]]
+        return Answer(body={"kind": "ServiceList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     def _names(self, kind):
         names = {one["metadata"]["namespace"] if kind == "namespaces" else one["spec"]["nodeName"] for one in self.pods}
