@@ -88,6 +88,7 @@ def test_the_page_has_its_three_commands_and_one_in_detail():
         (["--port", "1", "--icmp-type", "8"], "only icmp and icmpv6 have --icmp-type"),
         (["--protocol", "nothing", "--port", "1"], "nothing is none of tcp"),
         (["--protocol", "256"], "256 is none of tcp"),
+        (["--protocol", "9" * 5000], "… is none of tcp"),
         (["--protocol", "icmpv6"], "icmpv6 is not of the addresses' IP family"),
         (["--port", "1", "--via", "cali0"], "--via cali0 is no interface of the host"),
     ],
