@@ -25,6 +25,7 @@ from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle import read_bundle, write_bundle
 from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.source import is_policy_file_of
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FACTS = (
@@ -131,8 +132,11 @@ class FakeNode:
     def endpoint_status(self):
         return self._fact("endpoint_status")
 
-    def policy_files(self):
-        return self._fact("policy_files")
+    def policy_files(self, interfaces=None):
+        folder = self._fact("policy_files")
+        if interfaces is None:
+            return folder
+        return replace(folder, files={k: one for k, one in folder.files.items() if is_policy_file_of(k, interfaces)})
 
     def policies(self):
         self.asked["policies"] += 1

@@ -12,8 +12,9 @@ from exporter.calico.packet import Packet
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
 from exporter.diagnosis.trace_node import End, NodeFacts, Place
-from exporter.diagnosis.trace_program import UNKNOWN, Programs, ProgramTrace
+from exporter.diagnosis.trace_program import UNKNOWN, Budget, Files, Programs, ProgramTrace
 from exporter.diagnosis.trace_walk import Walk
+from exporter.node.endpoints import HOST
 from exporter.snapshot.snapshot import Snapshot
 
 _BY_FAMILY = ("ip_set_trie", "failsafes", "services", "routes")
@@ -41,17 +42,23 @@ class Trace:
 
 
 def trace(
-    snapshot: Snapshot, packet: Packet, source: End, destination: End, via: str, prefixes: Sequence[str]
+    snapshot: Snapshot,
+    packet: Packet,
+    source: End,
+    destination: End,
+    via: str,
+    prefixes: Sequence[str],
+    budget: Budget | None = None,
 ) -> Trace:
     """Follows the packet through this node; `via` is the host's interface that the user named.
 
-    Raises `NodeError` or `MapError` without endpoints or policy files.
+    What is beyond the budget is not known. Raises `NodeError` or `MapError` without endpoints or policy files.
     """
-    facts = NodeFacts(snapshot, packet.family)
+    facts, files = NodeFacts(snapshot, packet.family), Files(snapshot, budget or Budget())
     service = facts.service(packet)
 
     def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
-        programs = Programs(snapshot, replace(packet, translated=translated), prefixes)
+        programs = Programs(snapshot, replace(packet, translated=translated), prefixes, files)
         return _follow(Walk(programs, facts, source, to, via))
 
     if service is None:
@@ -68,6 +75,15 @@ def trace(
         return Trace(packet, DENY, "", (), (note,), service, (), (facts.place(source),))
     found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
     return _of_backends(packet, service, found)
+
+
+def interfaces_of(snapshot: Snapshot, packet: Packet, source: End, destination: End) -> set[str]:
+    """The interfaces whose policy the packet can meet here: those of the ends, of backends, and the host's."""
+    facts = NodeFacts(snapshot, packet.family)
+    service = facts.service(packet)
+    ends = [source, destination, *(facts.end(one.address) for one in (service.backends if service else ()))]
+    hosts = {one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST and one.state}
+    return hosts | {one.endpoint.interface for one in ends if one.endpoint}
 
 
 def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend, Trace]]) -> Trace:

@@ -164,6 +164,11 @@ class NodeFacts:
         """Whether the node's services are known."""
         return self._snapshot.services(self._family).error is None
 
+    @property
+    def knows_flows(self) -> bool:
+        """Whether connection tracking was read."""
+        return self._snapshot.conntrack.error is None
+
     def service(self, packet: Packet) -> "Service | None":
         """The service that the packet is for, as Calico's programs look it up; None for no service, or if unknown."""
         services = self._snapshot.services(self._family).or_else(None)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
-from exporter.calico.packet import DESTINATION_IS_HOST, PROTOCOLS, SOURCE_IS_HOST
+from exporter.calico.packet import DESTINATION_IS_HOST, PROTOCOLS, SOURCE_IS_HOST, TCP
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
 from exporter.calico.rules import EGRESS, INGRESS
 from exporter.diagnosis.trace_node import OTHER_NODE, End, Hidden, NodeFacts
@@ -44,6 +44,10 @@ class Walk:
         if self.programs.packet.protocol == _IP_IN_IP:
             raise NotKnown("Calico's programs decide about IP-in-IP packets before policy")
         packet = self.programs.packet
+        if packet.protocol != TCP and not self.facts.knows_flows:
+            self.notes.append(
+                "connection tracking was not read: if this very flow is in it and was allowed, policy is not asked"
+            )
         if packet.is_icmp_error:
             raise NotKnown(
                 "Calico lets an ICMP error pass with the flow of the packet that it carries, which is not known here, "

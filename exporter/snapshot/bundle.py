@@ -11,9 +11,9 @@ Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -34,7 +34,7 @@ from exporter.snapshot.pinned_maps import programs_of
 from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
 from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
-from exporter.snapshot.source import NodeSource
+from exporter.snapshot.source import NodeSource, is_policy_file_of
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
@@ -283,9 +283,11 @@ class Bundle:
             _text(content.get("advice", "")),
         )
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._folder("policy_files")
+        folder = self._folder("policy_files")
+        files = {name: one for name, one in folder.files.items() if is_policy_file_of(name, interfaces)}
+        return replace(folder, files=files)
 
     def policies(self) -> Policies:
         """See `NodeSource`."""

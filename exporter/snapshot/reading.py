@@ -161,6 +161,11 @@ class Reading:
         self._maps: PinnedMaps | None = None
         self._at: float | None = None
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of workload interfaces."""
+        return self._settings.prefixes
+
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
@@ -170,6 +175,11 @@ class Reading:
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+
+    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
+        self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
+        return self.read(())
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:

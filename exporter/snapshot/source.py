@@ -5,7 +5,7 @@ contents, nothing decoded.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,6 +22,12 @@ from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
 
 _Kept = TypeVar("_Kept")
+
+
+def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
+    """Whether the policy debug file of this name is of one of the interfaces (None: of any)."""
+    about = policy_debug.parse_file_name(name)
+    return interfaces is None or (about is not None and about.interface in interfaces)
 
 
 class NodeSource(Protocol):
@@ -85,8 +91,8 @@ class NodeSource(Protocol):
     def cluster_pods(self) -> ClusterPods | None:
         """The node's pods from the API server, None if it is not used. Never blocks."""
 
-    def policy_files(self) -> Folder[bytes]:
-        """The content of Calico's policy debug files; large, used for bundles."""
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
+        """The content of Calico's policy debug files, those of all interfaces or of these; all together are large."""
 
     def policies(self) -> Policies:
         """The parsed policy debug files; the same `files` object as in the last call if nothing changed."""
@@ -196,9 +202,12 @@ class LiveNode:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: self._placed(read_folder(self._run_dir / policy_debug.FOLDER)))
+        path = self._run_dir / policy_debug.FOLDER
+        return self._policy_files.read(
+            lambda: self._placed(read_folder(path, wanted=lambda name: is_policy_file_of(name, interfaces)))
+        )
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
