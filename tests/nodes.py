@@ -50,7 +50,7 @@ class FakeNode:
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
-        self.facts |= {"addresses": (), "clock_ns": None, "queue_drops": {}, "run_dir": None}
+        self.facts |= {"addresses": (), "interfaces_to": {}, "clock_ns": None, "queue_drops": {}, "run_dir": None}
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
@@ -95,6 +95,9 @@ class FakeNode:
 
     def addresses(self):
         return tuple(self._fact("addresses"))
+
+    def interfaces_to(self, addresses):
+        return {one: ifindex for one, ifindex in self._fact("interfaces_to").items() if one in addresses}
 
     def _map(self, name):
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))

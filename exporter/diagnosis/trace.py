@@ -18,9 +18,9 @@ from exporter.node.endpoints import HOST
 from exporter.snapshot.snapshot import Snapshot
 
 _BY_FAMILY = ("ip_set_trie", "failsafes", "services", "routes")
-PARTS = frozenset({"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses"}) | {
-    f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)
-}
+PARTS = frozenset(
+    {"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses", "interfaces_to"}
+) | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,12 +144,17 @@ class NodeFacts:
         return outgoing and not (theirs is not None and theirs.in_pool)
 
     def interface_to(self, address: str) -> int | None:
-        """The index of the node's interface in whose network an address, or its node, is; None if unknown."""
-        route = self.route(address)
+        """The index of the node's interface to an address, or to its node; None if unknown.
+
+        It is the kernel's own choice where it was asked, or the only interface in whose network the address is.
+        """
+        route, chosen = self.route(address), self._snapshot.interfaces_to.or_else({}).get(address)
         if route and route.next_hop:
             if route.flags & _TUNNELED:
                 return None
             address = route.next_hop
+        if chosen is not None:
+            return chosen
         found = {
             one.ifindex
             for one in self._snapshot.addresses.or_else(())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from exporter.calico.packet import PROTOCOLS
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, interfaces_of, trace
 from exporter.diagnosis.trace_packet import INTERFACE, Described, named, number_of, protocol_of, resolve
@@ -96,5 +97,6 @@ def _described(asked: Asked) -> Described:
 
 def _command(described: Described, ends: tuple[str, str]) -> str:
     port = [] if described.port is None else ["--port", str(described.port)]
-    words = ["--from", ends[0], "--to", ends[1], "--protocol", str(described.protocol), *port]
+    protocol = next((name for name, one in PROTOCOLS.items() if one == described.protocol), str(described.protocol))
+    words = ["--from", ends[0], "--to", ends[1], "--protocol", protocol, *port]
     return " ".join(["calico-bpf-exporter", "trace", *map(quote, words)])

@@ -237,6 +237,10 @@ class Bundle:
         rows = self._json("addresses.json")
         return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
+    def interfaces_to(self, addresses: Collection[str]) -> dict[str, int]:
+        """See `NodeSource`."""
+        raise NodeError(f"a bundle does not hold the kernel's routes, such as to {', '.join(sorted(addresses)[:3])}")
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         self._raise("nics", NodeError)

@@ -6,7 +6,7 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -87,6 +87,7 @@ _READ_ON_REQUEST = (
     "routes_4",
     "routes_6",
     "addresses",
+    "interfaces_to",
     "conntrack",
     "policy_tags",
     "policy_files",
@@ -105,6 +106,7 @@ _DERIVED_FROM = {
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
+    "interfaces_to": ("endpoints",),
 }
 
 
@@ -126,7 +128,8 @@ def all_addresses(endpoints: Endpoints) -> Collection[str]:
 class Settings:
     """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
 
-    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps, and about which
+    `interfaces_to` asks.
     """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
@@ -204,6 +207,7 @@ class Reading:
                 "routes_4": partial(self._routes, 4),
                 "routes_6": partial(self._routes, 6),
                 "addresses": source.addresses,
+                "interfaces_to": self._interfaces_to,
                 "conntrack": self._conntrack,
                 "links": source.links,
                 "host_routes": source.host_routes,
@@ -308,6 +312,9 @@ class Reading:
         from exporter.calico.routes import RouteTable, decode_routes
 
         return RouteTable(decode_routes(self._columns(ROUTES[family])))
+
+    def _interfaces_to(self) -> Mapping[str, int]:
+        return self._source.interfaces_to(self._settings.flows_of(self._parts["endpoints"].or_else(Endpoints({}))))
 
     def _conntrack(self) -> "Conntrack":
         from exporter.snapshot.conntrack import Wanted

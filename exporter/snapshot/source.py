@@ -73,6 +73,9 @@ class NodeSource(Protocol):
     def addresses(self) -> tuple[netlink.NodeAddress, ...]:
         """The node's own addresses."""
 
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """The index of the interface by which the node sends to each of these addresses, where a route leads there."""
+
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
 
@@ -177,6 +180,11 @@ class LiveNode:
     def addresses(self) -> tuple[netlink.NodeAddress, ...]:
         """See `NodeSource`."""
         return netlink.read_addresses()
+
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """See `NodeSource`."""
+        found = {address: netlink.read_interface_to(address) for address in addresses}
+        return {address: ifindex for address, ifindex in found.items() if ifindex is not None}
 
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""

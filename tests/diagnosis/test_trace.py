@@ -429,6 +429,22 @@ def test_with_addresses_and_routes_nothing_need_be_named(node):
         assert ["eth0"] == [one.endpoint.title for one in found.programs]
 
 
+def test_the_kernel_s_route_tells_the_interface_to_the_outside(node, make):
+    packet, second = udp(CLIENT, "192.0.2.7", 6602), make.link(77, "eth1")
+    source = node("v3.32.1/43-hep-forward-egress-deny")
+    states = [one for one in make.snapshot(source).ifstate.get() if one.name != "eth1"]
+    eth0 = next(one for one in states if one.name == "eth0")
+    rows = {one.ifindex: (one.name, one.flags) for one in [*states, replace(eth0, ifindex=77, name="eth1")]}
+    source.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, rows)
+    source.facts["links"] = (*source.facts["links"], second)
+    unknown = follow(source, packet)
+    assert "which of eth0, eth1 lies between this node and 192.0.2.7 is not known" in unknown.why_unknown
+    source.facts["interfaces_to"] = {"192.0.2.7": eth0.ifindex}
+    assert ["eth0"] == [one.endpoint.interface for one in follow(source, packet).programs if not one.endpoint.pod]
+    source.facts["interfaces_to"] = {"192.0.2.7": 77}
+    assert [] == [one for one in follow(source, packet).programs if not one.endpoint.pod]
+
+
 def test_ip_in_ip_is_decided_before_policy(node):
     found = follow(node("v3.32.1/01-allow-selector-udp"), Packet(4, CLIENT, SERVER, 4))
     assert ("unknown", ()) == (found.verdict, found.programs)

@@ -78,7 +78,7 @@ def test_it_says_what_the_command_says(form, parsed, given, described, ends):
 
 def test_its_command_asks_the_same(form):
     found = form.ask(peer="ns-c/plain", protocol="udp", port="9999")
-    command = "calico-bpf-exporter trace --from ns-c/plain --to interface:cali34769d6a557 --protocol 17 --port 9999"
+    command = "calico-bpf-exporter trace --from ns-c/plain --to interface:cali34769d6a557 --protocol udp --port 9999"
     assert command == found.command
 
 
