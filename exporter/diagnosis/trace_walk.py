@@ -69,8 +69,17 @@ class Walk:
         else:
             self.hidden = self.facts.hidden_source(self.source, self.destination)
             self._note_the_other_half(self.source)
-            if not self._at_host_endpoint(INGRESS, self.source, self._flags(), self._unless_node(self.source)):
-                self._arrive()
+            self._come_in()
+
+    def _come_in(self) -> None:
+        try:
+            passed = self._at_host_endpoint(INGRESS, self.source, self._flags(), self._unless_node(self.source))
+        except NotKnown:
+            if self.destination.endpoint and not self._has_policy((XDP_FILE,)):
+                self._arrive()  # a pod that denies it settles it, whichever interface it comes by
+            raise
+        if not passed:
+            self._arrive()
 
     def _find_the_node(self) -> None:
         """Neither end is a pod here, so one of them is the node itself: its addresses may not be known."""
@@ -187,15 +196,22 @@ class Walk:
             "it is one here is not known"
         )
 
+    def _host_endpoints(self) -> list[Endpoint]:
+        every = self.programs.snapshot.endpoints.get().by_index.values()
+        return [one for one in every if one.kind == HOST and one.state and one.interface not in _INTERNAL]
+
+    def _has_policy(self, ways: Sequence[str]) -> bool:
+        """Whether any interface of the host has policy of one of these kinds."""
+        return any(self.programs.has_file(one, name) for one in self._host_endpoints() for name in ways)
+
     def _host_interface(self, way: str, peer: End) -> Endpoint | None:
         """The interface between this node and `peer`, None where none of those that it can be has policy."""
         endpoints = self.programs.snapshot.endpoints.get().by_index.values()
         wanted = self.via or self.source.interface or self.destination.interface
         if wanted:
             return next((one for one in endpoints if one.interface == wanted), None)
-        every = [one for one in endpoints if one.kind == HOST and one.state and one.interface not in _INTERNAL]
-        ways = (way, XDP_FILE) if way == INGRESS else (way,)
-        if not any(self.programs.has_file(one, name) for one in every for name in ways):
+        every = self._host_endpoints()
+        if not self._has_policy((way, XDP_FILE) if way == INGRESS else (way,)):
             return None
         index, tunneled = self.facts.interface_to(peer.address), self.facts.is_tunneled(peer.address)
         found = every if len(every) == 1 and not tunneled else [one for one in every if one.ifindex == index]

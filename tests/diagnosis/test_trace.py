@@ -329,6 +329,13 @@ def test_a_tunnel_is_not_taken_for_the_only_interface_with_policy(node, make):
     assert "name it with --via" in found.why_unknown
 
 
+@pytest.mark.parametrize(("pod", "verdicts"), [(SERVER, ("deny", "deny")), (CLIENT, ("unknown", "allow"))])
+def test_a_pod_that_denies_settles_it_whichever_interface_a_packet_comes_by(node, make, pod, verdicts):
+    source = node("v3.32.1/41-hep-forward-ingress-deny", with_other_node(make, tunneled=True))
+    found = follow(source, udp(OTHER_POD, pod, 5300))
+    assert verdicts == (found.verdict, *(one.verdict for one in found.programs))
+
+
 def test_where_each_end_is_and_whose_policy_was_not_evaluated(node, make):
     source_node = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled=False))
     for source, destination, expected in (
