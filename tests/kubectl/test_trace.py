@@ -51,6 +51,17 @@ def test_each_node_is_asked_about_its_pod_by_name_and_the_other_by_address(both,
     } == {where: words[1:] for where, words in both.ran}
 
 
+@pytest.mark.parametrize("words", [["ns-c/agent", "ns-b/server"], ["ns-b/server", "ns-c/agent"]])
+def test_a_pod_in_the_network_of_its_node_is_asked_about_by_the_node_s_address(both, kubectl, words):
+    both.pods.append(pod("agent", "n1", "ns-c", network=True, podIP="192.0.2.1"))
+    says(both, "n1", "allow")
+    says(both, "n2", "unknown", why_unknown="192.0.2.1 may use a tunnel to pods here")
+    done = kubectl("trace", *words, "--port", "80")
+    assert (1, True) == (done.returncode, "Why: node n2: 192.0.2.1 may use a tunnel" in done.stdout)
+    option = "--from" if words[0] == "ns-c/agent" else "--to"
+    assert [True, True] == [f"{option}=192.0.2.1" in words for _, words in both.ran]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected", "code"),
     [
