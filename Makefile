@@ -119,6 +119,7 @@ bench: setup
 	$(BIN)/python -m compileall -q exporter
 	$(BIN)/python bench/scrape.py
 	$(BIN)/python bench/rules.py
+	$(BIN)/python bench/uncounted.py
 	$(BIN)/python bench/connections.py
 	$(BIN)/python bench/dependencies.py
 	$(BIN)/python bench/growth.py

@@ -39,10 +39,6 @@ _NAMES = (
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
-_RUN_DIR = (
-    "mount the directory of the node where calico-node writes (the chart's calico.runDir; MicroK8s: "
-    "/var/snap/microk8s/current/var/run/calico), or name it with --calico.run-dir"
-)
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
 
@@ -125,12 +121,9 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         policies = snapshot.policies.get()
-        if policies.misplaced:
-            yield Finding("policy debug", NOTE, policies.misplaced, _RUN_DIR)
-        else:
-            state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
-            found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
-            yield Finding("policy debug", state, found, remedy)
+        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
+        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
+        yield Finding("policy debug", state, found, remedy)
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
@@ -143,8 +136,7 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         pods = snapshot.pods.get()
-        found = pods.misplaced or f"{len(pods.pods)} endpoint-status files of Calico's"
-        yield Finding("endpoint files", NOTE if pods.misplaced else OK, found, _RUN_DIR if pods.misplaced else "")
+        yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
         for problem in pods.problems:
             yield Finding("endpoint files", NOTE, problem)
     if snapshot.cluster_pods.error:
@@ -176,7 +168,7 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
         # That a release writes no files and nobody is to be asked is a choice; that all sources fail is none.
         asked = snapshot.cluster_pods.or_else(None) is not None
         local = snapshot.pods.or_else(None)
-        broken = not named and (asked or local is None or bool(local.pods or local.problems or local.misplaced))
+        broken = not named and (asked or local is None or bool(local.pods or local.problems or snapshot.run_dir.error))
         yield Finding("pod names", MISSING if broken else NOTE, found, _NAMES)
     if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"

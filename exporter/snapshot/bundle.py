@@ -309,8 +309,7 @@ class Bundle:
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        where = _text(state.get("misplaced", ""))
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread, misplaced=where)
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -366,7 +365,7 @@ def _live(versions: MapVersions | None) -> dict[str, object] | None:
 
 
 def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    kept = ("present", "problems", "unread", "misplaced")
+    kept = ("present", "problems", "unread")
     return {name: getattr(folder, name) for name in kept}
 
 

@@ -6,22 +6,19 @@ contents, nothing decoded.
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
-from exporter.node.files import Folder, check_run_dir, list_folder, misplaced, read_folder
+from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics, read_received
 from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
-
-_Kept = TypeVar("_Kept")
 
 
 def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
@@ -200,7 +197,10 @@ class LiveNode:
 
     def check_run_dir(self) -> None:
         """See `NodeSource`."""
-        self._status_files.read(lambda: check_run_dir(self._run_dir))
+        folders = (endpoint_status.FOLDER, policy_debug.FOLDER)
+        # Either thread will do, unless it waits for a folder that hangs.
+        thread = self._policy_files if self._status_files.hangs else self._status_files
+        thread.read(lambda: check_run_dir(self._run_dir, folders))
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
@@ -214,17 +214,12 @@ class LiveNode:
         """See `NodeSource`."""
         path = self._run_dir / policy_debug.FOLDER
         return self._policy_files.read(
-            lambda: self._placed(read_folder(path, wanted=lambda name: is_policy_file_of(name, interfaces)))
+            lambda: read_folder(path, wanted=lambda name: is_policy_file_of(name, interfaces))
         )
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
         return self._policy_files.read(self._read_policies)
-
-    def _placed(self, folder: Folder[_Kept]) -> Folder[_Kept]:
-        if folder.present:
-            return folder
-        return replace(folder, misplaced=misplaced(self._run_dir, (endpoint_status.FOLDER, policy_debug.FOLDER)))
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -232,9 +227,9 @@ class LiveNode:
 
     def _read_status(self) -> Folder[bytes]:
         folder = self._run_dir / endpoint_status.FOLDER
-        self._status = self._placed(read_folder(folder, endpoint_status.MAX_BYTES, self._status))
+        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
         return self._status
 
     def _read_policies(self) -> Policies:
-        self._policies = self._placed(read_policies(self._run_dir / policy_debug.FOLDER, self._policies))
+        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
         return self._policies
