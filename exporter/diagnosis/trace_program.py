@@ -86,20 +86,23 @@ class Files:
 
     def __init__(self, snapshot: Snapshot, budget: Budget) -> None:
         self.budget = budget
-        self._contents = snapshot.policy_files.get().files
+        folder = snapshot.policy_files.get()
+        self._contents, self._unread, self._problems = folder.files, folder.unread, folder.problems
         self._names = snapshot.policy_file_names.or_else(())  # of all, where only some were read
         self._loaded: dict[str, LoadedFile] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._contents or self._names)
+        return bool(self._contents or self._names or self._unread)
 
     def __contains__(self, name: PolicyFileName) -> bool:
-        return _path(name) in self._contents
+        return _path(name) in self._contents or _path(name) in self._unread
 
     def load(self, name: PolicyFileName) -> LoadedFile:
         """The file of this name. Raises `NotKnown` or `PolicyDebugError`."""
         path = _path(name)
         content = self._contents.get(path)
+        if path in self._unread:
+            raise NotKnown("; ".join(["its policy file could not be read", *self._problems[:1]]))
         if content is None:
             raise NotKnown("Calico has written no policy file for it")
         if path not in self._loaded:

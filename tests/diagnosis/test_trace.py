@@ -474,6 +474,18 @@ def test_a_pod_without_its_file_is_not_known(node):
     assert "no policy file" in found.why_unknown
 
 
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_file_that_cannot_be_read_is_not_taken_for_no_policy(node, all_of_them):
+    source = node("v3.32.1/41-hep-forward-ingress-deny")
+    folder, problem = source.facts["policy_files"], "eth0_ingress_v4.json could not be read: Permission denied"
+    unread = tuple(folder.files) if all_of_them else ("eth0_ingress_v4.json",)
+    files = {name: one for name, one in folder.files.items() if name not in unread}
+    source.facts["policy_files"] = replace(folder, files=files, unread=unread, problems=(problem,))
+    found = follow(source, udp(OUTSIDE, CLIENT, 6601))
+    assert "unknown" == found.verdict
+    assert f"eth0, inbound: its policy file could not be read; {problem}" == found.why_unknown
+
+
 def test_a_certain_deny_settles_it_whatever_else_is_not_known(node):
     source = node("v3.32.1/02-default-deny-udp")
     files = {name: one for name, one in source.facts["policy_files"].files.items() if "calie43c605b267" not in name}
