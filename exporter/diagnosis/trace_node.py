@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # only where it is used
 _NAT_OUTGOING, _TUNNELED, _BLACKHOLE = 0x2, 0x40, 0x300
 # Where an end is, seen from this node.
 HERE, OTHER_NODE, OUTSIDE, SOMEWHERE = "here", "other_node", "outside", "unknown"
-_TUNNEL_SOURCE = "policy then sees the tunnel's address as the source, which is not known here"
+_TUNNEL_SOURCE = "policy then sees the tunnel's address as the source: name that address instead"
+_TUNNEL_DEVICES = ("tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class NodeFacts:
     def is_tunneled(self, address: str) -> bool:
         """Whether packets between this node and a pod elsewhere may be in a tunnel."""
         route = self.route(address)
-        return route is not None and route.remote_workload and bool(route.flags & _TUNNELED)
+        return route is not None and route.remote_workload and (bool(route.flags & _TUNNELED) or self._has_tunnel())
 
     def hidden_source(self, source: End, destination: End) -> Hidden:
         """What its own node may have changed in a packet from elsewhere to this node."""
@@ -131,9 +132,17 @@ class NodeFacts:
         """Whether another node may reach pods here through a tunnel. The route of a tunnel's own address says so."""
         if host.flags & _TUNNELED:
             return False
+        if self._has_tunnel():
+            return True
         pods = [one for one in self._routes.routes if one.remote_workload] if self._routes else []
         theirs = [one for one in pods if one.next_hop == host.next_hop] or pods
         return not theirs or any(one.flags & _TUNNELED for one in theirs)
+
+    def _has_tunnel(self) -> bool:
+        """Whether a device of a tunnel is in use: Calico then gives it an address. Routes may not tell."""
+        every = self._snapshot.endpoints.get().by_index
+        used = (every.get(one.ifindex) for one in self._snapshot.addresses.or_else(()))
+        return any(one is not None and one.interface in _TUNNEL_DEVICES for one in used)
 
     def may_translate_source(self, source: str, destination: str) -> bool:
         """Whether outgoing NAT may replace the source of a pod's packet before it leaves the node."""

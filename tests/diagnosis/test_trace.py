@@ -288,6 +288,16 @@ def test_a_node_behind_a_tunnel_has_an_address_that_is_not_known(node, make, sou
     assert known or f"{OTHER} may use a tunnel to pods here: policy then sees the tunnel's address" in found.why_unknown
 
 
+@pytest.mark.parametrize(
+    ("device", "address", "known"), [("vxlan.calico", 1, False), ("vxlan.calico", 0, True), ("eth1", 1, True)]
+)
+def test_a_device_of_a_tunnel_with_an_address_is_in_use_whatever_routes_say(node, make, device, address, known):
+    source = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled=False))
+    source.facts["links"] = (*source.facts["links"], make.link(77, device))
+    source.facts["addresses"] = (*source.facts["addresses"], *[make.address("10.244.145.202", 32, 77)][:address])
+    assert ("deny" if known else "unknown") == follow(source, udp(OTHER, SERVER, 5300)).verdict
+
+
 def test_without_pods_elsewhere_a_tunnel_is_possible(node, make):
     routes = make.table(
         "cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route(f"{OTHER}/32", HOST, OTHER)
