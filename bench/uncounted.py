@@ -1,4 +1,4 @@
-"""The cost of looking for drops that nothing counts, printed as a line: `make bench`.
+"""The cost of finding drops that nothing counts, printed as a line: `make bench`.
 
 Makes 250 real pods' interfaces (veth pairs between two network namespaces) and measures there, beside a whole snapshot
 of counters and endpoints in the same run, the CPU time of reading what the kernel received on each of them and of

@@ -122,7 +122,7 @@ def _json(result: Trace) -> dict[str, object]:
         "service": _service_json(result),
         "programs": list(map(_program_json, result.programs)),
         "notes": list(result.notes),
-        "places": [{"address": one.address, "where": one.where, "node": one.node} for one in result.places],
+        "locations": [{"address": one.address, "where": one.where, "node": one.node} for one in result.locations],
     }
 
 

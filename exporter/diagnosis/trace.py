@@ -11,7 +11,7 @@ from exporter.calico.nat import Backend
 from exporter.calico.packet import Packet
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
-from exporter.diagnosis.trace_node import End, NodeFacts, Place
+from exporter.diagnosis.trace_node import End, Location, NodeFacts
 from exporter.diagnosis.trace_program import UNKNOWN, Budget, Files, Programs, ProgramTrace
 from exporter.diagnosis.trace_walk import Walk
 from exporter.node.endpoints import HOST
@@ -28,7 +28,7 @@ class Trace:
     """What happens to a packet on this node. `notes` are what the verdict leaves out, and where to ask.
 
     `service` is the one that the packet is for; `backends` are then the verdicts of its backends, whose programs
-    `programs` are. `places` say where the source and each destination are.
+    `programs` are. `locations` say where the source and each destination are.
     """
 
     packet: Packet
@@ -38,7 +38,7 @@ class Trace:
     notes: tuple[str, ...]
     service: Service | None = None
     backends: tuple[tuple[Backend, str], ...] = ()
-    places: tuple[Place, ...] = ()
+    locations: tuple[Location, ...] = ()
 
 
 def trace(
@@ -72,7 +72,7 @@ def trace(
         note = (
             f"the service {packet.destination}:{packet.destination_port} {why}: Calico rejects the packet before policy"
         )
-        return Trace(packet, DENY, "", (), (note,), service, (), (facts.place(source),))
+        return Trace(packet, DENY, "", (), (note,), service, (), (facts.location(source),))
     found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
     return _of_backends(packet, service, found)
 
@@ -96,23 +96,25 @@ def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend
         for backend, one in found
         for program in one.programs
     ]
-    notes, places = (
-        tuple(dict.fromkeys(item for _, one in found for item in getattr(one, name))) for name in ("notes", "places")
+    notes, locations = (
+        tuple(dict.fromkeys(item for _, one in found for item in getattr(one, name))) for name in ("notes", "locations")
     )
     backends = tuple((backend, one.verdict) for backend, one in found)
     why = why if verdict == UNKNOWN else ""
-    return Trace(packet, verdict, why, tuple(programs), notes, service, backends, places)
+    return Trace(packet, verdict, why, tuple(programs), notes, service, backends, locations)
 
 
 def _follow(walk: Walk) -> Trace:
-    places = tuple(map(walk.facts.place, (walk.source, walk.destination)))
+    locations = tuple(map(walk.facts.location, (walk.source, walk.destination)))
     stuck = ""
     try:
         walk.go()
     except NotKnown as error:
         stuck = str(error)
     verdict, why = _verdict(walk.met, stuck)
-    return Trace(walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)), places=places)
+    return Trace(
+        walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)), locations=locations
+    )
 
 
 def _verdict(programs: Sequence[ProgramTrace], stuck: str) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where the end with this address is; `node` is the address of the other node that has it."""
 
     address: str
@@ -98,14 +98,14 @@ class NodeFacts:
         route = self.route(address)
         return route is not None and bool(route.flags & _BLACKHOLE)
 
-    def place(self, end: End) -> Place:
+    def location(self, end: End) -> Location:
         """Where an end is, as far as Calico's routes tell."""
         if end.endpoint or end.is_node:
-            return Place(end.address, HERE)
+            return Location(end.address, HERE)
         route = self.route(end.address)
         if route and (route.remote_workload or route.remote_host):
-            return Place(end.address, OTHER_NODE, route.next_hop)
-        return Place(end.address, SOMEWHERE if self._routes is None or end.is_node is None else OUTSIDE)
+            return Location(end.address, OTHER_NODE, route.next_hop)
+        return Location(end.address, SOMEWHERE if self._routes is None or end.is_node is None else OUTSIDE)
 
     def is_tunneled(self, address: str) -> bool:
         """Whether packets between this node and a pod elsewhere may be in a tunnel."""
@@ -122,7 +122,7 @@ class NodeFacts:
             return Hidden(("ip_src",), f"{source.title} may use a tunnel to pods here: {_TUNNEL_SOURCE}")
         return Hidden()
 
-    def hidden_own_source(self, destination: End) -> Hidden:
+    def hidden_node_source(self, destination: End) -> Hidden:
         """What the node itself may choose in its packet to elsewhere."""
         if self.is_tunneled(destination.address):
             return Hidden(("ip_src",), f"this node may use a tunnel to {destination.title}: {_TUNNEL_SOURCE}")

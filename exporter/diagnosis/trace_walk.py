@@ -116,7 +116,7 @@ class Walk:
         elif self.destination.is_node:
             raise NotKnown("a packet of the node to itself does not leave it: loopback policy is not evaluated")
         else:
-            self.hidden = self.facts.hidden_own_source(self.destination)
+            self.hidden = self.facts.hidden_node_source(self.destination)
             self._note_the_other_half(self.destination)
             self._at_host_endpoint(EGRESS, self.destination, (SOURCE_IS_HOST,))
 
@@ -143,9 +143,9 @@ class Walk:
             self._at_host_endpoint(EGRESS, destination, (0,), self._unless_node(destination))
 
     def _note_the_other_half(self, end: End) -> None:
-        place = self.facts.place(end)
-        if place.where == OTHER_NODE:
-            where = f"at the node {place.node}" if place.node not in ("", end.address) else "another node"
+        location = self.facts.location(end)
+        if location.where == OTHER_NODE:
+            where = f"at the node {location.node}" if location.node not in ("", end.address) else "another node"
             self.notes.append(f"{end.title} is {where}: policy there is not evaluated, ask its own node")
         elif end is self.destination:
             self.notes.append(f"{end.title} is not a pod of this node: policy there is not evaluated, ask its own node")
@@ -228,7 +228,7 @@ class Walk:
 
     def _ask(self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "") -> None:
         flow = self.facts.flow(self.programs.packet)
-        # The program by which a packet comes into the node looks at its own direction, the other one at the reverse.
+        # The program by which a packet comes into the node checks its own direction, the other one the reverse.
         comes_in = (way == EGRESS) == (endpoint.kind == WORKLOAD)
         if flow and flow[0 if comes_in else 1].approved:
             why = "this very flow is in connection tracking, allowed: policy is not asked while it lives"

@@ -60,9 +60,9 @@ class Half:
         return list(map(str, self.found["text"])) if self.found else [f"not known: {self.why}"]
 
     @property
-    def places(self) -> dict[str, tuple[str, str]]:
+    def locations(self) -> dict[str, tuple[str, str]]:
         """Where each end is, and the address of its node if that is another."""
-        return {one["address"]: (one["where"], one["node"]) for one in self.found.get("places", ())}
+        return {one["address"]: (one["where"], one["node"]) for one in self.found.get("locations", ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +162,14 @@ def _half(answer: Answer) -> Half:
     title, found = f"node {answer.target.node}", answer.found
     if answer.problem:
         return Half(title, UNKNOWN, answer.problem.removeprefix(f"{title}: "), {})
-    text, why, places = found.get("text"), found.get("why_unknown"), found.get("places", [])
+    text, why, locations = found.get("text"), found.get("why_unknown"), found.get("locations", [])
     readable = found.get("verdict") in EXIT_CODES and isinstance(text, list) and isinstance(why, str)
-    if not (readable and isinstance(places, list) and all(map(_is_place, places))):
+    if not (readable and isinstance(locations, list) and all(map(_is_location, locations))):
         return Half(title, UNKNOWN, UNREADABLE, {})
     return Half(title, found["verdict"], str(why), found)
 
 
-def _is_place(found: object) -> bool:
+def _is_location(found: object) -> bool:
     return isinstance(found, dict) and all(isinstance(found.get(one), str) for one in ("address", "where", "node"))
 
 
@@ -177,8 +177,8 @@ def _not_asked(half: Half, ends: Iterable[End]) -> list[Half]:
     """A half that is not known for each of the ends that no node was asked about, though there may be one."""
     found = []
     for end in ends:
-        places = [half.places[one] for one in end.addresses if one in half.places]
-        where, node = places[0] if places else ("", "")
+        locations = [half.locations[one] for one in end.addresses if one in half.locations]
+        where, node = locations[0] if locations else ("", "")
         if end.node or not (where == _OTHER_NODE or (where == _SOMEWHERE and end.problem)):
             continue
         title = f"node {node}" if node else f"the node of {end.title}"

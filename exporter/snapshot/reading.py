@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
@@ -186,44 +186,7 @@ class Reading:
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
-            source = self._source
-            readers: dict[str, Callable[[], object]] = {
-                "pins": self._pins,
-                "counter_map": partial(self._map, COUNTERS),
-                "rule_map": partial(self._map, RULES),
-                "ifstate_map": partial(self._map, IFACE),
-                "counters": self._counters,
-                "rule_hits": self._rule_hits,
-                "ifstate": self._ifstate,
-                "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
-                "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
-                "ip_set_trie_4": partial(self._ip_set_trie, IP_SETS[4]),
-                "ip_set_trie_6": partial(self._ip_set_trie, IP_SETS[6]),
-                "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
-                "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
-                "policy_tags": self._policy_tags,
-                "services_4": partial(self._services, 4),
-                "services_6": partial(self._services, 6),
-                "routes_4": partial(self._routes, 4),
-                "routes_6": partial(self._routes, 6),
-                "addresses": source.addresses,
-                "interfaces_to": self._interfaces_to,
-                "conntrack": self._conntrack,
-                "links": source.links,
-                "host_routes": source.host_routes,
-                "run_dir": source.check_run_dir,
-                "pods": self._pods,
-                "cluster_pods": source.cluster_pods,
-                "endpoints": self._endpoints,
-                "nics": source.nics,
-                "received": source.received,
-                "queue_drops": source.queue_drops,
-                "policy_file_names": source.policy_file_names,
-                "policies": source.policies,
-                "policy_files": source.policy_files,
-                "rules": self._rules,
-            }
-            self._parts[name] = Part.of(readers[name])
+            self._parts[name] = Part.of(partial(self._READERS[name], self))
         return self._parts[name]
 
     def _pins(self) -> tuple[Pin, ...]:
@@ -348,16 +311,56 @@ class Reading:
         self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
+    # What reads each part.
+    _READERS: ClassVar[Mapping[str, Callable[["Reading"], object]]] = {
+        "pins": _pins,
+        "counter_map": lambda self: self._map(COUNTERS),
+        "rule_map": lambda self: self._map(RULES),
+        "ifstate_map": lambda self: self._map(IFACE),
+        "counters": _counters,
+        "rule_hits": _rule_hits,
+        "ifstate": _ifstate,
+        "ip_sets_4": lambda self: self._ip_sets(IP_SETS[4]),
+        "ip_sets_6": lambda self: self._ip_sets(IP_SETS[6]),
+        "ip_set_trie_4": lambda self: self._ip_set_trie(IP_SETS[4]),
+        "ip_set_trie_6": lambda self: self._ip_set_trie(IP_SETS[6]),
+        "failsafes_4": lambda self: self._failsafes(FAILSAFES[4]),
+        "failsafes_6": lambda self: self._failsafes(FAILSAFES[6]),
+        "policy_tags": _policy_tags,
+        "services_4": lambda self: self._services(4),
+        "services_6": lambda self: self._services(6),
+        "routes_4": lambda self: self._routes(4),
+        "routes_6": lambda self: self._routes(6),
+        "addresses": lambda self: self._source.addresses(),
+        "interfaces_to": _interfaces_to,
+        "conntrack": _conntrack,
+        "links": lambda self: self._source.links(),
+        "host_routes": lambda self: self._source.host_routes(),
+        "run_dir": lambda self: self._source.check_run_dir(),
+        "pods": _pods,
+        "cluster_pods": lambda self: self._source.cluster_pods(),
+        "endpoints": _endpoints,
+        "nics": lambda self: self._source.nics(),
+        "received": lambda self: self._source.received(),
+        "queue_drops": lambda self: self._source.queue_drops(),
+        "policy_file_names": lambda self: self._source.policy_file_names(),
+        "policies": lambda self: self._source.policies(),
+        "policy_files": lambda self: self._source.policy_files(),
+        "rules": _rules,
+    }
+
 
 _NO_PODS = LocalPods((), ())
 
 
 def with_sources(parts: Collection[str]) -> frozenset[str]:
     """These parts and all parts they are derived from."""
-    wanted = set(parts)
-    for name in parts:
-        wanted |= with_sources(_DERIVED_FROM.get(name, ()))
-    return frozenset(wanted)
+    return _closure(frozenset(parts))
+
+
+@cache  # asked for the same few sets at every scrape
+def _closure(parts: frozenset[str]) -> frozenset[str]:
+    return parts.union(*(_closure(frozenset(_DERIVED_FROM[name])) for name in parts if name in _DERIVED_FROM))
 
 
 def take_snapshot(

@@ -16,9 +16,11 @@ from exporter.node import netlink
 from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics, read_received
-from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
+from exporter.node.read_thread import ReadThread
+
+_FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
 
 
 def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
@@ -124,9 +126,10 @@ class LiveNode:
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
         self._run_dir = run_dir
+        self._status_folder, self._policy_folder = (run_dir / one for one in _FOLDERS)
         # One each, so that a folder that hangs takes only its own facts with it.
-        self._status_files = Patience(run_dir / endpoint_status.FOLDER)
-        self._policy_files = Patience(run_dir / policy_debug.FOLDER)
+        self._status_files = ReadThread(self._status_folder)
+        self._policy_files = ReadThread(self._policy_folder)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -139,19 +142,19 @@ class LiveNode:
 
     def map_info(self, name: str) -> MapInfo:
         """See `NodeSource`."""
-        return self._reader.info(str(self._globals / name))
+        return self._reader.info(f"{self._globals}/{name}")
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
-        return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
+        return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus)
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `NodeSource`."""
-        return self._reader.lookup(str(self._globals / name), keys)
+        return self._reader.lookup(f"{self._globals}/{name}", keys)
 
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """See `NodeSource`."""
-        return self._reader.batches(str(self._globals / name))
+        return self._reader.batches(f"{self._globals}/{name}")
 
     def predates(self, datum: str) -> bool:
         """See `NodeSource`."""
@@ -197,10 +200,9 @@ class LiveNode:
 
     def check_run_dir(self) -> None:
         """See `NodeSource`."""
-        folders = (endpoint_status.FOLDER, policy_debug.FOLDER)
         # Either thread will do, unless it waits for a folder that hangs.
         thread = self._policy_files if self._status_files.hangs else self._status_files
-        thread.read(lambda: check_run_dir(self._run_dir, folders))
+        thread.read(lambda: check_run_dir(self._run_dir, _FOLDERS))
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
@@ -212,9 +214,8 @@ class LiveNode:
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        path = self._run_dir / policy_debug.FOLDER
         return self._policy_files.read(
-            lambda: read_folder(path, wanted=lambda name: is_policy_file_of(name, interfaces))
+            lambda: read_folder(self._policy_folder, wanted=lambda name: is_policy_file_of(name, interfaces))
         )
 
     def policies(self) -> Policies:
@@ -223,13 +224,12 @@ class LiveNode:
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: list_folder(self._run_dir / policy_debug.FOLDER)) or []
+        return self._policy_files.read(lambda: list_folder(self._policy_folder)) or []
 
     def _read_status(self) -> Folder[bytes]:
-        folder = self._run_dir / endpoint_status.FOLDER
-        self._status = read_folder(folder, endpoint_status.MAX_BYTES, self._status)
+        self._status = read_folder(self._status_folder, endpoint_status.MAX_BYTES, self._status)
         return self._status
 
     def _read_policies(self) -> Policies:
-        self._policies = read_policies(self._run_dir / policy_debug.FOLDER, self._policies)
+        self._policies = read_policies(self._policy_folder, self._policies)
         return self._policies

@@ -125,7 +125,7 @@ def test_the_node_itself_is_an_end_by_its_interface(traced):
 def test_the_json_has_what_the_contract_names(traced):
     name = "v3.32.1/02-default-deny-udp"
     code, answer = traced(name, *options(experiments()[name]))
-    assert {"verdict", "why_unknown", "packet", "service", "programs", "notes", "places", "text"} == answer.keys()
+    assert {"verdict", "why_unknown", "packet", "service", "programs", "notes", "locations", "text"} == answer.keys()
     program = answer["programs"][-1]
     assert ("ns-b", "server", "tc_egress", "inbound", "workload", 4, None, False) == tuple(
         program[key]

@@ -355,11 +355,11 @@ def test_where_each_end_is_and_whose_policy_was_not_evaluated(node, make):
         (CLIENT, NODE, [(CLIENT, "here", ""), (NODE, "here", "")]),
     ):
         found = follow(source_node, udp(source, destination, 5300))
-        assert expected == [(one.address, one.where, one.node) for one in found.places]
+        assert expected == [(one.address, one.where, one.node) for one in found.locations]
         elsewhere = any(where == "other_node" for _, where, _ in expected)
         assert elsewhere == any("ask its own node" in note for note in found.notes)
     unknown = follow(old(make, "v3.32.1/01-allow-selector-udp"), udp(OUTSIDE, SERVER, 5300))
-    assert "unknown" == unknown.places[0].where
+    assert "unknown" == unknown.locations[0].where
 
 
 # The file is the running program.

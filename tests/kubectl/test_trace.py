@@ -185,7 +185,7 @@ def test_the_host_s_interface_is_named_to_each_node(both, kubectl):
     assert [True, True] == ["--via=eth1" in words for _, words in both.ran]
 
 
-def place(address, where, node=""):
+def location(address, where, node=""):
     return {"address": address, "where": where, "node": node}
 
 
@@ -195,19 +195,19 @@ def place(address, where, node=""):
 @pytest.mark.parametrize("words", [["ns-c/plain", "10.65.9.9"], ["10.65.9.9", "ns-c/plain"]])
 def test_an_end_on_a_node_that_is_not_known_is_not_known(both, kubectl, words, where, expected, code):
     node = "192.0.2.7" if where == "other_node" else ""
-    says(both, "n1", "allow", places=[place("10.65.0.4", "here"), place("10.65.9.9", where, node)])
+    says(both, "n1", "allow", locations=[location("10.65.0.4", "here"), location("10.65.9.9", where, node)])
     done = kubectl("trace", *words, "--port", "80")
     assert code == done.returncode
     why = "Why: node 192.0.2.7: no pod has the address 10.65.9.9 now, so it is not known which exporter to ask."
     assert (expected == "unknown") == (why in done.stdout.splitlines())
-    says(both, "n1", "deny", places=[place("10.65.9.9", where, node)])
+    says(both, "n1", "deny", locations=[location("10.65.9.9", where, node)])
     assert 3 == kubectl("trace", *words, "--port", "80").returncode
 
 
 @pytest.mark.parametrize(("where", "code"), [("other_node", 1), ("unknown", 1), ("outside", 0)])
 def test_who_may_not_list_pods_gets_the_half_that_can_be_asked(both, kubectl, where, code):
     both.refused["list", None] = refusal(403, 'pods is forbidden: User "me" cannot list resource "pods"', "Forbidden")
-    says(both, "n1", "allow", places=[place("10.65.9.9", where)])
+    says(both, "n1", "allow", locations=[location("10.65.9.9", where)])
     done = kubectl("trace", "ns-c/plain", "10.65.9.9", "--port", "80", "--exporter-namespace", "calico-system")
     assert code == done.returncode
     assert (code == 1) == ("you may not list pods in all namespaces" in done.stdout)
@@ -216,8 +216,8 @@ def test_who_may_not_list_pods_gets_the_half_that_can_be_asked(both, kubectl, wh
 def test_a_backend_on_a_node_that_is_not_known_is_not_known(both, kubectl):
     both.services.append(service((80, "TCP")))
     backends = [{"address": one, "port": 8080, "verdict": "allow"} for one in ("10.65.0.3", "10.65.9.9")]
-    places = [place("10.65.0.4", "here"), place("10.65.9.9", "other_node", "192.0.2.7")]
-    says(both, "n1", "allow", service={"address": "10.96.0.9", "port": 80, "backends": backends}, places=places)
+    locations = [location("10.65.0.4", "here"), location("10.65.9.9", "other_node", "192.0.2.7")]
+    says(both, "n1", "allow", service={"address": "10.96.0.9", "port": 80, "backends": backends}, locations=locations)
     says(both, "n2", "allow")
     done = kubectl("trace", "ns-c/plain", "svc/ns-b/web")
     assert "  backend 10.65.0.3:8080 (ns-b/server): allowed" in done.stdout.splitlines()
@@ -225,9 +225,9 @@ def test_a_backend_on_a_node_that_is_not_known_is_not_known(both, kubectl):
     assert (1, True) == (done.returncode, "Why: node 192.0.2.7: no pod has" in done.stdout)
 
 
-@pytest.mark.parametrize("places", [7, [7], [{}], [{"address": [], "where": "here", "node": ""}]])
-def test_places_that_cannot_be_read_are_not_known(both, kubectl, places):
-    says(both, "n1", "allow", places=places)
+@pytest.mark.parametrize("locations", [7, [7], [{}], [{"address": [], "where": "here", "node": ""}]])
+def test_locations_that_cannot_be_read_are_not_known(both, kubectl, locations):
+    says(both, "n1", "allow", locations=locations)
     says(both, "n2", "allow")
     done = kubectl("trace", "ns-c/plain", "ns-b/server", "--port", "80")
     assert (1, True) == (done.returncode, "its response cannot be read" in done.stdout)
