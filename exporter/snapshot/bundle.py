@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
@@ -174,6 +175,10 @@ class Bundle:
             max_entries=int(info["max_entries"]),
             flags=int(info["flags"]),
         )
+
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return MapUsage(self.map_info(name), None)
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""

@@ -6,7 +6,7 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
+from exporter.snapshot.map_fill import MapCounts, MapFill
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
+    from exporter.snapshot.conntrack_count import ConntrackCount
 
 # The parts in read order; large ones that only commands need are separate.
 _COMMON_PARTS = (
@@ -89,11 +91,13 @@ _READ_ON_REQUEST = (
     "addresses",
     "interfaces_to",
     "conntrack",
+    "conntrack_count",
     "policy_tags",
     "policy_files",
+    "map_fills",
 )
 EVERY_PART = frozenset(_COMMON_PARTS)
-MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
+MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
     "counter_map": ("pins",),
@@ -107,6 +111,8 @@ _DERIVED_FROM = {
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
     "interfaces_to": ("endpoints",),
+    "conntrack_count": ("endpoints",),
+    "map_fills": ("pins",),
 }
 
 
@@ -149,6 +155,8 @@ class Memory:
     ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
+    map_counts: MapCounts = field(default_factory=MapCounts)
+    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:
@@ -162,6 +170,7 @@ class Reading:
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
+        self._pin_names: list[str] = []
         self._at: float | None = None
 
     @property
@@ -190,7 +199,14 @@ class Reading:
         return self._parts[name]
 
     def _pins(self) -> tuple[Pin, ...]:
-        return parse_pins(self._source.pin_names())
+        self._pin_names = self._source.pin_names()
+        return parse_pins(self._pin_names)
+
+    def _map_fills(self) -> tuple[MapFill, ...]:
+        if self._source.reader_name == "bundle":  # it has a part of some of these maps, and none of others
+            return ()
+        self._part("pins").get()
+        return self._memory.map_counts.fills(self._source, self._pin_names)
 
     def _pinned_maps(self) -> PinnedMaps:
         if self._maps is None:
@@ -287,6 +303,24 @@ class Reading:
         wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
         return read_conntrack(self._source, self._pinned_maps(), wanted)
 
+    def count_conntrack(self) -> Iterator[None]:
+        """Counts the connection-tracking maps for later snapshots; yields after each slice."""
+        from exporter.snapshot.conntrack_count import count_conntrack
+
+        addresses = all_addresses(self.read({"endpoints"}).endpoints.or_else(Endpoints({})))
+        try:
+            count = yield from count_conntrack(self._source, self._pinned_maps(), frozenset(addresses))
+        except ExporterError as error:
+            self._memory.conntrack_count = Part(error=copy(error))
+        else:
+            self._memory.conntrack_count = Part(count)
+
+    def _conntrack_count(self) -> "ConntrackCount | None":
+        if not self._memory.map_counts.background and self._source.reader_name != "bundle":
+            for _ in self.count_conntrack():
+                pass
+        return self._memory.conntrack_count.get()
+
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
         return self._memory.pods
@@ -334,6 +368,7 @@ class Reading:
         "addresses": lambda self: self._source.addresses(),
         "interfaces_to": _interfaces_to,
         "conntrack": _conntrack,
+        "conntrack_count": _conntrack_count,
         "links": lambda self: self._source.links(),
         "host_routes": lambda self: self._source.host_routes(),
         "run_dir": lambda self: self._source.check_run_dir(),
@@ -347,6 +382,7 @@ class Reading:
         "policies": lambda self: self._source.policies(),
         "policy_files": lambda self: self._source.policy_files(),
         "rules": _rules,
+        "map_fills": _map_fills,
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
@@ -44,6 +45,9 @@ class NodeSource(Protocol):
 
     def map_info(self, name: str) -> MapInfo:
         """The info of the map pinned as `name`."""
+
+    def map_usage(self, name: str) -> MapUsage:
+        """The shape of the map pinned as `name`, and the memory that tells its entries."""
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
@@ -143,6 +147,10 @@ class LiveNode:
     def map_info(self, name: str) -> MapInfo:
         """See `NodeSource`."""
         return self._reader.info(f"{self._globals}/{name}")
+
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return self._reader.usage(f"{self._globals}/{name}")
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
