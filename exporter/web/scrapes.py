@@ -130,7 +130,11 @@ class Scrapes:
 
     async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
         """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
+        return await self.read(lambda reading: question(reading.read(parts)))
+
+    async def read(self, question: Callable[[Reading], _T]) -> _T:
+        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread, as `query`."""
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
 
     async def run_slices(self, steps: Iterator[None]) -> float:
         """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the
