@@ -1,7 +1,8 @@
 """`why --packets`: captures an endpoint's packets between two snapshots of the node."""
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ import click
 from exporter.cli.conntrack import ruling_json
 from exporter.cli.options import NodeOptions
 from exporter.cli.snapshots import NodeSnapshots
-from exporter.diagnosis.explain import Explanation
+from exporter.diagnosis.denied_rules import policies_of
+from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation
 from exporter.diagnosis.packet_groups import PARTS as GROUP_PARTS
-from exporter.diagnosis.packet_groups import PacketGroup
+from exporter.diagnosis.packet_groups import PacketGroup, policies_of_flows
 from exporter.diagnosis.packet_report import WATCHED_PARTS, PacketReport, report, watched_of
 from exporter.node import NodeError
-from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
+from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.node.packet_filter import Watched
 from exporter.node.packet_flows import Capture
 from exporter.node.packet_socket import PacketSocket
@@ -32,48 +34,44 @@ class Watch:
     capture: Capture
     error: str = ""
 
-    def report(self, explanation: Explanation, prefixes: Collection[str]) -> PacketReport:
+    def report(self, explanation: Explanation, prefixes: Sequence[str]) -> PacketReport:
         """What the capture says beside this explanation."""
         if self.error:
             return PacketReport(error=self.error)
-        return report(self.after, self.capture, self.watched, explanation, tuple(prefixes))
+        return report(self.after, self.capture, self.watched, explanation, prefixes)
 
 
-def watch(
-    options: NodeOptions,
-    seconds: float,
-    parts: Collection[str],
-    choose: Callable[[Snapshot], Endpoint],
-    last: Collection[str],
-) -> Watch:
+def watch(options: NodeOptions, seconds: float, choose: Callable[[Snapshot], Endpoint]) -> Watch:
     """Captures the packets of the endpoint that `choose` finds in a first snapshot, for this time.
 
     The counters are read right after the capture has begun and right before it ends. Without the right to capture it
     waits all the same.
     """
     chosen: list[Endpoint] = []
-
-    def flows_of(endpoints: Endpoints) -> Collection[str]:
-        del endpoints
-        return [address for one in chosen for address in one.addresses]
-
-    snapshots = NodeSnapshots(options, parts, flows_of)
+    snapshots = NodeSnapshots(options, PARTS, lambda _: [address for one in chosen for address in one.addresses])
     first = snapshots.now(WATCHED_PARTS)
     endpoint = choose(first)
     if endpoint.kind != WORKLOAD:
         raise click.UsageError("--packets watches a pod: the packets of a host's interface are everybody's")
     chosen.append(endpoint)
-    watched, last = watched_of(first, endpoint), {*last, *GROUP_PARTS}
+    watched, last = watched_of(first, endpoint), LAST_PARTS | GROUP_PARTS
     try:
         opened = PacketSocket(watched)
     except NodeError as error:
         with suppress(KeyboardInterrupt):
-            return Watch(first, snapshots.after(seconds, last), watched, Capture(), str(error))
-        return Watch(first, snapshots.after(0, last), watched, Capture(), str(error))
-    before = snapshots.after(0)
-    opened.run(seconds)
-    after = snapshots.after(0, last)
-    return Watch(before, after, watched, opened.close())
+            time.sleep(seconds)
+        after = snapshots.after(0, last, lambda snapshot: policies_of(snapshot, endpoint))
+        return Watch(first, after, watched, Capture(), str(error))
+    with closing(opened):
+        before = snapshots.after(0)
+        opened.run(seconds)
+        capture = opened.capture()
+        after = snapshots.after(0, last, lambda snapshot: _policies(snapshot, capture, endpoint))
+    return Watch(before, after, watched, capture)
+
+
+def _policies(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
+    return policies_of(snapshot, endpoint) | policies_of_flows(snapshot, capture, endpoint)
 
 
 def packets_json(found: PacketReport) -> dict[str, object]:

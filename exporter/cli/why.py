@@ -5,18 +5,19 @@ For scripts, it exits 0 when nothing was dropped and 3 when something was.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 
 import click
 from click.core import ParameterSource
 
+from exporter.cli.capture import packets_json, watch
 from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
-from exporter.cli.capture import packets_json, watch
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
-from exporter.diagnosis.denied_rules import PARTS as RULING_PARTS
-from exporter.diagnosis.denied_rules import with_rulings
+from exporter.diagnosis.denied_rules import policies_of, with_rulings
 from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.packet_report import PacketReport, lines
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
@@ -26,7 +27,6 @@ from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
 LOSES_PACKETS = 3
-_LAST_PARTS = LAST_PARTS | RULING_PARTS
 _STYLES = {HEADLINE: "bold", DROP: "red", PROBLEM: "red", "deny": "red", "allow": "green", "pass": "yellow"}
 
 
@@ -52,7 +52,7 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
         raise click.UsageError("--for watches a node: two bundles have their own time")
     if packets and node.bundle is not None:
         raise click.UsageError("--packets captures on the node itself: a bundle has no packets")
-    seen = watch(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), _LAST_PARTS) if packets else None
+    seen = watch(node, seconds, partial(_one, selector=selector)) if packets else None
     before, after = (seen.before, seen.after) if seen else _two_snapshots(node, seconds, selector)
     explanation = explain(before, after, _endpoint(before, after, selector))
     explanation = replace(explanation, denied=with_rulings(after, explanation.denied, node.prefixes))
@@ -68,7 +68,13 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
 
 
 def _two_snapshots(node: NodeOptions, seconds: float, selector: Selector) -> tuple[Snapshot | None, Snapshot]:
-    return two_snapshots(node, seconds, PARTS, lambda snapshot: _one(snapshot, selector), last=_LAST_PARTS)
+    def policies(snapshot: Snapshot) -> set[str]:
+        with suppress(click.ClickException):  # it may be gone
+            return policies_of(snapshot, _one(snapshot, selector))
+        return set()
+
+    choose = partial(_one, selector=selector)
+    return two_snapshots(node, seconds, PARTS, choose, last=LAST_PARTS, policies_of=policies)
 
 
 def _lines(explanation: Explanation, found: PacketReport | None, seconds: float | None) -> Iterator[tuple[str, str]]:

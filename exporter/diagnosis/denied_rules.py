@@ -10,25 +10,42 @@ from dataclasses import replace
 from exporter.calico.packet import ICMP, ICMP6
 from exporter.calico.policy_program import ALLOW
 from exporter.calico.rules import INGRESS
-from exporter.diagnosis.denied import DeniedFlows, Ruling, packet_of
-from exporter.diagnosis.trace import PARTS as TRACE_PARTS
-from exporter.diagnosis.trace_program import Programs, ProgramTrace
+from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_flows, packet_of
+from exporter.diagnosis.trace_node import Hidden
+from exporter.diagnosis.trace_program import Budget, Files, Programs, ProgramTrace
 from exporter.diagnosis.trace_sentences import title_of
 from exporter.errors import ExporterError
+from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
-PARTS = TRACE_PARTS
 # A program can have thousands of instructions: the latest flows are those that are asked about.
 MAX_RULINGS = 20
-_TYPE_FIELDS = ("icmp_type", "pre_nat_dport", "post_nat_dport")
-_NO_TYPE = "it depends on the type of ICMP, which connection tracking does not hold"
+_NO_TYPE = Hidden(
+    ("icmp_type", "pre_nat_dport", "post_nat_dport"),
+    "it depends on the type of ICMP, which connection tracking does not hold",
+)
 
 
 def with_rulings(snapshot: Snapshot, found: Sequence[DeniedFlows], prefixes: Sequence[str]) -> tuple[DeniedFlows, ...]:
     """The same flows, the first `MAX_RULINGS` with the rule that denies them."""
-    asked = [replace(one, ruling=_ruling(snapshot, one, prefixes)) for one in found[:MAX_RULINGS]]
+    if not found:
+        return ()
+    asked: list[DeniedFlows] = []
+    try:
+        files = Files(snapshot, Budget())
+        asked += (replace(one, ruling=_ruling(snapshot, one, prefixes, files)) for one in found[:MAX_RULINGS])
+    except ExporterError as error:
+        return tuple(replace(one, ruling=Ruling(why_unknown=str(error))) for one in found)
     left = f"only the rules of the latest {MAX_RULINGS} are looked up"
     return (*asked, *(replace(one, ruling=Ruling(why_unknown=left)) for one in found[MAX_RULINGS:]))
+
+
+def policies_of(snapshot: Snapshot, endpoint: Endpoint | None) -> set[str]:
+    """The interfaces whose policy decides about the flows that `endpoint` denied, or was denied."""
+    if endpoint is None or snapshot.conntrack.error or snapshot.endpoints.error:
+        return set()
+    found = denied_flows(snapshot.conntrack.get(), snapshot.endpoints.get(), endpoint)
+    return {one.receiver.interface for one in found[:MAX_RULINGS]}
 
 
 def ruling_of(program: ProgramTrace) -> Ruling:
@@ -41,14 +58,8 @@ def ruling_of(program: ProgramTrace) -> Ruling:
     return Ruling(why_unknown=program.why or program.conditional or "no rule decided")
 
 
-def _ruling(snapshot: Snapshot, flow: DeniedFlows, prefixes: Sequence[str]) -> Ruling:
-    is_icmp = flow.protocol in (ICMP, ICMP6)
-    try:
-        programs = Programs(snapshot, packet_of(flow), prefixes)
-        program = programs.evaluate(flow.receiver, INGRESS, (0,), _TYPE_FIELDS if is_icmp else ())
-    except ExporterError as error:
-        return Ruling(why_unknown=str(error))
-    ruling = ruling_of(program)
-    if is_icmp and any(f"state->{name}" in ruling.why_unknown for name in _TYPE_FIELDS):
-        return Ruling(why_unknown=_NO_TYPE)
-    return ruling
+def _ruling(snapshot: Snapshot, flow: DeniedFlows, prefixes: Sequence[str], files: Files) -> Ruling:
+    hidden = _NO_TYPE if flow.protocol in (ICMP, ICMP6) else Hidden()
+    return ruling_of(
+        Programs(snapshot, packet_of(flow), prefixes, files).evaluate(flow.receiver, INGRESS, (0,), hidden)
+    )

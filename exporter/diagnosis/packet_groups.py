@@ -14,16 +14,16 @@ from exporter.calico.policy_program import DENY
 from exporter.calico.tables import PORTLESS, protocol_name
 from exporter.diagnosis.denied import Ruling, with_port
 from exporter.diagnosis.denied_rules import ruling_of
-from exporter.diagnosis.trace import PARTS as TRACE_PARTS
 from exporter.diagnosis.trace import trace
 from exporter.diagnosis.trace_node import NodeFacts
-from exporter.diagnosis.trace_program import ProgramTrace
+from exporter.diagnosis.trace_program import Budget, Files, ProgramTrace
 from exporter.errors import ExporterError
-from exporter.node.endpoints import Endpoint
+from exporter.node.endpoints import HOST, Endpoint
 from exporter.node.packet_flows import Capture, SeenFlow
 from exporter.snapshot.snapshot import Snapshot
 
-PARTS = TRACE_PARTS | {"conntrack"}
+# What tells whether a flow passed; the policy files and IP sets of `trace` are read for the others.
+PARTS = frozenset({"endpoints", "conntrack", "services_4", "services_6", "routes_4", "routes_6"})
 MAX_EVALUATED = 50
 INBOUND, OUTBOUND = "inbound", "outbound"
 PASSED, DENIED, UNANSWERED, UNKNOWN, SPOOFED = "passed", "denied", "unanswered", "unknown", "spoofed"
@@ -136,6 +136,17 @@ def groups_of(
     return _judged(snapshot, ranked, prefixes)
 
 
+def policies_of_flows(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
+    """The interfaces whose policy these flows can meet here: those of their ends, of backends, and the host's."""
+    flows = _Flows(snapshot, endpoint)
+    addresses = {address for one in capture.flows for address in (one.source, one.destination)}
+    addresses |= {address for one in capture.flows for address, _ in flows.backends(one)}
+    addresses |= {one.destination.address for one in map(flows.entry, capture.flows) if one}
+    every = snapshot.endpoints.get().by_index.values()
+    hosts = {one.interface for one in every if one.kind == HOST and one.state}
+    return hosts | {one.interface for one in every if addresses & {*one.addresses}} if addresses else set()
+
+
 def _group(flows: _Flows, flow: SeenFlow, direction: str) -> PacketGroup:
     entry = flows.entry(flow)
     translated = entry.destination if entry and entry.service else None
@@ -165,6 +176,7 @@ def _group(flows: _Flows, flow: SeenFlow, direction: str) -> PacketGroup:
 def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequence[str]) -> tuple[PacketGroup, ...]:
     """The groups whose verdict is open, with that of the policy programs."""
     found, asked = [], 0
+    files = Files(snapshot, Budget()) if snapshot.policy_files.error is None else None
     for one in groups:
         asked += not one.verdict
         if one.verdict:
@@ -172,15 +184,15 @@ def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequenc
         elif asked > MAX_EVALUATED:
             found.append(replace(one, verdict=UNKNOWN, why=f"only the {MAX_EVALUATED} largest groups are evaluated"))
         else:
-            found.append(_judge(snapshot, one, prefixes))
+            found.append(_judge(snapshot, one, prefixes, files))
     return tuple(found)
 
 
-def _judge(snapshot: Snapshot, group: PacketGroup, prefixes: Sequence[str]) -> PacketGroup:
+def _judge(snapshot: Snapshot, group: PacketGroup, prefixes: Sequence[str], files: Files | None) -> PacketGroup:
     flow, facts = group.sample, NodeFacts(snapshot, group.family)
     packet = _packet(flow, group.translated)
     try:
-        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", prefixes)
+        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", prefixes, files)
     except ExporterError as error:
         return replace(group, verdict=UNKNOWN, why=str(error))
     if found.verdict != DENY:

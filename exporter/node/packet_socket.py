@@ -82,9 +82,12 @@ class PacketSocket:
                 table.add(header, interface, outgoing=packet_type == _PACKET_OUTGOING)
         self._count_lost()
 
-    def close(self) -> Capture:
-        """Ends the capture and returns what was seen."""
+    def close(self) -> None:
+        """Ends the capture, which takes as long as the kernel needs to be done with every packet."""
         self._socket.close()
+
+    def capture(self) -> Capture:
+        """What was seen until now."""
         return self._table.capture(time.monotonic() - self._began, self._lost, full=self._full)
 
     @property

@@ -11,12 +11,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
 from exporter.web.connection import Response
 from exporter.web.scrapes import Scrapes
 
 if TYPE_CHECKING:
+    from exporter.node.endpoints import Endpoint
     from exporter.page.html import Html
+    from exporter.page.trace import Evaluated
 
 log = logging.getLogger("exporter.web")
 
@@ -39,6 +42,7 @@ class Page:
         # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
         self._expiry: asyncio.TimerHandle | None = None
+        self._evaluating = False
 
     async def answer(self, query: str) -> Response:
         """The page with these parameters. Raises `ValueError` if there are too many."""
@@ -49,7 +53,7 @@ class Page:
             async with asyncio.timeout(_TIMEOUT):
                 if await self._scrapes.query(self._is_first, PARTS):
                     await asyncio.sleep(_FIRST_WAIT)
-                status, body = await self._scrapes.query(lambda now: self._render(now, asked), PARTS)
+                status, body = await self._ask(asked)
         except TimeoutError:
             sentence = f"No snapshot of the node completed within {_TIMEOUT:.0f} seconds; the log may say why"
             status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.error_page(sentence)
@@ -59,6 +63,42 @@ class Page:
             status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.error_page(sentence)
         self._renew_expiry()
         return Response(status, body, "text/html; charset=utf-8", self._html.headers)
+
+    async def _ask(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The page; about a packet, one at a time is evaluated."""
+        from exporter.page.views import PARTS
+
+        if not (asked.get("peer") and "interface" in asked):
+            return await self._scrapes.query(lambda now: self._render(now, asked), PARTS)
+        if self._evaluating:
+            return await self._scrapes.query(lambda now: self._render(now, asked, is_busy=True), PARTS)
+        self._evaluating = True
+        try:
+            return await self._scrapes.read(lambda reading: self._evaluate(reading, asked))
+        finally:
+            self._evaluating = False
+
+    def _evaluate(self, reading: Reading, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The endpoint's page with the answer about a packet. Its snapshot is large, and is not kept."""
+        from exporter.page.trace import MAX_SECONDS, TRACE_PARTS, Asked, evaluate
+        from exporter.page.views import PARTS, endpoint_named
+
+        now = reading.read(PARTS | TRACE_PARTS)
+        if now.counters.error or now.endpoints.error:
+            return self._render(now, asked)
+        endpoint = endpoint_named(now, asked["interface"])
+        if endpoint is None:
+            return self._not_found(asked)
+        form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
+        found = evaluate(
+            now,
+            endpoint,
+            form,
+            reading.prefixes,
+            reading.read_policy_files,
+            lambda: time.monotonic() - start > MAX_SECONDS,
+        )
+        return self._endpoint(now, endpoint, found)
 
     @property
     def _html(self) -> "Html":
@@ -77,8 +117,9 @@ class Page:
         self._keep(now)
         return True
 
-    def _render(self, now: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
-        from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
+    def _render(self, now: Snapshot, asked: dict[str, str], *, is_busy: bool = False) -> tuple[HTTPStatus, bytes]:
+        from exporter.page.trace import Asked, busy
+        from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
             wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
@@ -87,11 +128,20 @@ class Page:
             return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
-            sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
-            return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
-        body = self._html.endpoint_page(endpoint_view(next(iter(self._snapshots), None), now, endpoint))
+            return self._not_found(asked)
+        found = self._endpoint(now, endpoint, busy(Asked.of(lambda name: asked.get(name, ""))) if is_busy else None)
         self._keep(now)
-        return HTTPStatus.OK, body
+        return found
+
+    def _endpoint(self, now: Snapshot, endpoint: "Endpoint", found: "Evaluated | None") -> tuple[HTTPStatus, bytes]:
+        from exporter.page.views import endpoint_view
+
+        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found)
+        return HTTPStatus.OK, self._html.endpoint_page(view)
+
+    def _not_found(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
+        return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
 
     def _reference(self, now: Snapshot) -> Snapshot | None:
         """The snapshot to compare with: the newest that is some seconds old, else the oldest."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from exporter.metrics.collector import Collector
 from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
-from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
+from exporter.snapshot.parts import MAP_PARTS, with_sources
+from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
 from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
@@ -130,7 +131,11 @@ class Scrapes:
 
     async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
         """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
+        return await self.read(lambda reading: question(reading.read(parts)))
+
+    async def read(self, question: Callable[[Reading], _T]) -> _T:
+        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread, as `query`."""
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
 
     async def run_slices(self, steps: Iterator[None]) -> float:
         """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the

@@ -19,7 +19,7 @@ class FakeSocket:
     """A capture that sees these flows while the node moves on to its next snapshot."""
 
     def __init__(self, node, *flows):
-        self.node, self.flows, self.watched, self.ran = node, flows, None, None
+        self.node, self.flows, self.watched, self.ran, self.closed = node, flows, None, None, False
 
     def __call__(self, watched):
         self.watched = watched
@@ -30,6 +30,9 @@ class FakeSocket:
         self.node.at += 1
 
     def close(self):
+        self.closed = True
+
+    def capture(self):
         return Capture(self.flows, packets=12, seconds=self.ran)
 
 
@@ -56,7 +59,7 @@ def words(result):
 def test_who_was_denied_stands_beside_the_counters(run, capturing):
     fake = capturing(DENIED)
     result = run("why", "--pod", "server", "--packets", "--for", "5")
-    assert (3, 5) == (result.exit_code, fake.ran)
+    assert (3, 5, True) == (result.exit_code, fake.ran, fake.closed)
     assert (SERVER, "cali34769d6a557") == (fake.watched.ifindex, fake.watched.interface)
     assert SERVER_ADDRESS in fake.watched.addresses
     by = "denied by GlobalNetworkPolicy security.gate, tier security, rule 0"

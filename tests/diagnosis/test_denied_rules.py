@@ -7,7 +7,8 @@ import pytest
 from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.packet import ICMP, TCP, UDP
 from exporter.diagnosis.denied import denied_flows, denied_lines
-from exporter.diagnosis.denied_rules import MAX_RULINGS, PARTS, with_rulings
+from exporter.diagnosis.denied_rules import MAX_RULINGS, policies_of, with_rulings
+from exporter.diagnosis.trace import PARTS
 from exporter.node import NodeError
 from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from tests.service_tables import APPROVED, OPENER, WORKLOAD, flow
@@ -77,6 +78,17 @@ def test_what_policy_allows_now_has_no_rule(asked):
 def test_without_policy_files_the_rule_is_not_known(asked):
     (one,) = asked(UDP_DENIED, entry(experiments()[UDP_DENIED].packet), policy_files=NodeError("no folder"))
     assert ("", "no folder") == (one.ruling.rule, one.ruling.why_unknown)
+
+
+def test_the_policy_of_the_receivers_is_what_is_read(make):
+    node = make.like(experiments()[UDP_DENIED].bundle)
+    node.maps["cali_v4_ct4"] = make.table("cali_v4_ct4", 700, "hash", entry(experiments()[UDP_DENIED].packet))
+    snapshot = take_snapshot(node, Settings(), Memory(), {"conntrack"})
+    endpoints = {one.interface: one for one in snapshot.endpoints.get().by_index.values()}
+    for interface in ("calie43c605b267", "cali34769d6a557"):
+        assert {"cali34769d6a557"} == policies_of(snapshot, endpoints[interface])
+    assert set() == policies_of(snapshot, endpoints["cali14a81566bd7"])
+    assert set() == policies_of(take_snapshot(make.like(node), Settings(), Memory(), ()), endpoints["eth0"])
 
 
 def test_only_so_many_are_looked_up(asked):

@@ -8,8 +8,18 @@ from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.packet import TCP, UDP
 from exporter.diagnosis import packet_groups
 from exporter.diagnosis.explain import Drop, explain
-from exporter.diagnosis.packet_groups import DENIED, PARTS, PASSED, SPOOFED, UNANSWERED, UNKNOWN, groups_of
+from exporter.diagnosis.packet_groups import (
+    DENIED,
+    PARTS,
+    PASSED,
+    SPOOFED,
+    UNANSWERED,
+    UNKNOWN,
+    groups_of,
+    policies_of_flows,
+)
 from exporter.diagnosis.packet_report import WATCHED_PARTS, lines, name_of, report, watched_of
+from exporter.diagnosis.trace import PARTS as TRACE_PARTS
 from exporter.node import NodeError
 from exporter.node.packet_flows import Capture, SeenFlow
 from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
@@ -44,7 +54,7 @@ def node(make):
             found.maps["cali_v4_ct4"] = make.table("cali_v4_ct4", 700, "hash", *entries)
         found.facts |= {"addresses": (make.address(NODE, 24, 2), make.address("127.0.0.1", 8, 1))} | facts
         settings = Settings(flows_of=lambda _: {CLIENT, CLIENT2, SERVER, *WEB_BACKENDS})
-        return take_snapshot(found, settings, Memory(), PARTS | WATCHED_PARTS | EVERY_PART)
+        return take_snapshot(found, settings, Memory(), PARTS | TRACE_PARTS | WATCHED_PARTS | EVERY_PART)
 
     return build
 
@@ -188,6 +198,18 @@ def test_what_comes_for_a_service_may_have_gone_to_another_backend(node):
     backend = next(one for one in snapshot.endpoints.get().by_index.values() if WEB_BACKENDS[0] in one.addresses)
     (one,) = judged(snapshot, backend.interface, to_web)
     assert (UNKNOWN, "it may have gone to another backend of the service") == (one.verdict, one.why)
+
+
+def test_the_policy_of_the_ends_the_backends_and_the_host_is_what_is_read(node):
+    to_web = SeenFlow(4, 6, CLIENT, 40000, WEB, 80, None, "calibf331a988cf", 1)
+    snapshot = node("v3.32.1/31-service-rule-allow")
+    endpoint = of(snapshot, "calibf331a988cf")
+    titles = {of(snapshot, one).title for one in policies_of_flows(snapshot, Capture((to_web,)), endpoint)}
+    backends = {one.title for one in snapshot.endpoints.get().by_index.values() if {*WEB_BACKENDS} & {*one.addresses}}
+    assert 2 == len(backends)
+    assert {"ns-a/client", *backends} == {one for one in titles if "/" in one}
+    assert "eth0" in titles
+    assert set() == policies_of_flows(snapshot, Capture(), endpoint)
 
 
 # The report
