@@ -57,7 +57,7 @@ def trace(
 
     Raises `NodeError` or `MapError` without endpoints or policy files.
     """
-    facts, loaded = NodeFacts(snapshot, packet.family), files or Files(snapshot, Budget())
+    facts, loaded = NodeFacts(snapshot, packet.family), Files(snapshot, Budget()) if files is None else files
     service = facts.service(packet)
 
     def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
