@@ -229,13 +229,19 @@ labelLimit: {{ . }}
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
-{{- with .Values.kubernetes.apiHost }}
-- name: KUBERNETES_SERVICE_HOST
-  value: {{ . | quote }}
+{{- /* Only these two keys, by name: any other would decide how a process of root starts. */}}
+{{- range $name, $value := dict "HOST" .Values.kubernetes.apiHost "PORT" .Values.kubernetes.apiPort }}
+{{- if $value }}
+- name: KUBERNETES_SERVICE_{{ $name }}
+  value: {{ $value | quote }}
+{{- else if $.Values.kubernetes.endpointsConfigMap }}
+- name: KUBERNETES_SERVICE_{{ $name }}
+  valueFrom:
+    configMapKeyRef:
+      name: {{ $.Values.kubernetes.endpointsConfigMap }}
+      key: KUBERNETES_SERVICE_{{ $name }}
+      optional: true
 {{- end }}
-{{- with .Values.kubernetes.apiPort }}
-- name: KUBERNETES_SERVICE_PORT
-  value: {{ . | quote }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

@@ -1,4 +1,4 @@
-"""OpenShift admits the pods: its constraint allows all that they ask for, and nothing of the node's that they do not."""
+"""OpenShift admits the pods: its constraint allows what they ask for, and no more namespaces of the node."""
 
 import pytest
 

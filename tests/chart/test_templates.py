@@ -279,11 +279,13 @@ def test_without_the_api_server_there_is_no_role_and_authorization_alone_sees_no
 
 
 def test_where_kube_proxy_is_replaced_the_api_server_is_found():
-    found = container(render())
-    assert [{"configMapRef": {"name": "kubernetes-services-endpoint", "optional": True}}] == found["envFrom"]
+    by_key = {each["name"]: each["valueFrom"] for each in container(render())["env"] if "valueFrom" in each}
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        key = {"name": "kubernetes-services-endpoint", "key": name, "optional": True}
+        assert {"configMapKeyRef": key} == by_key[name]
     names = environment(render("authorization-values"))
     assert ("192.0.2.1", "6443") == (names["KUBERNETES_SERVICE_HOST"], names["KUBERNETES_SERVICE_PORT"])
-    assert "envFrom" not in container(render("files-only-values"))
+    assert "KUBERNETES_SERVICE_HOST" not in environment(render("files-only-values"))
 
 
 @pytest.mark.parametrize(
