@@ -5,7 +5,6 @@ An event loop holds the connections, so that hundreds of silent clients need no 
 """
 
 import asyncio
-import errno
 import logging
 import re
 import resource
@@ -35,8 +34,6 @@ _MAX_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _ACCEPT_BATCH = 32
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
@@ -135,12 +132,12 @@ class Server:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    if str(error) != reported:
-                        log.warning("connections cannot be accepted: %s", error.strerror)
-                    reported = str(error)
-                    await asyncio.sleep(_ACCEPT_AGAIN)
-                continue  # else the error of one connection, which is closed
+                # Of any error: without a wait, one that stays would keep the event loop from everything else.
+                if str(error) != reported:
+                    log.warning("connections cannot be accepted: %s", error.strerror)
+                reported = str(error)
+                await asyncio.sleep(_ACCEPT_AGAIN)
+                continue
             reported = ""
             self._admit(sock, address[0])
             if next(admitted) % _ACCEPT_BATCH == 0:
