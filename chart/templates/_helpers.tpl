@@ -69,17 +69,17 @@ imagePullSecrets:
 
 {{/* The container's security context. Fields of containerSecurityContext override those of the profile. */}}
 {{- define "exporter.securityContext" -}}
-{{- $context := dict "runAsUser" 0 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
+{{- $context := dict "runAsUser" 0 "runAsGroup" 10042 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
 {{- if eq .Values.securityProfile "privileged" }}
 {{- $_ := set $context "privileged" true }}
 {{- else }}
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
 {{- /* SYS_ADMIN: all commands of bpf(2), also before Linux 5.8. BPF: opening pinned maps. DAC_READ_SEARCH: Calico creates
-its policy folder with mode 0600, which not even its owner may enter. SETUID: to drop root before serving; it is dropped
-too. */}}
+its policy folder with mode 0600, which not even its owner may enter. SETUID and SETGID: to drop root before serving;
+they are dropped too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
-{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
+{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID" "SETGID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- /* On nodes with SELinux, container_t may not read bpffs. Elsewhere this has no effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}

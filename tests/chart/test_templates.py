@@ -145,15 +145,15 @@ def test_pull_secrets_are_strings_or_objects():
 
 PROFILES = {
     "privileged": {"privileged": True},
-    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH", "SETUID"]}},
-    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH", "SETUID"]}},
+    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID"]}},
+    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH", "SETUID", "SETGID"]}},
 }
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_is_what_the_container_may_do(profile):
     objects = render({"securityProfile": profile})
-    root = {"runAsUser": 0, "runAsNonRoot": False, "readOnlyRootFilesystem": True}
+    root = {"runAsUser": 0, "runAsGroup": 10042, "runAsNonRoot": False, "readOnlyRootFilesystem": True}
     bounded = {
         "privileged": False,
         "allowPrivilegeEscalation": False,
