@@ -6,10 +6,10 @@ with both in the ConfigMap, that program ran as root before the exporter dropped
 
 import re
 import subprocess
-import sys
 
 import pytest
 
+from tests import installed
 from tests.chart.helm import ROOT, container, helm, one, render
 from tests.kernel.conftest import give_up
 
@@ -49,8 +49,9 @@ def given(found, config_map):
 
 
 def start(variables, *flags):
-    command = [sys.executable, *flags, "-m", "exporter", "--version"]
-    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Runs the installed script as its first line says, with more flags of Python as the image adds them to it."""
+    command = [installed.scripts() / "python", *flags, installed.program(), "--version"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert (0, True) == (done.returncode, "exporter, version" in done.stdout)
 
 
