@@ -5,6 +5,7 @@ h11 implements HTTP/1.1 and rejects malformed or ambiguous requests. Knows nothi
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ log = logging.getLogger("exporter.web")
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n")
 FOREVER = float("inf")
 
 
@@ -135,6 +137,7 @@ class Connection:
         head: h11.Request | None = None
         async with asyncio.timeout(seconds) as clock:
             while True:
+                before = self.http.trailing_data[0]
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
                     self.http.receive_data(await self.stream.read(_PIECE_IN))
@@ -142,6 +145,7 @@ class Connection:
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
                     head = event
+                    _refuse_ambiguous(head, before[: len(before) - len(self.http.trailing_data[0])])
                     if self._has_body(head):
                         return _request(head, self.client)  # bodies are not read: respond, then close
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
@@ -212,6 +216,13 @@ async def _answered(handler: Handler, request: Request) -> Response:
             log.exception("unexpected error in a request for %a", request.path)
         sentence = f"unexpected error ({type(error).__name__}), please report it with the log's traceback\n"
         return Response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode())
+
+
+def _refuse_ambiguous(head: h11.Request, raw: bytes) -> None:
+    """Raises `h11.RemoteProtocolError` for what h11 accepts and another server may read differently."""
+    names = {name for name, _ in head.headers}
+    if _BARE_LINE_END.search(raw) or {b"content-length", b"transfer-encoding"} <= names:
+        raise h11.RemoteProtocolError("ambiguous line ends or lengths", error_status_hint=HTTPStatus.BAD_REQUEST)
 
 
 def _request(head: h11.Request, client: str) -> Request:
