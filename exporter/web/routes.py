@@ -14,6 +14,7 @@ from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
+from exporter.web.hosts import Hosts
 from exporter.web.node_page import Page
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
@@ -30,7 +31,7 @@ class Routes:
     """The handler of all requests. `max_requests` requests are worked on at once (0: no limit), others get a 503.
 
     `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back. Without a
-    `page` nothing is served at `/`.
+    `page` nothing is served at `/`. `hosts` are the names that the server may be called by.
     """
 
     scrapes: Scrapes
@@ -39,6 +40,7 @@ class Routes:
     max_requests: int = 40
     timeout_offset: float = 0.5
     page: Page | None = None
+    hosts: Hosts | None = None
     in_progress: int = 0
 
     async def handle(self, request: Request) -> Response:
@@ -48,7 +50,16 @@ class Routes:
             return self._not_found()
         if request.method not in ("GET", "HEAD"):
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),))
-        return await serve(request)
+        return self._misdirected(request) or await serve(request)
+
+    def _misdirected(self, request: Request) -> Response | None:
+        """The rejection of a request by a name that is none of this server's."""
+        host = request.headers.get("host", "")
+        if self.hosts is None or not (request.path == "/" or self.hosts.everywhere) or self.hosts.allow(host):
+            return None
+        self.rejected.count("host", request.client, f"the server is not called {host!a}")
+        sentence = "this server is not known by that name: use its address, or allow the name with --web.allowed-hosts"
+        return _sentence(HTTPStatus.MISDIRECTED_REQUEST, sentence)
 
     def _route(self, path: str) -> Callable[[Request], Awaitable[Response]] | None:
         return {
