@@ -127,9 +127,12 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
-        """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
+    async def query(self, question: Callable[[Callable[[], Snapshot]], _T], parts: frozenset[str]) -> _T:
+        """Calls `question` in the worker's thread with a function that reads a snapshot of these parts.
+
+        Scrapes have priority.
+        """
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(lambda: self._new_reading().read(parts))))
 
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
