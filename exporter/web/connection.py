@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from exporter.web.eviction import State
 from exporter.web.registry import LogThrottle
 from exporter.web.stream import Stream
 
@@ -22,7 +23,6 @@ log = logging.getLogger("exporter.web")
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n")
-FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A connection. Until `protected_until` it is protected from eviction, as long as others can be evicted; `since` is
-    the time of its last request, or of its start. Both are on the event loop's clock.
+    """A connection, in `state` since that time on the event loop's clock; `entering` is called before it changes.
 
     If `reusable` returns False, the next request closes the connection, and the client reconnects. `sending` is entered
     with each body while it is sent.
@@ -87,7 +86,8 @@ class Connection:
     since: float = 0.0
     reusable: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
-    protected_until: float = 0.0
+    entering: Callable[["Connection", State], None] = lambda *_: None
+    state: State = State.IDLE
     answered: bool = False
     http: h11.Connection = field(init=False)
 
@@ -120,18 +120,22 @@ class Connection:
             return False
         if request is None or (self.answered and not self.reusable()):
             return False
-        self.since, self.protected_until = asyncio.get_running_loop().time(), FOREVER
+        self._enter(State.WORKING)
         try:
             response = await self._handled(handler, request)
             if response is None:
                 return False
-            self.protected_until = asyncio.get_running_loop().time() + self.limits.protected
+            self._enter(State.SENDING)
             with self.sending(self, response.body):
                 async with asyncio.timeout(self.limits.write):
                     await self._send(response, with_body=request.method != "HEAD")
         finally:
-            self.protected_until = 0.0
+            self._enter(State.IDLE)
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+
+    def _enter(self, state: State) -> None:
+        self.entering(self, state)
+        self.state, self.since = state, asyncio.get_running_loop().time()
 
     async def _request(self, seconds: float) -> Request | None:
         head: h11.Request | None = None

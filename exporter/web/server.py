@@ -9,15 +9,16 @@ import logging
 import re
 import resource
 import socket
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
-from exporter.web.connection import FOREVER, Connection, Handler, Limits
+from exporter.web.connection import Connection, Handler, Limits
+from exporter.web.eviction import Admitted
 from exporter.web.signals import handle_signals
 from exporter.web.stream import ClearStream, HandshakeError, Stream
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter.web")
 
 _MAX_CONNECTIONS = 512
-_LARGE_PART = 1 / 4
 _OWN_DESCRIPTORS = 64
 _MAX_UNSENT = 32 << 20
 _GRACE = 0.7
@@ -99,7 +99,8 @@ class Server:
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # An evicted connection closes after the new one is accepted: the maximum must leave descriptors for both.
-        self._max_connections = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        maximum = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        self._admitted = Admitted(maximum, self._limits.protected)
 
     async def run(self) -> None:
         """Serves until a signal, then lets requests in progress finish for a moment."""
@@ -119,7 +120,7 @@ class Server:
         for listener in self._listeners:
             loop.remove_reader(listener)  # asyncio may have a pending accept on the closed listener
             listener.close()
-        for connection in self._evictable():
+        for connection in self._admitted.unprotected(loop.time()):
             self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
@@ -144,7 +145,7 @@ class Server:
                 await asyncio.sleep(0)  # existing connections progress while many clients connect
 
     def _admit(self, sock: socket.socket, client: str) -> None:
-        if len(self._connections) >= self._max_connections and not self._evict():
+        if len(self._admitted) >= self._admitted.maximum and not self._evict():
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
@@ -158,7 +159,9 @@ class Server:
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
         now = asyncio.get_running_loop().time()
-        connection = Connection(stream, self._limits, client, now, lambda: self._tls() is tls, self._sending)
+        reusable = partial(self._is_current, tls)
+        connection = Connection(stream, self._limits, client, now, reusable, self._sending, self._admitted.move)
+        self._admitted.add(connection)
         self._connections[connection] = task = asyncio.create_task(self._serve(connection))
         task.add_done_callback(lambda _: self._leave(connection))  # called even if it is cancelled before it starts
 
@@ -181,6 +184,9 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
+    def _is_current(self, tls: "Tls | None") -> bool:
+        return self._tls() is tls
+
     def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
@@ -201,21 +207,11 @@ class Server:
     def _leave(self, connection: Connection) -> None:
         connection.stream.close()
         self._connections.pop(connection, None)
+        self._admitted.remove(connection)
 
     def _evict(self) -> bool:
-        # Idle connections are evicted first, but of an address with a large share of the connections any: else the
-        # many requests of one client would exclude all others.
-        client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowding = [
-            one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
-        ]
-        unprotected = self._evictable()
-        answered = [one for one in self._connections if one.protected_until < FOREVER]
-        candidates = [one for one in unprotected if one in crowding] or crowding or unprotected or answered
-        if candidates:
-            self._connections.pop(min(candidates, key=lambda one: one.since)).cancel()
-        return bool(candidates)
-
-    def _evictable(self) -> list[Connection]:
-        now = asyncio.get_running_loop().time()
-        return [one for one in self._connections if one.protected_until < now]
+        chosen = self._admitted.choose(asyncio.get_running_loop().time())
+        if chosen:
+            self._admitted.remove(chosen)
+            self._connections.pop(chosen).cancel()
+        return chosen is not None
