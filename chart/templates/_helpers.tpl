@@ -39,6 +39,47 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "exporter.commonLabels" . }}
 {{- end }}
 
+{{/* Each key once: a key of the user's does not override a label that selects the pods, and overrides any annotation. */}}
+{{- define "exporter.podLabels" -}}
+{{- $own := dict }}
+{{- range $key, $value := .Values.podLabels }}
+{{- $_ := set $own $key (tpl (toString $value) $) }}
+{{- end }}
+{{- toYaml (mergeOverwrite (fromYaml (include "exporter.commonLabels" .)) $own (fromYaml (include "exporter.selectorLabels" .))) }}
+{{- end }}
+
+{{- define "exporter.podAnnotations" -}}
+{{- $found := dict "kubectl.kubernetes.io/default-container" "exporter" "cluster-autoscaler.kubernetes.io/safe-to-evict" "true" }}
+{{- if and .Values.scrapeAnnotations (not (or .Values.podMonitor.enabled .Values.serviceMonitor.enabled)) }}
+{{- $_ := set $found "prometheus.io/scrape" "true" }}
+{{- $_ := set $found "prometheus.io/port" (toString .Values.web.port) }}
+{{- $_ := set $found "prometheus.io/path" .Values.web.telemetryPath }}
+{{- $_ := set $found "prometheus.io/scheme" (include "exporter.scheme" .) }}
+{{- end }}
+{{- /* The layout is read at the start; the web configuration is taken while serving and needs no restart. */}}
+{{- if .Values.calico.layoutFile }}
+{{- $_ := set $found "checksum/layout" (sha256sum .Values.calico.layoutFile) }}
+{{- end }}
+{{- range $key, $value := .Values.podAnnotations }}
+{{- $_ := set $found $key (tpl (toString $value) $) }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
+{{/* Virtual kubelets have no network of a node, and would keep a pod of the DaemonSet pending for ever. */}}
+{{- define "exporter.affinity" -}}
+{{- if .Values.affinity }}
+{{- toYaml .Values.affinity }}
+{{- else -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          - {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
+          - {key: type, operator: NotIn, values: [virtual-kubelet]}
+{{- end }}
+{{- end }}
+
 {{- define "exporter.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "exporter.fullname" .) .Values.serviceAccount.name }}
@@ -89,7 +130,7 @@ they are dropped too. */}}
 
 {{/* The scheme of the port: http or https. */}}
 {{- define "exporter.scheme" -}}
-{{- hasKey .Values.webConfig.content "tls_server_config" | ternary "https" "http" }}
+{{- or (hasKey .Values.webConfig.content "tls_server_config") (eq .Values.probes.scheme "https") | ternary "https" "http" }}
 {{- end }}
 
 {{/* The probes' scheme: http, https, tcp or none. The kubelet has no client certificate, so tcp where one is required. */}}
