@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -76,6 +77,10 @@ class FakeNode:
     def map_info(self, name):
         self.asked[f"info {name}"] += 1
         return self._map(name).info
+
+    def map_usage(self, name):
+        self.asked[f"usage {name}"] += 1
+        return MapUsage(self._map(name).info, None)
 
     def map_dump(self, name, *, sum_cpus=False):
         self.asked[f"dump {name}"] += 1

@@ -28,6 +28,8 @@ _ACTION = re.compile(r'\baction: *"([^"]*)"')
 # The label of the first instruction after the host endpoints' policy, which a pod's program contains too.
 _END_OF_HOST_POLICY = "allowed_by_host_policy"
 _MAX_ID = 22  # a blank and the 20 digits of 2**64 - 1
+_NAMED_PORTS = re.compile(r" named ports \{([^{}]+)\}")
+_SET_NUMBER_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Rule:
 
     Profiles that have no name in the file (before v3.32) are one policy here, and the positions of a second one
     continue those of the first. `id` is the key of its counter, 0 without one. `ip_sets` are the comments with the
-    numbers of its IP sets.
+    numbers of its IP sets, and `named ports ipset NAME (0xNUMBER)` for those whose number is only in the code.
     """
 
     position: int
@@ -179,6 +181,8 @@ class _Parser:
     phase: str = PRE_DNAT
     tier_phase: str = PRE_DNAT  # of the open tier
     codes: tuple[bytes, ...] = ()  # how the last three instructions begin
+    named_ports: list[str] = field(default_factory=list)  # sets whose numbers come in the next instructions
+    half: bytes = b""  # the first half of one
 
     def take(self, instruction: Instruction) -> None:
         if _END_OF_HOST_POLICY in instruction.labels:
@@ -191,6 +195,7 @@ class _Parser:
         if self.codes == _FORWARDED and self.phase == PRE_DNAT:
             self.phase = FORWARD
         self._find_id(instruction.code)
+        self._find_named_port(instruction.code)
 
     def tiers(self) -> tuple[Tier, ...]:
         self._end_profiles()
@@ -282,6 +287,18 @@ class _Parser:
     def _note_ip_sets(self, word: str, comment: str) -> None:
         if self.rules and "0x" in comment and (word != "If" or " ipset " in comment):
             self.rules[-1].ip_sets.append(comment)
+        named = _NAMED_PORTS.search(comment) if self.rules else None
+        self.named_ports = named[1].replace(",", " ").split() if named else []
+        self.half = b""
+
+    def _find_named_port(self, code: bytes) -> None:
+        """Finds the numbers of named ports' sets, which no comment has: their code puts both halves into keys."""
+        if not self.named_ports or code[:2] != b"\xb4\x01":  # R1 = a number of 32 bits
+            return
+        whole, self.half = self.half + code[4:], code[4:]
+        if len(whole) == _SET_NUMBER_SIZE:
+            self.rules[-1].ip_sets.append(f"named ports ipset {self.named_ports.pop(0)} (0x{whole.hex()})")
+            self.half = b""
 
     def _find_id(self, code: bytes) -> None:
         """Finds the id of a tier's end, which no comment has: its code loads it into R2."""

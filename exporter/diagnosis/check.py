@@ -10,6 +10,8 @@ from typing import Any
 from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
+from exporter.calico.map_kinds import EVICTED_BY_DESIGN
+from exporter.diagnosis import map_fill
 from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
@@ -23,6 +25,7 @@ OK, NOTE, MISSING = "ok", "note", "missing"
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
     | {"received", "queue_drops", "run_dir"}
+    | map_fill.PARTS
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -39,10 +42,6 @@ _NAMES = (
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
-_RUN_DIR = (
-    "mount the directory of the node where calico-node writes (the chart's calico.runDir; MicroK8s: "
-    "/var/snap/microk8s/current/var/run/calico), or name it with --calico.run-dir"
-)
 _NODE = "if pods are there, give this node's name in the cluster with --kubernetes.node"
 
 
@@ -71,6 +70,7 @@ def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Fin
     yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
     yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _map_fill(snapshot)
     yield from _leftovers(snapshot)
     yield from _optional(snapshot)
     yield from _uncounted(snapshot, before) if before else ()
@@ -114,6 +114,20 @@ def _namespace(snapshot: Snapshot) -> str:
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
 
 
+def _map_fill(snapshot: Snapshot) -> Iterator[Finding]:
+    known = map_fill.map_fills(snapshot)
+    nearly = map_fill.near_full(snapshot)
+    for one in nearly:
+        yield Finding("map fill", NOTE, map_fill.sentence(one), map_fill.remedy(one))
+    if not known:
+        yield Finding("map fill", NOTE, "no map could be read")
+    elif not nearly:
+        fullest = next((one for one in known if one.map not in EVICTED_BY_DESIGN), known[0])
+        yield Finding("map fill", OK, f"{plural(len(known), 'map')}, the fullest: {map_fill.sentence(fullest)}")
+    for problem in (one.problem for one in snapshot.map_fills.or_else(()) if one.problem):
+        yield Finding("map fill", NOTE, problem)
+
+
 def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
     left = "; ".join(f"{what}: {listed(names)}" for what, names in leftovers(snapshot).items())
     if left:
@@ -125,12 +139,9 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         policies = snapshot.policies.get()
-        if policies.misplaced:
-            yield Finding("policy debug", NOTE, policies.misplaced, _RUN_DIR)
-        else:
-            state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
-            found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
-            yield Finding("policy debug", state, found, remedy)
+        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
+        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
+        yield Finding("policy debug", state, found, remedy)
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
@@ -143,8 +154,7 @@ def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
     else:
         pods = snapshot.pods.get()
-        found = pods.misplaced or f"{len(pods.pods)} endpoint-status files of Calico's"
-        yield Finding("endpoint files", NOTE if pods.misplaced else OK, found, _RUN_DIR if pods.misplaced else "")
+        yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
         for problem in pods.problems:
             yield Finding("endpoint files", NOTE, problem)
     if snapshot.cluster_pods.error:
@@ -176,7 +186,7 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
         # That a release writes no files and nobody is to be asked is a choice; that all sources fail is none.
         asked = snapshot.cluster_pods.or_else(None) is not None
         local = snapshot.pods.or_else(None)
-        broken = not named and (asked or local is None or bool(local.pods or local.problems or local.misplaced))
+        broken = not named and (asked or local is None or bool(local.pods or local.problems or snapshot.run_dir.error))
         yield Finding("pod names", MISSING if broken else NOTE, found, _NAMES)
     if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"

@@ -7,6 +7,7 @@ samples with prometheus-client's parsers and with promtool. Families without sam
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from exporter.metrics.family import COUNTER, Family, Samples
 
@@ -59,6 +60,7 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
+@cache  # as many as there are families, twice
 def _head(family: Family, *, openmetrics: bool) -> bytes:
     # In OpenMetrics a counter family's name has no `_total` suffix, and quotes in help are escaped.
     title = family.name.removesuffix("_total") if openmetrics and family.kind == COUNTER else family.name

@@ -7,6 +7,7 @@ formatting and encoding text.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 COUNTER, GAUGE = "counter", "gauge"
 
@@ -31,6 +32,11 @@ class Family:
         pairs = zip(self.labels, labels, strict=True)
         text = ",".join([f'{name}="{_escape(value)}"' for name, value in pairs])
         return (f"{self.name}{{{text}}} %d\n" if text else f"{self.name} %d\n").encode()
+
+
+@lru_cache(maxsize=1024)  # samples made again at each scrape, such as those about the exporter
+def _kept_line(family: Family, labels: tuple[str, ...]) -> bytes:
+    return family.line(labels)
 
 
 def _escape(value: str) -> str:
@@ -65,7 +71,7 @@ class Samples:
 
     def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
-        line = self.family.line(labels)
+        line = _kept_line(self.family, tuple(labels))
         # `%d` would truncate a fraction; `%a` writes the repr.
         self.pieces.append(line if isinstance(value, int) else line.removesuffix(b"%d\n") + b"%a\n")
         self.values.append(value)

@@ -24,14 +24,13 @@ class LocalPod:
 class LocalPods:
     """The pods of a source, and one sentence for each file that could not be parsed.
 
-    `misplaced` is the folder's. `parsed` caches each file's pod, or why there is none, by name and content: few change
+    `parsed` caches each file's pod, or why there is none, by name and content: few change
     between two snapshots.
     """
 
     pods: tuple[LocalPod, ...]
     problems: tuple[str, ...]
     parsed: Mapping[tuple[str, bytes], LocalPod | str] = field(default_factory=dict, compare=False)
-    misplaced: str = ""
 
 
 def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods:
@@ -39,10 +38,10 @@ def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods
     known = before.parsed if before else {}
     parsed = {file: known.get(file) or _pod(*file) for file in folder.files.items()}
     problems = (*folder.problems, *(one for one in parsed.values() if isinstance(one, str)))
-    if before and parsed == known and (problems, folder.misplaced) == (before.problems, before.misplaced):
+    if before and parsed == known and problems == before.problems:
         return before
     pods = tuple(one for one in parsed.values() if isinstance(one, LocalPod))
-    return LocalPods(pods, problems, parsed, folder.misplaced)
+    return LocalPods(pods, problems, parsed)
 
 
 def _pod(name: str, content: bytes) -> LocalPod | str:

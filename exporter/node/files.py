@@ -28,7 +28,6 @@ class Folder(Generic[_Kept]):
     """The regular files of a folder: the parsed content by name, and one sentence for each that could not be read.
 
     `present` is False when the folder does not exist, which is normal: Calico creates it only for enabled features.
-    `misplaced` is one sentence when what should hold the folder is not Calico's run directory.
     `stamps` detect changed files, by name; `unread` are the names of the files that exist but could not be read, and
     `malformed` the problems of those that could be read and not parsed: they are parsed again when they change.
     """
@@ -39,7 +38,6 @@ class Folder(Generic[_Kept]):
     stamps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     malformed: Mapping[str, str] = field(default_factory=dict)
-    misplaced: str = ""
 
 
 class Unparsable(ExporterError):
@@ -126,32 +124,23 @@ def _problem(path: str, error: Exception) -> str:
     return f"{display_path(path)} was left out: {error}"
 
 
-def misplaced(run_dir: Path, folders: Sequence[str]) -> str:
-    """One sentence when `run_dir` is not there, or has none of these folders that Calico makes; else empty."""
-    try:
-        if not run_dir.is_dir():
-            return f"Calico's run directory {run_dir} does not exist"
-        if not any((run_dir / Path(folder).parts[0]).is_dir() for folder in folders):
-            return f"{run_dir} has nothing of Calico's in it that this program reads"
-    except OSError:
-        pass  # whoever reads the folder says why
-    return ""
-
-
 def list_folder(path: Path) -> list[str] | None:
     """The sorted names in `path`, None when there is no such folder. Raises `NodeError` when it cannot be listed."""
     entries = _entries(path)
     return None if entries is None else [entry.name for entry in entries]
 
 
-def check_run_dir(path: Path) -> None:
-    """Raises `NodeError` unless Calico's run directory `path` is there with something in it."""
-    if not (entries := _entries(path)):
-        raise NodeError(
-            f"Calico's run directory {path} {'does not exist' if entries is None else 'is empty'}",
-            "name the one that Calico uses on this node with --calico.run-dir (chart: calico.runDir), such as "
-            "/var/snap/microk8s/current/var/run/calico on MicroK8s, and mount it into the exporter's container",
-        )
+def check_run_dir(path: Path, folders: Sequence[str]) -> None:
+    """Raises `NodeError` unless Calico's run directory `path` is there with one of these folders that Calico makes."""
+    entries = list_folder(path)
+    if entries is not None and {Path(folder).parts[0] for folder in folders}.intersection(entries):
+        return
+    missing = "does not exist" if entries is None else "has nothing of Calico's in it that this program reads"
+    raise NodeError(
+        f"Calico's run directory {path} {missing}",
+        "mount the directory of the node where calico-node writes (the chart's calico.runDir; MicroK8s: "
+        "/var/snap/microk8s/current/var/run/calico), or name it with --calico.run-dir",
+    )
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]] | None:

@@ -36,7 +36,7 @@ def policies_of(folder: Folder[bytes]) -> Policies:
         except Unparsable as error:
             problems.append(f"{display_path(name)} was left out: {error}")
             unread.append(name)
-    return Folder(folder.present, files, tuple(problems), {}, tuple(unread), misplaced=folder.misplaced)
+    return Folder(folder.present, files, tuple(problems), {}, tuple(unread))
 
 
 def _parser(before: Policies | None) -> Callable[[str, bytes], PolicyProgram | None]:

@@ -16,6 +16,7 @@ from exporter.diagnosis.check import PARTS as CHECK_PARTS
 from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.explain import PARTS as EXPLAIN_PARTS
 from exporter.diagnosis.explain import explain
+from exporter.diagnosis.map_fill import map_fills, title
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node.endpoints import Endpoint
@@ -25,6 +26,7 @@ from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
 # Browsers render this many rows quickly; a map full of stale entries has 20000.
 MAX_ROWS = 600
+_SHOWN_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class MapFill:
-    """The fill of one of Calico's maps; None while the live map is undecided."""
+    """The fill of one of Calico's maps; None while the live map is undecided, `chosen_by` empty where not known."""
 
     datum: str
     pin: str
@@ -131,7 +133,7 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
         namespaces=namespaces,
         reasons=sorted({*reasons, *filter(None, [wanted.reason])}),
         findings=list(findings(now)),
-        maps=[_fill(datum, part.get()) for datum, part in now.maps.items() if not part.error],
+        maps=[*(_fill(datum, part.get()) for datum, part in now.maps.items() if not part.error), *_fuller(now)],
     )
 
 
@@ -176,6 +178,15 @@ def _fill(datum: str, versions: MapVersions) -> MapFill:
     if live is None:
         return MapFill(datum, ", ".join(one.name for one in versions.candidates), chosen_by)
     return MapFill(datum, live.name, chosen_by, versions.entries, live.info.max_entries)
+
+
+def _fuller(now: Snapshot) -> list[MapFill]:
+    """The other maps, where they are more than half full."""
+    return [
+        MapFill(title(one), one.pin, "", one.entries, one.max_entries)
+        for one in map_fills(now)
+        if one.map not in now.maps and one.ratio > _SHOWN_RATIO
+    ]
 
 
 def _counters(

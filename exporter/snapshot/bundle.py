@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from exporter.archive import ArchiveError, read_archive, write_archive
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
@@ -178,6 +179,10 @@ class Bundle:
             flags=int(info["flags"]),
         )
 
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return MapUsage(self.map_info(name), None)
+
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         info = self.map_info(name)
@@ -306,8 +311,7 @@ class Bundle:
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        where = _text(state.get("misplaced", ""))
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread, misplaced=where)
+        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -382,7 +386,7 @@ def _live(versions: MapVersions | None) -> dict[str, object] | None:
 
 
 def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    kept = ("present", "problems", "unread", "misplaced")
+    kept = ("present", "problems", "unread")
     return {name: getattr(folder, name) for name in kept}
 
 

@@ -6,13 +6,13 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from exporter.bpf.maps import MapDump, MapError, MapMissing
 from exporter.calico import LayoutError
@@ -42,6 +42,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
+from exporter.snapshot.map_fill import MapCounts, MapFill
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
+    from exporter.snapshot.conntrack_count import ConntrackCount
 
 # The parts in read order; large ones that only commands need are separate.
 _COMMON_PARTS = (
@@ -88,11 +90,13 @@ _READ_ON_REQUEST = (
     "routes_6",
     "addresses",
     "conntrack",
+    "conntrack_count",
     "policy_tags",
     "policy_files",
+    "map_fills",
 )
 EVERY_PART = frozenset(_COMMON_PARTS)
-MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
+MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {
     "counter_map": ("pins",),
@@ -105,6 +109,8 @@ _DERIVED_FROM = {
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
+    "conntrack_count": ("endpoints",),
+    "map_fills": ("pins",),
 }
 
 
@@ -146,6 +152,8 @@ class Memory:
     ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
+    map_counts: MapCounts = field(default_factory=MapCounts)
+    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:
@@ -159,6 +167,7 @@ class Reading:
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
+        self._pin_names: list[str] = []
         self._at: float | None = None
 
     def read(self, parts: Collection[str]) -> Snapshot:
@@ -173,47 +182,18 @@ class Reading:
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
-            source = self._source
-            readers: dict[str, Callable[[], object]] = {
-                "pins": self._pins,
-                "counter_map": partial(self._map, COUNTERS),
-                "rule_map": partial(self._map, RULES),
-                "ifstate_map": partial(self._map, IFACE),
-                "counters": self._counters,
-                "rule_hits": self._rule_hits,
-                "ifstate": self._ifstate,
-                "ip_sets_4": partial(self._ip_sets, IP_SETS[4]),
-                "ip_sets_6": partial(self._ip_sets, IP_SETS[6]),
-                "ip_set_trie_4": partial(self._ip_set_trie, IP_SETS[4]),
-                "ip_set_trie_6": partial(self._ip_set_trie, IP_SETS[6]),
-                "failsafes_4": partial(self._failsafes, FAILSAFES[4]),
-                "failsafes_6": partial(self._failsafes, FAILSAFES[6]),
-                "policy_tags": self._policy_tags,
-                "services_4": partial(self._services, 4),
-                "services_6": partial(self._services, 6),
-                "routes_4": partial(self._routes, 4),
-                "routes_6": partial(self._routes, 6),
-                "addresses": source.addresses,
-                "conntrack": self._conntrack,
-                "links": source.links,
-                "host_routes": source.host_routes,
-                "run_dir": source.check_run_dir,
-                "pods": self._pods,
-                "cluster_pods": source.cluster_pods,
-                "endpoints": self._endpoints,
-                "nics": source.nics,
-                "received": source.received,
-                "queue_drops": source.queue_drops,
-                "policy_file_names": source.policy_file_names,
-                "policies": source.policies,
-                "policy_files": source.policy_files,
-                "rules": self._rules,
-            }
-            self._parts[name] = Part.of(readers[name])
+            self._parts[name] = Part.of(partial(self._READERS[name], self))
         return self._parts[name]
 
     def _pins(self) -> tuple[Pin, ...]:
-        return parse_pins(self._source.pin_names())
+        self._pin_names = self._source.pin_names()
+        return parse_pins(self._pin_names)
+
+    def _map_fills(self) -> tuple[MapFill, ...]:
+        if self._source.reader_name == "bundle":  # it has a part of some of these maps, and none of others
+            return ()
+        self._part("pins").get()
+        return self._memory.map_counts.fills(self._source, self._pin_names)
 
     def _pinned_maps(self) -> PinnedMaps:
         if self._maps is None:
@@ -307,6 +287,24 @@ class Reading:
         wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
         return read_conntrack(self._source, self._pinned_maps(), wanted)
 
+    def count_conntrack(self) -> Iterator[None]:
+        """Counts the connection-tracking maps for later snapshots; yields after each slice."""
+        from exporter.snapshot.conntrack_count import count_conntrack
+
+        addresses = all_addresses(self.read({"endpoints"}).endpoints.or_else(Endpoints({})))
+        try:
+            count = yield from count_conntrack(self._source, self._pinned_maps(), frozenset(addresses))
+        except ExporterError as error:
+            self._memory.conntrack_count = Part(error=copy(error))
+        else:
+            self._memory.conntrack_count = Part(count)
+
+    def _conntrack_count(self) -> "ConntrackCount | None":
+        if not self._memory.map_counts.background and self._source.reader_name != "bundle":
+            for _ in self.count_conntrack():
+                pass
+        return self._memory.conntrack_count.get()
+
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
         return self._memory.pods
@@ -331,16 +329,57 @@ class Reading:
         self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
+    # What reads each part.
+    _READERS: ClassVar[Mapping[str, Callable[["Reading"], object]]] = {
+        "pins": _pins,
+        "counter_map": lambda self: self._map(COUNTERS),
+        "rule_map": lambda self: self._map(RULES),
+        "ifstate_map": lambda self: self._map(IFACE),
+        "counters": _counters,
+        "rule_hits": _rule_hits,
+        "ifstate": _ifstate,
+        "ip_sets_4": lambda self: self._ip_sets(IP_SETS[4]),
+        "ip_sets_6": lambda self: self._ip_sets(IP_SETS[6]),
+        "ip_set_trie_4": lambda self: self._ip_set_trie(IP_SETS[4]),
+        "ip_set_trie_6": lambda self: self._ip_set_trie(IP_SETS[6]),
+        "failsafes_4": lambda self: self._failsafes(FAILSAFES[4]),
+        "failsafes_6": lambda self: self._failsafes(FAILSAFES[6]),
+        "policy_tags": _policy_tags,
+        "services_4": lambda self: self._services(4),
+        "services_6": lambda self: self._services(6),
+        "routes_4": lambda self: self._routes(4),
+        "routes_6": lambda self: self._routes(6),
+        "addresses": lambda self: self._source.addresses(),
+        "conntrack": _conntrack,
+        "conntrack_count": _conntrack_count,
+        "links": lambda self: self._source.links(),
+        "host_routes": lambda self: self._source.host_routes(),
+        "run_dir": lambda self: self._source.check_run_dir(),
+        "pods": _pods,
+        "cluster_pods": lambda self: self._source.cluster_pods(),
+        "endpoints": _endpoints,
+        "nics": lambda self: self._source.nics(),
+        "received": lambda self: self._source.received(),
+        "queue_drops": lambda self: self._source.queue_drops(),
+        "policy_file_names": lambda self: self._source.policy_file_names(),
+        "policies": lambda self: self._source.policies(),
+        "policy_files": lambda self: self._source.policy_files(),
+        "rules": _rules,
+        "map_fills": _map_fills,
+    }
+
 
 _NO_PODS = LocalPods((), ())
 
 
 def with_sources(parts: Collection[str]) -> frozenset[str]:
     """These parts and all parts they are derived from."""
-    wanted = set(parts)
-    for name in parts:
-        wanted |= with_sources(_DERIVED_FROM.get(name, ()))
-    return frozenset(wanted)
+    return _closure(frozenset(parts))
+
+
+@cache  # asked for the same few sets at every scrape
+def _closure(parts: frozenset[str]) -> frozenset[str]:
+    return parts.union(*(_closure(frozenset(_DERIVED_FROM[name])) for name in parts if name in _DERIVED_FROM))
 
 
 def take_snapshot(

@@ -6,22 +6,22 @@ contents, nothing decoded.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.node import netlink
-from exporter.node.files import Folder, check_run_dir, list_folder, misplaced, read_folder
+from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
 from exporter.node.nic import Nic, read_nics, read_received
-from exporter.node.patience import Patience
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
+from exporter.node.read_thread import ReadThread
 
-_Kept = TypeVar("_Kept")
+_FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
 
 
 class NodeSource(Protocol):
@@ -39,6 +39,9 @@ class NodeSource(Protocol):
 
     def map_info(self, name: str) -> MapInfo:
         """The info of the map pinned as `name`."""
+
+    def map_usage(self, name: str) -> MapUsage:
+        """The shape of the map pinned as `name`, and the memory that tells its entries."""
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
@@ -118,9 +121,10 @@ class LiveNode:
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
         self._run_dir = run_dir
+        self._status_folder, self._policy_folder = (run_dir / one for one in _FOLDERS)
         # One each, so that a folder that hangs takes only its own facts with it.
-        self._status_files = Patience(run_dir / endpoint_status.FOLDER)
-        self._policy_files = Patience(run_dir / policy_debug.FOLDER)
+        self._status_files = ReadThread(self._status_folder)
+        self._policy_files = ReadThread(self._policy_folder)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -133,19 +137,23 @@ class LiveNode:
 
     def map_info(self, name: str) -> MapInfo:
         """See `NodeSource`."""
-        return self._reader.info(str(self._globals / name))
+        return self._reader.info(f"{self._globals}/{name}")
+
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return self._reader.usage(f"{self._globals}/{name}")
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
-        return self._reader.read(str(self._globals / name), sum_cpus=sum_cpus)
+        return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus)
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `NodeSource`."""
-        return self._reader.lookup(str(self._globals / name), keys)
+        return self._reader.lookup(f"{self._globals}/{name}", keys)
 
     def map_batches(self, name: str) -> Iterator[MapBatch]:
         """See `NodeSource`."""
-        return self._reader.batches(str(self._globals / name))
+        return self._reader.batches(f"{self._globals}/{name}")
 
     def predates(self, datum: str) -> bool:
         """See `NodeSource`."""
@@ -186,7 +194,9 @@ class LiveNode:
 
     def check_run_dir(self) -> None:
         """See `NodeSource`."""
-        self._status_files.read(lambda: check_run_dir(self._run_dir))
+        # Either thread will do, unless it waits for a folder that hangs.
+        thread = self._policy_files if self._status_files.hangs else self._status_files
+        thread.read(lambda: check_run_dir(self._run_dir, _FOLDERS))
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
@@ -198,26 +208,20 @@ class LiveNode:
 
     def policy_files(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: self._placed(read_folder(self._run_dir / policy_debug.FOLDER)))
+        return self._policy_files.read(lambda: read_folder(self._policy_folder))
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
         return self._policy_files.read(self._read_policies)
 
-    def _placed(self, folder: Folder[_Kept]) -> Folder[_Kept]:
-        if folder.present:
-            return folder
-        return replace(folder, misplaced=misplaced(self._run_dir, (endpoint_status.FOLDER, policy_debug.FOLDER)))
-
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: list_folder(self._run_dir / policy_debug.FOLDER)) or []
+        return self._policy_files.read(lambda: list_folder(self._policy_folder)) or []
 
     def _read_status(self) -> Folder[bytes]:
-        folder = self._run_dir / endpoint_status.FOLDER
-        self._status = self._placed(read_folder(folder, endpoint_status.MAX_BYTES, self._status))
+        self._status = read_folder(self._status_folder, endpoint_status.MAX_BYTES, self._status)
         return self._status
 
     def _read_policies(self) -> Policies:
-        self._policies = self._placed(read_policies(self._run_dir / policy_debug.FOLDER, self._policies))
+        self._policies = read_policies(self._policy_folder, self._policies)
         return self._policies

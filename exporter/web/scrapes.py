@@ -7,7 +7,8 @@ than the request. A request that times out is answered with the finished collect
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter.metrics.collector import Collector
@@ -134,6 +135,16 @@ class Scrapes:
         """
         return await asyncio.wrap_future(self._worker.submit(lambda: question(lambda: self._new_reading().read(parts))))
 
+    async def run_slices(self, steps: Iterator[None]) -> float:
+        """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the
+        seconds that they took.
+        """
+        seconds, more = 0.0, True
+        while more:
+            took, more = await asyncio.wrap_future(self._worker.submit(partial(_slice, steps), urgency=-1))
+            seconds += took
+        return seconds
+
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
         if scrape is None or not scrape.joinable:
@@ -161,6 +172,12 @@ class Scrapes:
             log.warning("collector %s failed: %s", result.name, result.failure)
         else:
             log.info("collector %s works again", result.name)
+
+
+def _slice(steps: Iterator[None]) -> tuple[float, bool]:
+    start, done = time.perf_counter(), object()
+    more = next(steps, done) is not done
+    return time.perf_counter() - start, more
 
 
 def compressed_body(body: bytes) -> bytes:

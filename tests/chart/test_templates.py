@@ -116,7 +116,7 @@ def test_what_is_false_is_off():
     )
     assert ["DaemonSet", "Pod", "PodMonitor"] == kinds(objects)
     words = container(objects)["args"]
-    expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic")}
+    expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic", "conntrack")}
     assert expected == {word for word in words if word.startswith("--no-collector")}
     assert "false" == environment(objects)["CALICO_BPF_EXPORTER_KUBERNETES"]
     pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.diagnosis.rules import PARTS, merged, programs_of, sharers
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from tests.policy_files import policy, ruled, tier, written
 from tests.recorded import NAMES, law_of_recordings
 from tests.recorded import recording as recorded
+from tests.traces.experiments import experiments
 
 WORKLOAD, HOST = 0x7, 0xE
 STATES = {3: ("eth0", HOST), 5: ("cali1", WORKLOAD), 7: ("cali2", WORKLOAD)}
@@ -195,3 +197,21 @@ def every_tier_of_a_pod_without_a_host_endpoint_for_all_is_for_its_packets(recor
         if endpoint.kind == "workload":
             programs = programs_of(recording.snapshot, endpoint, None)
             assert {"workload"} >= {tier.phase for one in programs for tier in one.tiers}, endpoint
+
+
+@pytest.mark.parametrize("name", [name for name in experiments() if "named-port" in name])
+def test_the_set_of_named_ports_is_the_one_that_its_code_looks_up(name):
+    snapshot = take_snapshot(experiments()[name].bundle, Settings(), Memory(), {*PARTS, "ip_sets_4"})
+    rules = [
+        rule
+        for endpoint in snapshot.endpoints.get().by_index.values()
+        for one in programs_of(snapshot, endpoint, None)
+        for tier in one.tiers
+        for policy in tier.policies
+        for rule in policy.rules
+    ]
+    members = {
+        snapshot.ip_sets_4.get()[number] for rule in rules for one, number in rule.ip_sets.items() if one[0] == "n"
+    }
+    assert members
+    assert all(one.endswith(":8080/tcp") for one in chain.from_iterable(members))

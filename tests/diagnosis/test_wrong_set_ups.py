@@ -9,7 +9,6 @@ from exporter.bpf.maps import MapDenied, MapMissing
 from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
 from exporter.node.api_server import ApiServer
-from exporter.node.endpoint_status import LocalPods
 from exporter.node.pod_watch import ListedPods
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.source import LiveNode
@@ -49,18 +48,22 @@ class Facts:
 
 
 def folders_below(run_dir):
-    """The two folders as the live node finds them below this directory."""
+    """This directory and the two folders in it as the live node finds them."""
 
-    def placed(name):
+    def asked(name):
         def fact(_, tmp_path):
             class Reader:
                 name = "none"
 
-            return getattr(LiveNode(Reader(), tmp_path, run_dir(tmp_path)), name)()
+            try:
+                return getattr(LiveNode(Reader(), tmp_path, run_dir(tmp_path)), name)()
+            except NodeError as error:
+                return error
 
         return fact
 
-    return {"endpoint_status": placed("endpoint_status"), "policy_files": placed("policy_files")}
+    folders = {name: asked(name) for name in ("endpoint_status", "policy_files")}
+    return folders | {"run_dir": asked("check_run_dir")}
 
 
 def nowhere(tmp_path):
@@ -238,7 +241,3 @@ def test_a_wrong_set_up_gets_the_advice_for_it(node, make, tmp_path, change, sub
     assert (state, True, True) == (told.state, found in told.found, remedy in told.remedy), told
     others = [one for one in ADVICE if one in told.remedy and remedy not in one]
     assert [] == [one for one in others if not any(one in with_it and remedy in with_it for with_it in TOGETHER)]
-
-
-def test_local_pods_remember_that_the_directory_is_not_there():
-    assert LocalPods((), ()) != LocalPods((), (), misplaced="x")

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.faults.known_node import KnownNode
+from tests.faults.known_node import FAR, INTERFACE, KnownNode
 from tests.kernel.conftest import (  # noqa: F401  fixtures of the tests here too
     bpf_fs,
     bpf_mount,
@@ -14,13 +14,14 @@ from tests.kernel.conftest import (  # noqa: F401  fixtures of the tests here to
     make_map,
     pins,
 )
-from tests.kernel.machine import Serving
+from tests.kernel.machine import Serving, interfaces
 
 
 @pytest.fixture
 def known_node(bpf_fs, make_map, tmp_path):  # noqa: F811  the fixture above
     """A node with one pod."""
-    return KnownNode(bpf_fs, make_map, tmp_path / "calico")
+    with interfaces({FAR: INTERFACE}):
+        yield KnownNode(bpf_fs, make_map, tmp_path / "calico")
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+from tests.kernel.machine import Serving
 from tests.kernel.pinned import HASH, NO_PREALLOC, PERCPU_HASH, PinnedMap, interface_state, on_each_cpu, u32, u64
 from tests.policy_files import policy, tier, written
 
-# No machine has that many interfaces, so nothing here belongs to one that exists.
+# No machine has that many interfaces: this index and those after it are free.
 FAR = 1_000_000
 INTERFACE = "cali0123456789a"
 RULE, TIER_END = 7, 8
@@ -14,9 +15,12 @@ COUNTERS, IFACE, RULES = "cali_counters6", "cali_iface4", "cali_rule_ctrs2"
 STATUS_FILE = "endpoint-status/k8s ns-a%2Fclient eth0"
 POLICY_FILE = f"bpf/policy/{INTERFACE}_ingress_v4.json"
 ALL_WELL = {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1}
+# Links, addresses and files tell what endpoints there are when no map can be read.
+NO_MAP_READ = {"counters": 0, "endpoints": 1, "rules": 0, "maps": 0}
 # Changes with every scrape.
 _DURATION = "calico_bpf_scrape_collector_duration_seconds"
 _SUCCESS = "calico_bpf_scrape_collector_success"
+_SOURCE = "calico_bpf_source_available"
 
 
 class KnownNode:
@@ -52,7 +56,18 @@ class KnownNode:
             file.write_bytes(content)
 
 
+def recovered(server: Serving) -> dict:
+    """The second scrape after a fault: the problem `uncounted` is known from two that are complete."""
+    server.scrape()
+    return server.scrape()
+
+
+def failed_sources(samples: dict) -> set[str]:
+    """The sources that could not be read."""
+    return {dict(labels)["source"] for (name, labels), value in samples.items() if name == _SOURCE and not value}
+
+
 def node_samples(samples: dict) -> dict:
     """The samples about the node, without those about the collection."""
-    about = (_DURATION, _SUCCESS)
+    about = (_DURATION, _SUCCESS, _SOURCE)
     return {key: value for key, value in samples.items() if key[0].startswith("calico_") and key[0] not in about}

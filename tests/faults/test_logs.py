@@ -99,7 +99,7 @@ def test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_w
 
 
 # The log lines after recovery.
-AFTER = ["collector rules failed", "collector rules works again", "stopping"]
+AFTER = ["collector rules failed", "collector rules works again", "received SIGTERM", "stopping"]
 
 
 def events(log):

@@ -7,10 +7,31 @@ from threading import Condition, Thread
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, COUNTERS, FAR, IFACE, INTERFACE, RULES, node_samples
+from tests.faults.known_node import (
+    ALL_WELL,
+    COUNTERS,
+    FAR,
+    IFACE,
+    INTERFACE,
+    POLICY_FILE,
+    RULES,
+    failed_sources,
+    node_samples,
+    recovered,
+)
 from tests.faults.paused_read import pausing
-from tests.kernel.machine import load_programs, run, sample, steady_descriptors, success
-from tests.kernel.pinned import PERCPU_HASH, PROG_ARRAY, PinnedMap, call, on_each_cpu, put_program, u32
+from tests.kernel.machine import exporter, labels_of, load_programs, run, sample, steady_descriptors, success
+from tests.kernel.pinned import (
+    HASH,
+    PERCPU_HASH,
+    PROG_ARRAY,
+    PinnedMap,
+    call,
+    interface_state,
+    on_each_cpu,
+    put_program,
+    u32,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -30,7 +51,7 @@ def count(counters, packets):
 # What is left of a scrape without each map; the collector of maps leaves out what is not pinned.
 WITHOUT = {
     COUNTERS: {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1},
-    IFACE: {"counters": 0, "endpoints": 0, "rules": 1, "maps": 1},
+    IFACE: {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1},
     RULES: {"counters": 1, "endpoints": 1, "rules": 0, "maps": 1},
 }
 
@@ -45,10 +66,40 @@ def test_a_map_that_is_deleted_is_absent_until_it_is_there_again(known_node, sta
         assert WITHOUT[name] == success(samples)
         assert node_samples(samples).items() < node_samples(whole).items()
     aside.rename(known_node.pins / name)
-    assert node_samples(whole) == node_samples(server.scrape())
+    assert node_samples(whole) == node_samples(recovered(server))
     failed = [one for one, well in WITHOUT[name].items() if not well]
     said = server.log.read_text()
     assert len(failed) == said.count("Calico has pinned no") == said.count("works again")
+
+
+def test_an_interface_state_of_unknown_layout_takes_its_own_facts_and_nothing_else(known_node, start, make_map):
+    server = start()
+    whole = server.scrape()
+    known_node.states.unpin()
+    odd = make_map(IFACE, HASH, 4, 33)
+    for ifindex in (1, FAR):
+        odd.put(u32(ifindex), b"\1" * 33)
+    samples = server.scrape()
+    assert ALL_WELL == success(samples)
+    assert {"interface_state"} == failed_sources(samples)
+    packets = {key: value for key, value in whole.items() if key[0].endswith("_packets_total")}
+    assert packets.items() <= samples.items()
+    assert [] == labels_of(samples, "calico_bpf_endpoint_problems")
+
+
+def test_what_is_left_of_interfaces_that_are_gone_is_counted_and_nothing_else(known_node, start):
+    server = start()
+    whole = node_samples(recovered(server))
+    known_node.counters.put(u32(FAR + 1, 0), *on_each_cpu(27, {0: 9, 4: 9}))
+    known_node.states.put(u32(FAR + 1), interface_state(0, "cali99999999999", 52))
+    gone = known_node.run_dir / "bpf/policy/cali99999999999_ingress_v4.json"
+    gone.write_bytes((known_node.run_dir / POLICY_FILE).read_bytes())
+    after = node_samples(server.scrape())
+    changed = {key: after[key] - whole[key] for key in whole if after[key] != whole[key]}
+    left = {sample("calico_bpf_leftover_entries", map=one): 1 for one in ("counters", "iface")}
+    entries = {sample("calico_bpf_map_entries", map=one, ip_family=""): 1 for one in ("counters", "iface")}
+    assert left | entries | {sample("calico_bpf_policy_debug_files"): 1} == changed
+    assert whole.keys() == after.keys()
 
 
 def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then_as_it_is(
@@ -72,7 +123,7 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
         during = scrape.result()
     assert node_samples(whole) == node_samples(during)
     after = server.scrape()
-    assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters")])
+    assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters", ip_family="")])
     assert before == steady_descriptors(server.process.pid)
 
 
@@ -99,20 +150,23 @@ def test_a_bpf_file_system_unmounted_and_mounted_again_is_absence_and_then_the_s
         whole = server.scrape()
         before = steady_descriptors(server.process.pid)
     for _ in range(3):
-        samples = server.scrape()
-        assert dict.fromkeys(ALL_WELL, 0) == success(samples)
-        assert [] == [name for name, _ in node_samples(samples) if not name.startswith("calico_bpf_exporter_")]
+        assert_no_dataplane(server.scrape())
     known_node.count(2**40 + 9)  # the programs go on counting in maps that are no longer visible
     with mounted(known_node.bpf_fs, known_node.maps):
         assert 2**40 + 9 == total_of(server.scrape())
         known_node.count(2**40 + 5)
-        assert node_samples(whole) == node_samples(server.scrape())
+        assert node_samples(whole) == node_samples(recovered(server))
         assert before == steady_descriptors(server.process.pid)
-    said = server.log.read_text()
-    missing = f"{known_node.bpf_fs}/tc/globals does not exist: no BPF file system is mounted there"
-    for collector in ALL_WELL:
-        assert 1 == said.count(f"collector {collector} failed: {missing}")
-        assert 1 == said.count(f"collector {collector} works again")
+    assert "failed" not in server.log.read_text()
+    found = exporter("check", "--bpf.fs", known_node.bpf_fs, "--calico.run-dir", known_node.run_dir).stdout
+    assert "does not exist: no BPF file system is mounted there" in found
+
+
+def assert_no_dataplane(samples):
+    """A node without Calico's eBPF dataplane: that is said, nothing fails, and nothing is counted."""
+    assert ALL_WELL == success(samples)
+    assert 0 == samples[sample("calico_bpf_dataplane_present")]
+    assert [] == [name for name, _ in samples if name.endswith("_packets_total")]
 
 
 @contextmanager
@@ -157,7 +211,7 @@ def test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_i
         assert node_samples(whole) == node_samples(between) == node_samples(after)
     else:
         assert (None, 3) == (total_of(between), total_of(after))
-        assert dict.fromkeys(ALL_WELL, 0) == success(between)
+        assert_no_dataplane(between)
 
 
 class Scraper:

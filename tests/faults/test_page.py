@@ -22,7 +22,7 @@ COVERED_BY = {
         "test_each_error_of_each_call_takes_what_needs_the_map_and_no_more_and_leaves_nothing",
         "test_key_by_key_too_a_map_is_whole_or_absent",
         "test_a_fault_that_lasts_is_one_sentence_and_its_end_another",
-        "test_every_map_refused_is_every_collector_absent_and_the_exporter_itself_whole",
+        "test_every_map_refused_takes_all_that_is_counted_and_the_exporter_itself_is_whole",
     ],
     "the process has no free": [
         "test_without_a_free_descriptor_nothing_is_served_as_known_and_afterwards_all_is_as_before"
@@ -30,7 +30,7 @@ COVERED_BY = {
     "the process is refused": ["test_without_memory_for_a_snapshot_the_failure_is_logged_once_and_all_recovers"],
     "no thread may": [
         "test_where_its_threads_may_not_be_started_the_start_ends_with_a_sentence",
-        "test_three_threads_are_enough_for_everything",
+        "test_five_threads_are_enough_for_everything",
     ],
     "no process may": ["test_where_bpftool_may_not_be_started_it_is_said_and_when_it_may_all_is_read"],
     "links change": ["test_after_an_overrun_every_pod_has_its_own_name_and_its_own_counts"],
@@ -38,14 +38,18 @@ COVERED_BY = {
     "the same, where": [
         "test_in_a_container_a_file_system_mounted_again_is_seen_at_once_only_where_its_parent_is_mounted"
     ],
-    "Calico's run directory": [
+    "Calico's run directory is deleted": [
         "test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes_back_with_it",
         "test_what_the_exporter_never_knew_has_no_name_until_it_is_there_and_its_counts_all_the_same",
         "test_in_a_mount_of_the_folder_itself_what_was_made_again_is_seen_after_a_restart",
     ],
-    "a folder of it": [
-        "test_a_file_in_a_folders_place_fails_what_needs_it_with_a_sentence_and_ends_with_it",
+    "a folder of it hangs": ["test_a_folder_that_hangs_takes_only_its_facts_and_is_waited_for_once"],
+    "Calico's run directory is not there": [
+        "test_what_the_exporter_never_knew_has_no_name_until_it_is_there_and_its_counts_all_the_same"
     ],
+    "the interface state": ["test_an_interface_state_of_unknown_layout_takes_its_own_facts_and_nothing_else"],
+    "Calico leaves": ["test_what_is_left_of_interfaces_that_are_gone_is_counted_and_nothing_else"],
+    "a folder of it is not": ["test_a_file_in_a_folders_place_takes_only_what_it_says_and_ends_with_it"],
     "the disk": [
         "test_a_log_that_cannot_be_written_changes_no_number_leaks_nothing_and_ends_well",
         "test_a_log_on_a_disk_that_was_full_goes_on_with_whole_lines_and_none_about_logging",

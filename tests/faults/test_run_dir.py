@@ -1,11 +1,14 @@
 """Calico's run directory is deleted and recreated while the exporter serves: its samples are absent or stay."""
 
+import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
-from tests.faults.known_node import ALL_WELL, INTERFACE, node_samples
-from tests.kernel.machine import labels_of, sample, steady_descriptors, success
+from tests.faults.known_node import ALL_WELL, INTERFACE, failed_sources, node_samples, recovered
+from tests.kernel.machine import labels_of, run, sample, steady_descriptors, success
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.kernel
 
@@ -46,6 +49,7 @@ def test_what_the_exporter_never_knew_has_no_name_until_it_is_there_and_its_coun
     aside = known_node.run_dir.rename(known_node.run_dir.with_name("aside"))
     server = start()
     samples = server.scrape()
+    assert {"endpoint_status", "policy_files"} == failed_sources(samples)
     assert {""} == {labels["pod"] for labels in labels_of(samples, DROPPED)}
     aside.rename(known_node.run_dir)
     named = server.scrape()
@@ -53,24 +57,59 @@ def test_what_the_exporter_never_knew_has_no_name_until_it_is_there_and_its_coun
     assert sorted(counted(samples).values()) == sorted(counted(named).values())
 
 
-@pytest.mark.parametrize("part", ["endpoint-status", "bpf/policy"])
-def test_a_file_in_a_folders_place_fails_what_needs_it_with_a_sentence_and_ends_with_it(known_node, start, part):
+# Pods keep their known names without the first; without the other, what the rules are is not known.
+PARTS = {"endpoint-status": ("endpoint_status", ALL_WELL), "bpf/policy": ("policy_files", ALL_WELL | {"rules": 0})}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_file_in_a_folders_place_takes_only_what_it_says_and_ends_with_it(known_node, start, part):
     server = start()
     whole = server.scrape()
     folder, aside = known_node.run_dir / part, known_node.run_dir / "aside"
     folder.rename(aside)
     folder.touch()
-    expected = {"endpoint-status": "endpoints", "bpf/policy": "rules"}[part]
     for _ in range(3):
-        samples = server.scrape()
-        assert counted(whole) == counted(samples)
-        assert 0 == success(samples)[expected]
+        assert_only_its_facts_are_missing(server.scrape(), whole, part)
     folder.unlink()
     aside.rename(folder)
     assert node_samples(whole) == node_samples(server.scrape())
-    assert 1 == server.log.read_text().count(
-        f"collector {expected} failed: {folder} could not be listed: Not a directory"
-    )
+    said = server.log.read_text()
+    assert (part == "bpf/policy") == (f"collector rules failed: {folder} could not be listed: Not a directory" in said)
+
+
+def assert_only_its_facts_are_missing(samples, whole, part):
+    source, well = PARTS[part]
+    assert counted(whole) == counted(samples)
+    assert (well, {source}) == (success(samples), failed_sources(samples))
+
+
+@contextmanager
+def hanging(folder):
+    """A FUSE file system over this folder whose server answers nothing."""
+    descriptor = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={descriptor},rootmode=40000,user_id=0,group_id=0,allow_other"
+    run("mount", "-i", "-t", "fuse", "-o", options, "none", folder, pass_fds=[descriptor])
+    try:
+        yield
+    finally:
+        os.close(descriptor)  # ends what waits for an answer
+        run("umount", "--lazy", folder)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_folder_that_hangs_takes_only_its_facts_and_is_waited_for_once(known_node, start, part):
+    server = start()
+    whole = server.scrape()
+    with hanging(known_node.run_dir / part):
+        assert_only_its_facts_are_missing(server.scrape(), whole, part)
+        watch = Stopwatch(server.process.pid)
+        for _ in range(3):
+            assert_only_its_facts_are_missing(server.scrape(), whole, part)
+        assert watch.seconds() < 1.5
+    assert node_samples(whole) == node_samples(recovered(server))
+    said = server.log.read_text()
+    sentence = f"{known_node.run_dir / part} does not answer: its file system hangs"
+    assert (part == "bpf/policy") == (f"collector rules failed: {sentence}" in said)
 
 
 def test_in_a_mount_of_the_folder_itself_what_was_made_again_is_seen_after_a_restart(known_node, start, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 
 import pytest
 
@@ -20,6 +21,14 @@ def test_there_is_no_shell_no_package_manager_and_nothing_that_builds(root):
     found = {path.name for path in (root / "opt/calico-bpf-exporter/bin").iterdir()}
     assert {"calico-bpf-exporter", "python", "python3", "python3.13"} <= found
     assert not {"pip", "uv", "activate"} & found
+
+
+def test_it_is_as_small_as_the_docs_say(image):
+    size = int(run("podman", "image", "inspect", "--format", "{{.Size}}", image).stdout.split()[-1])
+    assert size <= 90e6
+    told = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (figure,) = re.findall(r"^The image has (\d+) MB unpacked", told, re.MULTILINE)
+    assert abs(int(figure) * 1e6 - size) < 2e6
 
 
 def test_every_library_that_something_there_asks_for_is_there(root):

@@ -4,6 +4,8 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +27,20 @@ def bpftool(*words):
     """The answer of bpftool as JSON, None where it says nothing."""
     out = run("bpftool", "--json", *words).stdout
     return json.loads(out) if out.strip() else None
+
+
+@contextmanager
+def interfaces(names: Mapping[int, str]) -> Iterator[None]:
+    """Interfaces of this machine with these indices and names, down and without packets, while this lasts."""
+    made = []
+    try:
+        for index, name in names.items():
+            run("ip", "link", "add", name, "index", index, "type", "veth", "peer", f"peer{index}")
+            made.append(name)
+        yield
+    finally:
+        for name in made:
+            run("ip", "link", "delete", name)
 
 
 def compile_bpf(source: Path, target: Path) -> None:

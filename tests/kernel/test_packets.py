@@ -1,158 +1,25 @@
-"""Real packets through a real tc program, and what the exporter says of them inside the node's namespace.
-
-A namespace is the node, another one a pod; between them a veth with the name and the route that Calico gives it.
-"""
+"""Real packets through a real tc program, and what the exporter says of them inside the node's namespace."""
 
 import json
 import os
 import sys
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from exporter.calico.names import workload_interface
-from exporter.demo.namespace import write_settings
-from tests.kernel.conftest import give_up
-from tests.kernel.machine import Serving, exporter, load_programs, run, sample, samples_of, success
-from tests.kernel.pinned import (
-    HASH,
-    NO_PREALLOC,
-    PERCPU_HASH,
-    PinnedMap,
-    delete,
-    interface_state,
-    on_each_cpu,
-    open_pin,
-    put,
-    u32,
-)
+from tests.kernel.machine import Serving, exporter, run, sample, samples_of, success
+from tests.kernel.node_with_pod import ALLOWED, DENIED, INTERFACE, POD, SEND, node_with_pod
+from tests.kernel.pinned import delete, on_each_cpu, open_pin, put, u32
 
 pytestmark = pytest.mark.kernel
 
-INTERFACE = workload_interface("cali", "ns-a", "client")
-POD, GATEWAY, NODE = "10.65.0.2", "169.254.1.1", "10.0.0.1"
-NODE_MAC, POD_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-DENIED, ALLOWED = 9999, 5000
 OUTBOUND = {"interface": INTERFACE, "hook": "tc_ingress", "direction": "outbound", "namespace": "ns-a", "pod": "client"}
 INBOUND = OUTBOUND | {"hook": "tc_egress", "direction": "inbound"}
-
-_SEND = """
-import socket, sys
-host, port, datagrams = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-    for _ in range(datagrams):
-        sender.sendto(b"x" * 20, (host, port))
-"""
-
-
-@dataclass(frozen=True)
-class Node:
-    """The node and its pod: the namespaces, where the pins and Calico's files are, the interface's index."""
-
-    node: str
-    pod: str
-    bpf_fs: Path
-    run_dir: Path
-    ifindex: int
-
-    @property
-    def inside(self) -> tuple[str, ...]:
-        return ("ip", "netns", "exec", self.node)
-
-    @property
-    def where(self) -> tuple[str, ...]:
-        return ("--bpf.fs", str(self.bpf_fs), "--calico.run-dir", str(self.run_dir))
-
-    def send(self, port: int, datagrams: int) -> None:
-        run("ip", "netns", "exec", self.pod, sys.executable, "-c", _SEND, NODE, port, datagrams)
-
-    def command(self, *words: str):
-        """A command of the exporter, run in the node's namespace."""
-        return exporter(*words, *self.where, prefix=self.inside)
 
 
 @pytest.fixture(scope="module")
 def node(module_fs, counting, tmp_path_factory):
-    with ExitStack() as ends:
-        names = [f"bpf-test-{kind}-{os.getpid()}" for kind in ("node", "pod")]
-        for name in names:
-            added = run("ip", "netns", "add", name, check=False)
-            if added.returncode:
-                give_up(f"needs root with the right to make network namespaces: {added.stderr.strip()}")
-            ends.callback(run, "ip", "netns", "delete", name)
-            # Nobody but the test sends anything.
-            write_settings(name, {f"net/ipv6/conf/{which}/disable_ipv6": 1 for which in ("all", "default")})
-            run("ip", "-n", name, "link", "set", "lo", "up")
-        ifindex = connect(*names)
-        pins = module_fs / "tc/globals"
-        for made in (pin_counters(pins, ifindex), pin_states(pins, ifindex)):
-            ends.callback(made.close)
-        attach(names[0], counting, module_fs)
-        yield Node(*names, module_fs, write_status_file(tmp_path_factory.mktemp("run")), ifindex)
-
-
-def connect(node: str, pod: str) -> int:
-    """A veth pair between the namespaces, as Calico sets it up; answers the index of the node's side."""
-    run("ip", "-n", node, "link", "add", INTERFACE, "address", NODE_MAC, "type", "veth", "peer", "eth0", "netns", pod)
-    run("ip", "-n", pod, "link", "set", "eth0", "address", POD_MAC)
-    run("ip", "-n", node, "link", "set", INTERFACE, "up")
-    run("ip", "-n", node, "address", "add", f"{NODE}/32", "dev", "lo")
-    run("ip", "-n", node, "route", "add", f"{POD}/32", "dev", INTERFACE, "scope", "link")
-    run("ip", "-n", node, "neigh", "add", POD, "lladdr", POD_MAC, "dev", INTERFACE, "nud", "permanent")
-    run("ip", "-n", pod, "address", "add", f"{POD}/32", "dev", "eth0")
-    run("ip", "-n", pod, "link", "set", "eth0", "up")
-    run("ip", "-n", pod, "neigh", "add", GATEWAY, "lladdr", NODE_MAC, "dev", "eth0", "nud", "permanent")
-    run("ip", "-n", pod, "route", "add", GATEWAY, "dev", "eth0", "scope", "link")
-    run("ip", "-n", pod, "route", "add", "default", "via", GATEWAY, "dev", "eth0")
-    (link,) = json.loads(run("ip", "-j", "-n", node, "link", "show", INTERFACE).stdout)
-    return link["ifindex"]
-
-
-def pin_counters(pins: Path, ifindex: int) -> PinnedMap:
-    """The counter map with its two zero entries, which Felix makes before it attaches its programs."""
-    made = PinnedMap(pins / "cali_counters6", PERCPU_HASH, 8, 216, max_entries=20000)
-    for hook in (0, 1):
-        made.put(u32(ifindex, hook), *on_each_cpu(27, {}))
-    return made
-
-
-def pin_states(pins: Path, ifindex: int) -> PinnedMap:
-    PinnedMap(pins / "cali_rule_ctrs2", PERCPU_HASH, 8, 8, max_entries=10000)
-    made = PinnedMap(pins / "cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
-    workload, ready = 0x1, 0x2 | 0x4
-    made.put(u32(ifindex), interface_state(workload | ready, INTERFACE, 52))
-    return made
-
-
-def attach(node: str, counting: Path, bpf_fs: Path) -> None:
-    """Our programs on both sides of clsact, counting in the pinned map; never loaded by tc itself."""
-    load_programs(counting, bpf_fs / "loaded", bpf_fs / "tc/globals/cali_counters6")
-    run("tc", "-n", node, "qdisc", "add", "dev", INTERFACE, "clsact")
-    for side, program in (("ingress", "from_pod"), ("egress", "to_pod")):
-        run(
-            "tc",
-            "-n",
-            node,
-            "filter",
-            "add",
-            "dev",
-            INTERFACE,
-            side,
-            "bpf",
-            "da",
-            "pinned",
-            bpf_fs / "loaded" / program,
-        )
-
-
-def write_status_file(run_dir: Path) -> Path:
-    folder = run_dir / "endpoint-status"
-    folder.mkdir()
-    status = {"ifaceName": INTERFACE, "mac": POD_MAC, "ipv4Nets": [f"{POD}/32"], "ipv6Nets": []}
-    (folder / "k8s ns-a%2Fclient eth0").write_text(json.dumps(status))
-    return run_dir
+    with node_with_pod(module_fs, counting, tmp_path_factory.mktemp("run")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +54,7 @@ def test_exactly_the_packets_that_were_sent_are_counted(node, serving):
 
 def test_packets_to_the_pod_count_as_inbound(node, serving):
     before = serving.scrape()
-    run(*node.inside, sys.executable, "-c", _SEND, POD, ALLOWED, 11)
+    run(*node.inside, sys.executable, "-c", SEND, POD, ALLOWED, 11)
     after = serving.scrape()
     assert 11 == moved(before, after, "calico_bpf_program_packets_total", **INBOUND)
     assert 0 == moved(before, after, "calico_bpf_dropped_packets_total", **OUTBOUND, reason="policy")
@@ -204,8 +71,8 @@ def test_a_scrape_of_the_node_is_whole(node, serving):
     assert 0 == samples[sample("calico_bpf_endpoint_problems", problem="counters_missing")]
     assert 0 == samples[sample("calico_bpf_exporter_endpoint_mismatches")]
     assert 1 == samples[sample("calico_bpf_exporter_pods")]
-    assert 2 == samples[sample("calico_bpf_map_entries", map="counters")]
-    assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
+    assert 2 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="iface", ip_family="")]
     assert "cali_counters6" in str(samples.keys())
 
 

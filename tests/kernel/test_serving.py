@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.machine import Serving, labels_of, sample, steady_descriptors, success
+from tests.kernel.machine import Serving, interfaces, labels_of, sample, steady_descriptors, success
 from tests.kernel.pinned import (
     HASH,
     NO_PREALLOC,
@@ -27,9 +27,10 @@ from tests.stopwatch import Stopwatch, wait_for_end
 
 pytestmark = pytest.mark.kernel
 
-# No machine has that many interfaces, so nothing here belongs to one that exists.
+# No machine has that many interfaces: this index and those after it are free.
 FAR = 1_000_000
 SAMPLE = "calico_bpf_program_packets_total"
+ALL_WELL = {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1}
 
 
 @pytest.fixture
@@ -52,9 +53,16 @@ def rules(make_map):
 
 
 @pytest.fixture
-def states(make_map, rules):
-    """The interface state map of a node with one workload, which exists nowhere but in the maps."""
-    del rules
+def link(machine):
+    """The interface of the node's one workload."""
+    with interfaces({FAR: "cali0123456789a"}):
+        yield
+
+
+@pytest.fixture
+def states(make_map, rules, link):
+    """The interface state map of a node with one workload."""
+    del rules, link
     made = make_map("cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
     made.put(u32(FAR), interface_state(0x1 | 0x2, "cali0123456789a", 52))
     return made
@@ -160,26 +168,28 @@ def swapping(pin: Path, layouts: Sequence[int]) -> Iterator[None]:
         thread.join()
 
 
-def test_maps_that_appear_while_it_serves_are_picked_up(make_map, make_server):
+def test_maps_that_appear_while_it_serves_are_picked_up(make_map, make_server, link):
     server = make_server()
     nothing = server.scrape()
-    status, reasons = server.get("/readyz")
+    assert 200 == server.get("/readyz")[0]  # it is, of a node without the dataplane too
     made = make_map("cali_iface4", HASH, 4, 52, max_entries=1000, flags=NO_PREALLOC)
     made.put(u32(FAR), interface_state(0x1 | 0x2, "cali0123456789a", 52))
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 3}))
     rules_of(make_map)
     everything = server.scrape()
-    assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 0} == success(nothing)
-    assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(everything)
-    assert 3 == total_of(everything)
-    assert (503, True) == (status, "eBPF dataplane is off" in reasons)
+    assert ALL_WELL == success(nothing) == success(everything)
+    assert [0, 1] == [one[sample("calico_bpf_dataplane_present")] for one in (nothing, everything)]
+    assert [None, 3] == [total_of(one) for one in (nothing, everything)]
     assert 200 == server.get("/readyz")[0]
 
 
-def test_a_missing_file_system_is_served_as_a_failure_of_every_collector(bpf_fs, tmp_path):
+def test_a_missing_file_system_is_served_as_a_node_without_the_dataplane(bpf_fs, tmp_path):
     server = Serving(bpf_fs / "none", tmp_path, tmp_path / "serve.log")
     try:
-        assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 0} == success(server.scrape())
+        samples = server.scrape()
+        assert ALL_WELL == success(samples)
+        assert 0 == samples[sample("calico_bpf_dataplane_present")]
+        assert [] == labels_of(samples, SAMPLE)
         assert 200 == server.get("/healthz")[0]
     finally:
         server.end()
@@ -191,14 +201,13 @@ def test_ten_thousand_leftover_interfaces_are_counted_and_not_shown(make_map, st
     for number in range(1, 10_001):
         made.put(u32(FAR + number, number % 2), *on_each_cpu(27, {0: number, 4: 1}))
     samples = make_server().scrape()
-    unknown = {labels["interface"] for labels in labels_of(samples, SAMPLE) if labels["direction"] == ""}
-    assert {f"ifindex:{FAR + number}" for number in range(1, 101)} == unknown
-    assert 10_000 == samples[sample("calico_bpf_unknown_interfaces")]
-    assert {"counters": 1, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
+    assert {"cali0123456789a"} == {labels["interface"] for labels in labels_of(samples, SAMPLE)}
+    assert 0 == samples[sample("calico_bpf_unknown_interfaces")]
+    assert 10_000 == samples[sample("calico_bpf_leftover_entries", map="counters")]
+    assert ALL_WELL == success(samples)
     assert 9 == total_of(samples)
-    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters")]
-    endpoints = [one for one in labels_of(samples, "calico_bpf_endpoint_info") if one["endpoint_kind"] == "unknown"]
-    assert 100 == len(endpoints)
+    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
+    assert 1 == len(labels_of(samples, "calico_bpf_endpoint_info"))
 
 
 def assert_only_the_counters_fail(server: Serving, complaint: str) -> None:
@@ -208,7 +217,7 @@ def assert_only_the_counters_fail(server: Serving, complaint: str) -> None:
     assert {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
     assert sample("calico_bpf_unknown_interfaces") not in samples
-    assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="iface", ip_family="")]
     info = {"interface": "cali0123456789a", "endpoint_kind": "workload", "namespace": "", "pod": ""}
     assert 1 == samples[sample("calico_bpf_endpoint_info", **info, ifindex=str(FAR))]
     log = server.log.read_text()
@@ -227,7 +236,7 @@ def test_a_counter_pin_that_is_a_symbolic_link_is_not_followed(make_map, states,
 def test_a_counter_map_with_odd_keys_fails_alone(make_map, states, make_server):
     made = make_map("cali_counters6", PERCPU_HASH, 12, 216)
     made.put(u32(FAR, 0, 0), *on_each_cpu(27, {0: 1}))
-    assert_only_the_counters_fail(make_server(), "keys of 12 bytes")
+    assert_only_the_counters_fail(make_server(), "with keys of 12 and values of 216 bytes, which cannot be Calico's")
 
 
 def test_a_counter_map_with_odd_values_fails_alone(make_map, states, make_server):
@@ -253,13 +262,16 @@ def test_a_counter_map_of_another_type_never_breaks_a_scrape(make_map, states, m
     assert "unexpected error" not in server.log.read_text()
 
 
-def test_an_odd_interface_state_map_fails_all_that_needs_it_and_nothing_else(make_map, make_server):
-    make_map("cali_iface4", HASH, 4, 33).put(u32(FAR), b"\1" * 33)
+def test_an_odd_interface_state_map_takes_its_own_facts_and_no_count(make_map, make_server, link):
+    states = make_map("cali_iface4", HASH, 4, 33)
+    for ifindex in (1, FAR):
+        states.put(u32(ifindex), b"\1" * 33)
     counters_of(make_map, 27).put(u32(FAR, 0), *on_each_cpu(27, {0: 4}))
     samples = make_server().scrape()
-    assert {"counters": 0, "endpoints": 0, "rules": 0, "maps": 1} == success(samples)
-    assert [] == labels_of(samples, SAMPLE)
-    assert 1 == samples[sample("calico_bpf_map_entries", map="counters")]
+    assert ALL_WELL | {"rules": 0} == success(samples)  # its map is not there
+    assert 4 == total_of(samples)
+    assert 0 == samples[sample("calico_bpf_source_available", source="interface_state")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
     assert ["27"] == slots_of(samples)
 
 

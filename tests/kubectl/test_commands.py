@@ -367,7 +367,7 @@ def test_in_a_terminal_the_command_has_that_terminal_and_ctrl_c_ends_it_there(cl
             printed += os.read(terminal, 4096)
         except OSError:
             break
-        if b"columns" in printed and not interrupted:
+        if b"--watch']" in printed and not interrupted:
             os.write(terminal, b"\x03")
             interrupted = True
     _, status = os.waitpid(child, 0)

@@ -169,7 +169,7 @@ def node():
 def snapshot_of():
     """A snapshot of a source."""
 
-    def take(source, memory=None, parts=EVERY_PART, **settings):
+    def take(source, memory=None, parts=EVERY_PART | {"map_fills"}, **settings):
         return take_snapshot(source, Settings(**settings), memory or Memory(), parts)
 
     return take
@@ -185,7 +185,7 @@ def read_of():
 def recorded(snapshot_of):
     """A snapshot of a recording, by its path under tests/recordings."""
 
-    def take(name, memory=None, parts=EVERY_PART):
+    def take(name, memory=None, parts=EVERY_PART | {"map_fills"}):
         bundle = read_bundle(ROOT / "tests" / "recordings" / f"{name}.tar.xz")
         memory = memory or Memory()
         memory.counters.proven = memory.counters.proven or bundle.proven_live()

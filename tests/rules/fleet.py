@@ -39,6 +39,7 @@ FIRING = {
     ("CalicoBPFConfigReloadFailed", "warning"),
     ("CalicoBPFCountersMissing", "critical"),
     ("CalicoBPFDataplaneDrops", "info"),
+    ("CalicoBPFDataplaneGone", "warning"),
     ("CalicoBPFDataplaneDrops", "warning"),
     ("CalicoBPFDefaultDenyHits", "info"),
     ("CalicoBPFEndpointNotReady", "warning"),
@@ -106,6 +107,7 @@ class Fleet:
         )
         errors = _counter(lambda t: int(t % 30 == 0), {})
         self._add("calico_bpf_exporter_pod_watch_errors_total", node, errors, reason="connection")
+        self._add("calico_bpf_dataplane_present", node, lambda t: int(node > 0 and not self._wrong(node, t)))
         self._add("calico_bpf_exporter_config_reload_success", node, lambda t: int(not self._wrong(node, t)))
 
     def _maps(self, node):

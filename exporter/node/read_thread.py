@@ -17,7 +17,7 @@ _STANDS_STILL = 1.5  # seconds
 _T = TypeVar("_T")
 
 
-class Patience:
+class ReadThread:
     """Runs reads of `folder` one after the other in a thread. After one that hangs, the next fail at once until it
     returns.
     """
@@ -29,10 +29,15 @@ class Patience:
         self._thread = Thread(target=self._run, name=folder.name, daemon=True)
         self._thread.start()
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a read that its caller gave up on has not returned yet."""
+        return self._pending is not None and not self._pending.done()
+
     def read(self, read: Callable[[], _T]) -> _T:
         """What `read` returns or raises. Raises `NodeError` when it hangs."""
-        if self._pending and not self._pending.done():
-            raise self._hangs()
+        if self.hangs:
+            raise self._error()
         future: Future[_T] = Future()
         self._pending = future
         self._jobs.put((future, read))
@@ -45,7 +50,7 @@ class Patience:
                     raise
                 before, ran = ran, self._ran()
                 if ran == before:
-                    raise self._hangs() from None
+                    raise self._error() from None
             finally:
                 self._pending = None if future.done() else future  # a result must not be kept until the next read
 
@@ -57,7 +62,7 @@ class Patience:
             return 0
         return int(words[0]) + int(words[1])
 
-    def _hangs(self) -> NodeError:
+    def _error(self) -> NodeError:
         return NodeError(
             f"{self._folder} does not answer: its file system hangs",
             "check where it is mounted from (`findmnt`); it is read again as soon as it answers",
