@@ -27,6 +27,9 @@ _ENDED = re.compile(rb"command terminated with exit code [0-9]+\s*")
 # client-go logs these in addition to the error for people.
 _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
+_USAGE = re.compile(rb"Usage: |Try '")
+_WRONG_USAGE = 2
+_ADDED = ("conntrack", "trace")  # commands that the first exporters did not have
 _REQUEST_TIMEOUT = "--request-timeout=30s"
 # Parsed, JSON takes up to thirty times its size.
 _MAX_OBJECTS, _MAX_RESPONSE, _MAX_FILE = 256 << 20, 16 << 20, 512 << 20
@@ -103,6 +106,7 @@ class Kubectl:
         ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait, max_bytes=most)
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
             raise _not_started(pod, ran.errors)
+        _refuse_older(ran.code, ran.errors, words)
         kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
         return Finished(ran.code, ran.output, "\n".join(kept))
 
@@ -112,20 +116,28 @@ class Kubectl:
         In a terminal, Ctrl-C goes to the program in the pod. Raises `KubectlError`.
         """
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        if terminal and words[0] in _ADDED:
+            self.run_in(pod, [words[0], "--help"])  # an older exporter's usage would be on the terminal
         command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
         sys.stdout.flush()
         shown = subprocess.PIPE if sys.stdout.isatty() and not terminal else None
         with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=shown) as process:
-            refused = None
+            refused, usage = None, b""
             output = Thread(target=_show, args=(process.stdout,), daemon=True)
             output.start()
             for line in lines_of(process.stderr):
                 refused = refused or _FROM_SERVER.search(line.decode(errors="replace"))
-                if not (refused or _ENDED.fullmatch(line)):
+                if usage or _USAGE.match(line):
+                    usage += line[: _MAX_ERRORS - len(usage)]
+                elif not (refused or _ENDED.fullmatch(line)):
                     _echo(line, err=True)
             output.join()
         if refused:
             raise _not_started(pod, refused[0])
+        _refuse_older(process.returncode, usage.decode(errors="replace"), words)
+        for line in usage.splitlines(keepends=True):
+            if not _ENDED.fullmatch(line):
+                _echo(line, err=True)
         return process.returncode
 
     def _command(self, *words: str) -> list[str]:
@@ -197,6 +209,12 @@ def _start(
         raise KubectlError("there is no kubectl in PATH") from error
     except OSError as error:
         raise KubectlError(f"kubectl could not be started: {error.strerror}") from error
+
+
+def _refuse_older(code: int, errors: str, words: Sequence[str]) -> None:
+    """Raises `KubectlError` if the exporter's program has no such command: click says so, with its usage."""
+    if code == _WRONG_USAGE and f"No such command '{words[0]}'" in errors:
+        raise KubectlError(f"this exporter has no {words[0]}: upgrade the DaemonSet")
 
 
 def _not_started(pod: PodName, errors: str) -> KubectlError:

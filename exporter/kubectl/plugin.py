@@ -14,7 +14,10 @@ from click.shell_completion import ShellComplete
 from exporter import __version__
 from exporter.kubectl.flags import (
     ForwardedFlag,
+    Port,
+    Protocol,
     Time,
+    complete_ends,
     complete_nodes,
     complete_pods,
     exporters_of,
@@ -131,6 +134,32 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
         if targets[0].pod == targets[1].pod:
             raise click.UsageError("--to names another pod than POD: one alone is explained without it")
         explain_two(kubectl, *targets, watch=context.params["for"], output=context.params["output"])
+
+
+@program.command("trace", short_help="Show which rule decides about a packet.", context_settings=_HELP)
+@click.argument("source", metavar="FROM", shell_complete=complete_pods)
+@click.argument("destination", metavar="TO", shell_complete=complete_ends)
+@click.option("--port", help="Destination port, with its protocol: 80/tcp.", type=Port())
+@click.option("--protocol", help="Protocol: tcp (default), udp, icmp, icmpv6, sctp or a number.", type=Protocol())
+@click.option("--output", "-o", help="Output format.", type=click.Choice(["text", "json"]), default="text")
+@forwarded_flags("trace")
+@kubectl_flags
+@click.pass_context
+def trace(context: click.Context, /, source: str, destination: str, **given: Any) -> None:
+    """Run the policy programs of both ends' nodes on the first packet of a new flow, and show which rule decides.
+
+    FROM and TO are a pod, [NAMESPACE/]NAME, an address, or TO a service, svc/[NAMESPACE/]NAME. No packet is sent. Exits
+    0 when it is allowed, 3 when it is denied, 1 when that is not known.
+    """
+    from exporter.kubectl.ends import end_of
+    from exporter.kubectl.trace import described, say_joined, trace_two
+
+    kubectl, exporters = kubectl_of(context), exporters_of(context)
+    ends = end_of(kubectl, source, given["namespace"]), end_of(kubectl, destination, given["namespace"])
+    if ends[0].ports:
+        raise click.UsageError("FROM is a pod or an address: a service sends nothing itself")
+    packet = described(given["protocol"], given["port"], ends[1], words_of(context, ForwardedFlag))
+    say_joined(trace_two(kubectl, exporters, ends, packet), ends, packet, given["output"])
 
 
 @program.command("top", short_help="Show the cluster's top endpoints by drops.", context_settings=_HELP)

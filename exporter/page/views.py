@@ -4,7 +4,7 @@ A part that could not be read is replaced by its error message.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.calico.counters import DROPPED, Slot
@@ -20,6 +20,7 @@ from exporter.diagnosis.map_fill import map_fills, title
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node.endpoints import Endpoint
+from exporter.page.trace import Asked, Evaluated
 from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
@@ -100,7 +101,7 @@ class EndpointView:
     """One endpoint: why it loses packets, its counters, and its policy with the hits of each rule.
 
     `why` are lines with their kind; `hooks` are the columns of `counters`: name and direction. `hits` are by rule id
-    within the last `seconds`, None if unknown.
+    within the last `seconds`, None if unknown. `trace` is the form about a packet, and its answer.
     """
 
     endpoint: Endpoint
@@ -112,6 +113,7 @@ class EndpointView:
     programs: Sequence[CountedProgram] = ()
     policy_problem: str = ""
     hits: Mapping[int, int] | None = None
+    trace: Evaluated = field(default_factory=lambda: Evaluated(Asked()))
 
 
 def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeView:
@@ -137,8 +139,10 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
     )
 
 
-def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) -> EndpointView:
-    """The endpoint at `now`, and the changes since `before`."""
+def endpoint_view(
+    before: Snapshot | None, now: Snapshot, endpoint: Endpoint, evaluated: Evaluated | None = None
+) -> EndpointView:
+    """The endpoint at `now`, and the changes since `before`; `evaluated` is what was asked about a packet."""
     seconds = now.seconds_since(before) if before else None
     why = Part.of(lambda: list(sentences(explain(before, now, endpoint), seconds)))
     programs = Part.of(lambda: merged(programs_of(now, endpoint, now.rule_hits.or_else(None))))
@@ -155,6 +159,7 @@ def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) ->
         hits=Part.of(lambda: compare_rules(before.rule_hits.get(), now.rule_hits.get())).or_else(None)
         if before
         else None,
+        trace=evaluated or Evaluated(Asked()),
     )
 
 

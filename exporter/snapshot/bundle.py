@@ -11,9 +11,9 @@ Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -35,7 +35,7 @@ from exporter.snapshot.pinned_maps import programs_of
 from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
 from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
-from exporter.snapshot.source import NodeSource
+from exporter.snapshot.source import NodeSource, is_policy_file_of
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
@@ -245,6 +245,10 @@ class Bundle:
         rows = self._json("addresses.json")
         return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
+    def interfaces_to(self, addresses: Collection[str]) -> dict[str, int]:
+        """See `NodeSource`."""
+        raise NodeError(f"a bundle does not hold the kernel's routes, such as to {', '.join(sorted(addresses)[:3])}")
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         self._raise("nics", NodeError)
@@ -291,9 +295,11 @@ class Bundle:
             _text(content.get("advice", "")),
         )
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._folder("policy_files")
+        folder = self._folder("policy_files")
+        files = {name: one for name, one in folder.files.items() if is_policy_file_of(name, interfaces)}
+        return replace(folder, files=files)
 
     def policies(self) -> Policies:
         """See `NodeSource`."""

@@ -89,6 +89,7 @@ _READ_ON_REQUEST = (
     "routes_4",
     "routes_6",
     "addresses",
+    "interfaces_to",
     "conntrack",
     "conntrack_count",
     "policy_tags",
@@ -109,6 +110,7 @@ _DERIVED_FROM = {
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),
+    "interfaces_to": ("endpoints",),
     "conntrack_count": ("endpoints",),
     "map_fills": ("pins",),
 }
@@ -132,7 +134,8 @@ def all_addresses(endpoints: Endpoints) -> Collection[str]:
 class Settings:
     """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
 
-    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps, and about which
+    `interfaces_to` asks.
     """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
@@ -170,6 +173,11 @@ class Reading:
         self._pin_names: list[str] = []
         self._at: float | None = None
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of workload interfaces."""
+        return self._settings.prefixes
+
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
@@ -179,6 +187,11 @@ class Reading:
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+
+    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
+        self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
+        return self.read(())
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -279,6 +292,9 @@ class Reading:
 
         return RouteTable(decode_routes(self._columns(ROUTES[family])))
 
+    def _interfaces_to(self) -> Mapping[str, int]:
+        return self._source.interfaces_to(self._settings.flows_of(self._parts["endpoints"].or_else(Endpoints({}))))
+
     def _conntrack(self) -> "Conntrack":
         from exporter.snapshot.conntrack import Wanted
         from exporter.snapshot.pinned_conntrack import read_conntrack
@@ -350,6 +366,7 @@ class Reading:
         "routes_4": lambda self: self._routes(4),
         "routes_6": lambda self: self._routes(6),
         "addresses": lambda self: self._source.addresses(),
+        "interfaces_to": _interfaces_to,
         "conntrack": _conntrack,
         "conntrack_count": _conntrack_count,
         "links": lambda self: self._source.links(),

@@ -116,6 +116,7 @@ class Snapshot:
     received: Part[Mapping[str, tuple[int, int]]]
     queue_drops: Part[Mapping[int, int]]
     addresses: Part[tuple[NodeAddress, ...]]
+    interfaces_to: Part[Mapping[str, int]]
     services_4: "Part[Services]"
     services_6: "Part[Services]"
     routes_4: "Part[RouteTable]"

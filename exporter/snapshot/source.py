@@ -5,7 +5,7 @@ contents, nothing decoded.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,12 @@ from exporter.node.policies import Policies, read_policies
 from exporter.node.read_thread import ReadThread
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
+
+
+def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
+    """Whether the policy debug file of this name is of one of the interfaces (None: of any)."""
+    about = policy_debug.parse_file_name(name)
+    return interfaces is None or (about is not None and about.interface in interfaces)
 
 
 class NodeSource(Protocol):
@@ -70,6 +76,9 @@ class NodeSource(Protocol):
     def addresses(self) -> tuple[netlink.NodeAddress, ...]:
         """The node's own addresses."""
 
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """The index of the interface by which the node sends to each of these addresses, where a route leads there."""
+
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
 
@@ -88,8 +97,8 @@ class NodeSource(Protocol):
     def cluster_pods(self) -> ClusterPods | None:
         """The node's pods from the API server, None if it is not used. Never blocks."""
 
-    def policy_files(self) -> Folder[bytes]:
-        """The content of Calico's policy debug files; large, used for bundles."""
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
+        """The content of Calico's policy debug files, those of all interfaces or of these; all together are large."""
 
     def policies(self) -> Policies:
         """The parsed policy debug files; the same `files` object as in the last call if nothing changed."""
@@ -180,6 +189,11 @@ class LiveNode:
         """See `NodeSource`."""
         return netlink.read_addresses()
 
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """See `NodeSource`."""
+        found = {address: netlink.read_interface_to(address) for address in addresses}
+        return {address: ifindex for address, ifindex in found.items() if ifindex is not None}
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         return read_nics()
@@ -206,9 +220,11 @@ class LiveNode:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: read_folder(self._policy_folder))
+        return self._policy_files.read(
+            lambda: read_folder(self._policy_folder, wanted=lambda name: is_policy_file_of(name, interfaces))
+        )
 
     def policies(self) -> Policies:
         """See `NodeSource`."""

@@ -12,12 +12,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
+from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
 from exporter.web.connection import Response
 from exporter.web.scrapes import Scrapes
 
 if TYPE_CHECKING:
+    from exporter.node.endpoints import Endpoint
     from exporter.page.html import Html
+    from exporter.page.trace import Evaluated
 
 log = logging.getLogger("exporter.web")
 
@@ -51,17 +54,16 @@ class Page:
         self._rendered: dict[str, tuple[HTTPStatus, bytes]] = {}
         self._turn, self._next_turn, self._busy = asyncio.Lock(), 0.0, 0.0
         self._expiry: asyncio.TimerHandle | None = None
+        self._evaluating = False
 
     async def answer(self, query: str) -> Response:
         """The page with these parameters. Raises `ValueError` if there are too many."""
-        from exporter.page.views import PARTS
-
         asked = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
         try:
             async with asyncio.timeout(_TIMEOUT):
-                if await self._query(self._is_first, PARTS):
+                if await self._query(self._is_first):
                     await asyncio.sleep(_FIRST_WAIT)
-                status, body = await self._query(lambda now: self._shared_render(now, query, asked), PARTS)
+                status, body = await self._ask(query, asked)
         except TimeoutError:
             sentence = f"No snapshot of the node completed within {_TIMEOUT:.0f} seconds; the log may say why"
             status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.error_page(sentence)
@@ -72,29 +74,69 @@ class Page:
         self._renew_expiry()
         return Response(status, body, "text/html; charset=utf-8", self._html.headers)
 
-    async def _query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
+    async def _query(self, question: Callable[[Snapshot], _T]) -> _T:
         """The answer to `question` about the current snapshot, when it is this request's turn."""
+        return await self._in_turn(lambda reading: question(self._snapshot(reading)))
+
+    async def _in_turn(self, question: Callable[[Reading], _T]) -> _T:
+        """The answer to `question` by a new reading, after those before it and a pause for scrapes."""
         clock = asyncio.get_running_loop().time
 
-        def work(read: Callable[[], Snapshot]) -> _T:
+        def work(reading: Reading) -> _T:
             start = time.thread_time()
             try:
-                return question(self._snapshot(read))
+                return question(reading)
             finally:
                 self._busy = time.thread_time() - start
 
         async with self._turn:
             await asyncio.sleep(self._next_turn - clock())
             try:
-                return await self._scrapes.query(work, parts)
+                return await self._scrapes.read(work)
             finally:
                 self._next_turn = clock() + min(max(_MIN_PAUSE, _PAUSE_FACTOR * self._busy), _MAX_PAUSE)
 
-    def _snapshot(self, read: Callable[[], Snapshot]) -> Snapshot:
+    def _snapshot(self, reading: Reading) -> Snapshot:
+        from exporter.page.views import PARTS
+
         if self._current is None or time.monotonic() - self._read_at > _SHARED:
             self._current, self._rendered = None, {}
-            self._current, self._read_at = read(), time.monotonic()
+            self._current, self._read_at = reading.read(PARTS), time.monotonic()
         return self._current
+
+    async def _ask(self, query: str, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The page; about a packet, one at a time is evaluated."""
+        if not (asked.get("peer") and "interface" in asked):
+            return await self._query(lambda now: self._shared_render(now, query, asked))
+        if self._evaluating:
+            return await self._query(lambda now: self._render(now, asked, is_busy=True))
+        self._evaluating = True
+        try:
+            return await self._in_turn(lambda reading: self._evaluate(reading, asked))
+        finally:
+            self._evaluating = False
+
+    def _evaluate(self, reading: Reading, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The endpoint's page with the answer about a packet. Its snapshot is large, and is not kept."""
+        from exporter.page.trace import MAX_SECONDS, TRACE_PARTS, Asked, evaluate
+        from exporter.page.views import PARTS, endpoint_named
+
+        now = reading.read(PARTS | TRACE_PARTS)
+        if now.counters.error or now.endpoints.error:
+            return self._render(now, asked)
+        endpoint = endpoint_named(now, asked["interface"])
+        if endpoint is None:
+            return self._not_found(asked)
+        form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
+        found = evaluate(
+            now,
+            endpoint,
+            form,
+            reading.prefixes,
+            reading.read_policy_files,
+            lambda: time.monotonic() - start > MAX_SECONDS,
+        )
+        return self._endpoint(now, endpoint, found)
 
     @property
     def _html(self) -> "Html":
@@ -119,8 +161,9 @@ class Page:
             self._rendered[query] = self._render(now, asked)
         return self._rendered[query]
 
-    def _render(self, now: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
-        from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
+    def _render(self, now: Snapshot, asked: dict[str, str], *, is_busy: bool = False) -> tuple[HTTPStatus, bytes]:
+        from exporter.page.trace import Asked, busy
+        from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
             wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
@@ -129,11 +172,20 @@ class Page:
             return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
-            sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
-            return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
-        body = self._html.endpoint_page(endpoint_view(next(iter(self._snapshots), None), now, endpoint))
+            return self._not_found(asked)
+        found = self._endpoint(now, endpoint, busy(Asked.of(lambda name: asked.get(name, ""))) if is_busy else None)
         self._keep(now)
-        return HTTPStatus.OK, body
+        return found
+
+    def _endpoint(self, now: Snapshot, endpoint: "Endpoint", found: "Evaluated | None") -> tuple[HTTPStatus, bytes]:
+        from exporter.page.views import endpoint_view
+
+        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found)
+        return HTTPStatus.OK, self._html.endpoint_page(view)
+
+    def _not_found(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
+        return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
 
     def _reference(self, now: Snapshot) -> Snapshot | None:
         """The snapshot to compare with: the newest that is some seconds old, else the oldest."""

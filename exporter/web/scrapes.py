@@ -15,7 +15,6 @@ from exporter.metrics.collector import Collector
 from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
-from exporter.snapshot.snapshot import Snapshot
 from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
@@ -128,12 +127,12 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def query(self, question: Callable[[Callable[[], Snapshot]], _T], parts: frozenset[str]) -> _T:
-        """Calls `question` in the worker's thread with a function that reads a snapshot of these parts.
+    async def read(self, question: Callable[[Reading], _T]) -> _T:
+        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread.
 
         Scrapes have priority.
         """
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(lambda: self._new_reading().read(parts))))
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
 
     async def run_slices(self, steps: Iterator[None]) -> float:
         """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the

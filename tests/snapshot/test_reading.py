@@ -65,6 +65,7 @@ ASKED = {
     "routes_4": ("pin_names", "info cali_v4_routes", "dump cali_v4_routes"),
     "routes_6": ("pin_names", "info cali_v6_routes", "dump cali_v6_routes"),
     "addresses": ("addresses",),
+    "interfaces_to": (*ENDPOINTS, "interfaces_to"),
     "conntrack": (
         *ENDPOINTS,
         *(f"{ask} {name}" for name in ("cali_v4_ct4", "cali_v6_ct4") for ask in ("info", "batches")),
@@ -101,6 +102,7 @@ ON_REQUEST = {
         for family in (4, 6)
     ),
     "addresses",
+    "interfaces_to",
     "conntrack",
     "policy_tags",
     "policy_files",
@@ -301,7 +303,7 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
 
 
 OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack", "policy_tags"}
-OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
+OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files"}
 
 
 @pytest.mark.parametrize(
@@ -318,6 +320,7 @@ OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
         ({"cali_v6_routes"}, {"routes_6"}),
         ({"cali_v6_ct4"}, {"conntrack", "conntrack_count"}),
         ({"addresses"}, {"addresses"}),
+        ({"interfaces_to"}, {"interfaces_to"}),
         ({"links"}, {"links"}),
         ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "policy_tags"}),
         ({"host_routes"}, {"host_routes"}),

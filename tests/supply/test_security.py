@@ -44,6 +44,7 @@ CLIENTS = {
         "test_requests_for_the_page_share_a_snapshot_of_about_a_second",
         "test_who_would_be_one_too_many_on_the_page_waits_a_moment_and_is_turned_away",
     ],
+    "asking the page": ["test_a_packet_is_evaluated_and_its_snapshot_is_not_kept"],
     "brute-forcing": [
         "test_brute_force_takes_a_tenth_of_a_cpu",
         "test_a_flood_of_tokens_reaches_the_server_in_drops_and_delays_no_known_scraper",

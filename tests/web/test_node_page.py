@@ -261,6 +261,53 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
     assert 200 == after.status
 
 
+PACKET = f"interface={SERVER}&peer=ns-c/plain&protocol=udp&port=9999"
+BY = "denied by GlobalNetworkPolicy security.gate, tier security, rule 0"
+
+
+def test_a_packet_is_evaluated_and_its_snapshot_is_not_kept(make_page):
+    one = make_page()
+    before, answer = asked(one, "", PACKET)
+    kept = one._snapshots
+    (after,) = asked(one, PACKET)
+    assert (200, 200, 200) == (before.status, answer.status, after.status)
+    assert BY in answer.body.decode()
+    assert list(map(id, kept)) == list(map(id, one._snapshots))
+    assert all(snapshot.policy_files.error for snapshot in kept)
+
+
+@pytest.mark.parametrize(("query", "status"), [("interface=nosuch&peer=a&port=1", 404), ("peer=a&port=1", 200)])
+def test_a_packet_of_no_endpoint_is_not_evaluated(make_page, query, status):
+    (answer,) = asked(make_page(), query)
+    assert status == answer.status
+
+
+def test_one_packet_at_a_time(make_page, bundles):
+    gate, begun, memory = Event(), Event(), Memory()
+
+    class Slow(Bundle):
+        def policy_files(self, interfaces=None):
+            begun.set()
+            gate.wait()
+            return super().policy_files(interfaces)
+
+    slow = Slow(bundles[1]._members)
+    one = make_page(lambda: Reading(slow, Settings(), memory))
+
+    async def ask():
+        await one.answer("")
+        first = asyncio.create_task(one.answer(PACKET))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        second = asyncio.create_task(one.answer(PACKET))
+        await asyncio.sleep(0)
+        gate.set()
+        return [answer.body.decode() for answer in (await first, await second, await one.answer(PACKET))]
+
+    first, second, third = asyncio.run(ask())
+    assert [True, False, True] == [BY in body for body in (first, second, third)]
+    assert "another packet is being evaluated here: ask again" in second
+
+
 def test_an_unexpected_error_is_a_page_and_in_the_log(make_page, caplog):
     def begin():
         raise ZeroDivisionError
@@ -333,13 +380,13 @@ def test_the_page_is_served_while_every_place_for_scrapes_is_taken(shared_server
 
 
 def test_requests_for_the_page_share_a_snapshot_of_about_a_second(make_page, monkeypatch):
-    monkeypatch.setattr(node_page, "_SHARED", 0.9)
+    monkeypatch.setattr(node_page, "_SHARED", 60)  # each turn moves the clock by a second
     one, reads = make_page(), []
 
     async def watch():
         await one.answer("")
-        kept = one._scrapes._new_reading
-        one._scrapes._new_reading = lambda: reads.append(None) or kept()
+        read = Reading.read
+        monkeypatch.setattr(Reading, "read", lambda *asked: reads.append(None) or read(*asked))
         await asyncio.gather(*(one.answer(f"reason={number % 3}") for number in range(12)))
 
     asyncio.run(watch())
