@@ -25,7 +25,8 @@ from exporter.node.nic import Nic, NicCounters
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle import read_bundle, write_bundle
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.parts import EVERY_PART
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from exporter.snapshot.source import is_policy_file_of
 
 RECORDINGS = Path(__file__).parent / "recordings"

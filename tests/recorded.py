@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.snapshot.bundle import Bundle, read_bundle
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.parts import EVERY_PART
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +43,7 @@ from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.map_fill import MapCounts, MapFill
+from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -54,67 +55,6 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
-
-# The parts in read order; large ones that only commands need are separate.
-_COMMON_PARTS = (
-    "pins",
-    "counter_map",
-    "rule_map",
-    "ifstate_map",
-    "received",  # compared with the counters: right after them
-    "queue_drops",
-    "counters",
-    "rule_hits",
-    "links",
-    "ifstate",
-    "host_routes",
-    "run_dir",
-    "pods",
-    "cluster_pods",
-    "endpoints",
-    "nics",
-    "policy_file_names",
-    "policies",
-    "rules",
-)
-_READ_ON_REQUEST = (
-    "ip_sets_4",
-    "ip_sets_6",
-    "ip_set_trie_4",
-    "ip_set_trie_6",
-    "failsafes_4",
-    "failsafes_6",
-    "services_4",
-    "services_6",
-    "routes_4",
-    "routes_6",
-    "addresses",
-    "interfaces_to",
-    "conntrack",
-    "conntrack_count",
-    "policy_tags",
-    "policy_files",
-    "map_fills",
-)
-EVERY_PART = frozenset(_COMMON_PARTS)
-MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
-# The parts that a part is derived from; all others are read directly from the node.
-_DERIVED_FROM = {
-    "counter_map": ("pins",),
-    "rule_map": ("pins",),
-    "ifstate_map": ("pins",),
-    "counters": ("counter_map",),
-    "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map", "links"),
-    "policy_tags": ("ifstate",),
-    "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
-    "rules": ("policies", "endpoints"),
-    "conntrack": ("endpoints",),
-    "interfaces_to": ("endpoints",),
-    "conntrack_count": ("endpoints",),
-    "map_fills": ("pins",),
-}
-
 
 FlowsOf = Callable[[Endpoints], Collection[str]]
 
@@ -181,11 +121,11 @@ class Reading:
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
-        for name in (*_COMMON_PARTS, *_READ_ON_REQUEST):
+        for name in (*COMMON_PARTS, *READ_ON_REQUEST):
             if name in wanted:
                 self._part(name)
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
+        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
     def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
@@ -387,16 +327,6 @@ class Reading:
 
 
 _NO_PODS = LocalPods((), ())
-
-
-def with_sources(parts: Collection[str]) -> frozenset[str]:
-    """These parts and all parts they are derived from."""
-    return _closure(frozenset(parts))
-
-
-@cache  # asked for the same few sets at every scrape
-def _closure(parts: frozenset[str]) -> frozenset[str]:
-    return parts.union(*(_closure(frozenset(_DERIVED_FROM[name])) for name in parts if name in _DERIVED_FROM))
 
 
 def take_snapshot(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from exporter.metrics.collector import Collector
 from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
-from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
+from exporter.snapshot.parts import MAP_PARTS, with_sources
+from exporter.snapshot.reading import Reading
 from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 

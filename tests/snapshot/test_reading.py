@@ -19,7 +19,8 @@ from exporter.errors import ExporterError
 from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors, run_collector
 from exporter.node import NodeError
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import EVERY_PART, Memory, Reading, Settings, take_snapshot, with_sources
+from exporter.snapshot.parts import EVERY_PART, with_sources
+from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 from tests.nodes import FakeNode, held, is_undecided
 from tests.service_tables import affinity, backend, flow, frontend, route
