@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,7 @@ class ServeOptions:
     max_requests: int = 40
     timeout_offset: float = 0.5
     page: bool = True
+    allowed_hosts: Sequence[str] = ()
     exporter_metrics: bool = True
     collectors: Sequence[str] = ON_BY_DEFAULT
     collector_options: CollectorOptions = field(default_factory=CollectorOptions)
@@ -95,6 +97,13 @@ def _collector_flags(command: Any) -> Any:
     default=0.5,
 )
 @flag("web.page", "Serve a page about this node at /.", command="serve", switch=True, default=True)
+@flag(
+    "web.allowed-hosts",
+    "Name of this server in requests, besides its addresses, localhost and the node's names; if given, metrics and "
+    "health checks require one of them too, as the page always does (can be repeated).",
+    command="serve",
+    multiple=True,
+)
 @flag("web.disable-exporter-metrics", "Exclude process_* and python_* metrics.", command="serve", is_flag=True)
 @flag(
     "collector.counters.zeros",
@@ -165,6 +174,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         max_requests=given["web_max_requests"],
         timeout_offset=given["web_timeout_offset"],
         page=given["web_page"],
+        allowed_hosts=given["web_allowed_hosts"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
         collector_options=collector_options(given),
@@ -209,6 +219,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
+    from exporter.web.hosts import Hosts
     from exporter.web.node_page import Page
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
@@ -228,7 +239,9 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     collectors = make_collectors(options.collectors, options.collector_options)
     scrapes = Scrapes(lambda: Reading(source, settings.now, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
-    routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
+    hosts = Hosts.of({node_name(node), os.uname().nodename}, options.allowed_hosts)
+    limits = options.max_requests, options.timeout_offset
+    routes = Routes(scrapes, rejected, options.telemetry_path, *limits, page, hosts)
     access = _access(routes, rejected, live, node, options)
     log.info("running with privileges: %s", describe_privileges())
     server = Server(

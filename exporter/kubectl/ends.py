@@ -88,7 +88,7 @@ def _end_of_pod(pod: Mapping[str, Any]) -> End:
 
 def _service(kubectl: Kubectl, wanted: str, namespace: str | None) -> End:
     namespace, name = split_name(wanted, namespace)
-    service = kubectl.get("service", name, *([f"--namespace={namespace}"] if namespace else []))
+    service = kubectl.get(f"service/{name}", *([f"--namespace={namespace}"] if namespace else []))
     rows, ports = value_at(service, "spec", "clusterIPs"), value_at(service, "spec", "ports")
     listed = [str(one) for one in rows] if isinstance(rows, list) else [text_at(service, "spec", "clusterIP")]
     addresses = tuple(filter(_is_address, listed))

@@ -27,8 +27,10 @@ from exporter.kubectl.flags import (
     words_of,
 )
 from exporter.kubectl.kubectl import KubectlError
+from exporter.kubectl.processes import end_all
 from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
+from exporter.termination import exit_on_sigterm
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -164,16 +166,20 @@ def trace(context: click.Context, /, source: str, destination: str, **given: Any
 @click.option("--for", "seconds", help="How long to measure.", default="10s", show_default=True, type=Time())
 @click.option("--top", "limit", help="Number of endpoints.", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--output", "-o", help="Output format.", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--parallel", help="Maximum nodes measured at once.", type=click.IntRange(1, 256), default=16, show_default=True
+)
 @kubectl_flags
 @click.pass_context
-def top(context: click.Context, /, seconds: str, limit: int, output: str, **_: Any) -> None:
+def top(context: click.Context, /, seconds: str, limit: int, output: str, parallel: int, **_: Any) -> None:
     """Measure all nodes with an exporter and show the top endpoints by drops, with -n those of one namespace.
 
     Exits 1 when a node did not answer; the others are still shown.
     """
-    from exporter.kubectl.top import show_top
+    from exporter.kubectl.top import Wanted, show_top
 
-    show_top(kubectl_of(context), exporters_of(context), seconds, limit, context.params["namespace"], output)
+    wanted = Wanted(seconds, limit, context.params["namespace"], parallel)
+    show_top(kubectl_of(context), exporters_of(context), wanted, output)
 
 
 @program.command("bundle", short_help="Save a node's state to a file.", context_settings=_HELP)
@@ -224,7 +230,8 @@ def _say(target: Target) -> None:
 
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
-    program(prog_name=PROGRAM, color=colours())
+    with exit_on_sigterm(end_all):
+        program(prog_name=PROGRAM, color=colours())
 
 
 def complete() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
+from exporter.kubectl.trust import split_trusted
 
 DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
 # The kind as kubectl's own commands take it before a pod's name.
@@ -26,7 +27,7 @@ class Exporters:
     namespace: str | None = None
 
     def pods(self, kubectl: Kubectl, *words: str) -> list[Mapping[str, Any]]:
-        """The exporter's pods, filtered by `words`. Raises `KubectlError`."""
+        """The exporter's pods, filtered by `words`. Raises `KubectlError`, or `NoTarget` for several namespaces."""
         where = f"--namespace={self.namespace}" if self.namespace else "--all-namespaces"
         try:
             found = kubectl.get("pods", where, f"--selector={self.selector}", *words).get("items")
@@ -35,7 +36,15 @@ class Exporters:
                 remedy = "you may not list pods in all namespaces; name the exporter's with --exporter-namespace"
                 raise KubectlError(f"{remedy}: {error}", error.reason) from error
             raise
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        pods: list[Mapping[str, Any]] = (
+            [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        )
+        if len(spaces := sorted({name_of(one).namespace for one in pods})) > 1:
+            raise NoTarget(
+                f"pods labelled {self.selector} are in the namespaces {', '.join(spaces)}; name the exporter's with "
+                "--exporter-namespace"
+            )
+        return pods
 
     def __str__(self) -> str:
         where = f"namespace {self.namespace}" if self.namespace else "any namespace"
@@ -86,7 +95,7 @@ def pod_named(kubectl: Kubectl, wanted: str, namespace: str | None) -> Mapping[s
     """The pod `wanted`, [NAMESPACE/]NAME, as the API returns it. Raises `NoTarget` or `KubectlError`."""
     namespace, name = split_name(wanted, namespace)
     try:
-        return kubectl.get("pod", name, *([f"--namespace={namespace}"] if namespace else []))
+        return kubectl.get(f"pod/{name}", *([f"--namespace={namespace}"] if namespace else []))
     except KubectlError as error:
         if error.reason == "NotFound" and str(error).startswith('pods "'):
             where = f"namespace {namespace}" if namespace else "the namespace of your kubectl context"
@@ -127,8 +136,9 @@ def all_targets(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Target], l
 def _best_targets(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
     """The best exporter of each node, and one sentence per node without a running one."""
     best: dict[str, Mapping[str, Any]] = {}
-    targets, problems = [], []
-    for pod in pods:
+    trusted, problems = split_trusted(pods)
+    targets = []
+    for pod in trusted:
         node = text_at(pod, "spec", "nodeName")
         if not node:
             problems.append(f"an exporter, pod {name_of(pod)}, is on no node yet: {_not_scheduled(pod)}")

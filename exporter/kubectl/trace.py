@@ -149,7 +149,9 @@ def _ask(
         if isinstance(target, Target):
             values = [str(one.pod) if one.pod and one.node == node else one.address(family) for one in ends]
             commands.append((target, packet.words(*values)))
-    answers = query_all(kubectl, [one for one, _ in commands], [words for _, words in commands], "1s")
+    answers = query_all(
+        kubectl, [one for one, _ in commands], [words for _, words in commands], "1s", lambda answer: answer
+    )
     return [
         Half(f"node {node}", UNKNOWN, str(targets[node]), {})
         if isinstance(targets[node], str)

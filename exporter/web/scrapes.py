@@ -16,7 +16,6 @@ from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.parts import MAP_PARTS, with_sources
 from exporter.snapshot.reading import Reading
-from exporter.snapshot.snapshot import Snapshot
 from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
@@ -129,12 +128,11 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
-        """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
-        return await self.read(lambda reading: question(reading.read(parts)))
-
     async def read(self, question: Callable[[Reading], _T]) -> _T:
-        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread, as `query`."""
+        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread.
+
+        Scrapes have priority.
+        """
         return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
 
     async def run_slices(self, steps: Iterator[None]) -> float:

@@ -42,8 +42,11 @@ def pod(name, node="n1", namespace="default", *, labels=None, network=False, pha
 
 def exporter(node, name=None, **more):
     """The exporter's pod on a node."""
-    more.setdefault("namespace", "calico-system")
-    return pod(name or f"exporter-{node}", node, labels=LABEL, **more)
+    more = {"namespace": "calico-system", "network": True, **more}
+    found = pod(name or f"exporter-{node}", node, labels=LABEL, **more)
+    found["metadata"]["ownerReferences"] = [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "exporter"}]
+    found["metadata"]["ownerReferences"][0] |= {"uid": "1", "controller": True}
+    return found
 
 
 class Cluster:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 import socket
+import time
 import weakref
 from dataclasses import replace
 from itertools import pairwise
@@ -34,10 +35,13 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now)
+        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=time.thread_time)
         monkeypatch.setattr(reading, "time", clock)
         monkeypatch.setattr(node_page, "time", clock)
         monkeypatch.setattr(node_page, "_FIRST_WAIT", 0)
+        monkeypatch.setattr(node_page, "_SHARED", -1)  # only snapshots move the clock
+        monkeypatch.setattr(node_page, "_MIN_PAUSE", 0)
+        monkeypatch.setattr(node_page, "_PAUSE_FACTOR", 0)
 
     def after(self, seconds):
         self.now += seconds
@@ -366,12 +370,44 @@ def test_links_lead_to_the_metrics_wherever_they_are(shared_server):
     assert '<a href="deep/numbers">Metrics</a>' in body
 
 
-def test_the_page_counts_among_the_requests_worked_on(shared_server):
+def test_the_page_is_served_while_every_place_for_scrapes_is_taken(shared_server):
     server = shared_server(max_requests=1, extra=[{"name": "slow", "seconds": 1}])
+    server.ask("/")
     with server.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n") as scraping:
-        while (answer := server.ask("/")).status == 200:
+        while server.ask().status == 200:
             assert b"" == peeked(scraping)  # it has not been taken up yet
-    assert (503, "more than 1 requests at once; try again\n") == (answer.status, answer.text)
+        assert 200 == server.ask("/").status
+
+
+def test_requests_for_the_page_share_a_snapshot_of_about_a_second(make_page, monkeypatch):
+    monkeypatch.setattr(node_page, "_SHARED", 60)  # each turn moves the clock by a second
+    one, reads = make_page(), []
+
+    async def watch():
+        await one.answer("")
+        read = Reading.read
+        monkeypatch.setattr(Reading, "read", lambda *asked: reads.append(None) or read(*asked))
+        await asyncio.gather(*(one.answer(f"reason={number % 3}") for number in range(12)))
+
+    asyncio.run(watch())
+    assert len(reads) <= 1
+
+
+def test_who_would_be_one_too_many_on_the_page_waits_a_moment_and_is_turned_away(server):
+    running = server(extra=[{"name": "slow", "seconds": 4}])
+    running.ask("/")
+    # While a scrape is read, no page is.
+    with running.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"):
+        time.sleep(0.2)
+        waiting = [running.open(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n") for _ in range(3)]
+        watch = time.monotonic()
+        answer = running.ask("/")
+        assert 0.8 < time.monotonic() - watch < 3
+        other = running.open(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", source="127.0.0.2")
+        assert (503, "1") == (answer.status, answer.headers["retry-after"])
+        assert "more than 4 requests for the page at once" in answer.text
+        # Another address finds the place that is left.
+        assert [b"HTTP/1.1 200"] * 4 == [client.recv(12) for client in (*waiting, other)]
 
 
 def peeked(client):

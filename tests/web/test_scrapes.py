@@ -100,7 +100,7 @@ def test_200_scrapes_at_once_are_all_answered_and_take_few_snapshots(server, tog
     statuses = Counter(one.status for one in answers)
     assert {200, 503} >= set(statuses)
     assert 200 == sum(statuses.values())
-    assert statuses[200] >= 40
+    assert statuses[200] >= 30  # of the 40 places, one address may have three quarters
     after = running.ask()
     assert number(after, "slow") < 30
     assert statuses[503] == after.value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
@@ -112,6 +112,15 @@ def test_scrapes_above_the_limit_are_refused_and_counted(server, together):
     answers = together(running, [get("/metrics")] * 5)
     assert [200, 200, 503, 503, 503] == sorted(one.status for one in answers)
     assert 3 == running.ask().value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
+
+
+def test_one_address_leaves_places_to_others(server):
+    running = server(extra=[{"name": "slow", "seconds": 3}], max_requests=4)
+    greedy = [running.open(get("/metrics")) for _ in range(10)]
+    time.sleep(0.3)
+    scraper = running.open(get("/metrics"), source="127.0.0.2")
+    assert b"HTTP/1.1 200" == scraper.recv(12)
+    assert Counter([b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 7) == Counter(client.recv(12) for client in greedy)
 
 
 def test_other_pages_are_served_beside_as_many_scrapes_as_there_may_be(server):
