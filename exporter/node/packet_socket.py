@@ -70,13 +70,13 @@ class PacketSocket:
         with suppress(KeyboardInterrupt):
             while (left := end - time.monotonic()) > 0:
                 wait(min(left, left if self._full else READ_EVERY))
-                self.drain()
+                self._drain(end + READ_EVERY)
 
-    def drain(self) -> None:
-        """Reads what has arrived."""
-        table, receive = self._table, self._socket.recvfrom
+    def _drain(self, end: float) -> None:
+        """Reads what has arrived; where more arrives than can be read, until the end."""
+        table, receive, now = self._table, self._socket.recvfrom, time.monotonic
         with suppress(BlockingIOError):
-            while not self._full:
+            while not self._full and now() < end:
                 data, (interface, protocol, packet_type, *_) = receive(SNAP_LENGTH)
                 header = parse_packet(data, ipv6=protocol == _ETH_P_IPV6)
                 table.add(header, interface, outgoing=packet_type == _PACKET_OUTGOING)
