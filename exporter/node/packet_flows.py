@@ -89,15 +89,13 @@ class FlowTable:
             self._unreadable[kind] = self._unreadable.get(kind, 0) + 1
         if not family:
             return
-        if outgoing:
-            if kind == OPENS:
-                _keep(self._passed, (family, protocol, source, port), (destination, other, identity))
-            return
         answered = family, protocol, destination, other
-        if kind == OPENS and (*answered, source, port) not in self._flows:
-            self._open(header, interface)
+        if kind != OPENS or (*answered, source, port) in self._flows:
+            _keep(self._answers, answered, (source, port))  # those of the node itself go out only
+        elif outgoing:
+            _keep(self._passed, (family, protocol, source, port), (destination, other, identity))
         else:
-            _keep(self._answers, answered, (source, port))
+            self._open(header, interface)
 
     def capture(self, seconds: float, lost: int, *, full: bool) -> Capture:
         """What was seen until now."""

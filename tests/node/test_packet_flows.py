@@ -76,6 +76,18 @@ def test_an_answering_datagram_opens_no_flow_and_pings_are_told_by_their_number(
     assert ((8, 0), frozenset(), {(POD, 2)}) == (one.icmp, one.answered_by, other.answered_by)
 
 
+@pytest.mark.parametrize(
+    ("packet", "answer"),
+    [
+        (tcp(POD, PEER, 4, 80, SYN), tcp(PEER, POD, 80, 4, SYN | ACK)),
+        (udp(POD, PEER, 4, 80), udp(PEER, POD, 80, 4)),
+    ],
+)
+def test_an_answer_of_the_node_itself_goes_out_only(packet, answer):
+    flow = only((packet, "cali5", IN), (answer, "cali5", OUT))
+    assert ({(PEER, 80)}, frozenset()) == (flow.answered_by, flow.passed_to)
+
+
 def test_what_goes_out_opens_no_flow():
     assert () == captured((udp(PEER, POD, 4, 53), "cali5", OUT)).flows
 
