@@ -63,7 +63,7 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     else:
         for line, about in _lines(explanation, found, passed):
             say(line, _STYLES.get(about, ""))
-    if explanation.loses_packets:
+    if explanation.loses_packets or (found and found.loses_packets):
         raise click.exceptions.Exit(LOSES_PACKETS)
 
 
@@ -114,7 +114,7 @@ def _json(
         **identity(explanation.endpoint),
         "window": explanation.window,
         "seconds": seconds,
-        "loses_packets": explanation.loses_packets,
+        "loses_packets": explanation.loses_packets or bool(found and found.loses_packets),
         "counted": counted_json(change, after.counters.get().layout, seconds) if change else [],
         "drops": [asdict(drop) for drop in explanation.drops],
         "rules": [asdict(rule) for rule in explanation.rules],

@@ -55,6 +55,11 @@ class PacketReport:
     addresses_left_out: int = 0
     error: str = ""
 
+    @property
+    def loses_packets(self) -> bool:
+        """Whether denied packets were seen, wherever they are counted."""
+        return any(one.verdict == DENIED for one in self.groups)
+
 
 def watched_of(snapshot: Snapshot, endpoint: Endpoint) -> Watched:
     """What to capture of this endpoint: its interface, its addresses, and those of its services."""

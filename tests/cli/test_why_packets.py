@@ -1,6 +1,7 @@
 """`why --packets`: a capture between two snapshots, in sentences and in JSON. The capture itself is made up here."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -40,8 +41,9 @@ class FakeSocket:
 def capturing(monkeypatch, changed):
     """A node that drops ten packets of the server's while these flows are captured."""
 
-    def of(*flows):
-        frames = [changed(f"{HERE}.before", edits(*one)) for one in ([], [added(SERVER, 1, 4, 10)])]
+    def of(*flows, drops=10):
+        later = [added(SERVER, 1, 4, drops)] if drops else []
+        frames = [changed(f"{HERE}.before", edits(*one)) for one in ([], later)]
         node = ChangingNode(*frames)
         monkeypatch.setattr(snapshots, "open_source", node.open_source)
         monkeypatch.setattr(snapshots.time, "sleep", node.wait)
@@ -110,6 +112,15 @@ def test_json_says_the_same(run, capturing):
         "why_unknown": "",
     } == group
     assert any("udp/9999" in line for line in answer["text"])
+
+
+def test_what_another_endpoint_denied_is_exit_code_3_too(run, capturing):
+    capturing(DENIED, drops=0)
+    result = run("why", "--pod", "plain", "--packets", "--for", "5", "-o", "json")
+    assert (3, True) == (result.exit_code, json.loads(result.stdout)["loses_packets"])
+    capturing(replace(DENIED, same_passed=True), drops=0)
+    result = run("why", "--pod", "plain", "--packets", "--for", "5", "-o", "json")
+    assert (0, False) == (result.exit_code, json.loads(result.stdout)["loses_packets"])
 
 
 def test_without_the_right_it_is_one_sentence_and_the_rest_is_as_before(run, capturing, monkeypatch):
