@@ -54,6 +54,7 @@ PARTS = frozenset(
         "endpoints",
     }
 )
+Edit = Callable[[dict[str, bytes]], dict[str, bytes]]
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -72,9 +73,11 @@ class Written:
     problems: tuple[str, ...]
 
 
-def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> Written:
+def write_bundle(
+    source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes], edit: Edit = dict
+) -> Written:
     """Writes everything this program reads on a node to `target`: the raw data of `source`, and the live map that
-    `snapshot` determined; `about` holds versions and the node name.
+    `snapshot` determined; `about` holds versions and the node name, `edit` changes the members before.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
@@ -117,7 +120,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "clock_ns": source.clock_ns(),
         "errors": errors,
     }
-    write_archive({"bundle.json": _json(head), **members}, target)
+    write_archive(edit({"bundle.json": _json(head), **members}), target)
     return Written(
         len(pins) - sum(f"maps/{name}" in errors for name in pins),
         sum(len(folder.files) for folder in folders.values()),
