@@ -36,7 +36,7 @@ _KIND = 16  # the offset of an entry's type in a value of connection tracking
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AddressField:
     """An address of `size` bytes at `offset`; its prefix has as many bits as the key's first number says less `shift`,
     or all.
     """
@@ -50,25 +50,25 @@ class Place:
 class Layout:
     """The addresses in a map's keys and in its values."""
 
-    keys: tuple[Place, ...] = ()
-    values: tuple[Place, ...] = ()
+    keys: tuple[AddressField, ...] = ()
+    values: tuple[AddressField, ...] = ()
 
 
 def _layouts() -> Iterator[tuple[tuple[str, int, int], Layout]]:
     """The layouts by datum and the sizes of key and value."""
     for family, size, backend in ((4, 4, 8), (6, 16, 20)):
-        yield (IP_SETS[family], 16 + size, _ANY), Layout((Place(12, size, 64),))
-        yield (FAILSAFES[family], 8 + size, _ANY), Layout((Place(8, size, 32),))
-        frontend = (Place(4, size), Place(7 + size, size, 8 * (size + 3)))
+        yield (IP_SETS[family], 16 + size, _ANY), Layout((AddressField(12, size, 64),))
+        yield (FAILSAFES[family], 8 + size, _ANY), Layout((AddressField(8, size, 32),))
+        frontend = (AddressField(4, size), AddressField(7 + size, size, 8 * (size + 3)))
         yield (NAT_FRONTENDS[family], 8 + 2 * size, 20), Layout(frontend)
-        yield (NAT_BACKENDS[family], 8, backend), Layout(values=(Place(0, size),))
-        affinity = (Place(0, size), Place(size + 4, size))
-        yield (NAT_AFFINITY[family], 8 + 2 * size, 16 if size == 4 else 32), Layout(affinity, (Place(0, size),))
-        yield (ROUTES[family], 4 + size, 4 + size), Layout((Place(4, size, 0),), (Place(4, size),))
+        yield (NAT_BACKENDS[family], 8, backend), Layout(values=(AddressField(0, size),))
+        affinity = (AddressField(0, size), AddressField(size + 4, size))
+        yield (NAT_AFFINITY[family], 8 + 2 * size, 16 if size == 4 else 32), Layout(affinity, (AddressField(0, size),))
+        yield (ROUTES[family], 4 + size, 4 + size), Layout((AddressField(4, size, 0),), (AddressField(4, size),))
     # Behind the legs: the address of the tunnel, of the service, and of the source before translation.
     for family, size, value, offsets in ((4, 4, 64, (48, 56)), (4, 4, 88, (72, 76, 84)), (6, 16, 128, (72, 88, 108))):
-        key = (Place(4, size), Place(4 + size, size))
-        yield (CONNTRACK[family], 8 + 2 * size, value), Layout(key, tuple(Place(one, size) for one in offsets))
+        key = (AddressField(4, size), AddressField(4 + size, size))
+        yield (CONNTRACK[family], 8 + 2 * size, value), Layout(key, tuple(AddressField(one, size) for one in offsets))
 
 
 _LAYOUTS = dict(_layouts())
@@ -112,30 +112,30 @@ class MapRows:
 
     def _row(self, datum: str, layout: Layout, key: bytearray, value: bytearray) -> tuple[bytearray, bytearray]:
         length = int.from_bytes(key[:4], "little")
-        for place in layout.keys:
-            self._replace(key, place, length)
+        for field in layout.keys:
+            self._replace(key, field, length)
         if datum in CONNTRACK.values():
             self._flow(len(key), layout, value)
         elif datum not in ROUTES.values() or not _leads_to_interface(value):
-            for place in layout.values:
-                self._replace(value, place, 0)
+            for field in layout.values:
+                self._replace(value, field, 0)
         return key, value
 
     def _flow(self, key_size: int, layout: Layout, value: bytearray) -> None:
         kind = KINDS.get(value[_KIND])
         if kind != NAT_FORWARD:
-            for place in layout.values if kind else ():
-                self._replace(value, place, 0)
+            for field in layout.values if kind else ():
+                self._replace(value, field, 0)
             value[BODY:] = value[BODY:] if kind else bytes(len(value) - BODY)
             return
-        for place in layout.keys:  # its body is the key of the reverse entry and a port
-            self._replace(value, Place(BODY + place.offset, place.size), 0)
+        for field in layout.keys:  # its body is the key of the reverse entry and a port
+            self._replace(value, AddressField(BODY + field.offset, field.size), 0)
         end = BODY + key_size + 2
         value[end:] = bytes(len(value) - end)
 
-    def _replace(self, row: bytearray, place: Place, length: int) -> None:
-        part = slice(place.offset, place.offset + place.size)
-        bits = 8 * place.size if place.shift is None else min(max(length - place.shift, 0), 8 * place.size)
+    def _replace(self, row: bytearray, field: AddressField, length: int) -> None:
+        part = slice(field.offset, field.offset + field.size)
+        bits = 8 * field.size if field.shift is None else min(max(length - field.shift, 0), 8 * field.size)
         row[part] = self._names.addresses.network(bytes(row[part]), bits)
 
 
