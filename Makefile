@@ -8,13 +8,14 @@ UV := $(TOOLS)/uv/bin/uv
 # uv leaves its lock in the folder for temporary files.
 SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
+ACTIONLINT := $(TOOLS)/actionlint-1.7.12/actionlint
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export UV_PYTHON_DOWNLOADS := never
 
 # Tests wait about as much as they compute, so two processes more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist plugin sbom audit fuzz bench soak clean
+.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist plugin sbom release-check workflows audit fuzz bench soak clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -112,6 +113,18 @@ plugin: dist  ## build the kubectl plugin for Krew into dist/
 
 sbom: setup  ## write the bill of materials into build/
 	.ci/sbom $(UV) build/calico-bpf-exporter.cdx.json
+
+# Builds all that a release publishes, for this machine's architecture, and compares its versions with the changelog, and
+# with the tag if one is named: make release-check TAG=v1.2.3. The image takes minutes: IMAGE=none leaves it out.
+release-check: plugin chart sbom  ## build all artefacts, compare versions, changelog and TAG=
+	$(BIN)/python .ci/release-check $(TAG)
+	@[ "$(IMAGE)" = none ] || .ci/build-image
+
+$(ACTIONLINT):
+	GOBIN=$(CURDIR)/$(@D) go install github.com/rhysd/actionlint/cmd/actionlint@v$(patsubst $(TOOLS)/actionlint-%/actionlint,%,$@)
+
+workflows: $(ACTIONLINT)  ## check .github/workflows with actionlint (needs Go)
+	$(ACTIONLINT)
 
 # Needs api.osv.dev and fails without it.
 audit: setup  ## check dependencies for known vulnerabilities (api.osv.dev)
