@@ -3,7 +3,7 @@
 import json
 import re
 
-from exporter.snapshot.archive import write_archive
+from exporter.archive import write_archive
 from exporter.snapshot.redaction import Redaction
 
 KEY = b"a key"

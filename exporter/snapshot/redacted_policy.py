@@ -61,7 +61,8 @@ class PolicyFiles:
         self._note_tags(instructions, code)
         fields["ifacename"] = self._names.interface(fields["ifacename"])
         fields["error"] = self._names.in_text(fields["error"])
-        return json.dumps(fields | {"policyInfo": [*map(self._row, instructions, code)]}).encode()
+        whole = fields | {"policyInfo": [*map(self._row, instructions, code)]}
+        return json.dumps(whole, separators=(",", ":")).encode()
 
     def _row(self, one: Instruction, code: bytes) -> dict[str, object]:
         row: dict[str, object] = {"inst": base64.b64encode(code).decode()}

@@ -147,9 +147,16 @@ class Redaction:
         if "node" in head["about"]:
             about["node"] = names.name(head["about"]["node"])
         folders = {part: self._folder(part, state) for part, state in head["folders"].items()}
-        errors = {part: names.in_text(text) for part, text in head["errors"].items()} | self._errors
+        errors = {self._part(part): names.in_text(text) for part, text in head["errors"].items()} | self._errors
         attached = [self._attach_point(name) for name in head["attach_point_folders"]]
         return head | {"about": about, "folders": folders, "errors": errors, "attach_point_folders": attached}
+
+    def _part(self, name: str) -> str:
+        """A part of the bundle, which can be a file."""
+        for folder, rename in ((_STATUS, self._status_name), (_POLICY, self._policy_name)):
+            if name.startswith(folder):
+                return folder + rename(name.removeprefix(folder))
+        return name
 
     def _attach_point(self, name: str) -> str:
         interface, mark, direction = name.rpartition("_")

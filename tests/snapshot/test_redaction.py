@@ -360,7 +360,12 @@ def test_tables_and_sentences_are_redacted():
             "endpoint_status": {"present": True, "problems": ["/x/k8s shop%2Fdb eth0 was left out"], "unread": []},
             "policy_files": {"present": True, "problems": ["y/cali99_egress_v4.json"], "unread": []},
         },
-        "errors": {"nics": "https://api.example.org:6443 refused shop/cart-1 at 10.1.2.3", "pins": "no db"},
+        "errors": {
+            "endpoint-status/k8s shop%2Fbig eth0": "it has 17 MiB",
+            "policy/cali99_ingress_v4.json": "it has 17 MiB",
+            "nics": "https://api.example.org:6443 refused shop/cart-1 at 10.1.2.3",
+            "pins": "no db",
+        },
     }
     head["folders"]["endpoint_status"]["unread"] = ["k8s shop%2Fdb eth0"]
     head["folders"]["policy_files"]["unread"] = ["cali99_egress_v4.json"]
@@ -376,7 +381,20 @@ def test_tables_and_sentences_are_redacted():
     }
     redacted = Redaction(members, KEY).redacted()
     written = b"\n".join(name.encode() + b" " + content for name, content in redacted.items()).decode()
-    for gone in ("shop", "cart", "worker", "example", "cali99", "db", "10.1.2.3", "Bob", "secret", "12345"):
+    for gone in (
+        "shop",
+        "cart",
+        "worker",
+        "example",
+        "cali99",
+        "cali99_ingress_v4",
+        "db",
+        "big",
+        "10.1.2.3",
+        "Bob",
+        "secret",
+        "12345",
+    ):
         assert not re.search(rf"(?<![\w-]){gone}(?![\w-])", written), gone
     after = json.loads(redacted["bundle.json"])
     assert "its layout is not known" in after["errors"]["maps/cali_v4_ip_sets"]

@@ -17,7 +17,7 @@ _STANDS_STILL = 1.5  # seconds
 _T = TypeVar("_T")
 
 
-class Patience:
+class ReadThread:
     """Runs reads of `folder` one after the other in a thread. After one that hangs, the next fail at once until it
     returns.
     """

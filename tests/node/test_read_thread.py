@@ -7,19 +7,19 @@ from threading import Event
 
 import pytest
 
-from exporter.node import NodeError, patience
-from exporter.node.patience import Patience
+from exporter.node import NodeError, read_thread
+from exporter.node.read_thread import ReadThread
 
 FOLDER = Path("/run/calico/endpoint-status")
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(patience, "_STANDS_STILL", 0.2)
+    monkeypatch.setattr(read_thread, "_STANDS_STILL", 0.2)
 
 
 def test_what_a_read_returns_or_raises_is_its_callers():
-    one = Patience(FOLDER)
+    one = ReadThread(FOLDER)
     assert 7 == one.read(lambda: 7)
     with pytest.raises(ZeroDivisionError):
         one.read(lambda: 1 // 0)
@@ -29,7 +29,7 @@ def test_what_a_read_returns_or_raises_is_its_callers():
 
 
 def test_a_read_that_hangs_fails_after_a_moment_the_next_at_once_and_all_is_well_when_it_returns():
-    one, answer = Patience(FOLDER), Event()
+    one, answer = ReadThread(FOLDER), Event()
     start = time.monotonic()
     with pytest.raises(NodeError, match="/run/calico/endpoint-status does not answer: its file system hangs"):
         one.read(answer.wait)
@@ -50,7 +50,7 @@ def test_a_read_that_hangs_fails_after_a_moment_the_next_at_once_and_all_is_well
 def test_a_pipe_that_nobody_writes_to_hangs_like_a_file_system(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NodeError, match="hangs"):
-        Patience(tmp_path).read((tmp_path / "pipe").read_bytes)
+        ReadThread(tmp_path).read((tmp_path / "pipe").read_bytes)
 
 
 def test_a_slow_read_is_waited_for():
@@ -60,12 +60,12 @@ def test_a_slow_read_is_waited_for():
             pass
         return "done"
 
-    assert "done" == Patience(FOLDER).read(slow)
+    assert "done" == ReadThread(FOLDER).read(slow)
 
 
 def test_another_folder_is_read_meanwhile():
     answer = Event()
     with pytest.raises(NodeError):
-        Patience(FOLDER).read(answer.wait)
-    assert 3 == Patience(FOLDER).read(lambda: 3)
+        ReadThread(FOLDER).read(answer.wait)
+    assert 3 == ReadThread(FOLDER).read(lambda: 3)
     answer.set()
