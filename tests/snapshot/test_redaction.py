@@ -23,9 +23,11 @@ from exporter.calico.pins import (
 )
 from exporter.calico.policy_debug import parse_file_name, parse_policy_file
 from exporter.calico.policy_file import PolicyFile
+from exporter.calico.program_tag import program_tags
 from exporter.calico.routes import decode_routes
 from exporter.calico.rule_text import parse_rule_text
 from exporter.calico.rules import rule_ids
+from exporter.diagnosis.policy_run import load_file
 from exporter.snapshot.bundle import Bundle
 from exporter.snapshot.redacted_addresses import Addresses
 from exporter.snapshot.redacted_maps import MapRows
@@ -231,7 +233,34 @@ def test_code_compares_with_the_new_network(network):
     assert [code for code, _ in cidr_code(str(new), b"\x01\0")] == [
         one.code for one in PolicyFile(redacted[-1]).instructions()
     ]
-    assert redaction.tags
+    before, after = ([one.code for one in PolicyFile(one).instructions()] for one in (content, redacted[-1]))
+    assert {redaction.tags[one] for one in program_tags(before)} <= program_tags(after)
+
+
+@pytest.mark.parametrize("name", ["v3.33/35-huge-rule-350", "v3.32.1/10-cnp-deny-cidr"])
+def test_a_file_that_is_the_attached_program_still_is_it(name):
+    members = experiments()[name]._members
+    files = {path: load_file(parse_file_name(path[7:]), one) for path, one in members.items() if path[:7] == "policy/"}
+    parts = {path: parts_of(one) for path, one in files.items()}
+    tags = {path: [min(program_tags(code)) for code in several] for path, several in parts.items()}
+    rows = [{"id": 1, "load_time": 0, "map_ids": [], "tag": tag} for path in tags for tag in tags[path]]
+    other = {"id": 2, "load_time": 0, "map_ids": [], "tag": "0123456789abcdef"}
+    redaction = Redaction({**members, "programs.json": json.dumps([*rows, other]).encode()}, KEY)
+    redacted = redaction.redacted()
+    new = iter(one["tag"] for one in json.loads(redacted["programs.json"]))
+    for path, file in files.items():
+        about = parse_file_name(path[7:])
+        renamed = f"policy/{redaction.names.interface(about.interface)}{path[7 + len(about.interface) :]}"
+        attached = [next(new) for _ in tags[path]]
+        assert file.is_program(tags[path])
+        assert load_file(parse_file_name(renamed[7:]), redacted[renamed]).is_program(attached)
+    assert next(new) == other["tag"]
+
+
+def parts_of(file):
+    """The code of each program of a file."""
+    starts = [*file.program.parts, len(file.instructions)]
+    return [[one.code for one in file.instructions[start:end]] for start, end in itertools.pairwise(starts)]
 
 
 def test_code_compares_with_each_of_several_networks():

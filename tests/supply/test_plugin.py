@@ -58,7 +58,9 @@ def test_it_runs_with_python_alone(plugin):
     assert (0, "") == (shown.returncode, shown.stderr)
     assert __version__ in shown.stdout
     helped = run(plugin, "--help").stdout
-    assert all(command in helped for command in ("counters", "policy", "why", "conntrack", "check", "top", "bundle"))
+    assert all(
+        command in helped for command in ("counters", "policy", "why", "trace", "conntrack", "check", "top", "bundle")
+    )
 
 
 def test_it_asks_kubectl_for_the_pod_and_runs_the_exporter_s_command(plugin, tmp_path):
