@@ -96,4 +96,4 @@ class Names:
         return self.replaced.setdefault(part, f"name-{self._hash(part)[:10]}")
 
     def _hash(self, text: str) -> str:
-        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).hexdigest()
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).hexdigest()

@@ -37,7 +37,7 @@ class RuleIds:
     def redact(self, number: int) -> int:
         """The replacement of a rule's id."""
         if number not in self._known:
-            hashed = hashlib.blake2b(number.to_bytes(KEY_SIZE, "big"), key=self._key, digest_size=KEY_SIZE)
+            hashed = hashlib.blake2b(str(number).encode(), key=self._key, digest_size=KEY_SIZE)
             self._known[number] = int.from_bytes(hashed.digest(), "big") or 1
         self._names.replaced[str(number)] = str(self._known[number])
         return self._known[number]

@@ -91,7 +91,7 @@ class Redaction:
             return " ".join(quote(self.names.name(part), safe="") for part in parts)
         orchestrator, workload, endpoint = parts
         renamed = orchestrator, self.names.name(workload), self.names.interface(endpoint)
-        return " ".join(quote(part, safe="") for part in renamed)
+        return " ".join(quote(part, safe="", errors="surrogatepass") for part in renamed)
 
     def _status(self, content: bytes) -> bytes:
         try:

@@ -330,6 +330,19 @@ def test_maps_have_the_entries_of_the_new_addresses(a, b, c, family):
         assert not any(ipaddress.ip_address(one).packed in key + value for one in (a, b, c))
 
 
+@pytest.mark.parametrize("number", [0, 1, (1 << 64) - 1, 1 << 64, 10**20 - 1, 10**30])
+def test_an_id_of_any_size_is_replaced_or_stays(number):
+    assert "policyInfo" in json.loads(files(written("Start of rule a: b", f"Rule MatchID: {number}"))[2][0])
+
+
+@pytest.mark.parametrize("name", ["k8s ns%2Fp\udc80 eth0", "\udc80 ns%2Fp eth0", "\udc80", "a b", "k8s a%FFb c", ""])
+def test_a_status_file_of_any_name_and_content_is_redacted(name):
+    for content in (b"\xff", b"[]", b'{"ifaceName": "\\ud800"}', b'{"ifaceName": "x", "ipv4Nets": [1, "no", {}]}'):
+        head = {"about": {}, "pins": [], "folders": {}, "errors": {}, "attach_point_folders": []}
+        members = {"bundle.json": json.dumps(head).encode(), f"endpoint-status/{name}": content}
+        assert 2 == len(Redaction(members, KEY).redacted())
+
+
 def test_an_unknown_layout_is_left_out_and_said():
     rows = MapRows(Names(KEY), RuleIds(Names(KEY), KEY, ()))
     for datum in (IP_SETS[4], ROUTES[6], CONNTRACK[4]):
