@@ -6,4 +6,4 @@ sample through these packages.
 """
 
 # Compared with pyproject.toml by a test: `importlib.metadata` would load the mail parsers to find it.
-__version__ = "0.1.0"
+__version__ = "0.2.0"

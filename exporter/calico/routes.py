@@ -28,6 +28,8 @@ FLAGS = {
     0x800: "skip-ingress-redir",
 }
 _IN_POOL, _WORKLOAD, _LOCAL, _HOST = 0x1, 0x4, 0x8, 0x10
+# With both flags, the next hop is the index of an interface.
+LOCAL_WORKLOAD = _WORKLOAD | _LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def decode_routes(columns: Columns) -> tuple[Route, ...]:
     text = remembered(address_text)
     found = []
     for (bits, address), (flags, hop) in columns.rows(key, value):
-        by_index = flags & _WORKLOAD and flags & _LOCAL
+        by_index = flags & LOCAL_WORKLOAD == LOCAL_WORKLOAD
         ifindex = int.from_bytes(hop[:4], "little") if by_index else 0
         next_hop = "" if by_index or not any(hop) else text(hop)
         found.append(((address, -bits), Route(text(address), bits, flags, next_hop, ifindex)))

@@ -211,14 +211,15 @@ def _fields(tokens: Sequence[str], position: int, closing: str, depth: int) -> t
         elif not value or value in {"}", ">", ":", ",", ";"}:
             raise RuleTextError(f"{name} has no value")
         else:
-            fields.append((name, _unescaped(value)))
+            fields.append((name, unescaped(value)))
         position += 1
     if closing and position >= len(tokens):
         raise RuleTextError("a bracket is open at its end")
     return fields, position
 
 
-def _unescaped(value: str) -> str:
+def unescaped(value: str) -> str:
+    """The text in a quoted value; a value without quotation marks as it is."""
     if not value.startswith('"'):
         return value
 

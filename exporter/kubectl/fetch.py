@@ -9,13 +9,14 @@ from exporter.printable import say
 from exporter.replacing import replacing, wrote
 
 
-def fetch_bundle(kubectl: Kubectl, target: Target, file: str) -> int:
+def fetch_bundle(kubectl: Kubectl, target: Target, file: str, *, redact: bool) -> int:
     """Writes it and returns the exit code of `bundle` there. Raises `KubectlError` and leaves the file unchanged."""
+    command = ["bundle", "-", *(["--redact"] if redact else [])]
     if file == "-":
-        return kubectl.attach(target.exporter, ["bundle", "-"])
+        return kubectl.attach(target.exporter, command)
     try:
         with replacing(Path(file)) as part:
-            ran = kubectl.run_in(target.exporter, ["bundle", "-"], output=part)
+            ran = kubectl.run_in(target.exporter, command, output=part)
             for line in ran.errors.splitlines():
                 say(line, err=True)
             if not _is_complete(part.name):

@@ -184,10 +184,11 @@ def top(context: click.Context, /, seconds: str, limit: int, output: str, parall
 
 @program.command("bundle", short_help="Save a node's state to a file.", context_settings=_HELP)
 @click.option("--node", help="The node, instead of a pod on it.", shell_complete=complete_nodes)
+@click.option("--redact", is_flag=True, help="Replace names, addresses and selectors, so that FILE can be shared.")
 @click.argument("words", nargs=-1, required=True, metavar="[POD] FILE", shell_complete=complete_pods)
 @kubectl_flags
 @click.pass_context
-def bundle(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
+def bundle(context: click.Context, /, words: Sequence[str], redact: bool, **_: Any) -> None:  # noqa: FBT001  click
     """Write the maps, links, routes and Calico's files of a pod's node into FILE here (- is standard output).
 
     FILE is readable by its owner only. Read it with calico-bpf-exporter's --bundle FILE.
@@ -197,7 +198,7 @@ def bundle(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
     *pods, file = words
     target = _find_target(context, pods, needs_interface=False)
     _say(target)
-    sys.exit(fetch_bundle(kubectl_of(context), target, file))
+    sys.exit(fetch_bundle(kubectl_of(context), target, file, redact=redact))
 
 
 def _run_command(context: click.Context, words: Sequence[str], *, needs_interface: bool = True) -> None:

@@ -55,6 +55,7 @@ PARTS = frozenset(
         "endpoints",
     }
 )
+Edit = Callable[[dict[str, bytes]], dict[str, bytes]]
 # Parsed, JSON takes up to thirty times its size.
 _MAX_JSON, _MAX_KEYS, _MAX_VALUES = 16 << 20, 32 << 20, 256 << 20
 _T = TypeVar("_T")
@@ -75,9 +76,11 @@ class Written:
     problems: tuple[str, ...]
 
 
-def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes]) -> Written:
+def write_bundle(
+    source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes], edit: Edit = dict
+) -> Written:
     """Writes everything this program reads on a node to `target`: the raw data of `source`, and the live map that
-    `snapshot` determined; `about` holds versions and the node name.
+    `snapshot` determined; `about` holds versions and the node name, `edit` changes the members before.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
@@ -121,7 +124,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
         "clock_ns": source.clock_ns(),
         "errors": errors,
     }
-    write_archive({"bundle.json": _json(head), **members}, target)
+    write_archive(edit({"bundle.json": _json(head), **members}), target)
     return Written(
         len(pins) - sum(f"maps/{name}" in errors for name in pins),
         sum(name.startswith(tuple(f"{folder}/" for folder in _FOLDERS.values())) for name in members),

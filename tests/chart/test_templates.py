@@ -127,10 +127,10 @@ def test_what_is_false_is_off():
 @pytest.mark.parametrize(
     ("image", "shown"),
     [
-        ({}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:0.1.0"),
+        ({}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:0.2.0"),
         ({"image": {"tag": "dev"}}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:dev"),
-        ({"image": {"registry": "", "repository": "cbe"}}, "cbe:0.1.0"),
-        ({"global": {"imageRegistry": "mirror"}, "image": {"repository": "cbe"}}, "mirror/cbe:0.1.0"),
+        ({"image": {"registry": "", "repository": "cbe"}}, "cbe:0.2.0"),
+        ({"global": {"imageRegistry": "mirror"}, "image": {"repository": "cbe"}}, "mirror/cbe:0.2.0"),
         ({"image": {"repository": "cbe", "digest": DIGEST, "tag": "1"}}, f"ghcr.io/cbe@{DIGEST}"),
     ],
 )

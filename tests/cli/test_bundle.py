@@ -6,10 +6,13 @@ import io
 import json
 import os
 import random
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
+
+from exporter.archive import read_archive
 
 HERE = "v3.32.1/05-eot-egress-deny.after"
 COMMANDS = (["counters"], ["counters", "-o", "json"], ["scrape"], ["check"])
@@ -146,6 +149,22 @@ def test_a_bundle_of_this_node_can_be_read(run, tmp_path):
     with tarfile.open(file) as archive:
         head = json.loads(archive.extractfile("bundle.json").read())
     assert {"exporter", "kernel", "node", "made"} == set(head["about"])
+
+
+def test_a_redacted_bundle_names_neither_the_node_nor_its_own_path(run, tmp_path):
+    (tmp_path / "endpoint-status").mkdir()
+    (tmp_path / "endpoint-status" / "k8s ns-b%2Fserver eth0").write_text('{"ifaceName": "cali34769d6a557"}')
+    files = tmp_path / "one.tar.xz", tmp_path / "two.tar.xz"
+    for file in files:
+        run("bundle", file, "--redact", "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
+    one, two = (read_archive(file, lambda _: 1 << 20) for file in files)
+    written = b"".join(name.encode() + content for name, content in one.items())
+    for original in (os.uname().nodename, "ns-b", "server", "cali34769d6a557"):
+        assert not re.search(rf"(?<![\w-]){original}(?![\w-])".encode(), written)
+    assert json.loads(one["bundle.json"])["about"]["kernel"] == os.uname().release
+    # The same names in both, or they could not be compared.
+    assert one.keys() == two.keys()
+    assert [name for name in one if name.startswith("endpoint-status/k8s name-")]
 
 
 def test_a_dash_is_standard_output(start, tmp_path):

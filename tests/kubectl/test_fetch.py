@@ -47,6 +47,12 @@ def test_the_file_is_the_node_s_bundle(sending, kubectl, tmp_path, words):
     assert b"ns-b/server" in shown.stdout
 
 
+def test_a_redacted_bundle_is_redacted_on_the_node(sending, kubectl, tmp_path):
+    cluster = sending()
+    assert 0 == kubectl("bundle", "one", tmp_path / "node.tar.xz", "--redact").returncode
+    assert [["bundle", "-", "--redact"]] == [ran[1:] for _, ran in cluster.ran]
+
+
 def test_standard_output_gets_it_too(sending, environment):
     sending()
     done = subprocess.run(

@@ -347,7 +347,7 @@ def test_alerts_about_another_job_than_the_monitors_are_refused(values, said):
 
 
 def test_an_alias_in_a_chart_above_is_the_job_too(tmp_path):
-    depends = [{"name": "calico-bpf-exporter", "version": "0.1.0", "alias": "traffic"}]
+    depends = [{"name": "calico-bpf-exporter", "version": "0.2.0", "alias": "traffic"}]
     chart = {"apiVersion": "v2", "name": "above", "version": "1.0.0", "dependencies": depends}
     (tmp_path / "charts").mkdir()
     (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
