@@ -10,7 +10,7 @@ from exporter.demo.namespace import enter_namespace
 
 @contextlib.contextmanager
 def private_network(addresses: Mapping[str, str]) -> Iterator[None]:
-    """Moves this process into a network namespace with these links, from number 2, and a route to the address of each."""
+    """Moves this process into a network namespace with these links, from number 2, each with a route."""
     name = f"bench-{os.getpid()}-{len(addresses)}"
     lines = ["link set lo up"]
     for index, (link, address) in enumerate(addresses.items(), 2):
