@@ -22,6 +22,8 @@ COPY exporter exporter
 COPY docs/commands.md docs/commands.md
 RUN .ci/build-dist /uv/bin/uv /dist \
     && /uv/bin/uv pip install -q --no-deps --python /opt/calico-bpf-exporter/bin/python /dist/*.whl \
+    # Isolated from PYTHON… variables, which can run other programs, and unbuffered, without writing byte code.
+    && sed -i '1s/$/ -IBu/' /opt/calico-bpf-exporter/bin/calico-bpf-exporter \
     # Tests and headers of the dependencies, and what only activates an environment in a shell.
     && cd /opt/calico-bpf-exporter \
     && find lib -type d \( -name tests -o -name include \) -prune -exec rm -r {} + \
@@ -75,8 +77,8 @@ LABEL org.opencontainers.image.title="calico-bpf-exporter" \
     org.opencontainers.image.created="${CREATED}"
 COPY --from=root /root-fs /
 COPY --from=venv /opt/calico-bpf-exporter /opt/calico-bpf-exporter
-# /usr/sbin has bpftool. Nothing is written: the root file system may be read-only.
-ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+# /usr/sbin has bpftool.
+ENV PATH=/opt/calico-bpf-exporter/bin:/usr/sbin:/usr/bin \
     CALICO_BPF_EXPORTER_REVISION="${REVISION}"
 EXPOSE 10042
 ENTRYPOINT ["/opt/calico-bpf-exporter/bin/calico-bpf-exporter"]

@@ -118,6 +118,7 @@ bench: setup
 	$(SYNC) --all-extras --compile-bytecode
 	$(BIN)/python -m compileall -q exporter
 	$(BIN)/python bench/scrape.py
+	$(BIN)/python bench/map_fill.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/uncounted.py
 	$(BIN)/python bench/connections.py

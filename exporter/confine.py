@@ -14,8 +14,9 @@ from functools import partial
 from exporter import privileges
 from exporter.errors import ExporterError
 
-# A user id that no other program of a node is likely to have: processes of one user may signal each other.
-USER = 10042
+# The id of a user and a group that no pod can have: Kubernetes and container runtimes end at 2^31 - 1. Processes of one
+# user may signal each other, and share its limits: the kernel counts watches of epoll by user.
+USER = 2**31 + 10042
 # Capabilities that reading needs. SYS_ADMIN is for kernels without CAP_BPF, and to get the maps that a program uses.
 KEPT = (privileges.DAC_READ_SEARCH, privileges.SYS_ADMIN, privileges.BPF)
 # Lookup, next key, open a pin, a program's descriptor by its id, shape of an object, lookup of a batch.
@@ -44,18 +45,18 @@ class _Compare(ctypes.Structure):
 def confine(*, bpftool: bool) -> list[ConfinementError]:
     """Drops each privilege that reading does not need; returns an error for each that could not be dropped.
 
-    The user becomes `USER`, who does not own the pins, so the kernel opens none of them for writing; of the
-    capabilities only `KEPT` remain; no child process regains any; and bpf(2) allows only the commands that read, all
-    others fail with EPERM. `bpftool` opens pins for writing although it only reads, and starts with the capabilities
-    of its user, so with `bpftool` the user stays.
+    The user and the group become `USER`, who does not own the pins, so the kernel opens none of them for writing; of
+    the capabilities only `KEPT` remain; no child process regains any; and bpf(2) allows only the commands that read,
+    all others fail with EPERM. `bpftool` opens pins for writing although it only reads, and starts with the
+    capabilities of its user, so with `bpftool` the user stays, and only the groups change.
     """
     steps: list[Callable[[], None]] = [
         _drop_capabilities,
         _forbid_new_privileges,
         partial(_refuse_writes, bpftool=bpftool),
     ]
-    if not bpftool and os.geteuid() == 0:
-        steps.insert(0, _drop_root)
+    if os.geteuid() == 0:
+        steps[:0] = [_drop_groups] if bpftool else [_drop_groups, _drop_root]
     errors = []
     for step in steps:
         try:
@@ -63,6 +64,13 @@ def confine(*, bpftool: bool) -> list[ConfinementError]:
         except ConfinementError as error:
             errors.append(error)
     return errors
+
+
+def _drop_groups() -> None:
+    # Before the user: root's group may write files and reach sockets that others may not.
+    with _explained("leave the groups of root"):
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
 
 
 def _drop_root() -> None:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -24,7 +25,9 @@ from exporter.node.nic import Nic, NicCounters
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle import read_bundle, write_bundle
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.parts import EVERY_PART
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.source import is_policy_file_of
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FACTS = (
@@ -49,7 +52,7 @@ class FakeNode:
         """`maps` are dumps; `facts` are those of `NodeSource` by name, and `pin_names` where they differ from maps."""
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
-        self.facts |= {"addresses": (), "clock_ns": None, "queue_drops": {}, "run_dir": None}
+        self.facts |= {"addresses": (), "interfaces_to": {}, "clock_ns": None, "queue_drops": {}, "run_dir": None}
         self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
         self.asked = Counter()
 
@@ -77,6 +80,10 @@ class FakeNode:
         self.asked[f"info {name}"] += 1
         return self._map(name).info
 
+    def map_usage(self, name):
+        self.asked[f"usage {name}"] += 1
+        return MapUsage(self._map(name).info, None)
+
     def map_dump(self, name, *, sum_cpus=False):
         self.asked[f"dump {name}"] += 1
         return sum_over_cpus(self._map(name)) if sum_cpus else self._map(name)
@@ -94,6 +101,9 @@ class FakeNode:
 
     def addresses(self):
         return tuple(self._fact("addresses"))
+
+    def interfaces_to(self, addresses):
+        return {one: ifindex for one, ifindex in self._fact("interfaces_to").items() if one in addresses}
 
     def _map(self, name):
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
@@ -131,8 +141,11 @@ class FakeNode:
     def endpoint_status(self):
         return self._fact("endpoint_status")
 
-    def policy_files(self):
-        return self._fact("policy_files")
+    def policy_files(self, interfaces=None):
+        folder = self._fact("policy_files")
+        if interfaces is None:
+            return folder
+        return replace(folder, files={k: one for k, one in folder.files.items() if is_policy_file_of(k, interfaces)})
 
     def policies(self):
         self.asked["policies"] += 1

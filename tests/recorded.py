@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.snapshot.bundle import Bundle, read_bundle
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.parts import EVERY_PART
+from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -48,12 +49,12 @@ class Recording:
     @functools.cached_property
     def snapshot(self) -> Snapshot:
         """A snapshot of it that knows of no other: where several counter maps are pinned, the live one is unknown."""
-        return self.with_parts(EVERY_PART)
+        return self.with_parts(EVERY_PART | {"map_fills"})
 
     @functools.cached_property
     def proven(self) -> Snapshot:
         """A snapshot that knows what the exporter had proven when the bundle was written."""
-        return self.with_parts(EVERY_PART, proven=True)
+        return self.with_parts(EVERY_PART | {"map_fills"}, proven=True)
 
     def with_parts(self, parts: Collection[str], *, proven: bool = False) -> Snapshot:
         """A snapshot with these parts only, which knows as much as `snapshot`, or as `proven`."""

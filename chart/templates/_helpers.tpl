@@ -39,6 +39,47 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "exporter.commonLabels" . }}
 {{- end }}
 
+{{/* Each key once: a key of the user's does not override a label that selects the pods, and overrides any annotation. */}}
+{{- define "exporter.podLabels" -}}
+{{- $own := dict }}
+{{- range $key, $value := .Values.podLabels }}
+{{- $_ := set $own $key (tpl (toString $value) $) }}
+{{- end }}
+{{- toYaml (mergeOverwrite (fromYaml (include "exporter.commonLabels" .)) $own (fromYaml (include "exporter.selectorLabels" .))) }}
+{{- end }}
+
+{{- define "exporter.podAnnotations" -}}
+{{- $found := dict "kubectl.kubernetes.io/default-container" "exporter" "cluster-autoscaler.kubernetes.io/safe-to-evict" "true" }}
+{{- if and .Values.scrapeAnnotations (not (or .Values.podMonitor.enabled .Values.serviceMonitor.enabled)) }}
+{{- $_ := set $found "prometheus.io/scrape" "true" }}
+{{- $_ := set $found "prometheus.io/port" (toString .Values.web.port) }}
+{{- $_ := set $found "prometheus.io/path" .Values.web.telemetryPath }}
+{{- $_ := set $found "prometheus.io/scheme" (include "exporter.scheme" .) }}
+{{- end }}
+{{- /* The layout is read at the start; the web configuration is taken while serving and needs no restart. */}}
+{{- if .Values.calico.layoutFile }}
+{{- $_ := set $found "checksum/layout" (sha256sum .Values.calico.layoutFile) }}
+{{- end }}
+{{- range $key, $value := .Values.podAnnotations }}
+{{- $_ := set $found $key (tpl (toString $value) $) }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
+{{/* Virtual kubelets have no network of a node, and would keep a pod of the DaemonSet pending for ever. */}}
+{{- define "exporter.affinity" -}}
+{{- if .Values.affinity }}
+{{- toYaml .Values.affinity }}
+{{- else -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          - {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
+          - {key: type, operator: NotIn, values: [virtual-kubelet]}
+{{- end }}
+{{- end }}
+
 {{- define "exporter.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "exporter.fullname" .) .Values.serviceAccount.name }}
@@ -69,17 +110,17 @@ imagePullSecrets:
 
 {{/* The container's security context. Fields of containerSecurityContext override those of the profile. */}}
 {{- define "exporter.securityContext" -}}
-{{- $context := dict "runAsUser" 0 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
+{{- $context := dict "runAsUser" 0 "runAsGroup" 10042 "runAsNonRoot" false "readOnlyRootFilesystem" true }}
 {{- if eq .Values.securityProfile "privileged" }}
 {{- $_ := set $context "privileged" true }}
 {{- else }}
 {{- $_ := set $context "privileged" false }}
 {{- $_ := set $context "allowPrivilegeEscalation" false }}
 {{- /* SYS_ADMIN: all commands of bpf(2), also before Linux 5.8. BPF: opening pinned maps. DAC_READ_SEARCH: Calico creates
-its policy folder with mode 0600, which not even its owner may enter. SETUID: to drop root before serving; it is dropped
-too. */}}
+its policy folder with mode 0600, which not even its owner may enter. SETUID and SETGID: to drop root before serving;
+they are dropped too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
-{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID")) }}
+{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID" "SETGID")) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- /* On nodes with SELinux, container_t may not read bpffs. Elsewhere this has no effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}
@@ -89,7 +130,7 @@ too. */}}
 
 {{/* The scheme of the port: http or https. */}}
 {{- define "exporter.scheme" -}}
-{{- hasKey .Values.webConfig.content "tls_server_config" | ternary "https" "http" }}
+{{- or (hasKey .Values.webConfig.content "tls_server_config") (eq .Values.probes.scheme "https") | ternary "https" "http" }}
 {{- end }}
 
 {{/* The probes' scheme: http, https, tcp or none. The kubelet has no client certificate, so tcp where one is required. */}}
@@ -229,13 +270,19 @@ labelLimit: {{ . }}
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
-{{- with .Values.kubernetes.apiHost }}
-- name: KUBERNETES_SERVICE_HOST
-  value: {{ . | quote }}
+{{- /* Only these two keys, by name: any other would decide how a process of root starts. */}}
+{{- range $name, $value := dict "HOST" .Values.kubernetes.apiHost "PORT" .Values.kubernetes.apiPort }}
+{{- if $value }}
+- name: KUBERNETES_SERVICE_{{ $name }}
+  value: {{ $value | quote }}
+{{- else if $.Values.kubernetes.endpointsConfigMap }}
+- name: KUBERNETES_SERVICE_{{ $name }}
+  valueFrom:
+    configMapKeyRef:
+      name: {{ $.Values.kubernetes.endpointsConfigMap }}
+      key: KUBERNETES_SERVICE_{{ $name }}
+      optional: true
 {{- end }}
-{{- with .Values.kubernetes.apiPort }}
-- name: KUBERNETES_SERVICE_PORT
-  value: {{ . | quote }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

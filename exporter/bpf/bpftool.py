@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import IO, Any, cast
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
     MapBatch,
@@ -68,6 +69,10 @@ class BpftoolReader:
                 max_entries=_unsigned(answer["max_entries"]),
                 flags=_unsigned(answer.get("flags", 0)),
             )
+
+    def usage(self, pin: str) -> MapUsage:
+        """See `maps.Reader`. A process for each map and scrape would cost more than counting now and then."""
+        return MapUsage(self.info(pin), None)
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.bpf.accounting import MapUsage, usage_of
 from exporter.bpf.maps import (
-    MAP_TYPES,
     MapBatch,
     MapDump,
     MapError,
@@ -22,6 +22,7 @@ from exporter.bpf.maps import (
     ProgramInfo,
     ReaderMissing,
     map_error,
+    map_type,
 )
 from exporter.bpf.stream import stream
 from exporter.bpf.walk import Calls, possible_cpus, read_map
@@ -65,6 +66,15 @@ def bind_open_pin(library: ctypes.CDLL) -> Callable[[bytes], int]:
     return lambda pin: obj_get(pin, ctypes.addressof(options))
 
 
+def _fdinfo(descriptor: int) -> bytes:
+    # Without a file object, as every scrape asks for many maps.
+    file = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
+
+
 class LibraryReader:
     """A `maps.Reader` over the C functions in `calls`."""
 
@@ -76,6 +86,16 @@ class LibraryReader:
         """See `maps.Reader`."""
         with self._opened(pin) as (_, info):
             return info
+
+    def usage(self, pin: str) -> MapUsage:
+        """See `maps.Reader`."""
+        descriptor = self._descriptor(pin)
+        try:
+            return usage_of(pin, _fdinfo(descriptor))
+        except OSError as error:
+            raise map_error(pin, error.errno or 0, "asking the memory of") from error
+        finally:
+            os.close(descriptor)
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """See `maps.Reader`."""
@@ -120,16 +140,24 @@ class LibraryReader:
 
     @contextmanager
     def _opened(self, pin: str) -> Iterator[tuple[int, MapInfo]]:
+        with self._open(pin) as descriptor:
+            yield descriptor, self._map_info(pin, descriptor)
+
+    @contextmanager
+    def _open(self, pin: str) -> Iterator[int]:
+        descriptor = self._descriptor(pin)
         try:
-            descriptor = self._calls.open_pin(os.fsencode(pin))
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _descriptor(self, pin: str) -> int:
+        try:
+            return self._calls.open_pin(os.fsencode(pin))
         except OSError as error:
             if error.errno == errno.EINVAL:  # the kernel's errno for a pinned link opened read-only
                 raise NotAMap(f"{pin} is not a pinned BPF map") from error
             raise map_error(pin, error.errno or 0, "opening") from error
-        try:
-            yield descriptor, self._map_info(pin, descriptor)
-        finally:
-            os.close(descriptor)
 
     def _map_info(self, pin: str, descriptor: int) -> MapInfo:
         # Programs and links can be pinned too, and their info structures pass for a map's.
@@ -145,7 +173,7 @@ class LibraryReader:
             pin=pin,
             id=number,
             name=name.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
-            type=MAP_TYPES[kind] if kind < len(MAP_TYPES) else f"type_{kind}",
+            type=map_type(kind),
             key_size=key_size,
             value_size=value_size,
             max_entries=max_entries,

@@ -8,11 +8,14 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.sums import CpuSums
 from exporter.errors import ExporterError
 from exporter.privileges import remedy_of_refusal
+
+if TYPE_CHECKING:
+    from exporter.bpf.accounting import MapUsage
 
 # Names of enum bpf_map_type (include/uapi/linux/bpf.h), by number; as bpftool prints them.
 MAP_TYPES = (
@@ -30,6 +33,11 @@ MAP_TYPES = (
     "lpm_trie",
 )
 _PER_CPU = frozenset({"percpu_hash", "percpu_array", "lru_percpu_hash"})
+
+
+def map_type(number: int) -> str:
+    """The name of a map type."""
+    return MAP_TYPES[number] if number < len(MAP_TYPES) else f"type_{number}"
 
 
 class MapError(ExporterError):
@@ -141,6 +149,9 @@ class Reader(Protocol):
 
     def info(self, pin: str) -> MapInfo:
         """The shape of the map pinned at `pin`."""
+
+    def usage(self, pin: str) -> "MapUsage":
+        """The shape of the map pinned at `pin`, and the memory that tells its entries."""
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
         """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:

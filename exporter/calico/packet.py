@@ -12,6 +12,7 @@ PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMP6, "sctp": SCTP
 WITH_PORTS = (TCP, UDP)
 DESTINATION_IS_HOST, SOURCE_IS_HOST = 1 << 2, 1 << 3  # bits of the state's flags
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)  # types of ICMPv6 that policy is not asked about
+_ICMP_ERRORS, _ICMP6_QUERIES = (3, 4, 5, 11, 12), 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ class Packet:
     def is_icmp(self) -> bool:
         """Whether it has a type and a code: ICMP in IPv4, ICMPv6 in IPv6."""
         return self.protocol == (ICMP if self.family == 4 else ICMP6)
+
+    @property
+    def is_icmp_error(self) -> bool:
+        """Whether it is about another packet, which it carries: `icmp_type_is_err` (felix/bpf-gpl/icmp4.h, icmp6.h).
+
+        Older releases do not tell errors of ICMPv6 from its other types.
+        """
+        return self.is_icmp and (
+            self.icmp_type in _ICMP_ERRORS if self.family == 4 else self.icmp_type < _ICMP6_QUERIES
+        )
 
     def state(self, flags: int) -> dict[str, bytes]:
         """The fields of the state by name, as far as they are known; `flags` tell whether an end is the node itself."""

@@ -82,9 +82,15 @@ def is_attach_point_counters(name: str) -> bool:
     return name.startswith("cali_counters")
 
 
-def _parse_pin(name: str) -> Pin | None:
+def split_pin(name: str) -> tuple[str, int, bool] | None:
+    """The base of a pinned name, its version, and whether it is an `_old` copy; None for a name not like Calico's."""
     match = _NAME.fullmatch(name)
-    datum = _BASES.get(match["base"]) if match else None
-    if match is None or datum is None:
+    return (match["base"], int(match["version"] or 1), match["old"] is not None) if match else None
+
+
+def _parse_pin(name: str) -> Pin | None:
+    parts = split_pin(name)
+    datum = _BASES.get(parts[0]) if parts else None
+    if parts is None or datum is None:
         return None
-    return Pin(datum, int(match["version"] or 1), name, match["old"] is not None)
+    return Pin(datum, parts[1], name, parts[2])

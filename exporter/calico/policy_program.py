@@ -82,12 +82,14 @@ def program_of(instructions: Sequence[Instruction], *, xdp: bool) -> Program:
     return Program(code, tuple(parts), fields, jumps, xdp)
 
 
-def run(program: Program, packet: Mapping[str, bytes], in_ip_set: Callable[[bytes], bool]) -> Result:
+def run(
+    program: Program, packet: Mapping[str, bytes], in_ip_set: Callable[[bytes], bool], max_steps: int = MAX_STEPS
+) -> Result:
     """Runs the program on the packet whose state has these fields; `in_ip_set` looks a key up in the IP-set map.
 
-    Raises `NotKnown`.
+    Raises `NotKnown`, also after `max_steps` steps.
     """
-    machine = Machine(program, in_ip_set)
+    machine = Machine(program, in_ip_set, max_steps)
     for name, offset in program.fields.items():
         for number, byte in enumerate(packet.get(name, b"")):
             machine.memory[_STATE + offset + number] = byte
@@ -141,6 +143,7 @@ class Machine:
 
     program: Program
     in_ip_set: Callable[[bytes], bool]
+    max_steps: int = MAX_STEPS
     registers: dict[int, int] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)  # a byte each
     rule_ids: list[int] = field(default_factory=list)
@@ -158,8 +161,8 @@ class Machine:
         while not self.verdict:
             if not 0 <= self.place < len(code):
                 raise self._unknown("a jump leaves the program")
-            if len(self.path) >= MAX_STEPS:
-                raise NotKnown(f"the program did not end after {MAX_STEPS} steps")
+            if len(self.path) >= self.max_steps:
+                raise NotKnown(f"the program did not end after {self.max_steps} steps")
             self.path.append(self.place)
             self.jump = jumps.get(self.place, self.jump)
             self._step(*code[self.place])

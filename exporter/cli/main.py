@@ -92,6 +92,8 @@ def sentence_of(error: BaseException) -> str | None:
         return "standard output could not be written: no space left"
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # no dedicated class
         return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
+    if isinstance(error, MemoryError):
+        return "the process was refused memory: raise its limit (ulimit -v, or the container's)"
     return None
 
 

@@ -9,6 +9,7 @@ import click
 
 from exporter.cli.candidates import complete_addresses, complete_interfaces, complete_pods
 from exporter.cli.options import flag
+from exporter.diagnosis.selection import NotHere, WrongUsage, pod_named
 from exporter.node.endpoints import Endpoint
 from exporter.printable import printable
 
@@ -62,7 +63,7 @@ def select(endpoints: Iterable[Endpoint], selector: Selector) -> set[int]:
     if selector.interfaces:
         chosen.append([found for name in selector.interfaces for found in _by_interface(every, name)])
     if selector.pod is not None:
-        chosen.append([by_pod(every, selector.pod)])
+        chosen.append([_by_pod(every, selector.pod)])
     if selector.ip is not None:
         chosen.append([_by_ip(every, selector.ip)])
     if not chosen:
@@ -80,21 +81,13 @@ def _by_interface(every: Sequence[Endpoint], name: str) -> list[Endpoint]:
     return found
 
 
-def by_pod(every: Sequence[Endpoint], wanted: str, option: str = "--pod") -> Endpoint:
-    """The pod [NAMESPACE/]NAME among these endpoints, which was given as this option."""
-    namespace, slash, pod = wanted.rpartition("/")
-    if not pod or "/" in namespace or (slash and not namespace):
-        raise click.UsageError(f"{option} {printable(wanted)} is not [NAMESPACE/]NAME")
-    found = [one for one in every if one.pod == pod and (not slash or one.namespace == namespace)]
-    if len(found) > 1:
-        names = ", ".join(sorted(f"{one.title} ({one.interface})" for one in found))
-        sentence = f"{option} {wanted} fits several: {names}; add the namespace, or use --interface"
-        raise click.UsageError(printable(sentence))
-    if not found:
-        named = any(one.pod for one in every)
-        hint = "is it on another node?" if named else "no pod names are known here; use --ip or --interface"
-        raise click.ClickException(f"no pod {wanted} on this node: {hint}")
-    return found[0]
+def _by_pod(every: Sequence[Endpoint], wanted: str) -> Endpoint:
+    try:
+        return pod_named(every, wanted, "--pod")
+    except WrongUsage as error:
+        raise click.UsageError(printable(str(error))) from error
+    except NotHere as error:
+        raise click.ClickException(printable(str(error))) from error
 
 
 def _by_ip(every: Sequence[Endpoint], wanted: str) -> Endpoint:

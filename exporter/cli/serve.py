@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import math
+import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 # A folder that hangs must not keep the other collectors from being served.
 _WARM_UP_SECONDS = 2.0
+# Counting takes at most this part of a core by default.
+COUNT_SHARE = 0.002
+_MIN_COUNT_INTERVAL = 15.0
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 log = logging.getLogger("exporter.serve")
@@ -46,12 +51,14 @@ class ServeOptions:
     max_requests: int = 40
     timeout_offset: float = 0.5
     page: bool = True
+    allowed_hosts: Sequence[str] = ()
     exporter_metrics: bool = True
     collectors: Sequence[str] = ON_BY_DEFAULT
     collector_options: CollectorOptions = field(default_factory=CollectorOptions)
     web_config: Path | None = None
     authorization: bool = False
     confined: bool = False
+    maps_interval: float | None = None
 
 
 def _collector_flags(command: Any) -> Any:
@@ -90,6 +97,13 @@ def _collector_flags(command: Any) -> Any:
     default=0.5,
 )
 @flag("web.page", "Serve a page about this node at /.", command="serve", switch=True, default=True)
+@flag(
+    "web.allowed-hosts",
+    "Name of this server in requests, besides its addresses, localhost and the node's names; if given, metrics and "
+    "health checks require one of them too, as the page always does (can be repeated).",
+    command="serve",
+    multiple=True,
+)
 @flag("web.disable-exporter-metrics", "Exclude process_* and python_* metrics.", command="serve", is_flag=True)
 @flag(
     "collector.counters.zeros",
@@ -125,6 +139,13 @@ def _collector_flags(command: Any) -> Any:
     default="rule",
 )
 @flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", command="serve", is_flag=True)
+@flag(
+    "collector.maps.interval",
+    "Seconds between counts of maps (default: as long as keeps counting below 0.2 % of a core).",
+    command="serve",
+    type=click.FloatRange(1),
+    default=None,
+)
 @flag("collector.disable-defaults", "Disable all collectors by default.", command="serve", is_flag=True)
 @_collector_flags
 @flag("kubernetes.authorization", "Authorize bearer tokens through the API server.", command="serve", is_flag=True)
@@ -145,19 +166,22 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         raise click.UsageError(
             f"--web.telemetry-path {web_telemetry_path!r} must begin with / and not be /, /healthz or /readyz"
         )
-    if not math.isfinite(given["web_timeout_offset"]):
-        raise click.UsageError("--web.timeout-offset must be a number of seconds")
+    for name in ("web.timeout-offset", "collector.maps.interval"):
+        if not math.isfinite(given[name.translate(str.maketrans(".-", "__"))] or 0):
+            raise click.UsageError(f"--{name} must be a number of seconds")
     options = ServeOptions(
         telemetry_path=web_telemetry_path,
         max_requests=given["web_max_requests"],
         timeout_offset=given["web_timeout_offset"],
         page=given["web_page"],
+        allowed_hosts=given["web_allowed_hosts"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
         collectors=enabled_collectors(given),
         collector_options=collector_options(given),
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         confined=given["security_drop_capabilities"],
+        maps_interval=given["collector_maps_interval"],
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")
@@ -190,9 +214,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.allocator import keep_memory_small
     from exporter.bpf.readers import open_reader
     from exporter.confine import confine
+    from exporter.metrics.conntrack import ConntrackCollector
+    from exporter.metrics.maps import MapsCollector
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
+    from exporter.web.hosts import Hosts
     from exporter.web.node_page import Page
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
@@ -206,12 +233,15 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         log.warning("%s", error)
     live = _live_config(options)
     source, memory = open_source(node, follow=reader)
+    memory.map_counts.background = True
     settings = LiveSettings(node, live)
     registry, rejected = make_registry(process=options.exporter_metrics, live=live)
     collectors = make_collectors(options.collectors, options.collector_options)
     scrapes = Scrapes(lambda: Reading(source, settings.now, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
-    routes = Routes(scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page)
+    hosts = Hosts.of({node_name(node), os.uname().nodename}, options.allowed_hosts)
+    limits = options.max_requests, options.timeout_offset
+    routes = Routes(scrapes, rejected, options.telemetry_path, *limits, page, hosts)
     access = _access(routes, rejected, live, node, options)
     log.info("running with privileges: %s", describe_privileges())
     server = Server(
@@ -222,7 +252,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         reread=settings.reread,
         prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
     )
-    asyncio.run(_run(server, scrapes))
+    counts: list[Callable[[], Iterator[None]]] = []
+    if MapsCollector.name in options.collectors:
+        counts.append(partial(memory.map_counts.count_pinned, source))
+    if ConntrackCollector.name in options.collectors:
+        counts.append(lambda: Reading(source, settings.now, memory).count_conntrack())
+    asyncio.run(_run(server, scrapes, counts, options.maps_interval))
 
 
 class LiveSettings:
@@ -279,10 +314,28 @@ def _access(
     return Access(routes.handle, rejected, auth_queue, live, reviews)
 
 
-async def _run(server: "Server", scrapes: "Scrapes") -> None:
-    again = asyncio.create_task(_collect_again(scrapes))
+async def _run(
+    server: "Server", scrapes: "Scrapes", counts: Sequence[Callable[[], Iterator[None]]], interval: float | None
+) -> None:
+    tasks = [asyncio.create_task(_collect_again(scrapes))]
+    if counts:
+        tasks.append(asyncio.create_task(_count_maps(scrapes, counts, interval)))
     await server.run()
-    again.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+async def _count_maps(
+    scrapes: "Scrapes", counts: Sequence[Callable[[], Iterator[None]]], interval: float | None
+) -> None:
+    while True:
+        seconds = await scrapes.run_slices(chain.from_iterable(count() for count in counts))
+        await asyncio.sleep(interval or count_interval(seconds))
+
+
+def count_interval(seconds: float) -> float:
+    """How long to wait after a count that took so long."""
+    return max(_MIN_COUNT_INTERVAL, seconds / COUNT_SHARE)
 
 
 async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from exporter.bpf.maps import MapMissing
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout
+from exporter.calico.map_kinds import EVICTED_BY_DESIGN
+from exporter.diagnosis import map_fill
 from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
@@ -23,6 +25,7 @@ OK, NOTE, MISSING = "ok", "note", "missing"
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
     | {"received", "queue_drops", "run_dir"}
+    | map_fill.PARTS
 )
 _LOOPBACK = 1  # in every namespace
 
@@ -67,6 +70,7 @@ def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Fin
     yield _part("links", lambda: f"{len(snapshot.links.get())} in this network namespace")
     yield _part("routes", lambda: f"{len(snapshot.host_routes.get())} to single addresses")
     yield _part("namespace", lambda: _namespace(snapshot))
+    yield from _map_fill(snapshot)
     yield from _leftovers(snapshot)
     yield from _optional(snapshot)
     yield from _uncounted(snapshot, before) if before else ()
@@ -108,6 +112,20 @@ def _namespace(snapshot: Snapshot) -> str:
             "run it in the node's network namespace (hostNetwork: true)",
         )
     return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
+
+
+def _map_fill(snapshot: Snapshot) -> Iterator[Finding]:
+    known = map_fill.map_fills(snapshot)
+    nearly = map_fill.near_full(snapshot)
+    for one in nearly:
+        yield Finding("map fill", NOTE, map_fill.sentence(one), map_fill.remedy(one))
+    if not known:
+        yield Finding("map fill", NOTE, "no map could be read")
+    elif not nearly:
+        fullest = next((one for one in known if one.map not in EVICTED_BY_DESIGN), known[0])
+        yield Finding("map fill", OK, f"{plural(len(known), 'map')}, the fullest: {map_fill.sentence(fullest)}")
+    for problem in (one.problem for one in snapshot.map_fills.or_else(()) if one.problem):
+        yield Finding("map fill", NOTE, problem)
 
 
 def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:

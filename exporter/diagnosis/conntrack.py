@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from exporter.calico.conntrack import Entry, Side
 from exporter.calico.conntrack_rows import NAT_FORWARD
 from exporter.calico.tables import PORTLESS
-from exporter.diagnosis.denied import DeniedFlows, denied_flows, workloads_by_address
-from exporter.node.endpoints import Endpoint
+from exporter.diagnosis.denied import DeniedFlows, denied_flows
+from exporter.node.endpoints import Endpoint, workloads_by_address
 from exporter.snapshot.snapshot import Snapshot
 
 PARTS = frozenset({"conntrack", "endpoints"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from exporter.calico.conntrack import SCAN_PERIOD, Entry, Side
 from exporter.calico.packet import Packet
 from exporter.calico.tables import PORTLESS, protocol_name
-from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
+from exporter.node.endpoints import Endpoint, Endpoints, workloads_by_address
 from exporter.quantities import format_duration, plural
 from exporter.snapshot.conntrack import Conntrack
 
@@ -76,12 +76,6 @@ def packet_of(flow: DeniedFlows) -> Packet | None:
         destination_port=asked.port,
         translated=(flow.destination, flow.port) if flow.service else None,
     )
-
-
-def workloads_by_address(endpoints: Endpoints) -> Mapping[str, Endpoint]:
-    """The pods of this node by their addresses."""
-    workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
-    return {address: one for one in workloads for address in one.addresses}
 
 
 def _is_one_of(endpoint: Endpoint, *others: Endpoint | None) -> bool:

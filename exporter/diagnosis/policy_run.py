@@ -10,7 +10,7 @@ from itertools import pairwise
 from exporter.calico.policy_debug import PolicyFileName, PolicyProgram, RulePosition, parse_instructions
 from exporter.calico.policy_file import Instruction, PolicyFile
 from exporter.calico.policy_path import Visited, in_words, visited
-from exporter.calico.policy_program import MAX_RULE_IDS, NotKnown, Program, Result, program_of, run
+from exporter.calico.policy_program import MAX_RULE_IDS, MAX_STEPS, NotKnown, Program, Result, program_of, run
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import match_of
 from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
@@ -92,12 +92,13 @@ def run_policy(
     in_ip_set: Callable[[bytes], bool],
     owners: RuleOwners,
     hits: RuleHits | None,
+    max_steps: int = MAX_STEPS,
 ) -> PolicyRun:
     """Runs the program on a packet. Where its state is not certain, `states` are all that are possible.
 
     Raises `NotKnown`, also when they do not end the same way.
     """
-    results = [run(file.program, state, in_ip_set) for state in states]
+    results = [run(file.program, state, in_ip_set, max_steps) for state in states]
     if len({(one.verdict, one.rule_ids) for one in results}) > 1:
         raise NotKnown("its verdict depends on whether an address is the node's own, which is not known here")
     result: Result = results[0]

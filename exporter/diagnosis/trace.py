@@ -1,35 +1,26 @@
 """What Calico's policy does with the first packet of a flow: which programs it meets on this node, and what they say.
 
-Pure functions of a snapshot. The order is that of felix/bpf-gpl/tc.c (`calico_tc_process_ct_lookup`) and xdp.c: the
-egress policy of the pod that sends, or the host endpoint by which the packet enters; then the ingress policy of the pod
-that receives, or the host endpoint by which it leaves. What is not certain is said, never guessed.
+Pure functions of a snapshot. `trace_walk.py` follows one packet; here are services, each of whose backends is followed,
+and the verdict of what was met.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
 from exporter.calico.nat import Backend
-from exporter.calico.packet import DESTINATION_IS_HOST, PROTOCOLS, SOURCE_IS_HOST, Packet
-from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
-from exporter.calico.rules import EGRESS, INGRESS
+from exporter.calico.packet import Packet
+from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
-from exporter.diagnosis.trace_node import End, NodeFacts
-from exporter.diagnosis.trace_program import UNKNOWN, XDP_FILE, Programs, ProgramTrace
-from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
+from exporter.diagnosis.trace_node import End, Location, NodeFacts
+from exporter.diagnosis.trace_program import UNKNOWN, Budget, Files, Programs, ProgramTrace
+from exporter.diagnosis.trace_walk import Walk
+from exporter.node.endpoints import HOST
 from exporter.snapshot.snapshot import Snapshot
 
 _BY_FAMILY = ("ip_set_trie", "failsafes", "services", "routes")
-PARTS = frozenset({"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses"}) | {
-    f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)
-}
-POLICY_DEBUG_OFF = (
-    "Calico has written no policy files here: set bpfPolicyDebugEnabled: true in the FelixConfiguration (its default), "
-    "which costs some instructions for each rule that a packet matches and a file for each program"
-)
-
-_IP_IN_IP = 4
-_INTERNAL = ("lo", "bpfin.cali", "bpfout.cali")  # interfaces of the node to itself
+PARTS = frozenset(
+    {"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses", "interfaces_to"}
+) | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +28,7 @@ class Trace:
     """What happens to a packet on this node. `notes` are what the verdict leaves out, and where to ask.
 
     `service` is the one that the packet is for; `backends` are then the verdicts of its backends, whose programs
-    `programs` are.
+    `programs` are. `locations` say where the source and each destination are.
     """
 
     packet: Packet
@@ -47,21 +38,28 @@ class Trace:
     notes: tuple[str, ...]
     service: Service | None = None
     backends: tuple[tuple[Backend, str], ...] = ()
+    locations: tuple[Location, ...] = ()
 
 
 def trace(
-    snapshot: Snapshot, packet: Packet, source: End, destination: End, via: str, prefixes: Sequence[str]
+    snapshot: Snapshot,
+    packet: Packet,
+    source: End,
+    destination: End,
+    via: str,
+    prefixes: Sequence[str],
+    budget: Budget | None = None,
 ) -> Trace:
     """Follows the packet through this node; `via` is the host's interface that the user named.
 
-    Raises `NodeError` or `MapError` without endpoints or policy files.
+    What is beyond the budget is not known. Raises `NodeError` or `MapError` without endpoints or policy files.
     """
-    facts = NodeFacts(snapshot, packet.family)
+    facts, files = NodeFacts(snapshot, packet.family), Files(snapshot, budget or Budget())
     service = facts.service(packet)
 
     def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
-        programs = Programs(snapshot, replace(packet, translated=translated), prefixes)
-        return _follow(_Walk(programs, facts, source, to, via))
+        programs = Programs(snapshot, replace(packet, translated=translated), prefixes, files)
+        return _follow(Walk(programs, facts, source, to, via))
 
     if service is None:
         return follow(destination)
@@ -74,9 +72,18 @@ def trace(
         note = (
             f"the service {packet.destination}:{packet.destination_port} {why}: Calico rejects the packet before policy"
         )
-        return Trace(packet, DENY, "", (), (note,), service)
+        return Trace(packet, DENY, "", (), (note,), service, (), (facts.location(source),))
     found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
     return _of_backends(packet, service, found)
+
+
+def interfaces_of(snapshot: Snapshot, packet: Packet, source: End, destination: End) -> set[str]:
+    """The interfaces whose policy the packet can meet here: those of the ends, of backends, and the host's."""
+    facts = NodeFacts(snapshot, packet.family)
+    service = facts.service(packet)
+    ends = [source, destination, *(facts.end(one.address) for one in (service.backends if service else ()))]
+    hosts = {one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST and one.state}
+    return hosts | {one.endpoint.interface for one in ends if one.endpoint}
 
 
 def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend, Trace]]) -> Trace:
@@ -89,19 +96,25 @@ def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend
         for backend, one in found
         for program in one.programs
     ]
-    notes = tuple(dict.fromkeys(note for _, one in found for note in one.notes))
+    notes, locations = (
+        tuple(dict.fromkeys(item for _, one in found for item in getattr(one, name))) for name in ("notes", "locations")
+    )
     backends = tuple((backend, one.verdict) for backend, one in found)
-    return Trace(packet, verdict, why if verdict == UNKNOWN else "", tuple(programs), notes, service, backends)
+    why = why if verdict == UNKNOWN else ""
+    return Trace(packet, verdict, why, tuple(programs), notes, service, backends, locations)
 
 
-def _follow(walk: "_Walk") -> Trace:
+def _follow(walk: Walk) -> Trace:
+    locations = tuple(map(walk.facts.location, (walk.source, walk.destination)))
     stuck = ""
     try:
         walk.go()
     except NotKnown as error:
         stuck = str(error)
     verdict, why = _verdict(walk.met, stuck)
-    return Trace(walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)))
+    return Trace(
+        walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)), locations=locations
+    )
 
 
 def _verdict(programs: Sequence[ProgramTrace], stuck: str) -> tuple[str, str]:
@@ -112,186 +125,3 @@ def _verdict(programs: Sequence[ProgramTrace], stuck: str) -> tuple[str, str]:
     reasons += [one.conditional for one in programs if one.verdict == DENY]
     reasons += [stuck] if stuck else []
     return (UNKNOWN, reasons[0]) if reasons else (ALLOW, "")
-
-
-@dataclass(slots=True)
-class _Walk:
-    """The way of one packet, as far as it has come: the programs that it has met, and what to say beside them."""
-
-    programs: Programs
-    facts: NodeFacts
-    source: End
-    destination: End
-    via: str
-    met: list[ProgramTrace] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def go(self) -> None:
-        """Goes as far as the packet does. Raises `NotKnown` where its way is not known."""
-        if not self.programs.any_file:
-            raise NotKnown(POLICY_DEBUG_OFF)
-        if self.programs.packet.protocol == _IP_IN_IP:
-            raise NotKnown("Calico's programs decide about IP-in-IP packets before policy")
-        packet = self.programs.packet
-        if not self.facts.knows_services and not self.destination.endpoint and packet.protocol in PROTOCOLS.values():
-            self.notes.append(
-                f"services are not known here: {self.destination.title} is taken for the address of none; policy sees "
-                "the backends of a service"
-            )
-        if not self.source.endpoint and not self.destination.endpoint:
-            self._find_the_node()
-        if self.source.is_node:
-            self._leave_the_node()
-        elif self.source.endpoint:
-            self._refuse_blackhole(self.source.endpoint, EGRESS)
-            self._ask(self.source.endpoint, EGRESS, self._flags())
-            self._arrive()
-        elif not self._at_host_endpoint(INGRESS, self.source, self._flags(), self._unless_node(self.source)):
-            self._arrive()
-
-    def _find_the_node(self) -> None:
-        """Neither end is a pod here, so one of them is the node itself: its addresses may not be known."""
-        if None not in (self.source.is_node, self.destination.is_node):
-            return
-        if not self.via:
-            raise NotKnown(
-                f"neither {self.source.title} nor {self.destination.title} is a pod of this node, and the node's own "
-                "addresses are not known here: name the host's interface with --via"
-            )
-        self.source = replace(self.source, is_node=bool(self.source.is_node))
-        if not self.source.is_node and self.destination.is_node is None:
-            self.notes.append(
-                f"the node's addresses are not known here: {self.destination.title} is taken for this node's; a packet "
-                "that the node itself sends is --from interface:NAME"
-            )
-        self.destination = replace(self.destination, is_node=not self.source.is_node)
-
-    def _flags(self) -> tuple[int, ...]:
-        """The flags that the packet can have where it enters the node."""
-        known = self.destination.is_node
-        return (0, DESTINATION_IS_HOST) if known is None else (DESTINATION_IS_HOST,) if known else (0,)
-
-    def _unless_node(self, end: End) -> str:
-        """Why a program may not be met: this end may be the node itself. Empty if that is known."""
-        if end.is_node is not None or self.via:
-            return ""
-        return f"{end.title} may be this node itself: if it is not, name the host's interface to it with --via"
-
-    def _leave_the_node(self) -> None:
-        if self.destination.endpoint:
-            why = "the node's packets to its own pods are always allowed: policy is not asked"
-            self.met.append(self.programs.unasked(self.destination.endpoint, INGRESS, why))
-        elif self.destination.is_node:
-            raise NotKnown("a packet of the node to itself does not leave it: loopback policy is not evaluated")
-        else:
-            self._at_host_endpoint(EGRESS, self.destination, (SOURCE_IS_HOST,))
-            self._note_the_other_half(self.destination)
-
-    def _arrive(self) -> None:
-        if any(one.denies for one in self.met):
-            return
-        destination = self.destination
-        if destination.endpoint:
-            self._ask(
-                destination.endpoint, INGRESS, (0,), "" if self.source.endpoint else self._unless_node(self.source)
-            )
-            return
-        if destination.is_node is not False and self.source.endpoint:
-            self.notes.append(
-                f"{'if it is this node itself, ' if destination.is_node is None else ''}DefaultEndpointToHostAction of "
-                "the FelixConfiguration decides after policy about a pod's packets to its own node: by default it "
-                "drops them"
-            )
-        if not destination.is_node:
-            # Outgoing NAT replaces the source before the packet leaves, by an address that is not known here.
-            own = self.source.endpoint and self.facts.may_translate_source(self.source.address, destination.address)
-            hidden = ("ip_src", "sport") if own else ()
-            self._at_host_endpoint(EGRESS, destination, (0,), self._unless_node(destination), hidden)
-            self._note_the_other_half(destination)
-
-    def _note_the_other_half(self, end: End) -> None:
-        route = self.facts.route(end.address)
-        where = f"a pod of the node {route.next_hop}" if route and route.remote_workload else "not a pod of this node"
-        self.notes.append(f"{end.title} is {where}: policy there is not evaluated, ask its own node")
-
-    def _at_host_endpoint(
-        self, way: str, peer: End, flags: Sequence[int], conditional: str = "", hidden: Sequence[str] = ()
-    ) -> bool:
-        """Asks the host endpoint between `peer` and this node. Returns whether untracked policy let the packet pass."""
-        endpoint = self._host_interface(way, peer)
-        if endpoint is None:
-            return False
-        if way == INGRESS and self.programs.has_file(endpoint, XDP_FILE) and not self._is_failsafe_for_xdp():
-            untracked = self.programs.evaluate(endpoint, XDP_FILE, (0,))
-            if untracked.run is None or untracked.run.verdict != NO_MATCH:
-                self.met.append(replace(untracked, conditional=conditional or self._unless_failsafe(way)))
-                return untracked.verdict == ALLOW
-        if self.programs.has_file(endpoint, way):
-            of_node = (SOURCE_IS_HOST if way == EGRESS else DESTINATION_IS_HOST) in flags
-            if of_node and self._is_failsafe(way):
-                why = f"port {self.programs.packet.destination_port} is a failsafe port: policy is not asked"
-                self.met.append(self.programs.unasked(endpoint, way, why))
-            else:
-                conditional = conditional or (self._unless_failsafe(way) if of_node else "")
-                self._ask(endpoint, way, flags, conditional, hidden)
-        return False
-
-    def _is_failsafe_for_xdp(self) -> bool:
-        """Whether the packet is to a failsafe port, or an answer from one: untracked policy is not asked."""
-        packet, known = self.programs.packet, self.programs.failsafes
-        return known is not None and (
-            known.inbound(packet.protocol, packet.destination_port, packet.source)
-            or known.outbound(packet.protocol, packet.source_port, packet.source)
-        )
-
-    def _is_failsafe(self, way: str) -> bool:
-        packet, known = self.programs.packet, self.programs.failsafes
-        port = packet.protocol, packet.translated[1] if packet.translated else packet.destination_port
-        if known is None:
-            return False
-        return known.outbound(*port, packet.destination) if way == EGRESS else known.inbound(*port, packet.source)
-
-    def _unless_failsafe(self, way: str) -> str:
-        """Why policy may not be asked where the failsafe ports are not known."""
-        packet = self.programs.packet
-        defaults = DEFAULT_OUTBOUND if way == EGRESS else DEFAULT_INBOUND
-        if self.programs.failsafes is not None or (packet.protocol, packet.destination_port) not in defaults:
-            return ""
-        return (
-            f"port {packet.destination_port} is a failsafe port by default, which policy is not asked about: whether "
-            "it is one here is not known"
-        )
-
-    def _host_interface(self, way: str, peer: End) -> Endpoint | None:
-        """The interface between this node and `peer`, None where none of those that it can be has policy."""
-        endpoints = self.programs.snapshot.endpoints.get().by_index.values()
-        wanted = self.via or self.source.interface or self.destination.interface
-        if wanted:
-            return next((one for one in endpoints if one.interface == wanted), None)
-        every = [one for one in endpoints if one.kind == HOST and one.state and one.interface not in _INTERNAL]
-        ways = (way, XDP_FILE) if way == INGRESS else (way,)
-        if not any(self.programs.has_file(one, name) for one in every for name in ways):
-            return None
-        index = self.facts.interface_to(peer.address)
-        if len(every) == 1 or any(one.ifindex == index for one in every):
-            return next(one for one in every if len(every) == 1 or one.ifindex == index)
-        names = ", ".join(one.interface for one in every)
-        raise NotKnown(f"which of {names} lies between this node and {peer.title} is not known: name it with --via")
-
-    def _refuse_blackhole(self, endpoint: Endpoint, way: str) -> None:
-        """Service loop prevention: what enters the node for such an address is dropped before policy."""
-        if self.facts.is_blackhole(self.destination.address):
-            why = "a blackhole route (service loop prevention) drops it before policy"
-            self.met.append(self.programs.unasked(endpoint, way, why, DENY))
-
-    def _ask(
-        self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "", hidden: Sequence[str] = ()
-    ) -> None:
-        flow = self.facts.flow(self.programs.packet)
-        leg = (flow.forth if way == EGRESS else flow.back) if flow and endpoint.kind == WORKLOAD else None
-        if leg and leg.approved:
-            why = "this very flow is in connection tracking, allowed: policy is not asked while it lives"
-            found = self.programs.unasked(endpoint, way, why)
-        else:
-            found = self.programs.evaluate(endpoint, way, flags, hidden)
-        self.met.append(replace(found, conditional=conditional))

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from exporter.calico.packet import TCP, Packet
+from exporter.calico.packet import TCP, WITH_PORTS, Packet
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:  # only where it is used
-    from exporter.calico.conntrack import Entry
+    from exporter.calico.conntrack import Leg
     from exporter.calico.routes import Route
     from exporter.calico.services import Service
 
-_NAT_OUTGOING, _BLACKHOLE = 0x2, 0x300
+_NAT_OUTGOING, _TUNNELED, _BLACKHOLE = 0x2, 0x40, 0x300
+# Where an end is, seen from this node.
+HERE, OTHER_NODE, OUTSIDE, SOMEWHERE = "here", "other_node", "outside", "unknown"
+_TUNNEL_SOURCE = "policy then sees the tunnel's address as the source: name that address instead"
+_TUNNEL_DEVICES = ("tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,23 @@ class End:
     def title(self) -> str:
         """Its name for display."""
         return self.endpoint.title if self.endpoint else self.address or f"the node at {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the end with this address is; `node` is the address of the other node that has it."""
+
+    address: str
+    where: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Fields of the packet's state whose values are not known, and why."""
+
+    fields: tuple[str, ...] = ()
+    why: str = ""
 
 
 class NodeFacts:
@@ -77,6 +98,52 @@ class NodeFacts:
         route = self.route(address)
         return route is not None and bool(route.flags & _BLACKHOLE)
 
+    def location(self, end: End) -> Location:
+        """Where an end is, as far as Calico's routes tell."""
+        if end.endpoint or end.is_node:
+            return Location(end.address, HERE)
+        route = self.route(end.address)
+        if route and (route.remote_workload or route.remote_host):
+            return Location(end.address, OTHER_NODE, route.next_hop)
+        return Location(end.address, SOMEWHERE if self._routes is None or end.is_node is None else OUTSIDE)
+
+    def is_tunneled(self, address: str) -> bool:
+        """Whether packets between this node and a pod elsewhere may be in a tunnel."""
+        route = self.route(address)
+        return route is not None and route.remote_workload and (bool(route.flags & _TUNNELED) or self._has_tunnel())
+
+    def hidden_source(self, source: End, destination: End) -> Hidden:
+        """What its own node may have changed in a packet from elsewhere to this node."""
+        route = self.route(source.address)
+        if route and route.remote_workload and self.may_translate_source(source.address, destination.address):
+            why = f"outgoing NAT on its own node may have replaced {source.title}, by an address that is not known here"
+            return Hidden(("ip_src", "sport"), why)
+        if destination.endpoint and route and route.remote_host and self._may_use_tunnel(route):
+            return Hidden(("ip_src",), f"{source.title} may use a tunnel to pods here: {_TUNNEL_SOURCE}")
+        return Hidden()
+
+    def hidden_node_source(self, destination: End) -> Hidden:
+        """What the node itself may choose in its packet to elsewhere."""
+        if self.is_tunneled(destination.address):
+            return Hidden(("ip_src",), f"this node may use a tunnel to {destination.title}: {_TUNNEL_SOURCE}")
+        return Hidden()
+
+    def _may_use_tunnel(self, host: "Route") -> bool:
+        """Whether another node may reach pods here through a tunnel. The route of a tunnel's own address says so."""
+        if host.flags & _TUNNELED:
+            return False
+        if self._has_tunnel():
+            return True
+        pods = [one for one in self._routes.routes if one.remote_workload] if self._routes else []
+        theirs = [one for one in pods if one.next_hop == host.next_hop] or pods
+        return not theirs or any(one.flags & _TUNNELED for one in theirs)
+
+    def _has_tunnel(self) -> bool:
+        """Whether a device of a tunnel is in use: Calico then gives it an address. Routes may not tell."""
+        every = self._snapshot.endpoints.get().by_index
+        used = (every.get(one.ifindex) for one in self._snapshot.addresses.or_else(()))
+        return any(one is not None and one.interface in _TUNNEL_DEVICES for one in used)
+
     def may_translate_source(self, source: str, destination: str) -> bool:
         """Whether outgoing NAT may replace the source of a pod's packet before it leaves the node."""
         if self._routes is None:
@@ -86,12 +153,17 @@ class NodeFacts:
         return outgoing and not (theirs is not None and theirs.in_pool)
 
     def interface_to(self, address: str) -> int | None:
-        """The index of the node's interface in whose network an address, or its node, is; None if unknown."""
-        route = self.route(address)
+        """The index of the node's interface to an address, or to its node; None if unknown.
+
+        It is the kernel's own choice where it was asked, or the only interface in whose network the address is.
+        """
+        route, chosen = self.route(address), self._snapshot.interfaces_to.or_else({}).get(address)
         if route and route.next_hop:
-            if "tunneled" in route.names:
+            if route.flags & _TUNNELED:
                 return None
             address = route.next_hop
+        if chosen is not None:
+            return chosen
         found = {
             one.ifindex
             for one in self._snapshot.addresses.or_else(())
@@ -106,6 +178,11 @@ class NodeFacts:
         """Whether the node's services are known."""
         return self._snapshot.services(self._family).error is None
 
+    @property
+    def knows_flows(self) -> bool:
+        """Whether connection tracking was read."""
+        return self._snapshot.conntrack.error is None
+
     def service(self, packet: Packet) -> "Service | None":
         """The service that the packet is for, as Calico's programs look it up; None for no service, or if unknown."""
         services = self._snapshot.services(self._family).or_else(None)
@@ -117,16 +194,22 @@ class NodeFacts:
         asked = packet.destination, packet.destination_port, packet.protocol, packet.source
         return services.find(*asked, host=host, external=not known)
 
-    def flow(self, packet: Packet) -> "Entry | None":
-        """The live connection-tracking entry of this very flow. Policy is asked about each SYN of TCP all the same."""
+    def flow(self, packet: Packet) -> "tuple[Leg, Leg] | None":
+        """What a live connection-tracking entry says about the packet's direction and about the other one.
+
+        Policy is asked about each SYN of TCP all the same.
+        """
         conntrack = self._snapshot.conntrack.or_else(None)
-        if conntrack is None or packet.protocol == TCP or packet.is_icmp:
+        if conntrack is None or packet.protocol == TCP:
             return None
-        wanted = (packet.source, packet.source_port), packet.translated or (packet.destination, packet.destination_port)
+        has_ports = packet.protocol in WITH_PORTS
+        address, port = packet.translated or (packet.destination, packet.destination_port)
+        wanted = (packet.source, packet.source_port * has_ports), (address, port * has_ports)
         for entry in conntrack.entries:
             ends = (entry.source.address, entry.source.port), (entry.destination.address, entry.destination.port)
+            if entry.protocol != packet.protocol or ends not in (wanted, wanted[::-1]):
+                continue
             age, timeout = conntrack.age(entry), entry.timeout
-            alive = age is not None and timeout is not None and age < timeout
-            if ends == wanted and entry.protocol == packet.protocol and alive:
-                return entry
+            if entry.forth and entry.back and age is not None and timeout is not None and age < timeout:
+                return (entry.forth, entry.back) if ends == wanted else (entry.back, entry.forth)
         return None

@@ -3,6 +3,7 @@
 Pure functions of a snapshot. `trace.py` decides which programs a packet meets, `policy_run.py` runs one.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,8 +13,9 @@ from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
 from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
 from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
-from exporter.calico.policy_program import ALLOW, DENY, NotKnown
-from exporter.diagnosis.policy_run import PolicyRun, Step, load_file, run_policy
+from exporter.calico.policy_program import ALLOW, DENY, MAX_STEPS, NotKnown
+from exporter.diagnosis.policy_run import LoadedFile, PolicyRun, Step, load_file, run_policy
+from exporter.diagnosis.trace_node import Hidden
 from exporter.errors import ExporterError
 from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 from exporter.snapshot.rules import DIRECTIONS, RuleOwners, hook_of
@@ -64,18 +66,68 @@ class ProgramTrace:
         return self.run.decided_by if self.run and self.verdict != UNKNOWN else None
 
 
+@dataclass(slots=True)
+class Budget:
+    """What one evaluation may cost: bytes of policy files, steps of a program, and time, until `is_over`."""
+
+    file_bytes: int = sys.maxsize
+    steps: int = MAX_STEPS
+    is_over: Callable[[], bool] = lambda: False
+
+    def spend(self, size: int) -> None:
+        """Takes a file of this size from the budget. Raises `NotKnown`."""
+        self.file_bytes -= size
+        if self.file_bytes < 0 or self.is_over():
+            raise NotKnown("its policy is more than what may be evaluated here: use the command")
+
+
+class Files:
+    """The policy files of a snapshot, each loaded once for all packets of a trace."""
+
+    def __init__(self, snapshot: Snapshot, budget: Budget) -> None:
+        self.budget = budget
+        folder = snapshot.policy_files.get()
+        self._contents, self._unread, self._problems = folder.files, folder.unread, folder.problems
+        self._names = snapshot.policy_file_names.or_else(())  # of all, where only some were read
+        self._loaded: dict[str, LoadedFile] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._contents or self._names or self._unread)
+
+    def __contains__(self, name: PolicyFileName) -> bool:
+        return _path(name) in self._contents or _path(name) in self._unread
+
+    def load(self, name: PolicyFileName) -> LoadedFile:
+        """The file of this name. Raises `NotKnown` or `PolicyDebugError`."""
+        path = _path(name)
+        content = self._contents.get(path)
+        if path in self._unread:
+            raise NotKnown("; ".join(["its policy file could not be read", *self._problems[:1]]))
+        if content is None:
+            raise NotKnown("Calico has written no policy file for it")
+        if path not in self._loaded:
+            self.budget.spend(len(content))
+            self._loaded[path] = load_file(name, content)
+        return self._loaded[path]
+
+
+def _path(name: PolicyFileName) -> str:
+    return f"{name.interface}_{name.direction}_v{name.family}.json"
+
+
 class Programs:
     """The policy programs of a snapshot, to be asked about one packet. `prefixes` are those of workload interfaces."""
 
-    def __init__(self, snapshot: Snapshot, packet: Packet, prefixes: Sequence[str]) -> None:
+    def __init__(self, snapshot: Snapshot, packet: Packet, prefixes: Sequence[str], files: Files) -> None:
         self.snapshot = snapshot
         self.packet = packet
         self._prefixes = prefixes
+        self._files = files
 
     @property
     def any_file(self) -> bool:
-        """Whether Calico writes policy files at all. Raises `NodeError` where that is not known."""
-        return bool(self.snapshot.policy_files.get().files)
+        """Whether Calico writes policy files at all."""
+        return bool(self._files)
 
     @property
     def failsafes(self) -> Failsafes | None:
@@ -84,43 +136,42 @@ class Programs:
 
     def has_file(self, endpoint: Endpoint, way: str) -> bool:
         """Whether Calico has written a file for this direction of policy, or for XDP."""
-        return self._file_name(endpoint, way) in self.snapshot.policy_files.get().files
+        return self._file_name(endpoint, way) in self._files
 
     def unasked(self, endpoint: Endpoint, way: str, why: str, verdict: str = ALLOW) -> ProgramTrace:
         """The program has no say: something else decides before it."""
         return replace(self._blank(endpoint, way), verdict=verdict, why=why)
 
-    def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Sequence[str] = ()) -> ProgramTrace:
-        """What the program says. `flags` are all that are possible, `hidden` the fields that are not known there."""
+    def evaluate(self, endpoint: Endpoint, way: str, flags: Sequence[int], hidden: Hidden) -> ProgramTrace:
+        """What the program says. `flags` are all that are possible, `hidden` what is not known there."""
         packet = self.packet
         if packet.family == 6 and packet.is_icmp and packet.icmp_type in NEIGHBOUR_DISCOVERY and way != XDP_FILE:
             why = "policy is not asked about IPv6 neighbour and multicast listener discovery"
             return self.unasked(endpoint, way, why)
         program = self._blank(endpoint, way)
         try:
-            return self._run(program, way, flags, hidden)
+            return self._run(program, way, flags, hidden.fields)
         except (NotKnown, PolicyDebugError) as error:
-            return replace(program, why=f"{endpoint.title}, {program.direction}: {error}")
+            asked = any(f"state->{name}" in str(error) for name in hidden.fields)
+            return replace(program, why=f"{endpoint.title}, {program.direction}: {hidden.why if asked else error}")
 
-    def _file_name(self, endpoint: Endpoint, way: str) -> str:
-        return f"{endpoint.interface}_{way}_v{self.packet.family}.json"
+    def _file_name(self, endpoint: Endpoint, way: str) -> PolicyFileName:
+        return PolicyFileName(endpoint.interface, way, self.packet.family)
 
     def _blank(self, endpoint: Endpoint, way: str) -> ProgramTrace:
         hook = hook_name(hook_of(way, workload=endpoint.kind == WORKLOAD))
         return ProgramTrace(endpoint, hook, DIRECTIONS[way], self.packet.family, UNKNOWN)
 
     def _run(self, program: ProgramTrace, way: str, flags: Sequence[int], hidden: Sequence[str]) -> ProgramTrace:
-        content = self.snapshot.policy_files.get().files.get(self._file_name(program.endpoint, way))
-        if content is None:
-            raise NotKnown("Calico has written no policy file for it")
-        file = load_file(PolicyFileName(program.endpoint.interface, way, self.packet.family), content)
+        file = self._files.load(self._file_name(program.endpoint, way))
         checked = self._checked(program.endpoint, way, file.is_program)
         if checked is False:
             raise NotKnown("the file is not the program in the kernel: Calico is replacing it, or could not load it")
         every = [self.packet.state(one) for one in flags]
         states = [{name: value for name, value in state.items() if name not in hidden} for state in every]
         owners = RuleOwners(self.snapshot.endpoints.get().by_index.values(), self._prefixes, [file.parsed])
-        run = run_policy(file, states, self._is_member, owners, self.snapshot.rule_hits.or_else(None))
+        hits, max_steps = self.snapshot.rule_hits.or_else(None), self._files.budget.steps
+        run = run_policy(file, states, self._is_member, owners, hits, max_steps)
         if run.verdict == DENY and program.endpoint.kind == HOST and self._may_be_tunnel():
             raise NotKnown("the packets of tunnels between Calico's nodes pass before policy, and this may be one")
         return replace(program, verdict=DENY if run.verdict == DENY else ALLOW, run=run, checked=checked)

@@ -1,20 +1,20 @@
 """Queries exporters for JSON in parallel and checks that this plugin can read the responses."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
-from exporter.kubectl.kubectl import Kubectl, KubectlError
+from exporter.kubectl.kubectl import Finished, Kubectl, KubectlError
 from exporter.kubectl.targets import Target
 from exporter.quantities import Duration
 
 UNREADABLE = "its response cannot be read: is that exporter of another version?"
-# Each is a kubectl process: a laptop can run this many.
-MAX_PARALLEL = 64
 # Round trip, in addition to the time that is watched: a hanging node must not hold back the others' numbers.
 _MARGIN = 30.0
+_Reduced = TypeVar("_Reduced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +27,34 @@ class Answer:
 
 
 def query_all(
-    kubectl: Kubectl, targets: Sequence[Target], commands: Sequence[Sequence[str]], watch: str
-) -> Iterator[Answer]:
-    """The answers to one command per target, each of which watches for `watch`, in the order of the targets.
+    kubectl: Kubectl,
+    targets: Sequence[Target],
+    commands: Sequence[Sequence[str]],
+    watch: str,
+    reduce: Callable[[Answer], _Reduced],
+    parallel: int = 16,
+) -> Iterator[_Reduced]:
+    """What `reduce` makes of the answers to one command per target, each of which watches for `watch`, in their order.
 
-    At most `MAX_PARALLEL` run at the same time.
+    At most `parallel` kubectl run at the same time, and one answer is parsed and reduced: all of them together, of
+    nodes that want to do harm, would not fit into the memory.
     """
     wait = Duration().convert(watch, None, None) + _MARGIN
-    with ThreadPoolExecutor(min(max(len(targets), 1), MAX_PARALLEL)) as threads:
-        yield from threads.map(lambda target, words: _query(kubectl, target, words, wait), targets, commands)
+    parsing = Lock()
+
+    def query(target: Target, words: Sequence[str]) -> _Reduced:
+        try:
+            ran = kubectl.run_in(target.exporter, [*words, "--output=json"], wait=wait)
+        except KubectlError as error:
+            return reduce(Answer(target, {}, f"node {target.node}: {error}"))
+        with parsing:
+            return reduce(_parsed(target, ran))
+
+    with ThreadPoolExecutor(min(max(len(targets), 1), parallel)) as threads:
+        yield from threads.map(query, targets, commands)
 
 
-def _query(kubectl: Kubectl, target: Target, words: Sequence[str], wait: float) -> Answer:
-    try:
-        ran = kubectl.run_in(target.exporter, [*words, "--output=json"], wait=wait)
-    except KubectlError as error:
-        return Answer(target, {}, f"node {target.node}: {error}")
+def _parsed(target: Target, ran: Finished) -> Answer:
     try:
         found = json.loads(ran.output)
     except (ValueError, RecursionError):

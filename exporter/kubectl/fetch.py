@@ -1,9 +1,8 @@
 """A node's bundle, written into a file on this machine."""
 
-import lzma
-import tarfile
 from pathlib import Path
 
+from exporter.archive import ArchiveError, count_members
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Target
 from exporter.printable import say
@@ -30,7 +29,6 @@ def fetch_bundle(kubectl: Kubectl, target: Target, file: str) -> int:
 def _is_complete(file: str) -> bool:
     """Whether the archive is complete: a broken connection truncates it."""
     try:
-        with tarfile.open(file) as archive:
-            return bool(archive.getmembers())
-    except (tarfile.TarError, EOFError, ValueError, lzma.LZMAError):
+        return count_members(Path(file)) > 0
+    except ArchiveError:
         return False

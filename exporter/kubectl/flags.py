@@ -20,6 +20,10 @@ VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 _Flag = tuple[tuple[str, ...], dict[str, Any]]
 _WITHOUT_VALUE = "(its own default)"
 _MAX_SECONDS = 5.0
+_MAX_DIGITS, _MAX_SHOWN = 5, 40
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+WITH_PORTS = ("tcp", "udp", "sctp")
+_SERVICE = "svc/"
 
 
 class KubectlFlag(click.Option):
@@ -40,6 +44,51 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
             self.fail(
                 f"{value!r} is no time between 100ms and 24h; write {flag}=10s, or the pod before {flag}", param, ctx
             )
+
+
+class Port(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A port with or without its protocol, as in 80/tcp."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
+        """See `click.ParamType`."""
+        number, slash, protocol = str(value).lower().partition("/")
+        if (slash and protocol not in WITH_PORTS) or not _is_number(number, 65535):
+            self.fail(f"{_shortened(value)} is no port such as 80 or 80/tcp", param, ctx)
+        return int(number), protocol
+
+
+class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A protocol by its name or number; a number that has a name becomes it."""
+
+    name = "protocol"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See `click.ParamType`."""
+        text = str(value).lower()
+        if _is_number(text, 255):
+            return _PROTOCOLS.get(int(text), str(int(text)))
+        if text not in _PROTOCOLS.values():
+            names = ", ".join(_PROTOCOLS.values())
+            self.fail(f"{_shortened(value)} is none of {names}, nor a number up to 255", param, ctx)
+        return text
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """See `click.ParamType`."""
+        del ctx, param
+        return [CompletionItem(name) for name in _PROTOCOLS.values() if name.startswith(incomplete)]
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= most
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
 
 
 class ForwardedFlag(click.Option):
@@ -85,6 +134,18 @@ def complete_pods(context: click.Context, parameter: click.Parameter, incomplete
     namespace = prefix or context.params.get("namespace")
     names = _names(context, "get", "pods", *([f"--namespace={namespace}"] if namespace else []))
     return [CompletionItem(f"{prefix}{slash}{name}") for name in names if name.startswith(start)]
+
+
+def complete_ends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of pods, and of services after svc/."""
+    if not incomplete.startswith(_SERVICE):
+        offer = [CompletionItem(_SERVICE)] if incomplete and _SERVICE.startswith(incomplete) else []
+        return [*complete_pods(context, parameter, incomplete), *offer]
+    prefix, _, start = incomplete.removeprefix(_SERVICE).rpartition("/")
+    namespace = prefix or context.params.get("namespace")
+    names = _names(context, "get", "services", *([f"--namespace={namespace}"] if namespace else []))
+    before = f"{_SERVICE}{prefix}/" if prefix else _SERVICE
+    return [CompletionItem(f"{before}{name}") for name in names if name.startswith(start)]
 
 
 def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -198,4 +259,11 @@ _FORWARDED: dict[str, list[_Flag]] = {
         _TABLE_OR_JSON,
     ],
     "check": [_TEXT_OR_JSON],
+    "trace": [
+        (("--source-port",), {"help": "Source port (default: 40000).", "type": click.IntRange(0, 65535)}),
+        (("--icmp-type",), {"help": "ICMP type (default: echo request).", "type": click.IntRange(0, 255)}),
+        (("--icmp-code",), {"help": "ICMP code (default: 0).", "type": click.IntRange(0, 255)}),
+        (("--via",), {"help": "Host interface that the packet takes on each node, where it is not known."}),
+        (("--verbose",), {"help": "Also show the rules that did not match, and why.", "is_flag": True}),
+    ],
 }

@@ -3,19 +3,20 @@
 kubectl reports errors by exit code and standard error, which this module parses.
 """
 
+import io
 import json
-import os
 import re
-import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
 from typing import IO, Any
 
 import click
 
+from exporter.kubectl.processes import Copying, Errors, TooLarge, killed_after, lines_of
 from exporter.printable import printable
 
 PROGRAM = "calico-bpf-exporter"
@@ -26,8 +27,14 @@ _ENDED = re.compile(rb"command terminated with exit code [0-9]+\s*")
 # client-go logs these in addition to the error for people.
 _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
+_USAGE = re.compile(rb"Usage: |Try '")
+_WRONG_USAGE = 2
+_ADDED = ("conntrack", "trace")  # commands that the first exporters did not have
 _REQUEST_TIMEOUT = "--request-timeout=30s"
-_PROMPT_SECONDS = 0.3
+# Parsed, JSON takes up to thirty times its size.
+_MAX_OBJECTS, _MAX_RESPONSE, _MAX_FILE = 256 << 20, 16 << 20, 512 << 20
+_MAX_ERRORS = 64 << 10
+_LINGER = 1.0
 
 
 class KubectlError(Exception):
@@ -88,15 +95,18 @@ class Kubectl:
         return [line.partition("/")[2] for line in lines] if words[0] == "get" else lines
 
     def run_in(
-        self, pod: PodName, words: Sequence[str], output: int | IO[bytes] = subprocess.PIPE, wait: float | None = None
+        self, pod: PodName, words: Sequence[str], output: IO[bytes] | None = None, wait: float | None = None
     ) -> Finished:
         """Runs the exporter's program in a pod to its end.
 
-        Raises `KubectlError` if it cannot be started or runs for more than `wait` seconds.
+        Raises `KubectlError` if it cannot be started, runs for more than `wait` seconds, or prints more than a limit;
+        OSError if `output` cannot be written.
         """
-        ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait)
+        most = _MAX_FILE if output else _MAX_RESPONSE
+        ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait, max_bytes=most)
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
             raise _not_started(pod, ran.errors)
+        _refuse_older(ran.code, ran.errors, words)
         kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
         return Finished(ran.code, ran.output, "\n".join(kept))
 
@@ -106,17 +116,28 @@ class Kubectl:
         In a terminal, Ctrl-C goes to the program in the pod. Raises `KubectlError`.
         """
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        if terminal and words[0] in _ADDED:
+            self.run_in(pod, [words[0], "--help"])  # an older exporter's usage would be on the terminal
         command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
         sys.stdout.flush()
-        with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=None) as process:
-            refused = None
-            for line in _pieces(process.stderr) if process.stderr else ():
+        shown = subprocess.PIPE if sys.stdout.isatty() and not terminal else None
+        with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=shown) as process:
+            refused, usage = None, b""
+            output = Thread(target=_show, args=(process.stdout,), daemon=True)
+            output.start()
+            for line in lines_of(process.stderr):
                 refused = refused or _FROM_SERVER.search(line.decode(errors="replace"))
-                if not (refused or _ENDED.fullmatch(line)):
-                    sys.stderr.buffer.write(line)
-                    sys.stderr.buffer.flush()
+                if usage or _USAGE.match(line):
+                    usage += line[: _MAX_ERRORS - len(usage)]
+                elif not (refused or _ENDED.fullmatch(line)):
+                    _echo(line, err=True)
+            output.join()
         if refused:
             raise _not_started(pod, refused[0])
+        _refuse_older(process.returncode, usage.decode(errors="replace"), words)
+        for line in usage.splitlines(keepends=True):
+            if not _ENDED.fullmatch(line):
+                _echo(line, err=True)
         return process.returncode
 
     def _command(self, *words: str) -> list[str]:
@@ -125,66 +146,75 @@ class Kubectl:
     def _run(
         self,
         *words: str,
-        output: int | IO[bytes] = subprocess.PIPE,
+        output: IO[bytes] | None = None,
         wait: float | None = None,
+        max_bytes: int = _MAX_OBJECTS,
         interactive: bool = False,
     ) -> Finished:
         # A login may prompt the user, who must see the prompt while it waits.
         interactive = interactive and sys.stdin.isatty() and sys.stderr.isatty()
-        with _start(self._command(*words), stdin=None if interactive else subprocess.DEVNULL, stdout=output) as process:
+        printed = io.BytesIO()
+        with _start(self._command(*words), stdin=None if interactive else subprocess.DEVNULL) as process:
+            copying = Copying(process, output or printed, max_bytes)
+            errors = None if interactive else Errors(process)
             try:
-                printed, errors = _output_of(process) if interactive else process.communicate(timeout=wait)
+                passed_on = _passed_on(process.stderr) if interactive else ""
+                process.wait(timeout=wait)
+                copying.finish()
+                said = errors.text() if errors else passed_on
             except subprocess.TimeoutExpired as error:
-                process.kill()
                 raise KubectlError(f"no answer within {wait:.0f} s") from error
-        return Finished(process.returncode, printed or b"", errors.decode(errors="replace"))
+            except TooLarge as error:
+                raise KubectlError(f"its response has more than {max_bytes >> 20} MiB") from error
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                for reader in (copying, *([errors] if errors else [])):
+                    reader.join(_LINGER)  # before its pipe is closed
+        return Finished(process.returncode, printed.getvalue(), said)
 
 
-def _output_of(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    """The output of a process; its standard error is also passed on, without lines that become our error message."""
+def _passed_on(source: IO[bytes] | None) -> str:
+    """What a process writes to its standard error, shown while it does, without lines that become our error message."""
     errors = bytearray()
-    listener = Thread(target=_pass_on, args=(process.stderr, errors))
-    listener.start()
-    printed = process.stdout.read() if process.stdout else b""
-    listener.join()
-    return printed, bytes(errors)
-
-
-def _pass_on(source: IO[bytes], errors: bytearray) -> None:
-    for piece in _pieces(source):
-        errors += piece
-        text = piece.decode(errors="replace").rstrip("\r\n")
+    for line in lines_of(source):
+        errors += line[: _MAX_ERRORS - len(errors)]
+        text = line.decode(errors="replace")
         if not (_LOG_LINE.match(text) or _OF_KUBECTL.match(text)):
-            click.echo(printable(text), nl=piece.endswith(b"\n"), err=True)
+            _echo(line, err=True)
+    return errors.decode(errors="replace")
 
 
-def _pieces(source: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a pipe as they arrive; a prompt, which waits for input, is an incomplete line."""
-    rest = b""
-    while True:
-        if rest and not select.select([source], [], [], _PROMPT_SECONDS)[0]:
-            yield rest
-            rest = b""
-        piece = os.read(source.fileno(), 4096)
-        if not piece:
-            break
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (line + b"\n" for line in lines)
-    if rest:
-        yield rest
+def _show(source: IO[bytes] | None) -> None:
+    for line in lines_of(source):
+        _echo(line)
+
+
+def _echo(line: bytes, *, err: bool = False) -> None:
+    text = line.decode(errors="replace").rstrip("\r\n")
+    click.echo(printable(text), nl=line.endswith(b"\n"), err=err)
 
 
 def _exec(pod: PodName) -> list[str]:
-    return ["exec", f"--namespace={pod.namespace}", pod.name]
+    # With its kind before it, no name is an option.
+    return ["exec", f"--namespace={pod.namespace}", f"pod/{pod.name}"]
 
 
-def _start(command: Sequence[str], *, stdin: int | None, stdout: int | IO[bytes] | None) -> "subprocess.Popen[bytes]":
+def _start(
+    command: Sequence[str], *, stdin: int | None, stdout: int | None = subprocess.PIPE
+) -> "AbstractContextManager[subprocess.Popen[bytes]]":
     try:
-        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        return killed_after(subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE))
     except FileNotFoundError as error:
         raise KubectlError("there is no kubectl in PATH") from error
     except OSError as error:
         raise KubectlError(f"kubectl could not be started: {error.strerror}") from error
+
+
+def _refuse_older(code: int, errors: str, words: Sequence[str]) -> None:
+    """Raises `KubectlError` if the exporter's program has no such command: click says so, with its usage."""
+    if code == _WRONG_USAGE and f"No such command '{words[0]}'" in errors:
+        raise KubectlError(f"this exporter has no {words[0]}: upgrade the DaemonSet")
 
 
 def _not_started(pod: PodName, errors: str) -> KubectlError:

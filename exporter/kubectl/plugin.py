@@ -14,7 +14,10 @@ from click.shell_completion import ShellComplete
 from exporter import __version__
 from exporter.kubectl.flags import (
     ForwardedFlag,
+    Port,
+    Protocol,
     Time,
+    complete_ends,
     complete_nodes,
     complete_pods,
     exporters_of,
@@ -24,8 +27,10 @@ from exporter.kubectl.flags import (
     words_of,
 )
 from exporter.kubectl.kubectl import KubectlError
+from exporter.kubectl.processes import end_all
 from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
+from exporter.termination import exit_on_sigterm
 
 PROGRAM = "kubectl calico-bpf"
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -131,20 +136,50 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
         explain_two(kubectl, *targets, watch=context.params["for"], output=context.params["output"])
 
 
+@program.command("trace", short_help="Show which rule decides about a packet.", context_settings=_HELP)
+@click.argument("source", metavar="FROM", shell_complete=complete_pods)
+@click.argument("destination", metavar="TO", shell_complete=complete_ends)
+@click.option("--port", help="Destination port, with its protocol: 80/tcp.", type=Port())
+@click.option("--protocol", help="Protocol: tcp (default), udp, icmp, icmpv6, sctp or a number.", type=Protocol())
+@click.option("--output", "-o", help="Output format.", type=click.Choice(["text", "json"]), default="text")
+@forwarded_flags("trace")
+@kubectl_flags
+@click.pass_context
+def trace(context: click.Context, /, source: str, destination: str, **given: Any) -> None:
+    """Run the policy programs of both ends' nodes on the first packet of a new flow, and show which rule decides.
+
+    FROM and TO are a pod, [NAMESPACE/]NAME, an address, or TO a service, svc/[NAMESPACE/]NAME. No packet is sent. Exits
+    0 when it is allowed, 3 when it is denied, 1 when that is not known.
+    """
+    from exporter.kubectl.ends import end_of
+    from exporter.kubectl.trace import described, say_joined, trace_two
+
+    kubectl, exporters = kubectl_of(context), exporters_of(context)
+    ends = end_of(kubectl, source, given["namespace"]), end_of(kubectl, destination, given["namespace"])
+    if ends[0].ports:
+        raise click.UsageError("FROM is a pod or an address: a service sends nothing itself")
+    packet = described(given["protocol"], given["port"], ends[1], words_of(context, ForwardedFlag))
+    say_joined(trace_two(kubectl, exporters, ends, packet), ends, packet, given["output"])
+
+
 @program.command("top", short_help="Show the cluster's top endpoints by drops.", context_settings=_HELP)
 @click.option("--for", "seconds", help="How long to measure.", default="10s", show_default=True, type=Time())
 @click.option("--top", "limit", help="Number of endpoints.", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--output", "-o", help="Output format.", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--parallel", help="Maximum nodes measured at once.", type=click.IntRange(1, 256), default=16, show_default=True
+)
 @kubectl_flags
 @click.pass_context
-def top(context: click.Context, /, seconds: str, limit: int, output: str, **_: Any) -> None:
+def top(context: click.Context, /, seconds: str, limit: int, output: str, parallel: int, **_: Any) -> None:
     """Measure all nodes with an exporter and show the top endpoints by drops, with -n those of one namespace.
 
     Exits 1 when a node did not answer; the others are still shown.
     """
-    from exporter.kubectl.top import show_top
+    from exporter.kubectl.top import Wanted, show_top
 
-    show_top(kubectl_of(context), exporters_of(context), seconds, limit, context.params["namespace"], output)
+    wanted = Wanted(seconds, limit, context.params["namespace"], parallel)
+    show_top(kubectl_of(context), exporters_of(context), wanted, output)
 
 
 @program.command("bundle", short_help="Save a node's state to a file.", context_settings=_HELP)
@@ -195,7 +230,8 @@ def _say(target: Target) -> None:
 
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
-    program(prog_name=PROGRAM, color=colours())
+    with exit_on_sigterm(end_all):
+        program(prog_name=PROGRAM, color=colours())
 
 
 def complete() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
+from exporter.kubectl.trust import split_trusted
 
 DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
 # The kind as kubectl's own commands take it before a pod's name.
@@ -26,7 +27,7 @@ class Exporters:
     namespace: str | None = None
 
     def pods(self, kubectl: Kubectl, *words: str) -> list[Mapping[str, Any]]:
-        """The exporter's pods, filtered by `words`. Raises `KubectlError`."""
+        """The exporter's pods, filtered by `words`. Raises `KubectlError`, or `NoTarget` for several namespaces."""
         where = f"--namespace={self.namespace}" if self.namespace else "--all-namespaces"
         try:
             found = kubectl.get("pods", where, f"--selector={self.selector}", *words).get("items")
@@ -35,7 +36,15 @@ class Exporters:
                 remedy = "you may not list pods in all namespaces; name the exporter's with --exporter-namespace"
                 raise KubectlError(f"{remedy}: {error}", error.reason) from error
             raise
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        pods: list[Mapping[str, Any]] = (
+            [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        )
+        if len(spaces := sorted({name_of(one).namespace for one in pods})) > 1:
+            raise NoTarget(
+                f"pods labelled {self.selector} are in the namespaces {', '.join(spaces)}; name the exporter's with "
+                "--exporter-namespace"
+            )
+        return pods
 
     def __str__(self) -> str:
         where = f"namespace {self.namespace}" if self.namespace else "any namespace"
@@ -58,9 +67,35 @@ def target_of_pod(
 
     Raises `NoTarget` or `KubectlError`.
     """
-    namespace, name = _split(wanted, namespace)
+    pod = pod_named(kubectl, wanted, namespace)
+    title = name_of(pod)
+    node = text_at(pod, "spec", "nodeName")
+    if not node:
+        raise NoTarget(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
+    if needs_interface and value_at(pod, "spec", "hostNetwork"):
+        raise NoTarget(
+            f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; see the "
+            f"node's interfaces with --node {node}"
+        )
+    if needs_interface and text_at(pod, "status", "phase") == "Pending" and not text_at(pod, "status", "podIP"):
+        raise NoTarget(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
+    if needs_interface:
+        refuse_ended(pod)
+    return Target(node, target_of_node(kubectl, exporters, node).exporter, title)
+
+
+def refuse_ended(pod: Mapping[str, Any]) -> None:
+    """Raises `NoTarget` for a pod that has ended."""
+    phase = text_at(pod, "status", "phase")
+    if phase in ("Succeeded", "Failed"):
+        raise NoTarget(f"pod {name_of(pod)} has ended ({phase}): its interface is gone")
+
+
+def pod_named(kubectl: Kubectl, wanted: str, namespace: str | None) -> Mapping[str, Any]:
+    """The pod `wanted`, [NAMESPACE/]NAME, as the API returns it. Raises `NoTarget` or `KubectlError`."""
+    namespace, name = split_name(wanted, namespace)
     try:
-        pod = kubectl.get("pod", name, *([f"--namespace={namespace}"] if namespace else []))
+        return kubectl.get(f"pod/{name}", *([f"--namespace={namespace}"] if namespace else []))
     except KubectlError as error:
         if error.reason == "NotFound" and str(error).startswith('pods "'):
             where = f"namespace {namespace}" if namespace else "the namespace of your kubectl context"
@@ -69,20 +104,6 @@ def target_of_pod(
             )
             raise NoTarget(f"there is no pod {name} in {where}; {remedy}") from error
         raise
-    title = _name(pod)
-    node = _text(pod, "spec", "nodeName")
-    if not node:
-        raise NoTarget(f"pod {title} is on no node yet: {_not_scheduled(pod)}")
-    if needs_interface and _at(pod, "spec", "hostNetwork"):
-        raise NoTarget(
-            f"pod {title} is in the network of its node (hostNetwork) and has no interface of its own; see the "
-            f"node's interfaces with --node {node}"
-        )
-    if needs_interface and _text(pod, "status", "phase") == "Pending" and not _text(pod, "status", "podIP"):
-        raise NoTarget(f"pod {title} is on node {node} and has no interface yet: {_why_not_running(pod)}")
-    if needs_interface and _text(pod, "status", "phase") in ("Succeeded", "Failed"):
-        raise NoTarget(f"pod {title} has ended ({_text(pod, 'status', 'phase')}): its interface is gone")
-    return Target(node, target_of_node(kubectl, exporters, node).exporter, title)
 
 
 def target_of_node(kubectl: Kubectl, exporters: Exporters, node: str) -> Target:
@@ -115,68 +136,73 @@ def all_targets(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Target], l
 def _best_targets(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
     """The best exporter of each node, and one sentence per node without a running one."""
     best: dict[str, Mapping[str, Any]] = {}
-    targets, problems = [], []
-    for pod in pods:
-        node = _text(pod, "spec", "nodeName")
+    trusted, problems = split_trusted(pods)
+    targets = []
+    for pod in trusted:
+        node = text_at(pod, "spec", "nodeName")
         if not node:
-            problems.append(f"an exporter, pod {_name(pod)}, is on no node yet: {_not_scheduled(pod)}")
+            problems.append(f"an exporter, pod {name_of(pod)}, is on no node yet: {_not_scheduled(pod)}")
         elif node not in best or _rank(pod) > _rank(best[node]):
             best[node] = pod
     for node, pod in sorted(best.items()):
         if _rank(pod)[0]:
-            targets.append(Target(node, _name(pod)))
+            targets.append(Target(node, name_of(pod)))
         else:
-            problems.append(f"the exporter on node {node}, pod {_name(pod)}, does not run: {_why_not_running(pod)}")
+            problems.append(f"the exporter on node {node}, pod {name_of(pod)}, does not run: {_why_not_running(pod)}")
     return targets, problems
 
 
 def _rank(pod: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     """Running, not terminating, ready: during a rollout a node can have two."""
-    conditions = _at(pod, "status", "conditions")
+    conditions = value_at(pod, "status", "conditions")
     ready = any(
-        _text(one, "type") == "Ready" and _text(one, "status") == "True"
+        text_at(one, "type") == "Ready" and text_at(one, "status") == "True"
         for one in (conditions if isinstance(conditions, list) else ())
     )
-    running = _text(pod, "status", "phase") == "Running" and not _waiting(pod)
-    return running, not _at(pod, "metadata", "deletionTimestamp"), ready
+    running = text_at(pod, "status", "phase") == "Running" and not _waiting(pod)
+    return running, not value_at(pod, "metadata", "deletionTimestamp"), ready
 
 
 def _waiting(pod: Mapping[str, Any]) -> str:
     """Why a container is waiting, such as CrashLoopBackOff; empty if none is."""
-    statuses = _at(pod, "status", "containerStatuses")
-    reasons = (_text(one, "state", "waiting", "reason") for one in (statuses if isinstance(statuses, list) else ()))
+    statuses = value_at(pod, "status", "containerStatuses")
+    reasons = (text_at(one, "state", "waiting", "reason") for one in (statuses if isinstance(statuses, list) else ()))
     return next(filter(None, reasons), "")
 
 
 def _why_not_running(pod: Mapping[str, Any]) -> str:
-    return _waiting(pod) or _text(pod, "status", "phase") or "its status is empty"
+    return _waiting(pod) or text_at(pod, "status", "phase") or "its status is empty"
 
 
 def _not_scheduled(pod: Mapping[str, Any]) -> str:
-    conditions = _at(pod, "status", "conditions")
+    conditions = value_at(pod, "status", "conditions")
     for one in conditions if isinstance(conditions, list) else ():
-        if _text(one, "type") == "PodScheduled" and _text(one, "message"):
-            return _text(one, "message")
+        if text_at(one, "type") == "PodScheduled" and text_at(one, "message"):
+            return text_at(one, "message")
     return "it waits for the scheduler"
 
 
-def _split(wanted: str, namespace: str | None) -> tuple[str | None, str]:
+def split_name(wanted: str, namespace: str | None) -> tuple[str | None, str]:
+    """The namespace and the name in [NAMESPACE/]NAME. Raises `NoTarget`."""
     prefix, slash, name = wanted.rpartition("/")
     if not name or "/" in prefix or name.startswith("-") or (slash and not prefix):
         raise NoTarget(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
     return (namespace if prefix in _KINDS else prefix or namespace), name
 
 
-def _name(pod: Mapping[str, Any]) -> PodName:
-    return PodName(_text(pod, "metadata", "namespace"), _text(pod, "metadata", "name"))
+def name_of(pod: Mapping[str, Any]) -> PodName:
+    """The name in an object's metadata."""
+    return PodName(text_at(pod, "metadata", "namespace"), text_at(pod, "metadata", "name"))
 
 
-def _text(found: Any, *path: str) -> str:
-    value = _at(found, *path)
+def text_at(found: Any, *path: str) -> str:
+    """The text at this path of an object, empty if there is none."""
+    value = value_at(found, *path)
     return value if isinstance(value, str) else ""
 
 
-def _at(found: Any, *path: str) -> Any:
+def value_at(found: Any, *path: str) -> Any:
+    """The value at this path of an object, None if there is none."""
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found

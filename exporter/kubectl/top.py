@@ -5,11 +5,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import click
 
 from exporter.columns import Cell, Column, Row, lines_of
-from exporter.kubectl.answers import MAX_PARALLEL, UNREADABLE, Answer, query_all
+from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.targets import Exporters, all_targets
 from exporter.printable import say, width_of
@@ -40,38 +41,63 @@ class Dropper:
         return f"{self.namespace}/{self.pod}" if self.pod else self.interface
 
 
-def show_top(
-    kubectl: Kubectl, exporters: Exporters, seconds: str, limit: int, namespace: str | None, output: str
-) -> None:
-    """Prints the `limit` endpoints that dropped the most, and exits 1 if a node did not answer.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to show: for how long to measure, the number of endpoints, and of which namespace (None: of all).
+
+    `parallel` nodes are measured at once.
+    """
+
+    seconds: str
+    limit: int
+    namespace: str | None
+    parallel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one node dropped: the rows of its top endpoints, and the packets and endpoints of all."""
+
+    rows: Sequence[Dropper] = ()
+    packets: int = 0
+    endpoints: int = 0
+    problem: str = ""
+
+
+def show_top(kubectl: Kubectl, exporters: Exporters, wanted: Wanted, output: str) -> None:
+    """Prints the endpoints that dropped the most, and exits 1 if a node did not answer.
 
     Raises `KubectlError` or `NoTarget` if no node can be queried.
     """
     targets, problems = all_targets(kubectl, exporters)
-    batches = f", {MAX_PARALLEL} at a time" if len(targets) > MAX_PARALLEL else ""
-    say(f"measuring {plural(len(targets), 'node')} for {seconds}{batches}", err=True)
-    droppers: list[Dropper] = []
-    silent = []
-    for answer in query_all(kubectl, targets, [["counters", f"--diff={seconds}"]] * len(targets), seconds):
-        try:
-            found = list(droppers_of(answer))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            silent.append(answer.problem or f"node {answer.target.node}: {UNREADABLE}")
-        else:
-            droppers += [one for one in found if namespace in (None, one.namespace)]
+    batches = f", {wanted.parallel} at a time" if len(targets) > wanted.parallel else ""
+    say(f"measuring {plural(len(targets), 'node')} for {wanted.seconds}{batches}", err=True)
+    commands = [["counters", f"--diff={wanted.seconds}"]] * len(targets)
+    reduce = partial(_measured, wanted)
+    nodes = list(query_all(kubectl, targets, commands, wanted.seconds, reduce, wanted.parallel))
+    silent = [one.problem for one in nodes if one.problem]
     answered = len(targets) - len(silent)
     problems += silent
-    shown = worst(droppers, limit)
+    shown = worst([row for one in nodes for row in one.rows], wanted.limit)
     if output == "json":
         click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
     else:
         for line in _table(shown, width_of(sys.stdout)) if shown else ():
             click.echo(line)
-        say(_summary(droppers, shown, answered, seconds))
+        say(_summary(nodes, shown, answered, wanted.seconds))
     for problem in problems:
         say(problem, err=True)
     if problems:
         raise click.exceptions.Exit(1)
+
+
+def _measured(wanted: Wanted, answer: Answer) -> Measured:
+    try:
+        found = [one for one in droppers_of(answer) if wanted.namespace in (None, one.namespace)]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return Measured(problem=answer.problem or f"node {answer.target.node}: {UNREADABLE}")
+    endpoints = len({one.interface for one in found})
+    return Measured(worst(found, wanted.limit), sum(one.packets for one in found), endpoints)
 
 
 def droppers_of(answer: Answer) -> Iterator[Dropper]:
@@ -125,9 +151,9 @@ def _rate(dropper: Dropper) -> str:
     return "" if dropper.per_second is None else f"{dropper.per_second:.3g}"
 
 
-def _summary(droppers: Sequence[Dropper], shown: Sequence[Dropper], nodes: int, seconds: str) -> str:
-    everyone = {(one.node, one.interface) for one in droppers}
-    hidden = len(everyone) - len({(one.node, one.interface) for one in shown})
+def _summary(nodes: Sequence[Measured], shown: Sequence[Dropper], answered: int, seconds: str) -> str:
+    everyone = sum(one.endpoints for one in nodes)
+    hidden = everyone - len({(one.node, one.interface) for one in shown})
     more = f"; {hidden} that dropped less are not shown" if hidden else ""
-    packets = plural(sum(one.packets for one in droppers), "packet")
-    return f"{packets} dropped by {plural(len(everyone), 'endpoint')} of {plural(nodes, 'node')} in {seconds}{more}"
+    packets = plural(sum(one.packets for one in nodes), "packet")
+    return f"{packets} dropped by {plural(everyone, 'endpoint')} of {plural(answered, 'node')} in {seconds}{more}"

@@ -9,10 +9,23 @@ from exporter.bpf.maps import MapMissing
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
+from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.snapshot import MapVersions, Snapshot
 
-ENTRIES = Family("calico_bpf_map_entries", GAUGE, "Entries in the live map; a full map rejects new ones.", ("map",))
-MAX_ENTRIES = Family("calico_bpf_map_max_entries", GAUGE, "Entries that the live map can hold.", ("map",))
+_FILL_LABELS = ("map", "ip_family")
+ENTRIES = Family(
+    "calico_bpf_map_entries",
+    GAUGE,
+    "Entries in the live map; a full map rejects new ones, or evicts the least recently used.",
+    _FILL_LABELS,
+)
+MAX_ENTRIES = Family("calico_bpf_map_max_entries", GAUGE, "Entries that the live map can hold.", _FILL_LABELS)
+COUNTED = Family(
+    "calico_bpf_map_counted_timestamp_seconds",
+    GAUGE,
+    "Unix time at which the entries were counted; only for maps that are counted in the background.",
+    _FILL_LABELS,
+)
 INFO = Family(
     "calico_bpf_map_info",
     GAUGE,
@@ -26,7 +39,7 @@ STALE_PINS = Family(
     "Other pinned versions of the map; Calico leaves them behind after upgrades, they are harmless.",
     ("map",),
 )
-FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS)
+FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS, COUNTED)
 
 
 class MapsCollector:
@@ -35,7 +48,7 @@ class MapsCollector:
     name: ClassVar[str] = "maps"
     about: ClassVar[str] = "Fill and shape of Calico's maps."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map"})
+    parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         del options
@@ -51,20 +64,33 @@ class MapsCollector:
                 _add(samples, datum, part.get())
         if missing == len(snapshot.maps):
             snapshot.counter_map.get()
+        for one in snapshot.map_fills.get():
+            _add_fill(samples, one)
         return samples
 
 
 def _add(samples: list[Samples], datum: str, versions: MapVersions) -> None:
-    entries, max_entries, info, stale = samples
+    entries, max_entries, info, stale, _ = samples
     live = versions.choice.live
     if live is None or versions.info is None or versions.entries is None:
         for candidate in versions.candidates:
             info.add(_info(datum, versions, candidate), 1)
         return
-    entries.add((datum,), versions.entries)
-    max_entries.add((datum,), versions.info.max_entries)
+    entries.add((datum, ""), versions.entries)
+    max_entries.add((datum, ""), versions.info.max_entries)
     info.add(_info(datum, versions, live), 1)
     stale.add((datum,), len(versions.stale))
+
+
+def _add_fill(samples: list[Samples], one: MapFill) -> None:
+    entries, max_entries, _, _, counted = samples
+    labels = one.map, one.ip_family
+    if not one.problem:
+        max_entries.add(labels, one.max_entries)
+    if one.entries is not None:
+        entries.add(labels, one.entries)
+    if one.counted_at is not None:
+        counted.add(labels, one.counted_at)
 
 
 def _info(datum: str, versions: MapVersions, candidate: Candidate) -> tuple[str, ...]:

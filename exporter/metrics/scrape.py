@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from exporter.errors import ExporterError
 from exporter.metrics.collector import Collector, CollectorOptions
+from exporter.metrics.conntrack import ConntrackCollector
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.endpoints import EndpointsCollector
 from exporter.metrics.family import Samples
@@ -29,6 +30,7 @@ COLLECTORS: tuple[type[Collector], ...] = (
     RulesCollector,
     MapsCollector,
     NicCollector,
+    ConntrackCollector,
 )
 COLLECTOR_NAMES = tuple(one.name for one in COLLECTORS)
 ON_BY_DEFAULT = tuple(one.name for one in COLLECTORS if one.on_by_default)

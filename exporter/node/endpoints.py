@@ -108,6 +108,12 @@ class Endpoints:
         return [(one, hook) for one in every for hook in one.hooks_without_entry(counters)]
 
 
+def workloads_by_address(endpoints: Endpoints) -> Mapping[str, Endpoint]:
+    """The pods of this node by their addresses."""
+    workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
+    return {address: one for one in workloads for address in one.addresses}
+
+
 def join_endpoints(
     links: Sequence[Link] | None,
     routes: Sequence[HostRoute],

@@ -44,12 +44,18 @@ class Unparsable(ExporterError):
     """`parse` raises it for malformed content: the message completes a sentence that names the file."""
 
 
-def read_folder(path: Path, max_bytes: int = MAX_BYTES, before: Folder[bytes] | None = None) -> Folder[bytes]:
-    """The files directly in `path`, each at most `max_bytes` bytes; unchanged ones are taken from `before`.
+def read_folder(
+    path: Path,
+    max_bytes: int = MAX_BYTES,
+    before: Folder[bytes] | None = None,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> Folder[bytes]:
+    """The files directly in `path` with a `wanted` name, each at most `max_bytes` bytes; unchanged ones are taken from
+    `before`.
 
     Raises `NodeError` when the folder cannot be listed.
     """
-    return parse_folder(path, lambda _, content: content, max_bytes, before)
+    return parse_folder(path, lambda _, content: content, max_bytes, before, wanted)
 
 
 def parse_folder(
@@ -57,6 +63,7 @@ def parse_folder(
     parse: Callable[[str, bytes], _Kept],
     max_bytes: int,
     before: Folder[_Kept] | None = None,
+    wanted: Callable[[str], bool] = lambda _: True,
 ) -> Folder[_Kept]:
     """As `read_folder`, with each file parsed by `parse` from its name and content.
 
@@ -69,6 +76,7 @@ def parse_folder(
         # Calico creates the folder of policies with mode 0600: root can list it, but enter it only with a capability.
         problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
         return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
+    entries = [entry for entry in entries if wanted(entry.name)]
     found = _parse_entries(entries[:_MAX_FILES], parse, max_bytes, before)
     if len(entries) <= _MAX_FILES:
         return found

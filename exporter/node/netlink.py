@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -24,6 +25,10 @@ _REQUEST_ALL = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _RTM_NEWROUTE = 24
+_REQUEST_ONE = 0x1  # NLM_F_REQUEST
+_RTA_DST = 1
+_ONE_ROUTE = struct.Struct("=BB10x")  # struct rtmsg of a family and a prefix length
+_ATTRIBUTE = struct.Struct("=HH")
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETQDISC = 18, 22, 26, 38
 # struct ifinfomsg of any link, and the attribute IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS.
 _ALL_LINKS = bytes(16) + struct.pack("=HHI", 8, 29, 1 << 3)
@@ -90,6 +95,26 @@ def read_keyed_routes() -> dict[RouteKey, HostRoute]:
 def read_host_routes() -> tuple[HostRoute, ...]:
     """The same routes without their keys. Raises `NodeError`."""
     return tuple(read_keyed_routes().values())
+
+
+def read_interface_to(address: str) -> int | None:
+    """The index of the interface by which this namespace sends to an address, None where no route leads there.
+
+    Asks the kernel for its decision, so that rules and all tables count. Raises `NodeError`.
+    """
+    packed = ip_address(address).packed
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    body = _ONE_ROUTE.pack(family, 8 * len(packed)) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _RTA_DST) + packed
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+            netlink.send(HEADER.pack(HEADER.size + len(body), _RTM_GETROUTE, _REQUEST_ONE, 0, 0) + body)
+            message = next(parse_messages(netlink.recv(_MAX_MESSAGE)), None)
+    except OSError as error:
+        raise NodeError(f"the node's route to {address} could not be read: {error.strerror}") from error
+    if message is None or message.type != _RTM_NEWROUTE or message.decoded["type"] != _UNICAST:
+        return None  # unreachable, a blackhole, or an address of this namespace itself
+    found = message.decoded.get_attr("RTA_OIF")
+    return found if isinstance(found, int) else None
 
 
 def read_queue_drops() -> dict[int, int]:

@@ -4,7 +4,7 @@ A part that could not be read is replaced by its error message.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.calico.counters import DROPPED, Slot
@@ -16,15 +16,18 @@ from exporter.diagnosis.check import PARTS as CHECK_PARTS
 from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.explain import PARTS as EXPLAIN_PARTS
 from exporter.diagnosis.explain import explain
+from exporter.diagnosis.map_fill import map_fills, title
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node.endpoints import Endpoint
+from exporter.page.trace import Asked, Evaluated
 from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
 # Browsers render this many rows quickly; a map full of stale entries has 20000.
 MAX_ROWS = 600
+_SHOWN_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class MapFill:
-    """The fill of one of Calico's maps; None while the live map is undecided."""
+    """The fill of one of Calico's maps; None while the live map is undecided, `chosen_by` empty where not known."""
 
     datum: str
     pin: str
@@ -98,7 +101,7 @@ class EndpointView:
     """One endpoint: why it loses packets, its counters, and its policy with the hits of each rule.
 
     `why` are lines with their kind; `hooks` are the columns of `counters`: name and direction. `hits` are by rule id
-    within the last `seconds`, None if unknown.
+    within the last `seconds`, None if unknown. `trace` is the form about a packet, and its answer.
     """
 
     endpoint: Endpoint
@@ -110,6 +113,7 @@ class EndpointView:
     programs: Sequence[CountedProgram] = ()
     policy_problem: str = ""
     hits: Mapping[int, int] | None = None
+    trace: Evaluated = field(default_factory=lambda: Evaluated(Asked()))
 
 
 def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeView:
@@ -131,12 +135,14 @@ def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeVie
         namespaces=namespaces,
         reasons=sorted({*reasons, *filter(None, [wanted.reason])}),
         findings=list(findings(now)),
-        maps=[_fill(datum, part.get()) for datum, part in now.maps.items() if not part.error],
+        maps=[*(_fill(datum, part.get()) for datum, part in now.maps.items() if not part.error), *_fuller(now)],
     )
 
 
-def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) -> EndpointView:
-    """The endpoint at `now`, and the changes since `before`."""
+def endpoint_view(
+    before: Snapshot | None, now: Snapshot, endpoint: Endpoint, evaluated: Evaluated | None = None
+) -> EndpointView:
+    """The endpoint at `now`, and the changes since `before`; `evaluated` is what was asked about a packet."""
     seconds = now.seconds_since(before) if before else None
     why = Part.of(lambda: list(sentences(explain(before, now, endpoint), seconds)))
     programs = Part.of(lambda: merged(programs_of(now, endpoint, now.rule_hits.or_else(None))))
@@ -153,6 +159,7 @@ def endpoint_view(before: Snapshot | None, now: Snapshot, endpoint: Endpoint) ->
         hits=Part.of(lambda: compare_rules(before.rule_hits.get(), now.rule_hits.get())).or_else(None)
         if before
         else None,
+        trace=evaluated or Evaluated(Asked()),
     )
 
 
@@ -176,6 +183,15 @@ def _fill(datum: str, versions: MapVersions) -> MapFill:
     if live is None:
         return MapFill(datum, ", ".join(one.name for one in versions.candidates), chosen_by)
     return MapFill(datum, live.name, chosen_by, versions.entries, live.info.max_entries)
+
+
+def _fuller(now: Snapshot) -> list[MapFill]:
+    """The other maps, where they are more than half full."""
+    return [
+        MapFill(title(one), one.pin, "", one.entries, one.max_entries)
+        for one in map_fills(now)
+        if one.map not in now.maps and one.ratio > _SHOWN_RATIO
+    ]
 
 
 def _counters(

@@ -7,17 +7,19 @@ as messages and raised again.
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
 `addresses.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if the API server was used),
-`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `archive.py` compresses them.
+`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `exporter/archive.py` compresses them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from exporter.archive import ArchiveError, read_archive, write_archive
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
@@ -28,13 +30,12 @@ from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
-from exporter.snapshot.archive import ArchiveError, read_archive, write_archive
 from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
 from exporter.snapshot.pinned_maps import programs_of
 from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
 from exporter.snapshot.reading import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
-from exporter.snapshot.source import NodeSource
+from exporter.snapshot.source import NodeSource, is_policy_file_of
 
 FORMAT = 1
 # The snapshot parts that a bundle needs.
@@ -54,6 +55,8 @@ PARTS = frozenset(
         "endpoints",
     }
 )
+# Parsed, JSON takes up to thirty times its size.
+_MAX_JSON, _MAX_KEYS, _MAX_VALUES = 16 << 20, 32 << 20, 256 << 20
 _T = TypeVar("_T")
 _NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
 _FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
@@ -105,6 +108,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     folders = {part: _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER for part in _FOLDERS}
     for part, folder in folders.items():
         members |= {f"{_FOLDERS[part]}/{name}": content for name, content in folder.files.items()}
+    _leave_out_oversized(members, errors)
     head = {
         "format": FORMAT,
         "about": about,
@@ -120,7 +124,7 @@ def write_bundle(source: NodeSource, snapshot: Snapshot, about: dict[str, str], 
     write_archive({"bundle.json": _json(head), **members}, target)
     return Written(
         len(pins) - sum(f"maps/{name}" in errors for name in pins),
-        sum(len(folder.files) for folder in folders.values()),
+        sum(name.startswith(tuple(f"{folder}/" for folder in _FOLDERS.values())) for name in members),
         tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
     )
 
@@ -174,6 +178,10 @@ class Bundle:
             max_entries=int(info["max_entries"]),
             flags=int(info["flags"]),
         )
+
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return MapUsage(self.map_info(name), None)
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
@@ -237,6 +245,10 @@ class Bundle:
         rows = self._json("addresses.json")
         return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
+    def interfaces_to(self, addresses: Collection[str]) -> dict[str, int]:
+        """See `NodeSource`."""
+        raise NodeError(f"a bundle does not hold the kernel's routes, such as to {', '.join(sorted(addresses)[:3])}")
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         self._raise("nics", NodeError)
@@ -283,9 +295,11 @@ class Bundle:
             _text(content.get("advice", "")),
         )
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._folder("policy_files")
+        folder = self._folder("policy_files")
+        files = {name: one for name, one in folder.files.items() if is_policy_file_of(name, interfaces)}
+        return replace(folder, files=files)
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
@@ -321,15 +335,25 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """The bundle in the file at `path`. Raises `BundleError`."""
     try:
-        bundle = Bundle(read_archive(path))
+        bundle = Bundle(read_archive(path, _max_bytes))
         _check(bundle)
     except OSError as error:
         raise BundleError(f"{path} could not be read: {error.strerror or error}") from error
     except ArchiveError as error:
         raise BundleError(f"{path} is not a bundle: {error}") from error
+    except MemoryError as error:
+        raise BundleError(f"{path} could not be read: the process was refused memory") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path} is not a bundle, or is damaged: {error}") from error
     return bundle
+
+
+def _max_bytes(member: str) -> int:
+    """The largest size of a member, 0 for what is no part of a bundle."""
+    folder, _, name = member.rpartition("/")
+    if folder.startswith("maps/"):
+        return {"info.json": _MAX_JSON, "keys": _MAX_KEYS, "values": _MAX_VALUES}.get(name, 0)
+    return _MAX_JSON if folder in ("", *_FOLDERS.values()) else 0
 
 
 def _check(bundle: Bundle) -> None:
@@ -342,6 +366,15 @@ def _check(bundle: Bundle) -> None:
     for part in parts:
         with suppress(MapError, NodeError):  # an error recorded on the node is valid content
             part()
+
+
+def _leave_out_oversized(members: dict[str, bytes], errors: dict[str, str]) -> None:
+    """Leaves out what `read_bundle` would refuse, a map as a whole, with a sentence."""
+    for name in [name for name, content in members.items() if len(content) > _max_bytes(name)]:
+        part = name.rpartition("/")[0] if name.startswith("maps/") else name.removesuffix(".json")
+        errors[part] = f"it has {len(members[name]) >> 20} MiB, more than a bundle may hold"
+        for one in [one for one in members if one == name or one.startswith(f"{part}/")]:
+            del members[one]
 
 
 def _policy_entries(source: NodeSource, snapshot: Snapshot) -> dict[str, Entries]:

@@ -64,7 +64,7 @@ class Wanted:
     @classmethod
     def of(cls, local: Iterable[str], named: Iterable[str]) -> "Wanted":
         """The same of addresses as text."""
-        return cls(_packed(local), _packed(named))
+        return cls(packed(local), packed(named))
 
     def positions(self, columns: Columns) -> tuple[list[int], list[int]]:
         """Of the entries to keep, those of flows that a local endpoint denied and the others."""
@@ -107,9 +107,10 @@ class Totals:
         return max(self.denied - MAX_ENTRIES, 0) + max(self.others - MAX_ENTRIES, 0)
 
 
-def _packed(addresses: Iterable[str]) -> frozenset[bytes]:
-    packed = set()
+def packed(addresses: Iterable[str]) -> frozenset[bytes]:
+    """These addresses in bytes, without any that is none: the API server and files can name anything."""
+    found = set()
     for one in addresses:
-        with suppress(ValueError):  # the API server and files can name anything
-            packed.add(ip_address(one).packed)
-    return frozenset(packed)
+        with suppress(ValueError):
+            found.add(ip_address(one).packed)
+    return frozenset(found)

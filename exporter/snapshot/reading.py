@@ -6,11 +6,11 @@ kept between snapshots (the live map, the known owner of an interface).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +42,8 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
+from exporter.snapshot.map_fill import MapCounts, MapFill
+from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -52,61 +54,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
-
-# The parts in read order; large ones that only commands need are separate.
-_COMMON_PARTS = (
-    "pins",
-    "counter_map",
-    "rule_map",
-    "ifstate_map",
-    "received",  # compared with the counters: right after them
-    "queue_drops",
-    "counters",
-    "rule_hits",
-    "links",
-    "ifstate",
-    "host_routes",
-    "run_dir",
-    "pods",
-    "cluster_pods",
-    "endpoints",
-    "nics",
-    "policy_file_names",
-    "policies",
-    "rules",
-)
-_READ_ON_REQUEST = (
-    "ip_sets_4",
-    "ip_sets_6",
-    "ip_set_trie_4",
-    "ip_set_trie_6",
-    "failsafes_4",
-    "failsafes_6",
-    "services_4",
-    "services_6",
-    "routes_4",
-    "routes_6",
-    "addresses",
-    "conntrack",
-    "policy_tags",
-    "policy_files",
-)
-EVERY_PART = frozenset(_COMMON_PARTS)
-MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map"})
-# The parts that a part is derived from; all others are read directly from the node.
-_DERIVED_FROM = {
-    "counter_map": ("pins",),
-    "rule_map": ("pins",),
-    "ifstate_map": ("pins",),
-    "counters": ("counter_map",),
-    "rule_hits": ("rule_map",),
-    "ifstate": ("ifstate_map", "links"),
-    "policy_tags": ("ifstate",),
-    "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
-    "rules": ("policies", "endpoints"),
-    "conntrack": ("endpoints",),
-}
-
+    from exporter.snapshot.conntrack_count import ConntrackCount
 
 FlowsOf = Callable[[Endpoints], Collection[str]]
 
@@ -126,7 +74,8 @@ def all_addresses(endpoints: Endpoints) -> Collection[str]:
 class Settings:
     """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
 
-    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps.
+    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps, and about which
+    `interfaces_to` asks.
     """
 
     prefixes: tuple[str, ...] = DEFAULT_PREFIXES
@@ -146,6 +95,8 @@ class Memory:
     ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
     joined: tuple[tuple[object, ...], Endpoints] | None = None
     rules: Rules | None = None
+    map_counts: MapCounts = field(default_factory=MapCounts)
+    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:
@@ -159,17 +110,28 @@ class Reading:
         self._dumps: dict[str, MapDump | LayoutError | None] = {}
         self._kept: dict[str, MapDump] = {}
         self._maps: PinnedMaps | None = None
+        self._pin_names: list[str] = []
         self._at: float | None = None
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of workload interfaces."""
+        return self._settings.prefixes
 
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)
-        for name in (*_COMMON_PARTS, *_READ_ON_REQUEST):
+        for name in (*COMMON_PARTS, *READ_ON_REQUEST):
             if name in wanted:
                 self._part(name)
         absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*_COMMON_PARTS, *_READ_ON_REQUEST)}
+        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+
+    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
+        self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
+        return self.read(())
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -177,7 +139,14 @@ class Reading:
         return self._parts[name]
 
     def _pins(self) -> tuple[Pin, ...]:
-        return parse_pins(self._source.pin_names())
+        self._pin_names = self._source.pin_names()
+        return parse_pins(self._pin_names)
+
+    def _map_fills(self) -> tuple[MapFill, ...]:
+        if self._source.reader_name == "bundle":  # it has a part of some of these maps, and none of others
+            return ()
+        self._part("pins").get()
+        return self._memory.map_counts.fills(self._source, self._pin_names)
 
     def _pinned_maps(self) -> PinnedMaps:
         if self._maps is None:
@@ -263,6 +232,9 @@ class Reading:
 
         return RouteTable(decode_routes(self._columns(ROUTES[family])))
 
+    def _interfaces_to(self) -> Mapping[str, int]:
+        return self._source.interfaces_to(self._settings.flows_of(self._parts["endpoints"].or_else(Endpoints({}))))
+
     def _conntrack(self) -> "Conntrack":
         from exporter.snapshot.conntrack import Wanted
         from exporter.snapshot.pinned_conntrack import read_conntrack
@@ -270,6 +242,24 @@ class Reading:
         endpoints = self._parts["endpoints"].or_else(Endpoints({}))
         wanted = Wanted.of(all_addresses(endpoints), self._settings.flows_of(endpoints))
         return read_conntrack(self._source, self._pinned_maps(), wanted)
+
+    def count_conntrack(self) -> Iterator[None]:
+        """Counts the connection-tracking maps for later snapshots; yields after each slice."""
+        from exporter.snapshot.conntrack_count import count_conntrack
+
+        addresses = all_addresses(self.read({"endpoints"}).endpoints.or_else(Endpoints({})))
+        try:
+            count = yield from count_conntrack(self._source, self._pinned_maps(), frozenset(addresses))
+        except ExporterError as error:
+            self._memory.conntrack_count = Part(error=copy(error))
+        else:
+            self._memory.conntrack_count = Part(count)
+
+    def _conntrack_count(self) -> "ConntrackCount | None":
+        if not self._memory.map_counts.background and self._source.reader_name != "bundle":
+            for _ in self.count_conntrack():
+                pass
+        return self._memory.conntrack_count.get()
 
     def _pods(self) -> LocalPods:
         self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
@@ -316,7 +306,9 @@ class Reading:
         "routes_4": lambda self: self._routes(4),
         "routes_6": lambda self: self._routes(6),
         "addresses": lambda self: self._source.addresses(),
+        "interfaces_to": _interfaces_to,
         "conntrack": _conntrack,
+        "conntrack_count": _conntrack_count,
         "links": lambda self: self._source.links(),
         "host_routes": lambda self: self._source.host_routes(),
         "run_dir": lambda self: self._source.check_run_dir(),
@@ -330,20 +322,11 @@ class Reading:
         "policies": lambda self: self._source.policies(),
         "policy_files": lambda self: self._source.policy_files(),
         "rules": _rules,
+        "map_fills": _map_fills,
     }
 
 
 _NO_PODS = LocalPods((), ())
-
-
-def with_sources(parts: Collection[str]) -> frozenset[str]:
-    """These parts and all parts they are derived from."""
-    return _closure(frozenset(parts))
-
-
-@cache  # asked for the same few sets at every scrape
-def _closure(parts: frozenset[str]) -> frozenset[str]:
-    return parts.union(*(_closure(frozenset(_DERIVED_FROM[name])) for name in parts if name in _DERIVED_FROM))
 
 
 def take_snapshot(

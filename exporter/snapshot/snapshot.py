@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.routes import RouteTable
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
+    from exporter.snapshot.conntrack_count import ConntrackCount
+    from exporter.snapshot.map_fill import MapFill
 
 IP_FAMILIES = (4, 6)
 
@@ -114,15 +116,18 @@ class Snapshot:
     received: Part[Mapping[str, tuple[int, int]]]
     queue_drops: Part[Mapping[int, int]]
     addresses: Part[tuple[NodeAddress, ...]]
+    interfaces_to: Part[Mapping[str, int]]
     services_4: "Part[Services]"
     services_6: "Part[Services]"
     routes_4: "Part[RouteTable]"
     routes_6: "Part[RouteTable]"
     conntrack: "Part[Conntrack]"
+    conntrack_count: "Part[ConntrackCount | None]"
     policy_file_names: Part[Sequence[str]]
     policies: Part[Policies]
     policy_files: Part[Folder[bytes]]
     rules: Part[Rules]
+    map_fills: "Part[tuple[MapFill, ...]]"
     at: float | None = None
     node: str = ""
 

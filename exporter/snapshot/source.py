@@ -5,10 +5,11 @@ contents, nothing decoded.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
@@ -21,6 +22,12 @@ from exporter.node.policies import Policies, read_policies
 from exporter.node.read_thread import ReadThread
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
+
+
+def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
+    """Whether the policy debug file of this name is of one of the interfaces (None: of any)."""
+    about = policy_debug.parse_file_name(name)
+    return interfaces is None or (about is not None and about.interface in interfaces)
 
 
 class NodeSource(Protocol):
@@ -38,6 +45,9 @@ class NodeSource(Protocol):
 
     def map_info(self, name: str) -> MapInfo:
         """The info of the map pinned as `name`."""
+
+    def map_usage(self, name: str) -> MapUsage:
+        """The shape of the map pinned as `name`, and the memory that tells its entries."""
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
@@ -66,6 +76,9 @@ class NodeSource(Protocol):
     def addresses(self) -> tuple[netlink.NodeAddress, ...]:
         """The node's own addresses."""
 
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """The index of the interface by which the node sends to each of these addresses, where a route leads there."""
+
     def nics(self) -> dict[str, Nic]:
         """The kernel's interface counters by name."""
 
@@ -84,8 +97,8 @@ class NodeSource(Protocol):
     def cluster_pods(self) -> ClusterPods | None:
         """The node's pods from the API server, None if it is not used. Never blocks."""
 
-    def policy_files(self) -> Folder[bytes]:
-        """The content of Calico's policy debug files; large, used for bundles."""
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
+        """The content of Calico's policy debug files, those of all interfaces or of these; all together are large."""
 
     def policies(self) -> Policies:
         """The parsed policy debug files; the same `files` object as in the last call if nothing changed."""
@@ -135,6 +148,10 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.info(f"{self._globals}/{name}")
 
+    def map_usage(self, name: str) -> MapUsage:
+        """See `NodeSource`."""
+        return self._reader.usage(f"{self._globals}/{name}")
+
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
         """See `NodeSource`."""
         return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus)
@@ -172,6 +189,11 @@ class LiveNode:
         """See `NodeSource`."""
         return netlink.read_addresses()
 
+    def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
+        """See `NodeSource`."""
+        found = {address: netlink.read_interface_to(address) for address in addresses}
+        return {address: ifindex for address, ifindex in found.items() if ifindex is not None}
+
     def nics(self) -> dict[str, Nic]:
         """See `NodeSource`."""
         return read_nics()
@@ -198,9 +220,11 @@ class LiveNode:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
 
-    def policy_files(self) -> Folder[bytes]:
+    def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: read_folder(self._policy_folder))
+        return self._policy_files.read(
+            lambda: read_folder(self._policy_folder, wanted=lambda name: is_policy_file_of(name, interfaces))
+        )
 
     def policies(self) -> Policies:
         """See `NodeSource`."""

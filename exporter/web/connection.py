@@ -5,6 +5,7 @@ h11 implements HTTP/1.1 and rejects malformed or ambiguous requests. Knows nothi
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from exporter.web.eviction import State
 from exporter.web.registry import LogThrottle
 from exporter.web.stream import Stream
 
@@ -20,7 +22,7 @@ log = logging.getLogger("exporter.web")
 
 _PIECE_IN = 4 << 10
 _SMALL = 64 << 10
-FOREVER = float("inf")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """A connection. Until `protected_until` it is protected from eviction, as long as others can be evicted; `since` is
-    the time of its last request, or of its start. Both are on the event loop's clock.
+    """A connection, in `state` since that time on the event loop's clock; `entering` is called before it changes.
 
     If `reusable` returns False, the next request closes the connection, and the client reconnects. `sending` is entered
     with each body while it is sent.
@@ -85,7 +86,8 @@ class Connection:
     since: float = 0.0
     reusable: Callable[[], bool] = lambda: True
     sending: Callable[["Connection", bytes], AbstractContextManager[None]] = lambda *_: nullcontext()
-    protected_until: float = 0.0
+    entering: Callable[["Connection", State], None] = lambda *_: None
+    state: State = State.IDLE
     answered: bool = False
     http: h11.Connection = field(init=False)
 
@@ -118,23 +120,28 @@ class Connection:
             return False
         if request is None or (self.answered and not self.reusable()):
             return False
-        self.since, self.protected_until = asyncio.get_running_loop().time(), FOREVER
+        self._enter(State.WORKING)
         try:
             response = await self._handled(handler, request)
             if response is None:
                 return False
-            self.protected_until = asyncio.get_running_loop().time() + self.limits.protected
+            self._enter(State.SENDING)
             with self.sending(self, response.body):
                 async with asyncio.timeout(self.limits.write):
                     await self._send(response, with_body=request.method != "HEAD")
         finally:
-            self.protected_until = 0.0
+            self._enter(State.IDLE)
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+
+    def _enter(self, state: State) -> None:
+        self.entering(self, state)
+        self.state, self.since = state, asyncio.get_running_loop().time()
 
     async def _request(self, seconds: float) -> Request | None:
         head: h11.Request | None = None
         async with asyncio.timeout(seconds) as clock:
             while True:
+                before = self.http.trailing_data[0]
                 event = self.http.next_event()
                 if event is h11.NEED_DATA:
                     self.http.receive_data(await self.stream.read(_PIECE_IN))
@@ -142,6 +149,7 @@ class Connection:
                     clock.reschedule(min(clock.when() or 0, asyncio.get_running_loop().time() + self.limits.head))
                 elif isinstance(event, h11.Request):
                     head = event
+                    _refuse_ambiguous(head, before[: len(before) - len(self.http.trailing_data[0])])
                     if self._has_body(head):
                         return _request(head, self.client)  # bodies are not read: respond, then close
                 elif isinstance(event, h11.EndOfMessage) and head is not None:
@@ -212,6 +220,13 @@ async def _answered(handler: Handler, request: Request) -> Response:
             log.exception("unexpected error in a request for %a", request.path)
         sentence = f"unexpected error ({type(error).__name__}), please report it with the log's traceback\n"
         return Response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence.encode())
+
+
+def _refuse_ambiguous(head: h11.Request, raw: bytes) -> None:
+    """Raises `h11.RemoteProtocolError` for what h11 accepts and another server may read differently."""
+    names = {name for name, _ in head.headers}
+    if _BARE_LINE_END.search(raw) or {b"content-length", b"transfer-encoding"} <= names:
+        raise h11.RemoteProtocolError("ambiguous line ends or lengths", error_status_hint=HTTPStatus.BAD_REQUEST)
 
 
 def _request(head: h11.Request, client: str) -> Request:

@@ -130,7 +130,8 @@ def _pem(source: str | Path | None) -> str | None:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise WebConfigError(f"{path} is not a regular file, so it cannot be reloaded")
             content = file.read(_MAX_BYTES + 1)

@@ -7,20 +7,31 @@ while the page is open, rates cover up to half a minute.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
+from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
 from exporter.web.connection import Response
 from exporter.web.scrapes import Scrapes
 
 if TYPE_CHECKING:
+    from exporter.node.endpoints import Endpoint
     from exporter.page.html import Html
+    from exporter.page.trace import Evaluated
 
 log = logging.getLogger("exporter.web")
 
+_T = TypeVar("_T")
+
 _FIRST_WAIT = 1.0
+# All requests of about a second share one snapshot, and what was rendered of it.
+_SHARED = 0.9
+_MAX_RENDERED = 16
+# The thread of scrapes works for the page a twentieth of the time, or a page each half second: scrapes go before it.
+_PAUSE_FACTOR, _MIN_PAUSE, _MAX_PAUSE = 19, 0.05, 0.5
 _MIN_INTERVAL = 5.0
 _MAX_AGE = 35.0
 _TIMEOUT = 10.0
@@ -38,18 +49,21 @@ class Page:
         self._loaded_html: Html | None = None
         # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
+        self._current: Snapshot | None = None
+        self._read_at = 0.0
+        self._rendered: dict[str, tuple[HTTPStatus, bytes]] = {}
+        self._turn, self._next_turn, self._busy = asyncio.Lock(), 0.0, 0.0
         self._expiry: asyncio.TimerHandle | None = None
+        self._evaluating = False
 
     async def answer(self, query: str) -> Response:
         """The page with these parameters. Raises `ValueError` if there are too many."""
-        from exporter.page.views import PARTS
-
         asked = {name: values[0] for name, values in parse_qs(query, max_num_fields=20).items()}
         try:
             async with asyncio.timeout(_TIMEOUT):
-                if await self._scrapes.query(self._is_first, PARTS):
+                if await self._query(self._is_first):
                     await asyncio.sleep(_FIRST_WAIT)
-                status, body = await self._scrapes.query(lambda now: self._render(now, asked), PARTS)
+                status, body = await self._ask(query, asked)
         except TimeoutError:
             sentence = f"No snapshot of the node completed within {_TIMEOUT:.0f} seconds; the log may say why"
             status, body = HTTPStatus.SERVICE_UNAVAILABLE, self._html.error_page(sentence)
@@ -59,6 +73,70 @@ class Page:
             status, body = HTTPStatus.INTERNAL_SERVER_ERROR, self._html.error_page(sentence)
         self._renew_expiry()
         return Response(status, body, "text/html; charset=utf-8", self._html.headers)
+
+    async def _query(self, question: Callable[[Snapshot], _T]) -> _T:
+        """The answer to `question` about the current snapshot, when it is this request's turn."""
+        return await self._in_turn(lambda reading: question(self._snapshot(reading)))
+
+    async def _in_turn(self, question: Callable[[Reading], _T]) -> _T:
+        """The answer to `question` by a new reading, after those before it and a pause for scrapes."""
+        clock = asyncio.get_running_loop().time
+
+        def work(reading: Reading) -> _T:
+            start = time.thread_time()
+            try:
+                return question(reading)
+            finally:
+                self._busy = time.thread_time() - start
+
+        async with self._turn:
+            await asyncio.sleep(self._next_turn - clock())
+            try:
+                return await self._scrapes.read(work)
+            finally:
+                self._next_turn = clock() + min(max(_MIN_PAUSE, _PAUSE_FACTOR * self._busy), _MAX_PAUSE)
+
+    def _snapshot(self, reading: Reading) -> Snapshot:
+        from exporter.page.views import PARTS
+
+        if self._current is None or time.monotonic() - self._read_at > _SHARED:
+            self._current, self._rendered = None, {}
+            self._current, self._read_at = reading.read(PARTS), time.monotonic()
+        return self._current
+
+    async def _ask(self, query: str, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The page; about a packet, one at a time is evaluated."""
+        if not (asked.get("peer") and "interface" in asked):
+            return await self._query(lambda now: self._shared_render(now, query, asked))
+        if self._evaluating:
+            return await self._query(lambda now: self._render(now, asked, is_busy=True))
+        self._evaluating = True
+        try:
+            return await self._in_turn(lambda reading: self._evaluate(reading, asked))
+        finally:
+            self._evaluating = False
+
+    def _evaluate(self, reading: Reading, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        """The endpoint's page with the answer about a packet. Its snapshot is large, and is not kept."""
+        from exporter.page.trace import MAX_SECONDS, TRACE_PARTS, Asked, evaluate
+        from exporter.page.views import PARTS, endpoint_named
+
+        now = reading.read(PARTS | TRACE_PARTS)
+        if now.counters.error or now.endpoints.error:
+            return self._render(now, asked)
+        endpoint = endpoint_named(now, asked["interface"])
+        if endpoint is None:
+            return self._not_found(asked)
+        form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
+        found = evaluate(
+            now,
+            endpoint,
+            form,
+            reading.prefixes,
+            reading.read_policy_files,
+            lambda: time.monotonic() - start > MAX_SECONDS,
+        )
+        return self._endpoint(now, endpoint, found)
 
     @property
     def _html(self) -> "Html":
@@ -72,13 +150,20 @@ class Page:
         """Whether there is no earlier snapshot; this one is then kept for comparison."""
         oldest = time.monotonic() - _MAX_AGE
         self._snapshots = tuple(one for one in self._snapshots if one.at is not None and one.at > oldest)
-        if self._snapshots:
-            return False
-        self._keep(now)
-        return True
+        if not self._snapshots:
+            self._keep(now)
+        return self._snapshots in ((), (now,))
 
-    def _render(self, now: Snapshot, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
-        from exporter.page.views import Wanted, endpoint_named, endpoint_view, node_view
+    def _shared_render(self, now: Snapshot, query: str, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        if query not in self._rendered:
+            if len(self._rendered) >= _MAX_RENDERED:
+                self._rendered.clear()
+            self._rendered[query] = self._render(now, asked)
+        return self._rendered[query]
+
+    def _render(self, now: Snapshot, asked: dict[str, str], *, is_busy: bool = False) -> tuple[HTTPStatus, bytes]:
+        from exporter.page.trace import Asked, busy
+        from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
             wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
@@ -87,15 +172,24 @@ class Page:
             return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
-            sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
-            return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
-        body = self._html.endpoint_page(endpoint_view(next(iter(self._snapshots), None), now, endpoint))
+            return self._not_found(asked)
+        found = self._endpoint(now, endpoint, busy(Asked.of(lambda name: asked.get(name, ""))) if is_busy else None)
         self._keep(now)
-        return HTTPStatus.OK, body
+        return found
+
+    def _endpoint(self, now: Snapshot, endpoint: "Endpoint", found: "Evaluated | None") -> tuple[HTTPStatus, bytes]:
+        from exporter.page.views import endpoint_view
+
+        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found)
+        return HTTPStatus.OK, self._html.endpoint_page(view)
+
+    def _not_found(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
+        sentence = f"There is no interface {asked['interface']} on this node now, or nothing knows it"
+        return HTTPStatus.NOT_FOUND, self._html.error_page(sentence)
 
     def _reference(self, now: Snapshot) -> Snapshot | None:
         """The snapshot to compare with: the newest that is some seconds old, else the oldest."""
-        kept = self._snapshots  # once: the event loop may replace it
+        kept = tuple(one for one in self._snapshots if one is not now)  # once: the event loop may replace it
         if now.counters.error or not kept:
             return None
         long_ago = [one for one in kept if (now.seconds_since(one) or 0.0) >= _MIN_INTERVAL]
@@ -112,4 +206,4 @@ class Page:
         self._expiry = asyncio.get_running_loop().call_later(_MAX_AGE, self._forget)
 
     def _forget(self) -> None:
-        self._snapshots = ()
+        self._snapshots, self._current, self._rendered = (), None, {}

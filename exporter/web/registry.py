@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("exporter.web")
 
-REASONS = ("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake")
+REASONS = (
+    *("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake"),
+    "host",
+)
 LOG_INTERVAL = 10.0
 RELOADED = "calico_bpf_exporter_config_reload_success"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"

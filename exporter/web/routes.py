@@ -4,8 +4,7 @@ Turns requests into responses; knows paths, parameters and headers of HTTP, and 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qs
@@ -14,23 +13,27 @@ from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
 from exporter.web.connection import Request, Response
+from exporter.web.hosts import Hosts
 from exporter.web.node_page import Page
+from exporter.web.places import Places
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
 
 _PROBE_SECONDS = 5
+_PAGES, _PAGE_PATIENCE = 4, 1.0
 
 
 class BadRequest(ExporterError):
     """The client asked for something that does not exist. The message is one sentence."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Routes:
-    """The handler of all requests. `max_requests` requests are worked on at once (0: no limit), others get a 503.
+    """The handler of all requests. `max_requests` scrapes are worked on at once (0: no limit), others get a 503; the
+    page has few places of its own, and waits for scrapes.
 
     `timeout_offset` seconds are taken off the scrape time-out that Prometheus announces, for the way back. Without a
-    `page` nothing is served at `/`.
+    `page` nothing is served at `/`. `hosts` are the names that the server may be called by.
     """
 
     scrapes: Scrapes
@@ -39,7 +42,12 @@ class Routes:
     max_requests: int = 40
     timeout_offset: float = 0.5
     page: Page | None = None
-    in_progress: int = 0
+    hosts: Hosts | None = None
+
+    def __post_init__(self) -> None:
+        self._scrape_places = Places(self.max_requests)
+        # Who finds no place waits a moment: a refusal at once would only be followed by the next request.
+        self._page_places = Places(_PAGES, patience=_PAGE_PATIENCE)
 
     async def handle(self, request: Request) -> Response:
         """The response to one request."""
@@ -48,7 +56,16 @@ class Routes:
             return self._not_found()
         if request.method not in ("GET", "HEAD"):
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),))
-        return await serve(request)
+        return self._misdirected(request) or await serve(request)
+
+    def _misdirected(self, request: Request) -> Response | None:
+        """The rejection of a request by a name that is none of this server's."""
+        host = request.headers.get("host", "")
+        if self.hosts is None or not (request.path == "/" or self.hosts.everywhere) or self.hosts.allow(host):
+            return None
+        self.rejected.count("host", request.client, f"the server is not called {host!a}")
+        sentence = "this server is not known by that name: use its address, or allow the name with --web.allowed-hosts"
+        return _sentence(HTTPStatus.MISDIRECTED_REQUEST, sentence)
 
     def _route(self, path: str) -> Callable[[Request], Awaitable[Response]] | None:
         return {
@@ -64,9 +81,9 @@ class Routes:
         except BadRequest as error:
             return _sentence(HTTPStatus.BAD_REQUEST, str(error))
         text_format = negotiate(request.headers.get("accept", ""))
-        with self._admitted(request) as refused:
-            if refused:
-                return refused
+        async with self._scrape_places.taken(request.client) as admitted:
+            if not admitted:
+                return self._refused(self._scrape_places, request, "requests")
             body, compressed = await self.scrapes.body(
                 names, text_format, compress=_accepts_gzip(request), seconds=self._timeout(request)
             )
@@ -78,9 +95,9 @@ class Routes:
     async def _page(self, request: Request) -> Response:
         if self.page is None:
             return self._not_found()
-        with self._admitted(request) as refused:
-            if refused:
-                return refused
+        async with self._page_places.taken(request.client) as admitted:
+            if not admitted:
+                return self._refused(self._page_places, request, "requests for the page")
             try:
                 response = await self.page.answer(request.query)
             except ValueError:
@@ -93,19 +110,10 @@ class Routes:
     def _not_found(self) -> Response:
         return _sentence(HTTPStatus.NOT_FOUND, f"nothing is served here; metrics are at {self.telemetry_path}")
 
-    @contextmanager
-    def _admitted(self, request: Request) -> Iterator[Response | None]:
-        """Counts the request among those worked on, or gives the refusal of one too many."""
-        if self.max_requests and self.in_progress >= self.max_requests:
-            sentence = f"more than {self.max_requests} requests at once; try again"
-            self.rejected.count("max_requests", request.client, sentence)
-            yield _sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
-            return
-        self.in_progress += 1
-        try:
-            yield None
-        finally:
-            self.in_progress -= 1
+    def _refused(self, places: Places, request: Request, what: str) -> Response:
+        sentence = f"more than {places.number} {what} at once, or three quarters of them from one address; try again"
+        self.rejected.count("max_requests", request.client, sentence)
+        return replace(_sentence(HTTPStatus.SERVICE_UNAVAILABLE, sentence), headers=(("Retry-After", "1"),))
 
     def _selected(self, query: str) -> frozenset[str]:
         """The collectors that `collect[]` names, or all but those that `exclude[]` names, as node_exporter does it."""

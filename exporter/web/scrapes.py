@@ -7,14 +7,15 @@ than the request. A request that times out is answered with the finished collect
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter.metrics.collector import Collector
 from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
-from exporter.snapshot.reading import MAP_PARTS, Reading, with_sources
-from exporter.snapshot.snapshot import Snapshot
+from exporter.snapshot.parts import MAP_PARTS, with_sources
+from exporter.snapshot.reading import Reading
 from exporter.web.registry import LogThrottle, registry_samples
 from exporter.web.worker import Worker
 
@@ -127,9 +128,22 @@ class Scrapes:
         await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
         return {name: result.failure for name, result in scrape.results.items()}
 
-    async def query(self, question: Callable[[Snapshot], _T], parts: frozenset[str]) -> _T:
-        """Calls `question` with a snapshot of these parts, in the worker's thread; scrapes have priority."""
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading().read(parts))))
+    async def read(self, question: Callable[[Reading], _T]) -> _T:
+        """Calls `question` with a new snapshot of which nothing is read yet, in the worker's thread.
+
+        Scrapes have priority.
+        """
+        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
+
+    async def run_slices(self, steps: Iterator[None]) -> float:
+        """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the
+        seconds that they took.
+        """
+        seconds, more = 0.0, True
+        while more:
+            took, more = await asyncio.wrap_future(self._worker.submit(partial(_slice, steps), urgency=-1))
+            seconds += took
+        return seconds
 
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
@@ -158,6 +172,12 @@ class Scrapes:
             log.warning("collector %s failed: %s", result.name, result.failure)
         else:
             log.info("collector %s works again", result.name)
+
+
+def _slice(steps: Iterator[None]) -> tuple[float, bool]:
+    start, done = time.perf_counter(), object()
+    more = next(steps, done) is not done
+    return time.perf_counter() - start, more
 
 
 def compressed_body(body: bytes) -> bytes:

@@ -5,20 +5,20 @@ An event loop holds the connections, so that hundreds of silent clients need no 
 """
 
 import asyncio
-import errno
 import logging
 import re
 import resource
 import socket
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
-from exporter.web.connection import FOREVER, Connection, Handler, Limits
+from exporter.web.connection import Connection, Handler, Limits
+from exporter.web.eviction import Admitted
 from exporter.web.signals import handle_signals
 from exporter.web.stream import ClearStream, HandshakeError, Stream
 
@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter.web")
 
 _MAX_CONNECTIONS = 512
-_LARGE_PART = 1 / 4
 _OWN_DESCRIPTORS = 64
 _MAX_UNSENT = 32 << 20
 _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _ACCEPT_BATCH = 32
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
@@ -102,7 +99,8 @@ class Server:
         self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # An evicted connection closes after the new one is accepted: the maximum must leave descriptors for both.
-        self._max_connections = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        maximum = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        self._admitted = Admitted(maximum, self._limits.protected)
 
     async def run(self) -> None:
         """Serves until a signal, then lets requests in progress finish for a moment."""
@@ -122,7 +120,7 @@ class Server:
         for listener in self._listeners:
             loop.remove_reader(listener)  # asyncio may have a pending accept on the closed listener
             listener.close()
-        for connection in self._evictable():
+        for connection in self._admitted.unprotected(loop.time()):
             self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
@@ -135,19 +133,19 @@ class Server:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    if str(error) != reported:
-                        log.warning("connections cannot be accepted: %s", error.strerror)
-                    reported = str(error)
-                    await asyncio.sleep(_ACCEPT_AGAIN)
-                continue  # else the error of one connection, which is closed
+                # Of any error: without a wait, one that stays would keep the event loop from everything else.
+                if str(error) != reported:
+                    log.warning("connections cannot be accepted: %s", error.strerror)
+                reported = str(error)
+                await asyncio.sleep(_ACCEPT_AGAIN)
+                continue
             reported = ""
             self._admit(sock, address[0])
             if next(admitted) % _ACCEPT_BATCH == 0:
                 await asyncio.sleep(0)  # existing connections progress while many clients connect
 
     def _admit(self, sock: socket.socket, client: str) -> None:
-        if len(self._connections) >= self._max_connections and not self._evict():
+        if len(self._admitted) >= self._admitted.maximum and not self._evict():
             sock.close()
             return
         # The body of a response must not wait for the acknowledgement of its head.
@@ -161,7 +159,9 @@ class Server:
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
         now = asyncio.get_running_loop().time()
-        connection = Connection(stream, self._limits, client, now, lambda: self._tls() is tls, self._sending)
+        reusable = partial(self._is_current, tls)
+        connection = Connection(stream, self._limits, client, now, reusable, self._sending, self._admitted.move)
+        self._admitted.add(connection)
         self._connections[connection] = task = asyncio.create_task(self._serve(connection))
         task.add_done_callback(lambda _: self._leave(connection))  # called even if it is cancelled before it starts
 
@@ -184,6 +184,9 @@ class Server:
             else:
                 kept[id(body)] = len(body)
 
+    def _is_current(self, tls: "Tls | None") -> bool:
+        return self._tls() is tls
+
     def _tls(self) -> "Tls | None":
         if self._live is None:
             return None
@@ -204,21 +207,11 @@ class Server:
     def _leave(self, connection: Connection) -> None:
         connection.stream.close()
         self._connections.pop(connection, None)
+        self._admitted.remove(connection)
 
     def _evict(self) -> bool:
-        # Idle connections are evicted first, but of an address with a large share of the connections any: else the
-        # many requests of one client would exclude all others.
-        client, number = Counter(one.client for one in self._connections).most_common(1)[0]
-        crowding = [
-            one for one in self._connections if one.client == client and number > self._max_connections * _LARGE_PART
-        ]
-        unprotected = self._evictable()
-        answered = [one for one in self._connections if one.protected_until < FOREVER]
-        candidates = [one for one in unprotected if one in crowding] or crowding or unprotected or answered
-        if candidates:
-            self._connections.pop(min(candidates, key=lambda one: one.since)).cancel()
-        return bool(candidates)
-
-    def _evictable(self) -> list[Connection]:
-        now = asyncio.get_running_loop().time()
-        return [one for one in self._connections if one.protected_until < now]
+        chosen = self._admitted.choose(asyncio.get_running_loop().time())
+        if chosen:
+            self._admitted.remove(chosen)
+            self._connections.pop(chosen).cancel()
+        return chosen is not None

@@ -151,7 +151,11 @@ class TlsStream:
                 raise HandshakeError("the client disconnected during the handshake")
             heard = True
         await self._flush()
-        if not self._tls.allows(self._session.getpeercert()):
+        try:
+            allowed = self._tls.allows(self._session.getpeercert())
+        except (ValueError, ssl.SSLError) as error:
+            raise HandshakeError("its certificate has a name that cannot be read") from error
+        if not allowed:
             raise HandshakeError("its certificate has none of the client_allowed_sans")
 
     async def read(self, size: int) -> bytes:

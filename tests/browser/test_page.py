@@ -62,6 +62,46 @@ def test_an_endpoints_page_says_why_and_is_live(opened, deny):
     assert "What this node drops" == page.locator("h1").inner_text()
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_the_form_says_which_rule_decides_and_the_answer_stays(opened, picture, script):
+    page = opened(f"/?interface={FRONTEND.interface}", java_script_enabled=script)
+    form = page.get_by_role("form", name="Which rule decides")
+    form.get_by_label("A packet").select_option("from")
+    form.get_by_label("Peer").fill(CART.ipv4)
+    form.get_by_label("Protocol").fill("udp")
+    form.get_by_label("Port").fill("6666")
+    form.get_by_role("button", name="Which rule decides?").click()
+    answer = page.get_by_role("region", name="Which rule decides about this packet")
+    first = f"shop/frontend ({FRONTEND.ipv4}) to shop/cart ({CART.ipv4}), udp to port 6666: denied."
+    assert first == answer.locator("p").first.inner_text()
+    assert "GlobalNetworkPolicy security.gate, tier security, rule 0" in answer.inner_text()
+    assert (CART.ipv4, "udp", "6666") == tuple(
+        form.get_by_label(name).input_value() for name in ("Peer", "Protocol", "Port")
+    )
+    if not script:
+        return
+    picture(page, "page-trace")
+    form.get_by_label("Peer").fill("shop/ca")
+    old, asked = page.locator("#main").element_handle(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_function("old => !old.isConnected", arg=old)
+    assert first == answer.locator("p").first.inner_text()
+    assert "shop/ca" == form.get_by_label("Peer").input_value()
+    assert [False] == list({"peer=" in url for url in asked})
+
+
+def test_hostile_text_in_the_form_stays_text(opened):
+    page = opened(f"/?interface={FRONTEND.interface}")
+    form = page.get_by_role("form", name="Which rule decides")
+    form.get_by_label("Peer").fill(HOSTILE)
+    form.get_by_label("Port").fill("80")
+    form.get_by_role("button", name="Which rule decides?").click()
+    answer = page.get_by_role("region", name="Which rule decides about this packet")
+    assert answer.inner_text().startswith(f"data/{HOSTILE} (")  # a pod of this name is on the demo node
+    assert HOSTILE == form.get_by_label("Peer").input_value()
+    assert 0 == page.locator("img").count()
+
+
 def test_filters_leave_what_was_asked_for_without_script_too(opened, deny):
     deny(1)
     page = opened(java_script_enabled=False)
@@ -109,7 +149,14 @@ def test_the_keyboard_is_not_lost_when_the_page_is_renewed(opened):
 
 
 @pytest.mark.parametrize("kind", AXE)
-@pytest.mark.parametrize("path", ["/", f"/?interface={FRONTEND.interface}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        f"/?interface={FRONTEND.interface}",
+        f"/?interface={FRONTEND.interface}&peer={CART.ipv4}&protocol=udp&port=6666",
+    ],
+)
 def test_nothing_stands_in_anybodys_way(opened, picture, deny, kind, path):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -130,6 +130,7 @@ TLS = {"content": {"tls_server_config": {}}}
     [
         ({"webConfig": {**TLS, "existingSecret": "a"}}, "mutually exclusive"),
         ({"webConfig": {"certificateSecrets": ["a"]}}, "certificateSecrets requires webConfig"),
+        ({"webConfig": {"existingSecret": "a"}}, "existingSecret: say in probes.scheme how the kubelet reaches it"),
         ({"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "would each scrape every pod"),
         ({"reader": "bpftool", "securityProfile": "capabilities"}, "reader bpftool requires CAP_SYS_ADMIN"),
         ({"collectors": dict.fromkeys(("counters", "endpoints", "rules", "maps"), False)}, "all collectors are"),

@@ -1,5 +1,6 @@
 """What each value does to the objects."""
 
+import re
 import subprocess
 
 import click
@@ -115,7 +116,7 @@ def test_what_is_false_is_off():
     )
     assert ["DaemonSet", "Pod", "PodMonitor"] == kinds(objects)
     words = container(objects)["args"]
-    expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic")}
+    expected = {f"--no-collector.{name}" for name in ("counters", "endpoints", "rules", "nic", "conntrack")}
     assert expected == {word for word in words if word.startswith("--no-collector")}
     assert "false" == environment(objects)["CALICO_BPF_EXPORTER_KUBERNETES"]
     pod = one(objects, "DaemonSet")["spec"]["template"]["spec"]
@@ -145,15 +146,15 @@ def test_pull_secrets_are_strings_or_objects():
 
 PROFILES = {
     "privileged": {"privileged": True},
-    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH", "SETUID"]}},
-    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH", "SETUID"]}},
+    "sysadmin": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID"]}},
+    "capabilities": {"capabilities": {"drop": ["ALL"], "add": ["BPF", "DAC_READ_SEARCH", "SETUID", "SETGID"]}},
 }
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_is_what_the_container_may_do(profile):
     objects = render({"securityProfile": profile})
-    root = {"runAsUser": 0, "runAsNonRoot": False, "readOnlyRootFilesystem": True}
+    root = {"runAsUser": 0, "runAsGroup": 10042, "runAsNonRoot": False, "readOnlyRootFilesystem": True}
     bounded = {
         "privileged": False,
         "allowPrivilegeEscalation": False,
@@ -279,11 +280,13 @@ def test_without_the_api_server_there_is_no_role_and_authorization_alone_sees_no
 
 
 def test_where_kube_proxy_is_replaced_the_api_server_is_found():
-    found = container(render())
-    assert [{"configMapRef": {"name": "kubernetes-services-endpoint", "optional": True}}] == found["envFrom"]
+    by_key = {each["name"]: each["valueFrom"] for each in container(render())["env"] if "valueFrom" in each}
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        key = {"name": "kubernetes-services-endpoint", "key": name, "optional": True}
+        assert {"configMapKeyRef": key} == by_key[name]
     names = environment(render("authorization-values"))
     assert ("192.0.2.1", "6443") == (names["KUBERNETES_SERVICE_HOST"], names["KUBERNETES_SERVICE_PORT"])
-    assert "envFrom" not in container(render("files-only-values"))
+    assert "KUBERNETES_SERVICE_HOST" not in environment(render("files-only-values"))
 
 
 @pytest.mark.parametrize(
@@ -426,3 +429,84 @@ def test_the_notes_say_what_fits_the_values(values, said, unsaid, tmp_path):
     notes = done.stdout.partition("NOTES:")[2]
     assert [] == [words for words in said if words not in notes]
     assert [] == [words for words in unsaid if words in notes]
+
+
+def pods_of(objects):
+    """The DaemonSet's and the test's pod, as their metadata and their spec."""
+    daemon, check = one(objects, "DaemonSet")["spec"]["template"], one(objects, "Pod")
+    return [(each["metadata"], each["spec"]) for each in (daemon, check)]
+
+
+def test_volumes_of_secrets_have_names_that_kubernetes_takes():
+    names = ["exporter.tls", "exporter-tls", "a" * 200 + ".b"]
+    content = {"tls_server_config": {"cert_file": "a"}}
+    objects = render({"webConfig": {"content": content, "certificateSecrets": names}})
+    folder = "/etc/calico-bpf-exporter/certificates"
+    assert {f"{folder}/{name}": name for name in names}.items() <= secrets(objects).items()
+    volumes = [volume["name"] for volume in pods_of(objects)[0][1]["volumes"]]
+    assert len(volumes) == len(set(volumes))
+    assert all(re.fullmatch(r"[a-z0-9-]{1,63}", name) for name in volumes)
+
+
+def test_the_pod_of_the_test_is_as_the_others_to_quotas_policies_and_the_scheduler():
+    values = {
+        "podLabels": {"team": "net"},
+        "resources": {"limits": {"memory": "160Mi"}},
+        "priorityClassName": "system-node-critical",
+    }
+    daemon, check = pods_of(render(values))
+    for metadata, spec in (daemon, check):
+        assert "net" == metadata["labels"]["team"]
+        assert "system-node-critical" == spec["priorityClassName"]
+        assert {"limits": {"memory": "160Mi"}} == spec["containers"][0]["resources"]
+    assert "calico-bpf-exporter-check" == check[0]["labels"]["app.kubernetes.io/name"]
+
+
+def test_no_pod_lands_on_a_virtual_kubelet():
+    terms = [
+        {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]},
+        {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]},
+    ]
+    for _, spec in pods_of(render()):
+        (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
+        assert {"matchExpressions": terms} == term
+    own = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    assert [own, own] == [spec["affinity"] for _, spec in pods_of(render({"affinity": own}))]
+
+
+class Strict(yaml.SafeLoader):
+    """A loader that refuses a key that stands twice, as the API server does."""
+
+    def construct_mapping(self, node, **how):
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, **how)
+
+
+def test_no_label_or_annotation_stands_twice():
+    annotations = {"prometheus.io/scrape": "false", "kubectl.kubernetes.io/default-container": "beside"}
+    labels = {"app.kubernetes.io/name": "impostor", "app.kubernetes.io/component": "agent"}
+    values = yaml.safe_dump({"podAnnotations": annotations, "podLabels": labels})
+    command = [HELM, "template", "test", str(CHART), "-f", "-"]
+    done = subprocess.run(command, input=values, capture_output=True, text=True, check=True)
+    (pod,) = (each for each in yaml.load_all(done.stdout, Strict) if each and each["kind"] == "DaemonSet")
+    metadata = pod["spec"]["template"]["metadata"]
+    assert annotations.items() <= metadata["annotations"].items()
+    assert ("calico-bpf-exporter", "agent") == tuple(metadata["labels"][name] for name in labels)
+
+
+def test_the_annotations_that_prometheus_reads_can_be_left_out():
+    found = pods_of(render({"scrapeAnnotations": False}))[0][0]["annotations"]
+    assert [] == [name for name in found if name.startswith("prometheus.io/")]
+
+
+PAGES = ("README.md", "chart/README.md", "docs/quick-start.md", "docs/kubernetes.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_labels_the_namespace_before_it_installs(page):
+    text = (CHART.parent / page).read_text()
+    label = "kubectl label namespace calico-bpf-exporter pod-security.kubernetes.io/enforce=privileged"
+    assert -1 < text.find(label) < text.index("helm install calico-bpf-exporter")

@@ -14,7 +14,7 @@ import pytest
 
 from exporter.cli import serve
 from exporter.cli.main import program
-from exporter.cli.serve import collector_options, enabled_collectors
+from exporter.cli.serve import collector_options, count_interval, enabled_collectors
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
@@ -93,6 +93,8 @@ def test_what_is_said_of_samples_reaches_the_collectors(flags, options):
         (["--collector.counters.zeros", "some"], "--collector.counters.zeros"),
         (["--collector.rules.zeros", "some"], "--collector.rules.zeros"),
         (["--collector.rules.detail", "pod"], "--collector.rules.detail"),
+        (["--collector.maps.interval", "0"], "--collector.maps.interval"),
+        (["--collector.maps.interval", "nan"], "must be a number of seconds"),
         (["--collector.nothing"], "--collector.nothing"),
     ],
 )
@@ -100,6 +102,31 @@ def test_what_cannot_be_meant_is_wrong_usage(run, arguments, message):
     result = run("serve", *arguments)
     assert (2, "") == (result.exit_code, result.stdout)
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(("took", "interval"), [(0, 15), (0.004, 15), (0.043, 21.5), (0.18, 90), (0.9, 450)])
+def test_counting_takes_at_most_a_five_hundredth_of_a_core(took, interval):
+    assert interval == pytest.approx(count_interval(took))
+
+
+@pytest.mark.parametrize(("given", "pause"), [(None, 90.0), (7.0, 7.0)])
+def test_maps_are_counted_again_after_the_interval(monkeypatch, given, pause):
+    done, slept = [], []
+
+    class Slices:
+        async def run_slices(self, steps):
+            done.append(list(steps))
+            return 0.18
+
+    async def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(serve.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(serve._count_maps(Slices(), [lambda: iter([None] * 2), lambda: iter([None])], given))
+    assert ([[None] * 3] * 2, [pause] * 2) == (done, slept)
 
 
 # Once, the last two: an address whose name cannot be encoded is a UnicodeError, which open_listener does not translate.

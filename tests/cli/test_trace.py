@@ -88,6 +88,7 @@ def test_the_page_has_its_three_commands_and_one_in_detail():
         (["--port", "1", "--icmp-type", "8"], "only icmp and icmpv6 have --icmp-type"),
         (["--protocol", "nothing", "--port", "1"], "nothing is none of tcp"),
         (["--protocol", "256"], "256 is none of tcp"),
+        (["--protocol", "9" * 5000], "… is none of tcp"),
         (["--protocol", "icmpv6"], "icmpv6 is not of the addresses' IP family"),
         (["--port", "1", "--via", "cali0"], "--via cali0 is no interface of the host"),
     ],
@@ -124,7 +125,7 @@ def test_the_node_itself_is_an_end_by_its_interface(traced):
 def test_the_json_has_what_the_contract_names(traced):
     name = "v3.32.1/02-default-deny-udp"
     code, answer = traced(name, *options(experiments()[name]))
-    assert {"verdict", "why_unknown", "packet", "service", "programs", "notes"} == answer.keys()
+    assert {"verdict", "why_unknown", "packet", "service", "programs", "notes", "locations", "text"} == answer.keys()
     program = answer["programs"][-1]
     assert ("ns-b", "server", "tc_egress", "inbound", "workload", 4, None, False) == tuple(
         program[key]

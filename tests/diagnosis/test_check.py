@@ -1,9 +1,10 @@
 import re
 from copy import copy
+from dataclasses import replace
 
 import pytest
 
-from exporter.bpf.maps import MapDenied, MapError, MapMissing, ReadAborted
+from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, MapMissing, ReadAborted
 from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
 from exporter.snapshot.reading import Memory
@@ -20,6 +21,7 @@ SUBJECTS = [
     "links",
     "routes",
     "namespace",
+    "map fill",
     "policy debug",
     "endpoint files",
     "API server",
@@ -221,6 +223,67 @@ def test_whatever_fails_no_finding_is_lost(found, node, error):
 def test_nothing_is_asked_for_twice(found, node):
     found(node)
     assert {1} == set(node.asked.values())
+
+
+def filled(name, entries, max_entries, kind="hash"):
+    """A map with this many entries, whatever they are."""
+    info = MapInfo(name, hash(name) & 0xFFFF, name, kind, 16, 88, max_entries, 0)
+    return MapDump(info, bytes(16 * entries), bytes(88 * entries))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found_part", "remedy_part"),
+    [
+        (
+            "cali_v4_ct3",
+            "hash",
+            "conntrack (IPv4), cali_v4_ct3: 81 of 100 entries, 81%; it refuses",
+            "Conntrack in the",
+        ),
+        (
+            "cali_v6_ct4",
+            "lru_hash",
+            "conntrack (IPv6), cali_v6_ct4: 81 of 100 entries, 81%; it evicts",
+            "SizeConntrack",
+        ),
+        ("cali_v4_nat_fe3", "lpm_trie", "nat_frontend (IPv4)", "bpfMapSizeNATFrontend"),
+        ("cali_v4_nat_be", "hash", "nat_backend (IPv4)", "bpfMapSizeNATBackend"),
+        ("cali_v6_routes", "lpm_trie", "route (IPv6)", "bpfMapSizeRoute"),
+        ("cali_v4_ip_sets", "lpm_trie", "ip_sets (IPv4)", "bpfMapSizeIPSets"),
+        ("cali_v4_ccq2", "hash", "conntrack_cleanup (IPv4)", "bpfMapSizeConntrackCleanupQueue"),
+        ("cali_v4_mglv2", "hash", "maglev (IPv4)", "bpfMaglevMaxServices"),
+        ("cali_v4_fsafes2", "lpm_trie", "failsafe (IPv4)", "no setting"),
+    ],
+)
+def test_a_map_that_is_nearly_full_is_a_note_that_names_its_setting(found, node, name, kind, found_part, remedy_part):
+    node.maps[name] = filled(name, 81, 100, kind)
+    one = found(node)["map fill"]
+    assert "note" == one.state
+    assert found_part in one.found
+    assert remedy_part in one.remedy
+    node.maps[name] = filled(name, 80, 100, kind)
+    assert "ok" == found(node)["map fill"].state
+
+
+def test_interface_state_that_is_nearly_full_names_its_setting(found, make, node):
+    links = [make.link(number, f"eth{number}") for number in range(2, 12)]
+    node.facts["links"] = links
+    dump = make.ifstate("cali_iface4", 40, {one.ifindex: (one.name, 0xE) for one in links})
+    node.maps["cali_iface4"] = replace(dump, info=replace(dump.info, max_entries=11))
+    one = found(node)["map fill"]
+    assert "iface, cali_iface4: 10 of 11 entries, 91%" in one.found
+    assert "bpfMapSizeIfState" in one.remedy
+
+
+def test_maps_that_are_full_by_design_are_no_note_and_one_that_cannot_be_read_is(found, make, node):
+    node.maps["cali_v4_arp2"] = filled("cali_v4_arp2", 100, 100, "lru_hash")
+    one = found(node)["map fill"]
+    assert "ok" == one.state
+    assert "4 maps" in one.found
+    assert "arp" not in one.found
+    node.maps["cali_v6_arp2"] = MapDenied("cali_v6_arp2 may not be opened")
+    *_, last = [one for one in findings(make.snapshot(node, parts=PARTS)) if one.subject == "map fill"]
+    assert ("note", "cali_v6_arp2 may not be opened") == (last.state, last.found)
 
 
 def test_an_empty_interface_state_is_not_another_namespace(found, make, node):

@@ -9,10 +9,10 @@ import pytest
 
 from exporter.bpf.maps import MapDenied
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP6, TCP, UDP, Packet
+from exporter.calico.packet import ICMP, ICMP6, SCTP, TCP, UDP, Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
-from exporter.diagnosis import trace as module
+from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
 from exporter.diagnosis.sentences import sentences
@@ -62,6 +62,23 @@ def follow(source, packet, via=""):
     facts = NodeFacts(snapshot, packet.family)
     ends = (facts.end(one) for one in (packet.source, packet.destination))
     return trace(snapshot, packet, *ends, via, DEFAULT_PREFIXES)
+
+
+OTHER, OTHER_POD, OTHER_TUNNEL = "10.99.0.7", "10.244.9.5", "10.244.9.0"
+IN_POOL, NAT_OUTGOING, WORKLOAD, HOST, TUNNELED = 0x1, 0x2, 0x4, 0x10, 0x40
+
+
+def with_other_node(make, tunneled):
+    """The node's routes, and those to another node with a block of pods."""
+    return make.table(
+        "cali_v4_routes",
+        503,
+        "lpm_trie",
+        *entries_of("cali_v4_routes"),
+        route(f"{OTHER}/32", HOST, OTHER),
+        route(f"{OTHER_TUNNEL}/32", HOST | TUNNELED | IN_POOL, OTHER_TUNNEL),
+        route("10.244.9.0/26", IN_POOL | NAT_OUTGOING | WORKLOAD | (TUNNELED if tunneled else 0), OTHER),
+    )
 
 
 def tcp(source, destination, port, source_port=40000):
@@ -204,6 +221,50 @@ def test_a_flow_that_its_destination_has_not_allowed_is_asked_about_there(node, 
     assert ("deny", [True, False]) == (found.verdict, [one.run is None for one in found.programs])
 
 
+LIVE = {"bits": APPROVED | OPENER}, {"bits": APPROVED}
+
+
+@pytest.mark.parametrize("ends", [(CLIENT2, SERVER), (SERVER, CLIENT2)])
+@pytest.mark.parametrize(("protocol", "port"), [(ICMP, 0), (SCTP, 0), (SCTP, 5300), (47, 0)])
+def test_a_live_flow_without_ports_is_that_of_both_addresses_in_both_directions(node, make, ends, protocol, port):
+    one = flow(protocol, (ends[0], port), (ends[1], port), *LIVE, last_seen=1)
+    source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
+    with_ports = (40000, 5300) if protocol == SCTP else (0, 0)
+    found = follow(source, Packet(4, CLIENT2, SERVER, protocol, *with_ports, icmp_type=8 if protocol == ICMP else 0))
+    assert (("deny", False) if port else ("allow", True)) == (found.verdict, found.programs[-1].run is None)
+
+
+def test_a_flow_that_only_the_destination_allowed_is_asked_about_at_its_source(node, make):
+    one = flow(ICMP, (SERVER, 0), (CLIENT2, 0), {"bits": APPROVED | OPENER}, {"bits": 0}, last_seen=1)
+    source = node("v3.32.1/02-default-deny-udp", make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2)
+    found = follow(source, Packet(4, CLIENT2, SERVER, ICMP, icmp_type=8))
+    assert [("ns-c/client2", False), ("ns-b/server", True)] == [
+        (one.endpoint.title, one.run is None) for one in found.programs
+    ]
+
+
+def test_a_live_flow_passes_a_host_endpoint_unasked(node, make):
+    name, packet = "v3.32.1/41-hep-forward-ingress-deny", udp(OUTSIDE, PLAIN, 6601)
+    assert "deny" == follow(node(name), packet).verdict
+    one = flow(UDP, (OUTSIDE, 40000), (PLAIN, 6601), *LIVE, last_seen=1)
+    found = follow(node(name, make.table("cali_v4_ct4", 700, "lru_hash", one), clock_ns=2), packet)
+    assert ("allow", [True, True]) == (found.verdict, [one.run is None for one in found.programs])
+
+
+@pytest.mark.parametrize(("family", "kinds"), [(4, (3, 4, 5, 11, 12)), (6, (1, 2, 3, 4, 127))])
+def test_an_icmp_error_belongs_to_another_flow(node, make, family, kinds):
+    source = (
+        node("v3.32.1/02-default-deny-udp")
+        if family == 4
+        else make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    )
+    ends = (CLIENT2, SERVER) if family == 4 else ("fd00:65::2", "fd00:65::3")
+    for kind in kinds:
+        found = follow(source, Packet(family, *ends, ICMP if family == 4 else ICMP6, icmp_type=kind))
+        assert ("unknown", ()) == (found.verdict, found.programs)
+        assert "ICMP error" in found.why_unknown
+
+
 def test_a_blackhole_route_drops_before_policy(node, make):
     source = node(
         "v3.32.1/01-allow-selector-udp", make.table("cali_v4_routes", 503, "lpm_trie", route("10.97.0.0/16", 0x100))
@@ -211,6 +272,94 @@ def test_a_blackhole_route_drops_before_policy(node, make):
     found = follow(source, udp(CLIENT, "10.97.1.1", 53))
     assert "deny" == found.verdict
     assert any("blackhole" in one.why for one in found.programs)
+
+
+# What other nodes change before a packet comes.
+
+
+@pytest.mark.parametrize(
+    ("source", "tunneled", "known"),
+    [(OTHER, True, False), (OTHER, False, True), (OTHER_TUNNEL, True, True), (OTHER_POD, True, True)],
+)
+def test_a_node_behind_a_tunnel_has_an_address_that_is_not_known(node, make, source, tunneled, known):
+    source_node = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled))
+    found = follow(source_node, udp(source, SERVER, 5300))
+    assert ("deny" if known else "unknown") == found.verdict
+    assert known or f"{OTHER} may use a tunnel to pods here: policy then sees the tunnel's address" in found.why_unknown
+
+
+@pytest.mark.parametrize(
+    ("device", "address", "known"), [("vxlan.calico", 1, False), ("vxlan.calico", 0, True), ("eth1", 1, True)]
+)
+def test_a_device_of_a_tunnel_with_an_address_is_in_use_whatever_routes_say(node, make, device, address, known):
+    source = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled=False))
+    source.facts["links"] = (*source.facts["links"], make.link(77, device))
+    source.facts["addresses"] = (*source.facts["addresses"], *[make.address("10.244.145.202", 32, 77)][:address])
+    assert ("deny" if known else "unknown") == follow(source, udp(OTHER, SERVER, 5300)).verdict
+
+
+def test_without_pods_elsewhere_a_tunnel_is_possible(node, make):
+    routes = make.table(
+        "cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route(f"{OTHER}/32", HOST, OTHER)
+    )
+    assert "unknown" == follow(node("v3.32.1/01-allow-selector-udp", routes), udp(OTHER, SERVER, 5300)).verdict
+
+
+def with_policy_on_sources(node, make, way, tunneled):
+    """A node whose host endpoint has a policy that asks for the packet's source: the one of a pod."""
+    source = node("v3.32.1/44-hep-normal-deny", with_other_node(make, tunneled))
+    policy = (
+        experiments()["v3.32.1/01-allow-selector-udp"].bundle.policy_files().files["cali34769d6a557_ingress_v4.json"]
+    )
+    files = source.facts["policy_files"]
+    source.facts["policy_files"] = replace(files, files={**files.files, f"eth0_{way}_v4.json": policy})
+    return source
+
+
+def test_what_outgoing_nat_of_another_node_may_replace_is_not_known(node, make):
+    source = with_policy_on_sources(node, make, "ingress", tunneled=False)
+    found = follow(source, udp(OTHER_POD, NODE, 6603), via="eth0")
+    assert "unknown" == found.verdict
+    assert f"outgoing NAT on its own node may have replaced {OTHER_POD}" in found.why_unknown
+    assert "deny" == follow(source, udp(OUTSIDE, NODE, 6603), via="eth0").verdict
+
+
+def test_the_nodes_own_packet_into_a_tunnel_has_an_address_that_is_not_known(node, make):
+    for tunneled, expected in ((True, "unknown"), (False, "deny")):
+        source = with_policy_on_sources(node, make, "egress", tunneled)
+        found = follow(source, udp(NODE, OTHER_POD, 5300), via="eth0")
+        assert expected == found.verdict
+        assert not tunneled or f"this node may use a tunnel to {OTHER_POD}" in found.why_unknown
+
+
+def test_a_tunnel_is_not_taken_for_the_only_interface_with_policy(node, make):
+    name = "v3.32.1/43-hep-forward-egress-deny"
+    found = follow(node(name, with_other_node(make, tunneled=True)), udp(CLIENT, OTHER_POD, 6602))
+    assert "unknown" == found.verdict
+    assert "name it with --via" in found.why_unknown
+
+
+@pytest.mark.parametrize(("pod", "verdicts"), [(SERVER, ("deny", "deny")), (CLIENT, ("unknown", "allow"))])
+def test_a_pod_that_denies_settles_it_whichever_interface_a_packet_comes_by(node, make, pod, verdicts):
+    source = node("v3.32.1/41-hep-forward-ingress-deny", with_other_node(make, tunneled=True))
+    found = follow(source, udp(OTHER_POD, pod, 5300))
+    assert verdicts == (found.verdict, *(one.verdict for one in found.programs))
+
+
+def test_where_each_end_is_and_whose_policy_was_not_evaluated(node, make):
+    source_node = node("v3.32.1/01-allow-selector-udp", with_other_node(make, tunneled=False))
+    for source, destination, expected in (
+        (CLIENT, OTHER_POD, [(CLIENT, "here", ""), (OTHER_POD, "other_node", OTHER)]),
+        (OTHER, SERVER, [(OTHER, "other_node", OTHER), (SERVER, "here", "")]),
+        (OUTSIDE, SERVER, [(OUTSIDE, "outside", ""), (SERVER, "here", "")]),
+        (CLIENT, NODE, [(CLIENT, "here", ""), (NODE, "here", "")]),
+    ):
+        found = follow(source_node, udp(source, destination, 5300))
+        assert expected == [(one.address, one.where, one.node) for one in found.locations]
+        elsewhere = any(where == "other_node" for _, where, _ in expected)
+        assert elsewhere == any("ask its own node" in note for note in found.notes)
+    unknown = follow(old(make, "v3.32.1/01-allow-selector-udp"), udp(OUTSIDE, SERVER, 5300))
+    assert "unknown" == unknown.locations[0].where
 
 
 # The file is the running program.
@@ -297,6 +446,22 @@ def test_with_addresses_and_routes_nothing_need_be_named(node):
         assert ["eth0"] == [one.endpoint.title for one in found.programs]
 
 
+def test_the_kernel_s_route_tells_the_interface_to_the_outside(node, make):
+    packet, second = udp(CLIENT, "192.0.2.7", 6602), make.link(77, "eth1")
+    source = node("v3.32.1/43-hep-forward-egress-deny")
+    states = [one for one in make.snapshot(source).ifstate.get() if one.name != "eth1"]
+    eth0 = next(one for one in states if one.name == "eth0")
+    rows = {one.ifindex: (one.name, one.flags) for one in [*states, replace(eth0, ifindex=77, name="eth1")]}
+    source.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, rows)
+    source.facts["links"] = (*source.facts["links"], second)
+    unknown = follow(source, packet)
+    assert "which of eth0, eth1 lies between this node and 192.0.2.7 is not known" in unknown.why_unknown
+    source.facts["interfaces_to"] = {"192.0.2.7": eth0.ifindex}
+    assert ["eth0"] == [one.endpoint.interface for one in follow(source, packet).programs if not one.endpoint.pod]
+    source.facts["interfaces_to"] = {"192.0.2.7": 77}
+    assert [] == [one for one in follow(source, packet).programs if not one.endpoint.pod]
+
+
 def test_ip_in_ip_is_decided_before_policy(node):
     found = follow(node("v3.32.1/01-allow-selector-udp"), Packet(4, CLIENT, SERVER, 4))
     assert ("unknown", ()) == (found.verdict, found.programs)
@@ -317,6 +482,18 @@ def test_a_pod_without_its_file_is_not_known(node):
     found = follow(source, udp(CLIENT, SERVER, 5300))
     assert ("unknown", ["allow", "unknown"]) == (found.verdict, [one.verdict for one in found.programs])
     assert "no policy file" in found.why_unknown
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_file_that_cannot_be_read_is_not_taken_for_no_policy(node, all_of_them):
+    source = node("v3.32.1/41-hep-forward-ingress-deny")
+    folder, problem = source.facts["policy_files"], "eth0_ingress_v4.json could not be read: Permission denied"
+    unread = tuple(folder.files) if all_of_them else ("eth0_ingress_v4.json",)
+    files = {name: one for name, one in folder.files.items() if name not in unread}
+    source.facts["policy_files"] = replace(folder, files=files, unread=unread, problems=(problem,))
+    found = follow(source, udp(OUTSIDE, CLIENT, 6601))
+    assert "unknown" == found.verdict
+    assert f"eth0, inbound: its policy file could not be read; {problem}" == found.why_unknown
 
 
 def test_a_certain_deny_settles_it_whatever_else_is_not_known(node):

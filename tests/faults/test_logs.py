@@ -17,7 +17,7 @@ from tests.kernel.machine import ROOT, run, samples_of, steady_descriptors, succ
 
 pytestmark = pytest.mark.kernel
 
-# As a systemd unit starts it; the image sets PYTHONUNBUFFERED.
+# As a systemd unit starts it; the image starts Python with -u, which is the same as PYTHONUNBUFFERED.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 UNBUFFERED = BUFFERED | {"PYTHONUNBUFFERED": "1"}
 

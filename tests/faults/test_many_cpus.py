@@ -38,5 +38,5 @@ def test_every_cpu_is_in_every_sum(packets, faulty, control, way):
     found = {line.rpartition(" ")[2] for line in body.splitlines() if line.startswith(f"{TOTAL}{{")}
     assert {str(packets[ifindex] * TIMES) for ifindex in LINKS} <= found
     assert f" {(2**33 + 1) * TIMES}" in body
-    entries = samples_of(body)["calico_bpf_map_entries", frozenset({("map", "counters")})]
+    entries = samples_of(body)["calico_bpf_map_entries", frozenset({("map", "counters"), ("ip_family", "")})]
     assert INTERFACES + 1 == entries

@@ -97,7 +97,7 @@ def test_what_is_left_of_interfaces_that_are_gone_is_counted_and_nothing_else(kn
     after = node_samples(server.scrape())
     changed = {key: after[key] - whole[key] for key in whole if after[key] != whole[key]}
     left = {sample("calico_bpf_leftover_entries", map=one): 1 for one in ("counters", "iface")}
-    entries = {sample("calico_bpf_map_entries", map=one): 1 for one in ("counters", "iface")}
+    entries = {sample("calico_bpf_map_entries", map=one, ip_family=""): 1 for one in ("counters", "iface")}
     assert left | entries | {sample("calico_bpf_policy_debug_files"): 1} == changed
     assert whole.keys() == after.keys()
 
@@ -123,7 +123,7 @@ def test_a_map_replaced_in_the_middle_of_its_read_is_served_whole_as_it_was_then
         during = scrape.result()
     assert node_samples(whole) == node_samples(during)
     after = server.scrape()
-    assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters")])
+    assert (77, 1) == (total_of(after), after[sample("calico_bpf_map_entries", map="counters", ip_family="")])
     assert before == steady_descriptors(server.process.pid)
 
 

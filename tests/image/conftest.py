@@ -81,7 +81,7 @@ class Container:
 
     def _rights(self):
         context = self._asked["securityContext"]
-        yield f"--user={context['runAsUser']}"
+        yield f"--user={context['runAsUser']}:{context['runAsGroup']}"
         if context["readOnlyRootFilesystem"]:
             yield "--read-only"
         if context["privileged"]:

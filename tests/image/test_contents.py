@@ -50,6 +50,11 @@ def test_the_exporter_is_the_one_of_this_tree(image, root):
     ).stdout  # fmt: skip
 
 
+def test_the_program_is_isolated_from_the_variables_of_python(root):
+    program = root / "opt/calico-bpf-exporter/bin/calico-bpf-exporter"
+    assert "#!/opt/calico-bpf-exporter/bin/python -IBu" == program.read_text().splitlines()[0]
+
+
 def test_the_bill_of_materials_is_what_is_installed_there(root, tmp_path):
     run(ROOT / ".ci/sbom", installed.UV, tmp_path / "sbom.json", cwd=ROOT)
     bill = json.loads((tmp_path / "sbom.json").read_text(encoding="utf-8"))

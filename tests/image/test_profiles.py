@@ -74,6 +74,7 @@ def test_every_collector_reads_everything(inside, demo):
     assert 12 == len(totals)
     assert 0 == server.returncode
     held = int(status["CapEff"], 16)
+    assert ([str(USER)] * 4, []) == (status["Gid"].split(), status["Groups"].split())
     assert ([str(USER)] * 4, 0) == (status["Uid"].split(), held & ~sum(1 << number for number in KEPT))
     assert ("1", "2") == (status["NoNewPrivs"], status["Seccomp"])
 

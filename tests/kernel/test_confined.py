@@ -94,6 +94,7 @@ def test_each_thread_has_what_reading_takes_and_no_more(start, reader):  # noqa:
     assert len(all_of_them) > 1
     for status in all_of_them:
         assert status["Uid"].split() == [user] * 4
+        assert (status["Gid"].split(), status["Groups"].split()) == ([str(confine.USER)] * 4, [])
         assert [int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == [KEPT, KEPT, 0, 0]
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 

@@ -185,3 +185,35 @@ for _ in range(5):
 print(resources() == before)
 """
     assert ["True"] == in_namespace(body)
+
+
+INTERFACES = """
+from exporter.node.netlink import read_interface_to, read_links
+
+for words in (
+    "link set lo up", "link add x0 type veth peer name x1", "link set x0 up", "link set x1 up",
+    "addr add 10.9.0.1/24 dev x0", "addr add 10.8.0.1/24 dev x1", "route add default via 10.9.0.2",
+    "route add 192.0.2.0/24 via 10.8.0.2", "route add blackhole 198.51.100.0/24", "rule add to 203.0.113.7 lookup 77",
+    "route add 203.0.113.0/24 dev x1 table 77", "addr add fd00:9::1/64 dev x0 nodad",
+    "-6 route add default via fd00:9::2",
+):
+    ip(words)
+names = {one.ifindex: one.name for one in read_links()} | {None: "none"}
+asked = sys.argv[1:]
+print(*(names[read_interface_to(one)] for one in asked))
+"""
+
+
+def test_the_kernel_says_by_which_interface_it_sends(machine):
+    expected = {
+        "8.8.8.8": "x0",
+        "10.8.0.9": "x1",
+        "192.0.2.1": "x1",  # a network behind a gateway
+        "203.0.113.7": "x1",  # a rule and a table of its own
+        "203.0.113.8": "x0",
+        "198.51.100.1": "none",
+        "10.9.0.1": "none",  # its own
+        "2001:db8::1": "x0",
+        "::1": "none",
+    }
+    assert list(expected.values()) == in_namespace(INTERFACES, *expected)

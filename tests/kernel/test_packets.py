@@ -71,8 +71,8 @@ def test_a_scrape_of_the_node_is_whole(node, serving):
     assert 0 == samples[sample("calico_bpf_endpoint_problems", problem="counters_missing")]
     assert 0 == samples[sample("calico_bpf_exporter_endpoint_mismatches")]
     assert 1 == samples[sample("calico_bpf_exporter_pods")]
-    assert 2 == samples[sample("calico_bpf_map_entries", map="counters")]
-    assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
+    assert 2 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="iface", ip_family="")]
     assert "cali_counters6" in str(samples.keys())
 
 

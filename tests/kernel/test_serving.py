@@ -206,7 +206,7 @@ def test_ten_thousand_leftover_interfaces_are_counted_and_not_shown(make_map, st
     assert 10_000 == samples[sample("calico_bpf_leftover_entries", map="counters")]
     assert ALL_WELL == success(samples)
     assert 9 == total_of(samples)
-    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters")]
+    assert 10_001 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
     assert 1 == len(labels_of(samples, "calico_bpf_endpoint_info"))
 
 
@@ -217,7 +217,7 @@ def assert_only_the_counters_fail(server: Serving, complaint: str) -> None:
     assert {"counters": 0, "endpoints": 1, "rules": 1, "maps": 1} == success(samples)
     assert [] == labels_of(samples, SAMPLE)
     assert sample("calico_bpf_unknown_interfaces") not in samples
-    assert 1 == samples[sample("calico_bpf_map_entries", map="iface")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="iface", ip_family="")]
     info = {"interface": "cali0123456789a", "endpoint_kind": "workload", "namespace": "", "pod": ""}
     assert 1 == samples[sample("calico_bpf_endpoint_info", **info, ifindex=str(FAR))]
     log = server.log.read_text()
@@ -271,7 +271,7 @@ def test_an_odd_interface_state_map_takes_its_own_facts_and_no_count(make_map, m
     assert ALL_WELL | {"rules": 0} == success(samples)  # its map is not there
     assert 4 == total_of(samples)
     assert 0 == samples[sample("calico_bpf_source_available", source="interface_state")]
-    assert 1 == samples[sample("calico_bpf_map_entries", map="counters")]
+    assert 1 == samples[sample("calico_bpf_map_entries", map="counters", ip_family="")]
     assert ["27"] == slots_of(samples)
 
 

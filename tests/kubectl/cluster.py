@@ -43,8 +43,11 @@ def pod(name, node="n1", namespace="default", *, labels=None, network=False, pha
 
 def exporter(node, name=None, **more):
     """The exporter's pod on a node."""
-    more.setdefault("namespace", "calico-system")
-    return pod(name or f"exporter-{node}", node, labels=LABEL, **more)
+    more = {"namespace": "calico-system", "network": True, **more}
+    found = pod(name or f"exporter-{node}", node, labels=LABEL, **more)
+    found["metadata"]["ownerReferences"] = [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "exporter"}]
+    found["metadata"]["ownerReferences"][0] |= {"uid": "1", "controller": True}
+    return found
 
 
 class Cluster:
@@ -57,6 +60,7 @@ class Cluster:
         self.api = api
         self.pods = []
         self.namespaces = {}
+        self.services = []
         self.programs = {}
         self.refused = {}
         self.ran = []
@@ -85,10 +89,10 @@ class Cluster:
                 return self._list(query, None)
             case ["api", "v1", "nodes" | "namespaces" as kind]:
                 return self._names(kind)
-            case ["api", "v1", "namespaces", namespace, "pods"]:
-                return self._list(query, namespace)
-            case ["api", "v1", "namespaces", namespace, "pods", name]:
-                return self._get(namespace, name)
+            case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind]:
+                return self._list(query, namespace) if kind == "pods" else self._services_of(namespace)
+            case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind, name]:
+                return self._get(namespace, kind, name)
             case ["api", "v1", "namespaces", namespace, "pods", name, "exec"]:
                 return self._exec(request, namespace, name, query)
         return None
@@ -106,13 +110,13 @@ class Cluster:
             self.namespaces[name]["metadata"]["labels"].update(request.json["metadata"]["labels"])
         return Answer(body=self.namespaces[name])
 
-    def _get(self, namespace, name):
+    def _get(self, namespace, kind, name):
         if ("get", namespace, name) in self.refused:
             return self.refused["get", namespace, name]
-        for one in self.pods:
+        for one in self.services if kind == "services" else self.pods:
             if (namespace, name) == (one["metadata"]["namespace"], one["metadata"]["name"]):
                 return Answer(body=one)
-        return refusal(404, f'pods "{name}" not found', "NotFound")
+        return refusal(404, f'{kind} "{name}" not found', "NotFound")
 
     def _list(self, query, namespace):
         if ("list", namespace) in self.refused:
@@ -129,6 +133,10 @@ class Cluster:
         return Answer(
             body={"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": found}
         )
+
+    def _services_of(self, namespace):
+        items = [one for one in self.services if namespace == one["metadata"]["namespace"]]
+        return Answer(body={"kind": "ServiceList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     def _names(self, kind):
         names = {one["metadata"]["namespace"] if kind == "namespaces" else one["spec"]["nodeName"] for one in self.pods}
@@ -155,8 +163,14 @@ _RESOURCES = {
     "apiVersion": "v1",
     "groupVersion": "v1",
     "resources": [
-        {"name": name, "singularName": name[:-1], "namespaced": name == "pods", "kind": kind, "verbs": ["get", "list"]}
-        for name, kind in (("pods", "Pod"), ("nodes", "Node"), ("namespaces", "Namespace"))
+        {
+            "name": name,
+            "singularName": name[:-1],
+            "namespaced": name in ("pods", "services"),
+            "kind": kind,
+            "verbs": ["get", "list"],
+        }
+        for name, kind in (("pods", "Pod"), ("services", "Service"), ("nodes", "Node"), ("namespaces", "Namespace"))
     ],
 }
 

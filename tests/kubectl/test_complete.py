@@ -36,6 +36,13 @@ def complete(environment):
         (["policy", "--context", ""], ["test"]),
         (["policy", "--direction", ""], ["inbound", "outbound", "all"]),
         (["policy", "--ip"], ["--ip-sets"]),
+        (["trace", "o"], ["one", "other"]),
+        (["trace", "one", "ot"], ["other"]),
+        (["trace", "one", "ns-b/"], ["ns-b/server"]),
+        (["trace", "-n", "ns-b", "server", "s"], ["server", "svc/"]),
+        (["trace", "s"], []),
+        (["trace", "one", "--protocol", "ic"], ["icmp", "icmpv6"]),
+        (["trace", "one", "--vi"], ["--via"]),
         (["c"], ["check", "conntrack", "counters"]),
         (["why", "nosuch"], []),
         (["why", "-n", "nosuch", ""], []),
@@ -43,6 +50,21 @@ def complete(environment):
 )
 def test_what_could_come_next_is_offered(recorded, complete, words, expected):
     recorded().pods += [pod("one", "n2"), pod("other", "n1")]
+    assert (expected, ":4") == complete(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trace", "one", "svc/ns-b/"], ["svc/ns-b/web"]),
+        (["trace", "-n", "ns-b", "one", "svc/w"], ["svc/web"]),
+        (["trace", "one", "svc/"], []),
+        (["trace", "svc/ns-b/"], []),
+    ],
+)
+def test_services_are_offered_where_one_can_be(recorded, complete, words, expected):
+    metadata = {"name": "web", "namespace": "ns-b"}
+    recorded().services.append({"apiVersion": "v1", "kind": "Service", "metadata": metadata})
     assert (expected, ":4") == complete(*words)
 
 

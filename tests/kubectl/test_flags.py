@@ -40,7 +40,13 @@ def test_a_flag_takes_what_it_takes_there(command):
             assert list(there[flag].type.choices) == list(one.type.choices)
 
 
-@pytest.mark.parametrize("command", [*PASSING, "top", "bundle"])
+def test_trace_has_the_flags_of_the_exporter_s_command_but_for_its_ends():
+    there = set(options(exporters, "trace")) - THERE - {"--from", "--to"}
+    assert there <= set(options(program, "trace"))
+    assert there - {"--port", "--protocol", "--output"} == set(passed("trace"))
+
+
+@pytest.mark.parametrize("command", [*PASSING, "trace", "top", "bundle"])
 def test_every_flag_says_what_it_is_for_and_none_is_named_twice(command):
     names = [name for one in options(program, command).values() for name in one.opts]
     assert sorted(names) == sorted(set(names))

@@ -15,7 +15,8 @@ from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import EVERY_PART, Memory, Reading, Settings, take_snapshot
+from exporter.snapshot.parts import EVERY_PART
+from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
 from tests.kernel.conftest import give_up
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +170,7 @@ def node():
 def snapshot_of():
     """A snapshot of a source."""
 
-    def take(source, memory=None, parts=EVERY_PART, **settings):
+    def take(source, memory=None, parts=EVERY_PART | {"map_fills"}, **settings):
         return take_snapshot(source, Settings(**settings), memory or Memory(), parts)
 
     return take
@@ -185,7 +186,7 @@ def read_of():
 def recorded(snapshot_of):
     """A snapshot of a recording, by its path under tests/recordings."""
 
-    def take(name, memory=None, parts=EVERY_PART):
+    def take(name, memory=None, parts=EVERY_PART | {"map_fills"}):
         bundle = read_bundle(ROOT / "tests" / "recordings" / f"{name}.tar.xz")
         memory = memory or Memory()
         memory.counters.proven = memory.counters.proven or bundle.proven_live()

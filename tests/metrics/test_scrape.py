@@ -25,7 +25,7 @@ from exporter.metrics.scrape import (
 from exporter.metrics.self_metrics import ExporterCollector
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
-from exporter.snapshot.reading import EVERY_PART
+from exporter.snapshot.parts import EVERY_PART
 
 LEVEL = Family("test_level", GAUGE, "A level.")
 POD = ("cali1", 0x7)
@@ -149,8 +149,8 @@ def test_collectors_are_made_by_name_in_one_order():
     assert list(COLLECTOR_NAMES) == [one.name for one in make_collectors(COLLECTOR_NAMES)]
 
 
-def test_only_the_collector_of_the_kernels_own_counters_is_off_by_default():
-    assert {"nic"} == set(COLLECTOR_NAMES) - set(ON_BY_DEFAULT)
+def test_collectors_of_the_kernels_own_counters_and_of_connection_tracking_are_off_by_default():
+    assert {"nic", "conntrack"} == set(COLLECTOR_NAMES) - set(ON_BY_DEFAULT)
 
 
 def test_the_wish_for_zeros_reaches_the_counters(node, read_of, rows):
@@ -181,7 +181,11 @@ def test_the_other_wishes_reach_their_collectors(recorded, series, node, read_of
 @pytest.mark.parametrize("collector", [*COLLECTORS, ExporterCollector], ids=lambda one: one.name)
 def test_a_collector_asks_for_parts_that_there_are(collector):
     assert collector.parts
-    assert collector.parts <= EVERY_PART
+    assert collector.parts <= {
+        *EVERY_PART,
+        "map_fills",
+        "conntrack_count",
+    }  # which commands other than `scrape` have no use for
 
 
 def test_a_collector_is_given_the_parts_that_it_asks_for_and_what_they_cannot_give_is_its_failure(node, read_of):

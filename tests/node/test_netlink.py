@@ -12,6 +12,7 @@ from exporter.node.netlink import (
     parse_route,
     read_addresses,
     read_host_routes,
+    read_interface_to,
     read_links,
 )
 
@@ -146,6 +147,21 @@ def kernel(monkeypatch):
 
     monkeypatch.setattr(netlink.socket, "socket", Socket)
     return answers
+
+
+def one_route(kind, *, interface=5):
+    """RTM_NEWROUTE to one address of this type, with RTA_OIF (4)."""
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 254, 0, 0, kind, 0)
+    body += struct.pack("=HHI", 8, 4, interface)
+    return struct.pack("=IHHII", 16 + len(body), 24, 0, 0, 0) + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(one_route(1), 5), (one_route(2), None), (one_route(6), None), (end(), None), (b"", None)]
+)
+def test_the_interface_to_an_address_is_that_of_a_route_that_leads_there(kernel, answer, expected):
+    kernel.append(answer)
+    assert expected == read_interface_to("192.0.2.1")
 
 
 def test_an_interrupted_dump_is_repeated(kernel):

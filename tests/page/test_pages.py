@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from exporter.bpf.maps import MapDenied
+from exporter.bpf.maps import MapDenied, MapDump, MapInfo
 from exporter.calico.counters import DROPPED
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.rules import merged, programs_of
@@ -91,6 +91,18 @@ def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(m
     assert (MAX_ROWS, 10) == (len(view.rows), view.left_out)
     assert f"ifindex:{MAX_ROWS + 10}" == view.rows[0].endpoint.interface
     assert "10 more, which drop less, are not shown" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
+
+
+def test_a_map_that_is_more_than_half_full_is_shown_beside_those_that_always_are(make, snapshot_at, html, parsed):
+    def flows(name, entries):
+        info = MapInfo(name, 7, name, "lru_hash", 16, 88, 100, 0)
+        return MapDump(info, bytes(16 * entries), bytes(88 * entries))
+
+    maps = [make.counters("cali_counters6", 60, {(1, 0): {0: 1}}), make.ifstate("cali_iface4", 40, {})]
+    source = make.node([*maps, flows("cali_v4_ct4", 51), flows("cali_v6_ct4", 50)])
+    view = node_view(None, snapshot_at(source, 1), NOTHING_WANTED)
+    assert [("conntrack (IPv4)", 51, 100)] == [(one.datum, one.entries, one.max_entries) for one in view.maps[2:]]
+    assert "conntrack (IPv4) cali_v4_ct4 51 100" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
 
 
 @pytest.mark.parametrize("name", ["cali_counters6", "cali_iface4", "cali_rule_ctrs2"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.bpf.maps import MapDenied, MapError, MapInfo, ReadAborted
 from exporter.calico import LayoutError
+from exporter.cli.main import sentence_of
 from exporter.diagnosis.check import findings
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
@@ -510,13 +511,13 @@ def test_a_negative_size_is_refused(make, opened, small, size):
 
 
 def test_many_members_that_together_are_too_large_are_refused(make, opened, monkeypatch, small):
-    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 10_000)
+    monkeypatch.setattr("exporter.archive.MAX_BYTES", 10_000)
     with pytest.raises(BundleError, match="decompresses to more than"):
         opened(make.archive(make.members(small) | {f"policy/{one}": bytes(1000) for one in range(20)}))
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(make, opened, monkeypatch, small):
-    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("exporter.archive.MAX_BYTES", 1 << 20)
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:xz") as archive:
         archive.addfile(header("policy/zeros", size=1 << 24), io.BytesIO(bytes(1 << 24)))
@@ -525,9 +526,53 @@ def test_a_small_file_that_unpacks_to_much_is_refused(make, opened, monkeypatch,
         opened(target.getvalue())
 
 
+# 137 KB of such an archive took 7 GB: parsed, JSON is much larger.
+@pytest.mark.parametrize("member", ["bundle.json", "pods.json", "policy/a", "endpoint-status/a"])
+def test_json_is_refused_before_it_is_unpacked(make, opened, small, member):
+    large = b"[" + b"[]," * (6 << 20) + b"[]]"
+    content = lzma.compress(make.archive({**make.members(small), member: large}), preset=0)
+    assert len(content) < len(small) + (1 << 14)
+    with pytest.raises(BundleError, match=f"its member '{member}' has more than 16 MiB"):
+        opened(content)
+
+
+@pytest.mark.parametrize(("column", "mebibytes"), [("keys", 32), ("values", 256)])
+def test_a_column_of_a_map_is_refused_unread(make, opened, small, column, mebibytes):
+    name = f"maps/cali_counters6/{column}"
+    claim = raw_header(name, (mebibytes << 20) + 1)
+    with pytest.raises(BundleError, match=f"its member '{name}' has more than {mebibytes} MiB"):
+        opened(claim + make.archive(make.members(small)))
+
+
+def test_a_node_with_more_than_a_bundle_may_hold_gives_one_that_can_be_read(make, recorded, opened, monkeypatch):
+    node, limit = recorded("v3.32.1/02-ingress-deny.after"), 3000
+    monkeypatch.setattr("exporter.snapshot.bundle._max_bytes", lambda name: limit if "/" in name else 1 << 20)
+    again = opened(make.bundled(node))
+    left_out = {name for name, content in node.policy_files().files.items() if len(content) > limit}
+    assert left_out
+    assert node.policy_files().files.keys() - left_out == again.policy_files().files.keys()
+
+
+def test_too_many_members_are_refused(make, opened, small):
+    # More than the files of any node; a header of zero bytes compresses to nothing.
+    headers = b"".join(raw_header(f"policy/{number}", 0) for number in range(60_000))
+    with pytest.raises(BundleError, match="it has more than 50000 members"):
+        opened(lzma.compress(headers + bytes(1024), preset=0))
+
+
+def test_a_machine_without_memory_is_a_sentence(make, opened, monkeypatch, small):
+    def refuse(_):
+        raise MemoryError
+
+    monkeypatch.setattr("exporter.snapshot.bundle.json.loads", refuse)
+    with pytest.raises(BundleError, match="could not be read: the process was refused memory"):
+        opened(small)
+    assert "the process was refused memory" in sentence_of(MemoryError())
+
+
 @pytest.mark.parametrize("kind", [b"L", b"x"])
 def test_a_small_file_that_unpacks_to_a_long_name_is_refused(make, opened, monkeypatch, small, kind):
-    monkeypatch.setattr("exporter.snapshot.archive.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("exporter.archive.MAX_BYTES", 1 << 20)
     name = b"x" * (1 << 24) if kind == b"L" else b"%d comment=%s\n" % (1 << 24, b"x" * ((1 << 24) - 18))
     long = raw_header("././@LongLink", len(name), kind) + name + raw_header("policy/short", 0)
     with pytest.raises(BundleError):

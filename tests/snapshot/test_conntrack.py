@@ -8,9 +8,10 @@ from exporter.bpf.maps import MapDenied, MapMissing
 from exporter.calico.conntrack import Side
 from exporter.calico.nat import Backend
 from exporter.node import NodeError
-from exporter.snapshot import conntrack
+from exporter.snapshot import conntrack, conntrack_count
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import Memory, Settings, all_addresses, take_snapshot
+from exporter.snapshot.map_fill import MapCounts
+from exporter.snapshot.reading import Memory, Reading, Settings, all_addresses, take_snapshot
 from tests.service_tables import (
     APPROVED,
     MAPS,
@@ -252,3 +253,65 @@ def test_a_real_nodes_tables_go_through_a_bundle(make, opened):
     web = snapshot.services(4).get().find("10.96.42.230", 80, 6)
     assert {one.address for one in web.backends} == {"10.244.145.199", "10.244.145.200"}
     assert all(snapshot.routes(4).get().of(one.address).local_workload for one in web.backends)
+
+
+# Counted in slices, for the collector `conntrack`.
+
+COUNTS = {
+    (4, 17, "denied"): 1,
+    (4, 17, "unreplied"): 1,
+    (4, 6, "nat_reverse"): 1,
+    (4, 6, "nat_forward"): 1,
+    (4, 6, "syn_sent"): 2,
+    (6, 17, "denied"): 1,
+}
+
+
+def counted(memory, source):
+    return take_snapshot(source, Settings(), memory, ["conntrack_count"]).conntrack_count
+
+
+def test_a_count_has_every_entry_by_state_and_those_of_local_addresses(node):
+    found = counted(Memory(), node).get()
+    assert COUNTS == found.counts
+    assert {CLIENT: 4, SERVER: 2, CLIENT6: 1, SERVER6: 1} == found.of_address
+
+
+def test_in_the_server_a_snapshot_has_the_last_count_and_counts_nothing(node):
+    memory = Memory(map_counts=MapCounts(background=True))
+    assert counted(memory, node).get() is None
+    assert not [one for one in node.asked if one.startswith("batches ")]
+    reading = Reading(node, Settings(), memory)
+    assert 2 == len(list(reading.count_conntrack()))  # a slice for each small map
+    node.maps.clear()
+    assert COUNTS == counted(memory, node).get().counts
+
+
+def test_a_large_map_is_counted_in_slices(node, monkeypatch, make):
+    monkeypatch.setattr(conntrack_count, "_AT_ONCE", 2)
+    memory = Memory()
+    assert 4 == len(list(Reading(node, Settings(), memory).count_conntrack()))
+    assert COUNTS == memory.conntrack_count.get().counts
+
+
+def test_of_two_undecided_maps_the_one_that_changed_last_is_counted(node, make):
+    old = make.table("cali_v4_ct3", 94, "hash", flow(6, (OUTSIDE, 2), ("192.0.2.8", 22), *ALLOWED, last_seen=1))
+    node.maps["cali_v4_ct3"] = old
+    assert COUNTS == counted(Memory(), node).get().counts
+
+
+def test_a_count_that_fails_is_the_error_of_later_snapshots_until_another_works(node):
+    memory, kept = Memory(map_counts=MapCounts(background=True)), dict(node.maps)
+    node.maps["cali_v6_ct4"] = MapDenied("refused")
+    list(Reading(node, Settings(), memory).count_conntrack())
+    assert "refused" == str(counted(memory, node).error)
+    node.maps = kept
+    list(Reading(node, Settings(), memory).count_conntrack())
+    assert COUNTS == counted(memory, node).get().counts
+
+
+def test_one_family_without_a_map_has_no_entries_and_two_are_an_error(node):
+    del node.maps["cali_v6_ct4"]
+    assert {4} == {family for family, _, _ in counted(Memory(), node).get().counts}
+    node.maps["cali_v4_ct4"] = MapMissing("none")
+    assert isinstance(counted(Memory(), node).error, MapMissing)

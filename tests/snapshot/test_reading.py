@@ -18,7 +18,9 @@ from exporter.calico.layout_file import parse_layout_file
 from exporter.errors import ExporterError
 from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors, run_collector
 from exporter.node import NodeError
-from exporter.snapshot.reading import EVERY_PART, Memory, Reading, Settings, take_snapshot, with_sources
+from exporter.snapshot.map_fill import MapCounts
+from exporter.snapshot.parts import EVERY_PART, with_sources
+from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 from tests.nodes import FakeNode, held, is_undecided
 from tests.service_tables import affinity, backend, flow, frontend, route
@@ -64,9 +66,19 @@ ASKED = {
     "routes_4": ("pin_names", "info cali_v4_routes", "dump cali_v4_routes"),
     "routes_6": ("pin_names", "info cali_v6_routes", "dump cali_v6_routes"),
     "addresses": ("addresses",),
+    "interfaces_to": (*ENDPOINTS, "interfaces_to"),
     "conntrack": (
         *ENDPOINTS,
         *(f"{ask} {name}" for name in ("cali_v4_ct4", "cali_v6_ct4") for ask in ("info", "batches")),
+    ),
+    "conntrack_count": ENDPOINTS,  # what the server counted before
+    "map_fills": (
+        "pin_names",
+        *(
+            f"usage cali_v{family}_{name}"
+            for family in (4, 6)
+            for name in ("ip_sets", "fsafes2", "nat_fe3", "nat_be", "nat_aff", "routes", "ct4")
+        ),
     ),
     "links": ("links",),
     "host_routes": ("host_routes",),
@@ -83,7 +95,7 @@ ASKED = {
     "rules": (*ENDPOINTS, "policies"),
 }
 PARTS = tuple(ASKED)
-# Only commands read these.
+# Only commands read these, and the collector `maps` the fills.
 ON_REQUEST = {
     *(
         f"{part}_{family}"
@@ -91,9 +103,12 @@ ON_REQUEST = {
         for family in (4, 6)
     ),
     "addresses",
+    "interfaces_to",
     "conntrack",
     "policy_tags",
     "policy_files",
+    "map_fills",
+    "conntrack_count",
 }
 
 
@@ -126,6 +141,11 @@ def make_node(make):
         host_routes=[make.route("10.65.0.2", 5)],
         endpoint_status=make.folder(**{"k8s ns-a%2Fclient eth0": STATUS.encode()}),
     )
+
+
+def of_server():
+    """A memory as the server has it: maps are counted in the background."""
+    return Memory(map_counts=MapCounts(background=True))
 
 
 @pytest.fixture
@@ -180,7 +200,7 @@ def test_a_snapshot_of_which_nothing_is_asked_costs_nothing(make, node):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_asks_for_no_more_than_it_needs(make, node, part):
-    snapshot = make.snapshot(node, parts={part})
+    snapshot = make.snapshot(node, of_server(), parts={part})
     assert Counter(ASKED[part]) == node.asked
     getattr(snapshot, part).get()
 
@@ -196,10 +216,10 @@ def test_a_part_that_was_not_asked_for_has_an_error_that_says_so(make, node):
 @given(st.lists(st.sets(st.sampled_from(PARTS), max_size=4), max_size=4))
 def test_in_steps_no_fact_is_asked_for_twice_and_every_part_is_what_it_is_at_once(make_node, steps):
     node = make_node()
-    reading = Reading(node, Settings(), Memory())
+    reading = Reading(node, Settings(), of_server())
     snapshots = [reading.read(parts) for parts in steps]
     assert {fact: 1 for parts in steps for part in parts for fact in ASKED[part]} == node.asked
-    whole = take_snapshot(make_node(), Settings(), Memory(), PARTS)
+    whole = take_snapshot(make_node(), Settings(), of_server(), PARTS)
     for number, snapshot in enumerate(snapshots, 1):
         for part in with_sources(set().union(*steps[:number])):
             assert getattr(snapshots[-1], part) is getattr(snapshot, part)
@@ -284,7 +304,7 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
 
 
 OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack", "policy_tags"}
-OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
+OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files"}
 
 
 @pytest.mark.parametrize(
@@ -299,8 +319,9 @@ OF_MAPS |= ON_REQUEST - {"addresses", "policy_files"}
         ({"cali_v6_nat_be"}, {"services_6"}),
         ({"cali_v4_nat_aff"}, {"services_4"}),
         ({"cali_v6_routes"}, {"routes_6"}),
-        ({"cali_v6_ct4"}, {"conntrack"}),
+        ({"cali_v6_ct4"}, {"conntrack", "conntrack_count"}),
         ({"addresses"}, {"addresses"}),
+        ({"interfaces_to"}, {"interfaces_to"}),
         ({"links"}, {"links"}),
         ({"links", "cali_iface4"}, {"links", "ifstate_map", "ifstate", "policy_tags"}),
         ({"host_routes"}, {"host_routes"}),

@@ -51,6 +51,18 @@ def test_pins_are_the_files_of_the_globals_folder(node, tmp_path):
     assert ["anything", "cali_counters6", "cali_iface4"] == node.pin_names()
 
 
+def test_policy_files_are_read_of_all_interfaces_or_of_some(node, tmp_path):
+    folder = tmp_path / "calico/bpf/policy"
+    folder.mkdir(parents=True)
+    names = {"cali1_ingress_v4.json", "cali1_egress_v6.json", "cali12_ingress_v4.json", "eth0_xdp_v4.json", "notes.txt"}
+    for name in names:
+        (folder / name).write_text(name)
+    assert names == node.policy_files().files.keys()
+    some = node.policy_files({"cali1", "eth0"}).files
+    assert {"cali1_ingress_v4.json", "cali1_egress_v6.json", "eth0_xdp_v4.json"} == some.keys()
+    assert {} == node.policy_files(set()).files
+
+
 def test_without_the_bpf_file_system_pins_are_missing(tmp_path):
     node = LiveNode(Reader(), tmp_path / "nowhere", tmp_path)
     for ask in (node.pin_names, node.attach_point_folders):

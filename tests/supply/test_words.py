@@ -62,6 +62,7 @@ DATA = {
     "counters",
     "endpoint_status",
     "endpoints",
+    "map_fill",
     "maps",
     "nic",
     "pins",

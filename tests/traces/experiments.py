@@ -5,8 +5,8 @@ import json
 import tarfile
 from pathlib import Path
 
+from exporter.archive import write_archive
 from exporter.calico.packet import PROTOCOLS, Packet
-from exporter.snapshot.archive import write_archive
 from exporter.snapshot.bundle import Bundle
 
 ARCHIVE = Path(__file__).with_name("experiments.tar.xz")

@@ -104,7 +104,13 @@ def _subject(name):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
+# A DNS name that is no text in UTF-8.
+_ODD_NAME = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, bytes.fromhex("3006 8204 61ff fe62"))
+
+
 def _alternative_names(sans):
+    if "raw:dns" in sans:
+        return _ODD_NAME
     names = (san.partition(":") for san in sans)
     return x509.SubjectAlternativeName([_NAMES[kind](value) for kind, _, value in names])
 

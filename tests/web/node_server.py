@@ -26,6 +26,7 @@ from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.access import Access
 from exporter.web.auth_queue import AuthQueue
 from exporter.web.connection import Limits
+from exporter.web.hosts import Hosts
 from exporter.web.live_config import LiveConfig
 from exporter.web.node_page import Page
 from exporter.web.registry import make_registry
@@ -83,6 +84,7 @@ def main(
     kubeconfig=None,
     page=True,
     failing=None,
+    allowed_hosts=None,
     **routes,
 ):
     if descriptors:
@@ -100,6 +102,7 @@ def main(
     reviews = Reviews(ApiServer(Path(kubeconfig)), auth_queue) if kubeconfig else None
     scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
+    routes["hosts"] = None if allowed_hosts is None else Hosts.of({"node-1"}, allowed_hosts)
     access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
     handler = access.handle if failing is None else partial(fail, failing)

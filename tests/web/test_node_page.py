@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 import socket
+import time
 import weakref
 from dataclasses import replace
 from itertools import pairwise
@@ -34,10 +35,13 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now)
+        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=time.thread_time)
         monkeypatch.setattr(reading, "time", clock)
         monkeypatch.setattr(node_page, "time", clock)
         monkeypatch.setattr(node_page, "_FIRST_WAIT", 0)
+        monkeypatch.setattr(node_page, "_SHARED", -1)  # only snapshots move the clock
+        monkeypatch.setattr(node_page, "_MIN_PAUSE", 0)
+        monkeypatch.setattr(node_page, "_PAUSE_FACTOR", 0)
 
     def after(self, seconds):
         self.now += seconds
@@ -257,6 +261,53 @@ def test_a_snapshot_that_hangs_is_said_so_and_the_next_one_is_waited_for(make_pa
     assert 200 == after.status
 
 
+PACKET = f"interface={SERVER}&peer=ns-c/plain&protocol=udp&port=9999"
+BY = "denied by GlobalNetworkPolicy security.gate, tier security, rule 0"
+
+
+def test_a_packet_is_evaluated_and_its_snapshot_is_not_kept(make_page):
+    one = make_page()
+    before, answer = asked(one, "", PACKET)
+    kept = one._snapshots
+    (after,) = asked(one, PACKET)
+    assert (200, 200, 200) == (before.status, answer.status, after.status)
+    assert BY in answer.body.decode()
+    assert list(map(id, kept)) == list(map(id, one._snapshots))
+    assert all(snapshot.policy_files.error for snapshot in kept)
+
+
+@pytest.mark.parametrize(("query", "status"), [("interface=nosuch&peer=a&port=1", 404), ("peer=a&port=1", 200)])
+def test_a_packet_of_no_endpoint_is_not_evaluated(make_page, query, status):
+    (answer,) = asked(make_page(), query)
+    assert status == answer.status
+
+
+def test_one_packet_at_a_time(make_page, bundles):
+    gate, begun, memory = Event(), Event(), Memory()
+
+    class Slow(Bundle):
+        def policy_files(self, interfaces=None):
+            begun.set()
+            gate.wait()
+            return super().policy_files(interfaces)
+
+    slow = Slow(bundles[1]._members)
+    one = make_page(lambda: Reading(slow, Settings(), memory))
+
+    async def ask():
+        await one.answer("")
+        first = asyncio.create_task(one.answer(PACKET))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        second = asyncio.create_task(one.answer(PACKET))
+        await asyncio.sleep(0)
+        gate.set()
+        return [answer.body.decode() for answer in (await first, await second, await one.answer(PACKET))]
+
+    first, second, third = asyncio.run(ask())
+    assert [True, False, True] == [BY in body for body in (first, second, third)]
+    assert "another packet is being evaluated here: ask again" in second
+
+
 def test_an_unexpected_error_is_a_page_and_in_the_log(make_page, caplog):
     def begin():
         raise ZeroDivisionError
@@ -319,12 +370,44 @@ def test_links_lead_to_the_metrics_wherever_they_are(shared_server):
     assert '<a href="deep/numbers">Metrics</a>' in body
 
 
-def test_the_page_counts_among_the_requests_worked_on(shared_server):
+def test_the_page_is_served_while_every_place_for_scrapes_is_taken(shared_server):
     server = shared_server(max_requests=1, extra=[{"name": "slow", "seconds": 1}])
+    server.ask("/")
     with server.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n") as scraping:
-        while (answer := server.ask("/")).status == 200:
+        while server.ask().status == 200:
             assert b"" == peeked(scraping)  # it has not been taken up yet
-    assert (503, "more than 1 requests at once; try again\n") == (answer.status, answer.text)
+        assert 200 == server.ask("/").status
+
+
+def test_requests_for_the_page_share_a_snapshot_of_about_a_second(make_page, monkeypatch):
+    monkeypatch.setattr(node_page, "_SHARED", 60)  # each turn moves the clock by a second
+    one, reads = make_page(), []
+
+    async def watch():
+        await one.answer("")
+        read = Reading.read
+        monkeypatch.setattr(Reading, "read", lambda *asked: reads.append(None) or read(*asked))
+        await asyncio.gather(*(one.answer(f"reason={number % 3}") for number in range(12)))
+
+    asyncio.run(watch())
+    assert len(reads) <= 1
+
+
+def test_who_would_be_one_too_many_on_the_page_waits_a_moment_and_is_turned_away(server):
+    running = server(extra=[{"name": "slow", "seconds": 4}])
+    running.ask("/")
+    # While a scrape is read, no page is.
+    with running.open(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"):
+        time.sleep(0.2)
+        waiting = [running.open(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n") for _ in range(3)]
+        watch = time.monotonic()
+        answer = running.ask("/")
+        assert 0.8 < time.monotonic() - watch < 3
+        other = running.open(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", source="127.0.0.2")
+        assert (503, "1") == (answer.status, answer.headers["retry-after"])
+        assert "more than 4 requests for the page at once" in answer.text
+        # Another address finds the place that is left.
+        assert [b"HTTP/1.1 200"] * 4 == [client.recv(12) for client in (*waiting, other)]
 
 
 def peeked(client):

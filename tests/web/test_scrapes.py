@@ -1,5 +1,6 @@
 """Scrapes that come together share one snapshot, later ones take a new one, and none waits longer than it said."""
 
+import asyncio
 import gzip
 import re
 import subprocess
@@ -7,16 +8,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 
 import pytest
 
 from exporter.metrics.exposition import TEXT
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT, make_collectors
 from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.map_fill import MapCounts
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.registry import make_registry
-from exporter.web.scrapes import Scrape
+from exporter.web.scrapes import Scrape, Scrapes
 from tests.nodes import FakeNode
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -98,7 +100,7 @@ def test_200_scrapes_at_once_are_all_answered_and_take_few_snapshots(server, tog
     statuses = Counter(one.status for one in answers)
     assert {200, 503} >= set(statuses)
     assert 200 == sum(statuses.values())
-    assert statuses[200] >= 40
+    assert statuses[200] >= 30  # of the 40 places, one address may have three quarters
     after = running.ask()
     assert number(after, "slow") < 30
     assert statuses[503] == after.value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
@@ -110,6 +112,15 @@ def test_scrapes_above_the_limit_are_refused_and_counted(server, together):
     answers = together(running, [get("/metrics")] * 5)
     assert [200, 200, 503, 503, 503] == sorted(one.status for one in answers)
     assert 3 == running.ask().value('calico_bpf_exporter_scrapes_rejected_total{reason="max_requests"}')
+
+
+def test_one_address_leaves_places_to_others(server):
+    running = server(extra=[{"name": "slow", "seconds": 3}], max_requests=4)
+    greedy = [running.open(get("/metrics")) for _ in range(10)]
+    time.sleep(0.3)
+    scraper = running.open(get("/metrics"), source="127.0.0.2")
+    assert b"HTTP/1.1 200" == scraper.recv(12)
+    assert Counter([b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 7) == Counter(client.recv(12) for client in greedy)
 
 
 def test_other_pages_are_served_beside_as_many_scrapes_as_there_may_be(server):
@@ -242,7 +253,8 @@ def test_the_maps_of_all_collectors_of_a_scrape_are_read_first_and_those_of_no_o
     node.facts["nics"] = {}  # which no recording has
     node.asked.clear()
     registry, _ = make_registry(process=False)
-    scrape = Scrape(Reading(node, Settings(), Memory()), make_collectors(COLLECTOR_NAMES), registry)
+    memory = Memory(map_counts=MapCounts(background=True))  # as the server has it
+    scrape = Scrape(Reading(node, Settings(), memory), make_collectors(COLLECTOR_NAMES), registry)
     scrape.wanted |= set(names)
     scrape.collect()
     # The exporter is asked about itself after them, and reads no further map.
@@ -277,11 +289,44 @@ def test_while_a_folder_hangs_a_collector_that_needs_only_maps_is_in_the_respons
         over.set()
         collecting.join()
 
-    assert 'calico_bpf_map_entries{map="counters"} 14\n' in body
+    assert 'calico_bpf_map_entries{map="counters",ip_family=""} 14\n' in body
     expected = {name: int(name == "maps") for name in ON_BY_DEFAULT}
     assert expected == {
         name: int(value) for name, value in re.findall(r'collector_success{collector="(\w+)"} ([01])', body)
     }
+
+
+def test_slices_run_one_at_a_time_and_a_scrape_that_comes_meanwhile_goes_before_the_next():
+    order, threads = [], set()
+
+    def reading():
+        order.append("scrape")
+        return Reading(FakeNode(), Settings(), Memory())
+
+    async def run():
+        scrapes = Scrapes(reading, make_collectors([]), make_registry(process=False)[0])
+        loop = asyncio.get_running_loop()
+
+        def steps():
+            for number in range(3):
+                threads.add(get_ident())
+                order.append(number)
+                if number == 1:
+                    loop.call_soon_threadsafe(lambda: asked_scrapes.append(loop.create_task(scrapes.collect())))
+                    time.sleep(0.05)  # while which it is submitted
+                yield
+
+        asked_scrapes = []
+        start = time.perf_counter()
+        seconds = await scrapes.run_slices(steps())
+        await asked_scrapes[0]
+        return seconds, time.perf_counter() - start
+
+    seconds, whole = asyncio.run(run())
+    assert [0, 1, "scrape", 2] == order
+    assert 0.05 <= seconds <= whole
+    assert len(threads) == 1
+    assert get_ident() not in threads
 
 
 @pytest.mark.parametrize(("absent", "library"), [("none", "isal.isal_zlib"), ("isal", "zlib")])

@@ -1,6 +1,7 @@
 """Listening, admitting and stopping: sentences for addresses, eviction, an end within a second."""
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -375,3 +376,27 @@ def test_clients_that_come_in_the_moment_of_its_end_are_no_error():
         client.close()
     assert len(clients) > 1
     assert [] == met
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EPERM, errno.ECONNABORTED])
+def test_every_error_of_accept_waits_and_is_logged_once(number, caplog):
+    # ENOSPC: the kernel counts watches of epoll by user, and another process of the user can have taken all.
+    attempts = []
+
+    async def refuse(_):
+        attempts.append(number)
+        assert len(attempts) < 100, "it does not wait"
+        raise OSError(number, os.strerror(number))
+
+    async def accepting():
+        asyncio.get_running_loop().sock_accept = refuse
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            accept = asyncio.create_task(Server([], None)._accept(listener))
+            await asyncio.sleep(1.2)
+            accept.cancel()
+            with suppress(asyncio.CancelledError):
+                await accept
+
+    asyncio.run(accepting())
+    assert 2 <= len(attempts) <= 4
+    assert [f"connections cannot be accepted: {os.strerror(number)}"] == caplog.messages

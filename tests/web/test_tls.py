@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from exporter.web.config import WebConfigError
+from exporter.web.live_config import LiveConfig
 from tests.web.authority import Authority
 
 LOCAL = ("DNS:localhost", "IP:127.0.0.1")
@@ -26,6 +28,7 @@ def pki(tmp_path_factory):
     authority.issue("renewed", *LOCAL)
     authority.issue("rsa", *LOCAL, rsa_bits=2048)
     authority.issue("nameless")
+    authority.issue("odd", "raw:dns")
     authority.issue("dns", "DNS:prometheus.monitoring.svc")
     authority.issue("email", "email:prometheus@example.org")
     authority.issue("uri", "URI:spiffe://cluster.local/ns/monitoring/sa/prometheus")
@@ -249,6 +252,15 @@ def test_without_a_certificate_no_subject_name_is_allowed(secure, pki):
     assert 0 == curl(secure(f"{OPTIONAL}, client_allowed_sans: [a]"), pki)
 
 
+@pytest.mark.parametrize("more", ["", ", client_allowed_sans: [prometheus.monitoring.svc]"])
+def test_a_certificate_with_an_odd_name_is_one_counted_rejection(secure, pki, more):
+    running = secure(f"{REQUIRED}{more}")
+    assert 0 == curl(running, pki, *certificate(pki, "odd"))
+    assert "127.0.0.1 was rejected (tls_handshake): its certificate has a name that cannot be read" in running.log()
+    with opened(running, pki, "dns") as ask:
+        assert b"200 OK" in ask()
+
+
 def test_clients_that_tls_turns_away_are_counted(secure, pki):
     running = secure(f"{OPTIONAL}, client_allowed_sans: [prometheus.monitoring.svc]")
     for name in ("forged", "four"):
@@ -349,6 +361,31 @@ def test_a_file_of_pem_that_is_emptied_before_it_is_written_opens_nothing(pki, t
     assert [0, 200] == [curl(running, pki), curl(running, pki, *certificate(pki, "dns"))]
     assert 400 == running.ask().status
     assert until(lambda: "keeping the previous one" in running.log())
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+@pytest.mark.timeout(20)
+def test_a_file_that_becomes_a_fifo_or_a_device_does_not_stop_the_server(secure, pki, until, kind):
+    running = secure()
+    assert 200 == curl(running, pki)
+    odd = running.config.with_suffix(".odd")
+    os.mkfifo(odd) if kind == "fifo" else odd.symlink_to("/dev/zero")
+    odd.rename(running.config)
+    time.sleep(1.1)
+    assert 200 == curl(running, pki)
+    assert until(lambda: "is not a regular file, so it cannot be reloaded" in running.log())
+
+
+@pytest.mark.parametrize("odd", ["web.yml", "tls.pem", "tls.key"])
+@pytest.mark.timeout(5)
+def test_a_fifo_is_refused_at_the_start(pki, tmp_path, odd):
+    for name in ("pem", "key"):
+        (tmp_path / f"tls.{name}").write_bytes((pki / f"server.{name}").read_bytes())
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: tls.pem, key_file: tls.key}", encoding="utf-8")
+    (tmp_path / odd).unlink()
+    os.mkfifo(tmp_path / odd)
+    with pytest.raises(WebConfigError, match=f"{odd} is not a regular file"):
+        LiveConfig(tmp_path / "web.yml")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"tls_server_config: {", b"\xff", None])

@@ -55,11 +55,18 @@
     }
   }
 
+  // Without the question about a packet: the answer is above the main part, and is not asked for again.
+  function place() {
+    const here = new URL(location.href);
+    for (const name of ["peer", "way", "protocol", "port"]) here.searchParams.delete(name);
+    return here;
+  }
+
   async function update() {
     const selected = document.getSelection();
     if (paused || document.hidden || (selected && !selected.isCollapsed)) return;
     try {
-      const answer = await fetch(location.href, {signal: AbortSignal.timeout(15000)});
+      const answer = await fetch(place(), {signal: AbortSignal.timeout(15000)});
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById("main");
       if (!fresh) throw new Error(`the answer is ${answer.status}`);

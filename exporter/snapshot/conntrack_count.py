@@ -1,0 +1,86 @@
+"""Counts the connection-tracking maps for the collector `conntrack`, in slices that other work can run between.
+
+Of entries it keeps nothing but counts: by protocol and state, and by the local addresses that they have.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from exporter.bpf.maps import MapMissing
+from exporter.calico.conntrack_rows import NAT_REVERSE, SYN_SENT, UNREPLIED, last_use, scan_conntrack
+from exporter.calico.pins import CONNTRACK
+from exporter.calico.tables import Columns, address_text
+from exporter.snapshot.conntrack import packed
+from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.source import NodeSource
+
+# The state of a flow that a pod of this node denied: approved by its opener's end and not by the pod's.
+DENIED = "denied"
+_NOT_ANSWERED = frozenset({SYN_SENT, UNREPLIED, NAT_REVERSE})
+_AT_ONCE = 1000  # entries in a slice, 1 to 2 ms
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackCount:
+    """The entries of both families' maps by IP family, protocol and state, and those that have a local address."""
+
+    counts: Mapping[tuple[int, int, str], int]
+    of_address: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Tally:
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    of_address: Counter[bytes] = field(default_factory=Counter)
+    newest: int = 0
+
+    def add(self, columns: Columns, local: frozenset[bytes]) -> None:
+        counts, of_address = self.counts, self.of_address
+        for protocol, state, source, destination, half in scan_conntrack(columns):
+            here = destination in local
+            counts[protocol, DENIED if half and here and state in _NOT_ANSWERED else state] += 1
+            if here:
+                of_address[destination] += 1
+            if source in local and source != destination:
+                of_address[source] += 1
+
+
+def count_conntrack(
+    source: NodeSource, maps: PinnedMaps, addresses: Iterable[str]
+) -> Generator[None, None, ConntrackCount]:
+    """Counts both families' maps, yielding after each slice; `addresses` are the local ones.
+
+    Raises `MapError` or `LayoutError`. A family without a map has no entries, but one of them must have a map.
+    """
+    local = packed(addresses)
+    tallies: dict[int, _Tally] = {}
+    for family, datum in CONNTRACK.items():
+        try:
+            candidates = maps.in_use(datum)
+        except MapMissing:
+            if family == max(CONNTRACK) and not tallies:
+                raise
+            continue
+        for one in candidates:
+            tally = yield from _count_map(source, one.name, local, dated=len(candidates) > 1)
+            # Calico's programs change the live map all the time; one that an upgrade left is as old as the upgrade.
+            tallies[family] = max(tallies.get(family, tally), tally, key=lambda one: one.newest)
+    return ConntrackCount(
+        {(family, *key): number for family, tally in tallies.items() for key, number in tally.counts.items()},
+        {address_text(one): number for tally in tallies.values() for one, number in tally.of_address.items()},
+    )
+
+
+def _count_map(source: NodeSource, name: str, local: frozenset[bytes], *, dated: bool) -> Generator[None, None, _Tally]:
+    tally = _Tally()
+    for batch in source.map_batches(name):
+        info = batch.info
+        for start in range(0, len(batch.keys) // info.key_size, _AT_ONCE):
+            keys = batch.keys[start * info.key_size : (start + _AT_ONCE) * info.key_size]
+            values = batch.values[start * info.value_size : (start + _AT_ONCE) * info.value_size]
+            columns = Columns(keys, values, info.key_size, info.value_size)
+            tally.add(columns, local)
+            tally.newest = max(tally.newest, last_use(columns)) if dated else 0
+            yield
+    return tally
