@@ -158,7 +158,11 @@ def test_the_commands_run_as_they_stand(earlier, shell, tmp_path):  # noqa: F811
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
     scripts = [script_of(block) for page in PAGES for block in blocks(page) if commands(*block)]
     begin = f"trap 'jobs -p | xargs -r kill' EXIT; mount -t tmpfs tmpfs /opt; cd {clone}; ln -s {ROOT}/.tools .tools"
-    whole = "\n".join([begin, *scripts])
+    dropping = (
+        "until curl -s http://localhost:10042/metrics | grep -q '^calico_bpf_dropped.* [1-9]'; do sleep 0.2; done"
+    )
+    end_of_block = "jobs -p | xargs -r kill; wait"
+    whole = "\n".join([begin, dropping, *(f"{script}\n{end_of_block}" for script in scripts)])
     terminal = Terminal()
     try:
         terminal.read_until(LAST)
