@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exporter.metrics.scrape import COLLECTORS
 from exporter.snapshot.bundle import Bundle, read_bundle
 from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import Memory, Settings, take_snapshot
@@ -20,6 +21,8 @@ RECORDINGS = Path(__file__).parent / "recordings"
 NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))
 # The recordings of an upgrade are no pairs: their two moments are two releases, or a map that was replaced.
 PAIRS = [name.removesuffix(".after") for name in NAMES if name.endswith(".after") and not name.startswith("upgrade")]
+
+_PARTS = EVERY_PART.union(*(one.parts for one in COLLECTORS))
 
 
 class Recording:
@@ -49,12 +52,12 @@ class Recording:
     @functools.cached_property
     def snapshot(self) -> Snapshot:
         """A snapshot of it that knows of no other: where several counter maps are pinned, the live one is unknown."""
-        return self.with_parts(EVERY_PART | {"map_fills"})
+        return self.with_parts(_PARTS)
 
     @functools.cached_property
     def proven(self) -> Snapshot:
         """A snapshot that knows what the exporter had proven when the bundle was written."""
-        return self.with_parts(EVERY_PART | {"map_fills"}, proven=True)
+        return self.with_parts(_PARTS, proven=True)
 
     def with_parts(self, parts: Collection[str], *, proven: bool = False) -> Snapshot:
         """A snapshot with these parts only, which knows as much as `snapshot`, or as `proven`."""

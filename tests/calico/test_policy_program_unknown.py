@@ -4,7 +4,6 @@ import struct
 
 import pytest
 
-from exporter.calico import policy_program
 from exporter.calico.policy_file import Instruction
 from exporter.calico.policy_program import NotKnown, program_of, run
 
@@ -59,10 +58,10 @@ def test_what_is_not_of_the_subset_ends_with_a_sentence(row, sentence):
     assert "\n" not in str(raised.value)
 
 
-def test_a_program_that_goes_on_and_on_is_ended(monkeypatch):
-    monkeypatch.setattr(policy_program, "MAX_STEPS", 1000)
+def test_a_program_that_goes_on_and_on_is_ended():
+    endless = program_of(code((0x05, 0, 0, -1, 0)), xdp=False)
     with pytest.raises(NotKnown, match="did not end after 1000 steps"):
-        execute((0x05, 0, 0, -1, 0))
+        run(endless, {}, lambda _: False, max_steps=1000)
 
 
 HEADER = (

@@ -25,7 +25,7 @@ def leak() -> None:
     def leaking(collector, read):
         if collector.name != "maps":
             return run(collector, read)
-        _kept.append((os.dup(0), bytearray(os.urandom(100_000))))
+        _kept.append((os.dup(0), bytearray(os.urandom(400_000))))
         if (number := next(numbers)) % 5 == 0:
             threading.Thread(target=threading.Event().wait, daemon=True).start()
             _kept.append(subprocess.Popen(["true"]))  # never waited for

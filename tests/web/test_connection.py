@@ -342,9 +342,9 @@ def test_clients_that_ask_in_turn_and_never_read_do_not_hold_a_body_each(server,
 
 def test_clients_that_never_read_are_cut(server, until):
     running = server(extra=BIG, limits={"write": 1.0})
-    running.ask("/healthz")
-    time.sleep(0.2)  # a client in TLS hears of the end before the connection is closed
     before = running.descriptors()
+    running.ask("/healthz")
+    assert until(lambda: running.descriptors() == before)  # a client in TLS is told of the end before it is closed
     for _ in range(10):
         running.open(GET_BIG, receive_buffer=4096)
     assert until(lambda: running.descriptors() > before)

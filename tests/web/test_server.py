@@ -214,6 +214,7 @@ def test_with_every_connection_busy_a_new_client_is_closed_and_does_not_hang(ser
     running = server(descriptors=FEW_DESCRIPTORS, max_requests=0, extra=[{"name": "slow", "seconds": 30}])
     before = running.descriptors()
     assert 200 == running.ask("/healthz").status
+    assert until(lambda: running.descriptors() == before)
     for address in addresses(MAX_CONNECTIONS):
         running.open(GET, source=address)
     assert until(lambda: running.descriptors() == before + MAX_CONNECTIONS)
