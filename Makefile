@@ -91,9 +91,14 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Its image is the one of `make image`, or for a release PUBLISHED=REGISTRY/REPOSITORY.
 chart: setup  ## lint and package the chart into build/
 	$(TOOLS)/bin/helm lint --strict chart
-	$(TOOLS)/bin/helm package -d build chart
+	rm -rf build/chart && mkdir -p build && cp -r chart build/chart
+	@name='$(PUBLISHED)'; [ -z "$$name" ] || sed -i \
+		-e "s|^  registry: localhost$$|  registry: $${name%%/*}|" \
+		-e "s|^  repository: calico-bpf-exporter$$|  repository: $${name#*/}|" build/chart/values.yaml
+	$(TOOLS)/bin/helm package -d build build/chart
 
 docs: setup  ## generate docs/commands.md and build the site
 	@$(SYNC) --all-extras --group docs

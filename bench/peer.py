@@ -25,9 +25,9 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from api_server import api_server
+from network import private_network
 from scrape import INTERFACES, address_of, cpu_of, made_node, name_of, pod_of, resident
 
-from exporter.demo.namespace import enter_namespace
 from exporter.metrics import counters, endpoints, maps
 
 ROUNDS = 3
@@ -117,7 +117,7 @@ def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple
         pods = [pod_of(index) for index in range(count)]
         with (
             made_node(count) as (bpf_fs, run_dir),
-            private_network(count),
+            private_network({name_of(index): address_of(index) for index in range(count)}),
             tempfile.TemporaryDirectory() as folder,
             api_server(pods, address_of, Path(folder)) as kubeconfig,
         ):
@@ -148,25 +148,6 @@ def service_account(kubeconfig: Path, folder: Path) -> dict[str, str]:
         (folder / name).write_text("none", encoding="utf-8")
     host, _, port = cluster["server"].rpartition("//")[2].partition(":")
     return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "NODE_NAME": "node"}
-
-
-@contextlib.contextmanager
-def private_network(count: int) -> Iterator[None]:
-    """Moves this process into a network namespace with the links and routes of `count` pods."""
-    name = f"bench-peer-{os.getpid()}-{count}"
-    lines = ["link set lo up"]
-    for index in range(count):
-        # Bridges, since they are one link each; what kind of link it is makes no difference to either.
-        lines.append(f"link add name {name_of(index)} index {index + 2} type bridge")
-        lines.append(f"route add {address_of(index)}/32 dev {name_of(index)} scope link")
-        lines.insert(-1, f"link set {name_of(index)} up")
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        subprocess.run(["ip", "-n", name, "-batch", "-"], input="\n".join(lines), text=True, check=True)
-        enter_namespace(name)
-        yield
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def compared(sides: dict[str, list[str]], environment: dict[str, str], count: int) -> dict[str, Figures]:

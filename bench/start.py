@@ -99,14 +99,14 @@ def main() -> None:
     if os.geteuid() != 0:
         sys.exit("the benchmark makes BPF maps: run it as root (sudo make bench)")
     from api_server import api_server
-    from peer import private_network
-    from scrape import address_of, made_node, pod_of
+    from network import private_network
+    from scrape import address_of, made_node, name_of, pod_of
 
     for count in PODS:
         pods = [pod_of(index) for index in range(count)]
         with (
             made_node(count) as (bpf_fs, run_dir),
-            private_network(count),
+            private_network({name_of(index): address_of(index) for index in range(count)}),
             tempfile.TemporaryDirectory() as folder,
             api_server(pods, address_of, Path(folder)) as kubeconfig,
         ):

@@ -22,25 +22,42 @@ if TYPE_CHECKING:
     from exporter.demo.prometheus import Prometheus
 
 _TRY = """
-The demo node is up: four pods that send, a policy that drops, and the exporter. Try, in another terminal:
+The demo node is up: four pods that send packets, policies that deny some of them, and the exporter.
+Try this in another terminal, from top to bottom.
 
-  curl -s http://localhost:{port}/metrics | grep dropped | grep -v ' 0$'
+What the exporter counts, as Prometheus reads it:
 
-open http://localhost:{port}/ in a browser,{prometheus}
-and as if on the node, with a name for its exporter:
+  curl -s http://localhost:{port}/metrics | grep '^calico_bpf_dropped' | grep -v ' 0$'
+
+The commands, as if on the node; first a short name for them:
 
   on_node() {{ {on_node} "$@"; }}
-  on_node counters --nonzero --top 2
-  on_node counters --watch
-  on_node policy --pod shop/cart
-  on_node why --pod shop/frontend --for 5
 
-Ctrl-C ends it and removes everything.
+Which pods drop packets, for which reasons, and how many a second (until Ctrl-C)?
+
+  on_node counters --nonzero
+  on_node counters --watch
+
+Why does data/db drop packets, and whose? This watches for 5 seconds:
+
+  on_node why --pod data/db --for 5
+
+Which rule decides about such a packet, and which other rules does the pod have?
+
+  on_node trace --from ops/probe --to data/db --protocol udp --port 9999
+  on_node policy --pod data/db
+
+The node's page, which refreshes itself: http://localhost:{port}/
+{prometheus}
+Ctrl-C here ends the demo and removes everything.
 """
 _PROMETHEUS = """
-query the Prometheus next to it for alerts (none at first; two fire within 15 minutes),
+The alerts, from a Prometheus beside the demo (none at first; two fire after 16 minutes):
 
   {ask}
+"""
+_NO_PROMETHEUS = """
+(no Prometheus is installed: with one you would see the alerts too)
 """
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -148,7 +165,7 @@ def _start_prometheus(folder: Path, port: int, rules: Path | None) -> "tuple[str
     if rules is None:
         return "", None
     if not is_installed():
-        return "\n(no Prometheus is installed: with one you would see the alerts too)\n", None
+        return _NO_PROMETHEUS, None
     one = start_prometheus(folder / "prometheus", f"localhost:{port}", rules)
     return _PROMETHEUS.format(ask=_alerts(one.address)), one
 

@@ -14,6 +14,19 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 PAGES = [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+# Installing from somewhere other than the clone: a name in a registry, which may be anybody's until it is published.
+ASKING = re.compile(
+    r"(pip|pipx|tool) install (?!'?\.|-e )|^uvx (?!--from '?\.)|helm (repo|pull|install \S+ (?!\./chart))"
+    r"|krew install (?!--manifest)|(docker|podman|buildah) (run|pull)|ghcr\.io"
+)
+
+
+def asking_for_names(text):
+    """The commands of these blocks that ask a registry for a name."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if ASKING.search(line)]
+
+
 def known(path):
     value = VALUES
     for name in path.split("."):
@@ -31,6 +44,24 @@ def test_every_value_of_the_chart_that_a_page_names_is_one(page):
         if token.partition(".")[0] in VALUES.keys() - {"calico"} and "." in token:
             named.add(token)
     assert [] == sorted(name for name in named if not known(name))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_command_asks_for_a_name_before_the_first_release(page):
+    assert [] == asking_for_names(page.read_text().partition("\n## After the first release\n")[0])
+
+
+def test_a_command_that_asks_for_a_name_is_found():
+    asking = (
+        *(
+            "pip install calico-bpf-exporter",
+            "pipx install 'calico-bpf-exporter[node]'",
+            "uvx calico-bpf-exporter check",
+        ),
+        *("helm install x oci://example.org/x", "helm repo add x https://x", "docker run -d ghcr.io/x/y:1"),
+        *("kubectl krew install calico-bpf", "docker pull example.org/x"),
+    )
+    assert list(asking) == asking_for_names("".join(f"```sh\n{one}\n```\n" for one in asking))
 
 
 def test_values_are_named_at_all():

@@ -127,11 +127,11 @@ def test_what_is_false_is_off():
 @pytest.mark.parametrize(
     ("image", "shown"),
     [
-        ({}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:0.2.0"),
-        ({"image": {"tag": "dev"}}, "ghcr.io/calico-bpf-exporter/calico-bpf-exporter:dev"),
+        ({}, "localhost/calico-bpf-exporter:0.2.0"),
+        ({"image": {"tag": "dev"}}, "localhost/calico-bpf-exporter:dev"),
         ({"image": {"registry": "", "repository": "cbe"}}, "cbe:0.2.0"),
         ({"global": {"imageRegistry": "mirror"}, "image": {"repository": "cbe"}}, "mirror/cbe:0.2.0"),
-        ({"image": {"repository": "cbe", "digest": DIGEST, "tag": "1"}}, f"ghcr.io/cbe@{DIGEST}"),
+        ({"image": {"repository": "cbe", "digest": DIGEST, "tag": "1"}}, f"localhost/cbe@{DIGEST}"),
     ],
 )
 def test_the_image_is_named_once_for_all_pods(image, shown):
@@ -426,6 +426,11 @@ def test_each_dashboard_is_a_config_map_that_grafanas_sidecar_finds_with_the_ver
         ),
         ({"kubernetes": {"authorization": True}}, ["create clusterrolebinding"], ["curl"]),
         ({"webConfig": {"content": {"tls_server_config": {"cert_file": "a"}}}}, [], ["curl"]),
+        ({"image": {"tag": "dev"}}, ["No image is published yet: localhost/calico-bpf-exporter:dev runs only"], []),
+        ({"image": {"registry": "registry.example.org"}}, [], ["No image is published yet"]),
+        ({"prometheusRule": {"enabled": True}}, ["links to runbooks work after the first release"], []),
+        ({"prometheusRule": {"enabled": True, "runbookUrl": "https://wiki/"}}, [], ["after the first release"]),
+        ({}, [], ["after the first release"]),
     ],
 )
 def test_the_notes_say_what_fits_the_values(values, said, unsaid, tmp_path):

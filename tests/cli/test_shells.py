@@ -18,10 +18,8 @@ from exporter.cli.main import COMPLETE, PROGRAM
 from tests import installed
 from tests.cli.test_complete import HERE, PODS
 
-README = Path(__file__).parents[2] / "README.md"
-SETUP = {
-    shell: line for line, shell in re.findall(rf"`([^`]*{COMPLETE}=(\w+)_source[^`]*)`", README.read_text("utf-8"))
-}
+PAGE = Path(__file__).parents[2] / "docs" / "install.md"
+SETUP = {shell: line for line, shell in re.findall(rf"`([^`]*{COMPLETE}=(\w+)_source[^`]*)`", PAGE.read_text("utf-8"))}
 COMPINIT = "autoload -Uz compinit; compinit -i; "
 BARE = {"bash": ["bash", "--noprofile", "--norc"], "zsh": ["zsh", "-f"], "fish": ["fish", "--no-config"]}
 # What ECMA-48 calls control sequences and strings, and two that are older: fish 4 sends more of them than fish 3.
@@ -31,7 +29,7 @@ SHELLS = [("bash", ""), ("zsh", ""), ("zsh", COMPINIT), ("fish", "")]
 
 
 class Terminal:
-    """A shell in a terminal, set up for completion as the README says."""
+    """A shell in a terminal, set up for completion as the page says."""
 
     def __init__(self, shell, before, home):
         self.shell = shell

@@ -21,7 +21,7 @@ from tests import installed
 from tests.kernel.machine import ROOT
 
 PORT = 10993
-LAST = "Ctrl-C ends it and removes everything."
+LAST = "Ctrl-C here ends the demo and removes everything."
 
 
 class Terminal:
@@ -90,6 +90,18 @@ def test_it_is_removed_however_its_terminal_ends_it_and_make_does_not_complain_o
         assert "The demo node is removed.\n" == terminal.output.partition(LAST)[2].replace("^C", "").lstrip("\n")
 
 
+def test_what_it_prints_leads_through_counters_why_trace_the_page_and_an_alert(earlier):
+    terminal = Terminal(f"PORT={PORT}")
+    try:
+        printed = terminal.read_until(LAST)
+    finally:
+        terminal.press_ctrl_c()
+    commands = [f"  {one}" for one in ("curl -s http://", "on_node counters", "on_node why", "on_node trace")]
+    found = [printed.find(one) for one in (*commands, f"itself: http://localhost:{PORT}/\n", " ALERTS\n")]
+    assert -1 not in found
+    assert sorted(found) == found
+
+
 def test_ctrl_c_while_it_is_built_leaves_nothing(earlier):
     terminal = Terminal(f"PORT={PORT}")
     until = time.monotonic() + 30
@@ -105,14 +117,14 @@ def test_each_command_that_it_prints_works_as_printed_and_on_node_takes_any_word
     terminal = Terminal(f"PORT={PORT}")
     try:
         printed = re.findall(r"^  (\S.*)$", terminal.read_until(LAST), re.MULTILINE)
-        curl, promtool, function, *commands = printed
+        curl, function, *commands, promtool = printed
         assert run_in_shell(until(curl, "blackhole_route"), tmp_path)
         assert "" == run_in_shell(promtool, tmp_path).strip()  # no alert yet; what else it is asked for is there
         assert run_in_shell(until(promtool.replace("ALERTS", "up"), "'=> 1 '"), tmp_path)
         (watch,) = (one for one in commands if "--watch" in one)
         commands[commands.index(watch)] = f"({watch} & sleep 4; kill -INT $!) | grep -q cali"
         for command in (*commands, "on_node --help", "on_node counters --help", "on_node bundle -"):
-            expected = 3 if " why " in command else 0
+            expected = 3 if re.search(" (why|trace) ", command) else 0
             assert run_in_shell(f"{function}\n{command} >&2; test $? = {expected}", tmp_path) == ""
     finally:
         terminal.press_ctrl_c()

@@ -1,4 +1,4 @@
-"""The commands of the README and the quick start run, as copied and in order, beside a running demo.
+"""The commands of the README, the quick start and the installation run, as copied and in order, beside a running demo.
 
 A block marked `sh` is commands, one marked `console` commands after `$ ` with what they print; what is here called
 `LISTED` is printed with its reason instead. helm renders the chart as `install` does and talks to no cluster; kubectl
@@ -21,12 +21,15 @@ from tests.kernel.test_demo_command import LAST, Terminal, earlier  # noqa: F401
 from tests.kubectl.cluster import exporter, pod
 from tests.kubectl.conftest import TOOLS, api, authority, cluster, environment  # noqa: F401  fixtures
 
-PAGES = ("README.md", "docs/quick-start.md")
+PAGES = ("README.md", "docs/quick-start.md", "docs/install.md")
 # The beginning of a command, and why it is not run here.
 LISTED = {
     "make demo": "runs beside these commands, as tests/kernel/test_demo_command.py starts it",
     "make image": "takes minutes and a container engine: make test-image builds the image",
     "docker push": "there is no registry",
+    "docker save": "needs docker's daemon",
+    "buildah push": "needs the image: make test-image builds it",
+    "kind load": "needs kind, and docker's daemon",
     "helm test": "needs a cluster that runs pods: tests/image runs check in the image",
     "pipx install .": "pipx is no part of the set-up: tests/kubectl/test_laptop.py installs the same wheel",
     "kubectl -n calico-bpf-exporter exec daemonset/": "the tests' API server has pods and no DaemonSets",
@@ -66,6 +69,8 @@ def script_of(block):
     """What a shell runs of a block: each command must succeed, `why` may find drops, and what does not end is ended."""
     lines = []
     for command in commands(*block):
+        if "--bundle tests/recordings" in command:
+            continue  # tests/cli/test_pages.py compares what these print
         reason = next((why for start, why in LISTED.items() if command.startswith(start)), None)
         bare = command.partition(" #")[0].strip()
         if reason:
@@ -82,6 +87,22 @@ def script_of(block):
 def test_every_block_of_commands_is_marked_as_one(page):
     unmarked = [text for language, text in blocks(page) if not language]
     assert [] == [text for text in unmarked if text.startswith(tuple(f"{one} " for one in PROGRAMS))]
+
+
+def test_the_pages_install_in_a_cluster_by_the_same_block():
+    pages = ("README.md", "docs/quick-start.md", "docs/install.md", "docs/kubernetes.md", "chart/README.md")
+    found = {page: [text for _, text in blocks(page) if "docker push" in text] for page in pages}
+    assert all(found["README.md"] == same for same in found.values()), found
+    assert 1 == len(found["README.md"])
+
+
+def test_the_namespace_that_a_page_makes_may_have_the_pods(shell, cluster):  # noqa: F811
+    (install,) = (block for block in blocks("README.md") if "docker push" in block[1])
+    done = subprocess.run(["bash", "-c", script_of(install)], env=shell, capture_output=True, cwd=ROOT, check=False)
+    assert 0 == done.returncode, done.stderr
+    labels = cluster.namespaces["calico-bpf-exporter"]["metadata"]["labels"]
+    assert {"pod-security.kubernetes.io/enforce": "privileged"} == labels
+    assert b"image: registry.example.org/calico-bpf-exporter:dev" in done.stdout.replace(b'"', b"")
 
 
 def test_what_is_not_run_is_in_the_pages():
@@ -137,7 +158,11 @@ def test_the_commands_run_as_they_stand(earlier, shell, tmp_path):  # noqa: F811
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
     scripts = [script_of(block) for page in PAGES for block in blocks(page) if commands(*block)]
     begin = f"trap 'jobs -p | xargs -r kill' EXIT; mount -t tmpfs tmpfs /opt; cd {clone}; ln -s {ROOT}/.tools .tools"
-    whole = "\n".join([begin, *scripts])
+    dropping = (
+        "until curl -s http://localhost:10042/metrics | grep -q '^calico_bpf_dropped.* [1-9]'; do sleep 0.2; done"
+    )
+    end_of_block = "jobs -p | xargs -r kill; wait"
+    whole = "\n".join([begin, dropping, *(f"{script}\n{end_of_block}" for script in scripts)])
     terminal = Terminal()
     try:
         terminal.read_until(LAST)

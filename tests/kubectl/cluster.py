@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -50,11 +51,15 @@ def exporter(node, name=None, **more):
 
 
 class Cluster:
-    """What kubectl finds: `pods`, `programs` by pod (command and environment, run for real), `refused` by pod."""
+    """What kubectl finds: `pods`, `programs` by pod (command and environment, run for real), `refused` by pod.
+
+    `namespaces` are those that it made, by name.
+    """
 
     def __init__(self, api):
         self.api = api
         self.pods = []
+        self.namespaces = {}
         self.services = []
         self.programs = {}
         self.refused = {}
@@ -66,12 +71,14 @@ class Cluster:
         """Makes exec in this pod run `command` followed by the requested words."""
         self.programs[pod_["metadata"]["namespace"], pod_["metadata"]["name"]] = (command, environment)
 
-    def _answer(self, request):  # noqa: PLR0911  one line a path
+    def _answer(self, request):  # noqa: C901, PLR0911  one line a path
         if request.headers.get("authorization") != f"Bearer {self.api.own}":
             return None
         parts = [unquote(part) for part in request.path.strip("/").split("/")]
         query = parse_qs(request.query)
         match parts:
+            case ["api", "v1", "namespaces", *name] if len(name) == (request.method != "POST"):
+                return self._namespace(request, *name)
             case ["api"]:
                 return Answer(body={"kind": "APIVersions", "versions": ["v1"]})
             case ["apis"]:
@@ -89,6 +96,19 @@ class Cluster:
             case ["api", "v1", "namespaces", namespace, "pods", name, "exec"]:
                 return self._exec(request, namespace, name, query)
         return None
+
+    def _namespace(self, request, name=None):
+        if request.method == "POST":
+            # kubectl speaks protobuf here: in a Namespace its metadata, and in that its name, each behind its length.
+            start = re.search(rb"Namespace\x12.\n.\n(.)", request.body, re.DOTALL)
+            name = request.body[start.end() :][: start[1][0]].decode()
+            self.namespaces[name] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {}}}
+            return Answer(201, self.namespaces[name])
+        if name not in self.namespaces:
+            return refusal(404, f'namespaces "{name}" not found', "NotFound")
+        if request.method == "PATCH":
+            self.namespaces[name]["metadata"]["labels"].update(request.json["metadata"]["labels"])
+        return Answer(body=self.namespaces[name])
 
     def _get(self, namespace, kind, name):
         if ("get", namespace, name) in self.refused:

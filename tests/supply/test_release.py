@@ -69,7 +69,7 @@ def test_what_is_published_was_tested_and_built_once():
     assert {"pypi", "image", "chart"} == set(release["github"]["needs"])
     text = (ROOT / ".github/workflows/release.yml").read_text()
     for demanded in (
-        'make release-check TAG="$GITHUB_REF_NAME"',
+        'make release-check TAG="$GITHUB_REF_NAME" PUBLISHED="ghcr.io/${GITHUB_REPOSITORY,,}"',
         "PLATFORM=linux/amd64,linux/arm64",
         "pypa/gh-action-pypi-publish@",
         "helm push",
@@ -171,3 +171,21 @@ def test_a_release_needs_a_date_and_lines_in_the_changelog(tree):
         f"# Changelog\n\n## {__version__} (2026-01-02)\n\n## 0.1.0 (2025-01-02)\n\n* this\n"
     )
     assert f"CHANGELOG.md has no line about {__version__}\n" == check(tree, f"v{__version__}").stderr
+
+
+def test_the_chart_of_a_release_names_the_published_image(tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "chart", tree / "chart")
+    shutil.copy(ROOT / "Makefile", tree)
+    words = [
+        "make",
+        "-o",
+        "setup",
+        "chart",
+        f"TOOLS={ROOT / '.tools'}",
+        "PUBLISHED=ghcr.io/somebody/calico-bpf-exporter",
+    ]
+    subprocess.run(words, cwd=tree, check=True, capture_output=True)
+    values = tree / "build/chart/values.yaml"
+    image = yaml.safe_load(values.read_text())["image"]
+    assert ("ghcr.io", "somebody/calico-bpf-exporter") == (image["registry"], image["repository"])

@@ -39,6 +39,7 @@ def debian(request, tmp_path):
         environment = {"PATH": f"{folders[0]}:/usr/bin:/bin", "PACKAGES": folders[1], "TMPDIR": folders[2]}
         command = [ROOT / ".ci/install-packages", tmp_path / "tools", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        install.said = done.stdout
         return done.returncode, sorted(path.name for path in tmp_path.glob("tools/bin/*")), list(folders[2].iterdir())
 
     return install
@@ -53,6 +54,13 @@ def test_an_earlier_set_up_that_has_one_of_them_is_completed(debian, tmp_path):
     (tmp_path / "tools/bin").mkdir(parents=True)
     (tmp_path / "tools/bin/prometheus").touch(mode=0o755)
     assert (0, ["prometheus", "promtool"], []) == debian()
+
+
+def test_a_set_up_says_what_it_installs_before_it_does_and_nothing_when_all_is_there(debian):
+    debian("demo")
+    assert "setting up with apt, which can take a minute: prometheus promtool\n" == debian.said
+    debian("demo")
+    assert "" == debian.said
 
 
 @pytest.mark.parametrize("broken", ["apt-get", "dpkg-deb"])

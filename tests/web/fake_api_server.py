@@ -284,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 break
 
-    do_GET = do_POST = _handle  # noqa: N815  names that the base class calls
+    do_GET = do_POST = do_PATCH = _handle  # noqa: N815  names that the base class calls
 
     def log_message(self, *words):
         pass
