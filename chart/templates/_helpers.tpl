@@ -120,7 +120,9 @@ imagePullSecrets:
 its policy folder with mode 0600, which not even its owner may enter. SETUID and SETGID: to drop root before serving;
 they are dropped too. */}}
 {{- $bpf := eq .Values.securityProfile "sysadmin" | ternary "SYS_ADMIN" "BPF" }}
-{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (list $bpf "DAC_READ_SEARCH" "SETUID" "SETGID")) }}
+{{- /* NET_RAW: a packet socket, which only the command why --packets opens; serve drops it. */}}
+{{- $raw := .Values.packets.enabled | ternary (list "NET_RAW") list }}
+{{- $_ := set $context "capabilities" (dict "drop" (list "ALL") "add" (concat (list $bpf "DAC_READ_SEARCH" "SETUID" "SETGID") $raw)) }}
 {{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") }}
 {{- /* On nodes with SELinux, container_t may not read bpffs. Elsewhere this has no effect. */}}
 {{- $_ := set $context "seLinuxOptions" (dict "type" "spc_t") }}

@@ -12,7 +12,7 @@ from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
-from exporter.diagnosis.denied import DeniedFlows, address_port, denied_lines, with_port
+from exporter.diagnosis.denied import DeniedFlows, Ruling, address_port, denied_lines, with_port
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.printable import say
 from exporter.quantities import plural
@@ -138,7 +138,10 @@ def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str
 
 
 def denied_json(one: DeniedFlows) -> dict[str, object]:
-    """A denied flow as JSON; `age` is seconds since its last packet, null if unknown."""
+    """A denied flow as JSON; `age` is seconds since its last packet, null if unknown.
+
+    Only where its rule was asked for, `decided_by` is that rule as in `trace`, null if `why_unknown` says why.
+    """
     return {
         "receiver": _identity(one.receiver),
         "peer": one.peer,
@@ -151,6 +154,19 @@ def denied_json(one: DeniedFlows) -> dict[str, object]:
         "flows": one.flows,
         "packets": one.packets,
         "age": one.age,
+        **(ruling_json(one.ruling) if one.ruling else {}),
+    }
+
+
+def ruling_json(ruling: Ruling) -> dict[str, object]:
+    """The rule that denied, as JSON."""
+    names = ("kind", "policy_namespace", "policy", "tier", "rule", "action", "match", "hits")
+    step = ruling.step
+    return {
+        "decided_by": {name: getattr(step, name) for name in names} if step else None,
+        "rule_ids": [str(one) for one in ruling.rule_ids],
+        "program_checked": ruling.checked,
+        "why_unknown": ruling.why_unknown,
     }
 
 

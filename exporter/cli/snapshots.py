@@ -18,13 +18,14 @@ from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.reading import FlowsOf, Memory, Settings, no_addresses, take_snapshot
+from exporter.snapshot.reading import FlowsOf, Memory, Reading, Settings, no_addresses, take_snapshot
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 
 if TYPE_CHECKING:
     from exporter.snapshot.bundle import Bundle
 
+PoliciesOf = Callable[[Snapshot], Collection[str]]
 # The node's traffic changes the live map within this time.
 _BETWEEN_SNAPSHOTS = 1.0
 
@@ -80,20 +81,33 @@ def node_name(options: NodeOptions) -> str:
 class NodeSnapshots:
     """Snapshots of a running node, with these parts. Each raises if it has no counters; the next may have them."""
 
-    def __init__(self, options: NodeOptions, parts: Collection[str]) -> None:
+    def __init__(self, options: NodeOptions, parts: Collection[str], flows_of: FlowsOf = no_addresses) -> None:
         self._source, self._memory = open_source(options)
-        self._settings = settings_of(options)
+        self._settings = settings_of(options, flows_of)
         self._parts = parts
 
-    def now(self) -> Snapshot:
-        """A snapshot that knows the live counter map, if it can be determined."""
-        return _with_counters(take_with_live_map(self._source, self._settings, self._memory, self._parts))
+    def now(self, more: Collection[str] = ()) -> Snapshot:
+        """A snapshot that knows the live counter map, if it can be determined, with `more` parts."""
+        parts = {*self._parts, *more}
+        return _with_counters(take_with_live_map(self._source, self._settings, self._memory, parts))
 
-    def after(self, seconds: float, more: Collection[str] = ()) -> Snapshot:
-        """A snapshot after this time (0 = now), with `more` parts."""
+    def after(self, seconds: float, more: Collection[str] = (), policies_of: PoliciesOf | None = None) -> Snapshot:
+        """A snapshot after this time (0 = now), with `more` parts; see `two_snapshots` for `policies_of`."""
         if seconds:
             time.sleep(seconds)
-        return _with_counters(take_snapshot(self._source, self._settings, self._memory, {*self._parts, *more}))
+        parts = {*self._parts, *more}
+        return _with_counters(_with_policies(Reading(self._source, self._settings, self._memory), parts, policies_of))
+
+
+def _with_policies(reading: Reading, parts: Collection[str], policies_of: PoliciesOf | None) -> Snapshot:
+    snapshot = reading.read(parts)
+    interfaces = policies_of(snapshot) if policies_of else ()
+    if not interfaces:
+        return snapshot
+    from exporter.diagnosis.trace import PARTS
+
+    reading.read(PARTS - {"policy_files"})
+    return reading.read_policy_files(interfaces)
 
 
 def _with_counters(snapshot: Snapshot) -> Snapshot:
@@ -108,23 +122,25 @@ def two_snapshots(
     check: Callable[[Snapshot], object],
     *,
     last: Collection[str] = (),
+    policies_of: PoliciesOf | None = None,
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
 
-    The parts `last` are read only for the second. `check` gets the first snapshot of a node and raises if there is no
-    point in waiting for the second.
+    The parts `last` are read only for the second. `policies_of` names the interfaces whose policy is to be evaluated
+    there: what that takes is large, and not read if it names none. `check` gets the first snapshot of a node and raises
+    if there is no point in waiting for the second.
     """
     if options.bundle is not None:
-        return _bundles(options, options.bundle, {*parts, *last})
+        return _bundles(options, options.bundle, {*parts, *last}, policies_of)
     snapshots = NodeSnapshots(options, parts)
     first = snapshots.now()
     check(first)
     # The rest of the snapshot, such as a slow API server's pods, was read in this time too.
     passed = time.monotonic() - (first.at or time.monotonic())
     try:
-        return first, snapshots.after(max(seconds - passed, 0), last)
+        return first, snapshots.after(max(seconds - passed, 0), last, policies_of)
     except KeyboardInterrupt:  # stop waiting
-        return first, snapshots.after(0, last)
+        return first, snapshots.after(0, last, policies_of)
 
 
 def earlier_and_latest(options: NodeOptions, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
@@ -134,8 +150,10 @@ def earlier_and_latest(options: NodeOptions, parts: Collection[str]) -> tuple[Sn
     return _bundles(options, options.bundle, parts)
 
 
-def _bundles(options: NodeOptions, path: Path, parts: Collection[str]) -> tuple[Snapshot | None, Snapshot]:
-    after = _of_bundle(options, path, parts)
+def _bundles(
+    options: NodeOptions, path: Path, parts: Collection[str], policies_of: PoliciesOf | None = None
+) -> tuple[Snapshot | None, Snapshot]:
+    after = _of_bundle(options, path, parts, policies_of)
     before = _of_bundle(options, options.before, parts) if options.before else None
     if before and before.node != after.node:
         raise click.UsageError(f"the bundles are of two nodes: {before.node} and {after.node}")
@@ -151,12 +169,14 @@ def _open_bundle(path: Path) -> tuple["Bundle", Memory]:
     return bundle, Memory(LiveMapMemory(proven=bundle.proven_live()))
 
 
-def _of_bundle(options: NodeOptions, path: Path, parts: Collection[str]) -> Snapshot:
+def _of_bundle(
+    options: NodeOptions, path: Path, parts: Collection[str], policies_of: PoliciesOf | None = None
+) -> Snapshot:
     bundle, memory = _open_bundle(path)
     made = None
     with suppress(KeyError, ValueError, OverflowError):
         made = datetime.fromisoformat(bundle.about["made"]).timestamp()
-    snapshot = take_snapshot(bundle, settings_of(options), memory, parts)
+    snapshot = _with_policies(Reading(bundle, settings_of(options), memory), parts, policies_of)
     return replace(snapshot, at=made, node=bundle.about.get("node", ""))
 
 

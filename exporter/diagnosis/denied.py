@@ -7,6 +7,7 @@ flow that its own sender denied has no entry. Pure: a function of a snapshot's p
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exporter.calico.conntrack import SCAN_PERIOD, Entry, Side
 from exporter.calico.packet import Packet
@@ -14,6 +15,29 @@ from exporter.calico.tables import PORTLESS, protocol_name
 from exporter.node.endpoints import Endpoint, Endpoints, workloads_by_address
 from exporter.quantities import format_duration, plural
 from exporter.snapshot.conntrack import Conntrack
+
+if TYPE_CHECKING:  # the page needs no programs
+    from exporter.diagnosis.policy_run import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The rule that denied a packet, as `trace` words it and as a step of its program; or why that is not known.
+
+    `rule_ids` are those that the program records, the deciding one last. `checked` is whether the attached program is
+    that of the file, None if that may not be asked.
+    """
+
+    rule: str = ""
+    why_unknown: str = ""
+    step: "Step | None" = None
+    rule_ids: tuple[int, ...] = ()
+    checked: bool | None = None
+
+    @property
+    def words(self) -> str:
+        """The same for a sentence about a denied packet."""
+        return f"denied by {self.rule}" if self.rule else f"the rule is not known: {self.why_unknown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +47,7 @@ class DeniedFlows:
     `peer` and `destination` are addresses, `sender` the endpoint of this node behind `peer`, if it is one. `service` is
     what the peer asked for, if that was a service. `port` is 0 where the protocol has none, `source_port` that of the
     latest flow. `packets` is None where the entries count none; `age` is seconds since the last packet, `lifetime` how
-    many seconds after it the entries expire by default.
+    many seconds after it the entries expire by default. `ruling` is None where nobody asked for the rule.
     """
 
     receiver: Endpoint
@@ -39,6 +63,7 @@ class DeniedFlows:
     packets: int | None
     age: float | None
     lifetime: int
+    ruling: Ruling | None = None
 
     @property
     def title(self) -> str:
@@ -60,12 +85,12 @@ def denied_flows(conntrack: Conntrack, endpoints: Endpoints, of: Endpoint | None
     return tuple(sorted(found, key=lambda one: (one.age or 0.0, one.receiver.title, one.peer, one.protocol, one.port)))
 
 
-def packet_of(flow: DeniedFlows) -> Packet | None:
-    """The first packet of the latest of these flows, as the receiver's policy saw it; None for ICMP, whose type and
-    code no entry has.
+def packet_of(flow: DeniedFlows) -> Packet:
+    """The first packet of the latest of these flows, as the receiver's policy saw it, but for the type and code of
+    ICMP, which no entry has.
     """
     if flow.protocol in PORTLESS:
-        return None
+        return Packet(flow.family, flow.peer, flow.destination, flow.protocol)
     asked = flow.service or Side(flow.destination, flow.port)
     return Packet(
         family=flow.family,
@@ -106,7 +131,8 @@ def _line(one: DeniedFlows) -> str:
     asked = f", asked for as service {address_port(one.service)}" if one.service else ""
     counted = plural(one.flows, "flow") + ("" if one.packets is None else f" with {plural(one.packets, 'packet')}")
     when = "" if one.age is None else f", the last {format_duration(one.age)} ago"
-    return f"{one.receiver.title} denied {peer} to {one.title} at {one.destination}{asked}: {counted}{when}"
+    rule = f"; {one.ruling.words}" if one.ruling else ""
+    return f"{one.receiver.title} denied {peer} to {one.title} at {one.destination}{asked}: {counted}{when}{rule}"
 
 
 def address_port(side: Side) -> str:

@@ -48,19 +48,24 @@ def trace(
     destination: End,
     via: str,
     prefixes: Sequence[str],
-    budget: Budget | None = None,
+    files: Files | None = None,
 ) -> Trace:
     """Follows the packet through this node; `via` is the host's interface that the user named.
 
-    What is beyond the budget is not known. Raises `NodeError` or `MapError` without endpoints or policy files.
+    A packet for a service goes to each of its backends, unless it is translated already. With `files`, several packets
+    share what was loaded of policy files, and its budget.
+
+    Raises `NodeError` or `MapError` without endpoints or policy files.
     """
-    facts, files = NodeFacts(snapshot, packet.family), Files(snapshot, budget or Budget())
+    facts, loaded = NodeFacts(snapshot, packet.family), Files(snapshot, Budget()) if files is None else files
     service = facts.service(packet)
 
     def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
-        programs = Programs(snapshot, replace(packet, translated=translated), prefixes, files)
+        programs = Programs(snapshot, replace(packet, translated=translated), prefixes, loaded)
         return _follow(Walk(programs, facts, source, to, via))
 
+    if packet.translated:
+        return follow(facts.end(packet.translated[0]), packet.translated)
     if service is None:
         return follow(destination)
     if service.verdict == EXCLUDED:

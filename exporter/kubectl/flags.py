@@ -252,6 +252,7 @@ _FORWARDED: dict[str, list[_Flag]] = {
     ],
     "why": [
         (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner.", "type": Time()}),
+        (("--packets",), {"help": "Also capture the pod's packets, and show whose were denied.", "is_flag": True}),
         _TEXT_OR_JSON,
     ],
     "conntrack": [

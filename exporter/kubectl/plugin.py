@@ -114,8 +114,8 @@ def check(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
 def why(context: click.Context, /, words: Sequence[str], receiver: str | None, **_: Any) -> None:
     """Watch a pod and explain which of its packets were dropped, for which reason, and which rules counted then.
 
-    With --to it watches two pods at once, each on its own node, and says on whose side packets were lost. Exits 0 when
-    nothing was dropped, 3 when something was.
+    With --packets it also says whose packets were denied. With --to it watches two pods at once, each on its own node,
+    and says on whose side packets were lost. Exits 0 when nothing was dropped, 3 when something was.
     """
     if receiver is None:
         if context.params["node"] and not any(one.startswith(("--interface", "--pod", "--ip")) for one in words):
@@ -127,8 +127,8 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
     else:
         from exporter.kubectl.two_pods import explain_two
 
-        if context.params["node"] or len(words) != 1:
-            raise click.UsageError("--to takes one POD before it, and no --node and no flags after --")
+        if context.params["node"] or context.params["packets"] or len(words) != 1:
+            raise click.UsageError("--to takes one POD before it, no --node, no --packets and no flags after --")
         kubectl, exporters, namespace = kubectl_of(context), exporters_of(context), context.params["namespace"]
         targets = [target_of_pod(kubectl, exporters, pod, namespace) for pod in (words[0], receiver)]
         if targets[0].pod == targets[1].pod:

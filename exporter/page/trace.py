@@ -12,7 +12,7 @@ from exporter.calico.packet import PROTOCOLS
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, interfaces_of, trace
 from exporter.diagnosis.trace_packet import INTERFACE, Described, named, number_of, protocol_of, resolve
-from exporter.diagnosis.trace_program import Budget
+from exporter.diagnosis.trace_program import Budget, Files
 from exporter.diagnosis.trace_sentences import sentences
 from exporter.errors import ExporterError
 from exporter.node.endpoints import Endpoint
@@ -68,8 +68,8 @@ def evaluate(
         described = _described(asked)
         packet, source, destination = resolve(now, described, ends, _OPTIONS)
         snapshot = read_policy_files(interfaces_of(now, packet, source, destination))
-        budget = Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over)
-        result = trace(snapshot, packet, source, destination, "", prefixes, budget)
+        files = Files(snapshot, Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over))
+        result = trace(snapshot, packet, source, destination, "", prefixes, files)
     except ExporterError as error:
         return Evaluated(asked, problem=str(error))
     lines = list(sentences(result, named(source), named(destination), verbose=False))

@@ -165,6 +165,18 @@ def test_a_profile_is_what_the_container_may_do(profile):
     assert [expected] * 2 == [container(objects, kind)["securityContext"] for kind in ("DaemonSet", "Pod")]
 
 
+@pytest.mark.parametrize("profile", ["sysadmin", "capabilities"])
+def test_packets_add_one_capability_to_the_lesser_profiles(profile):
+    context = container(render({"securityProfile": profile, "packets": {"enabled": True}}))["securityContext"]
+    without = PROFILES[profile]["capabilities"]
+    assert {**without, "add": [*without["add"], "NET_RAW"]} == context["capabilities"]
+
+
+def test_packets_change_nothing_of_a_privileged_container():
+    every = [container(render({"packets": {"enabled": enabled}}))["securityContext"] for enabled in (False, True)]
+    assert every[0] == every[1]
+
+
 def test_fields_of_ones_own_go_before_those_of_the_profile():
     own = {"seLinuxOptions": {"type": "own_t"}, "capabilities": {"add": ["BPF", "SYS_ADMIN"]}}
     context = container(render({"securityProfile": "capabilities", "containerSecurityContext": own}))["securityContext"]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.nodes import make  # noqa: F401  # the fixture
 from tests.service_tables import APPROVED, OPENER, flow
+from tests.traces.experiments import experiments
 
 CLIENT, SERVER, OUTSIDE = "10.65.0.2", "10.65.0.3", "192.0.2.9"
 SECOND = 1_000_000_000
@@ -141,12 +142,32 @@ def test_why_lists_the_peers_whose_flows_were_denied(run, bundle):
     result = run("why", "--bundle", bundle, "--pod", "server")
     lines = [line.strip() for line in result.stdout.splitlines()]
     start = lines.index("Flows that their receiver denied, as connection tracking still knows them:")
-    assert lines[start + 1] == DENIED
+    why = "ns-b/server, inbound: Calico has written no policy file for it"
+    assert lines[start + 1] == f"{DENIED}; the rule is not known: {why}"
     assert lines[start + 2].startswith(
         "Connection tracking forgets a denied flow this long after its last packet: 60 s"
     )
     answer = json.loads(run("why", "--bundle", bundle, "--pod", "server", "-o", "json").stdout)
-    assert [(one["peer"], one["port"], one["packets"]) for one in answer["denied_flows"]] == [(OUTSIDE, 9999, 18)]
+    (denied,) = answer["denied_flows"]
+    assert (denied["peer"], denied["port"], denied["packets"]) == (OUTSIDE, 9999, 18)
+    assert (denied["decided_by"], denied["rule_ids"], denied["why_unknown"]) == (None, [], why)
+
+
+def test_why_says_which_rule_denied_a_peer(run, tmp_path, make):  # noqa: F811
+    experiment = experiments()["v3.32.1/14-service-vip-denied"]
+    node, packet = make.like(experiment.bundle), experiment.packet
+    ends = (packet.source, packet.source_port), packet.translated
+    entry = flow(6, *ends, SENT, {}, service=(packet.destination, packet.destination_port), last_seen=SECOND)
+    node.maps["cali_v4_ct4"] = make.table("cali_v4_ct4", 700, "hash", entry)
+    path = tmp_path / "node.tar.xz"
+    path.write_bytes(make.bundled(node))
+    arguments = ["why", "--bundle", path, "--interface", experiment.programs[-1][0]]
+    assert "9 packets; denied by the end of tier default\n" in run(*arguments).stdout
+    (denied,) = json.loads(run(*arguments, "-o", "json").stdout)["denied_flows"]
+    decided = denied["decided_by"]
+    assert ("default", "end_of_tier", "deny") == (decided["tier"], decided["rule"], decided["action"])
+    experiment.check(experiment.programs[-1][2], "deny", map(int, denied["rule_ids"]))
+    assert "" == denied["why_unknown"]
 
 
 def test_why_of_an_older_bundle_is_as_before(run, recording):

@@ -37,6 +37,7 @@ NEVER = {
     "exporter.web.live_config": "for a web configuration",
     "exporter.web.config_file": "for a web configuration",
     "exporter.snapshot.bundle": "for bundles",
+    "exporter.node.packet_socket": "for `why --packets`: `serve` captures nothing",
     "exporter.demo": "for the demo",
     "exporter.kubectl": "for laptops",
     "tarfile": "for bundles",

@@ -113,7 +113,7 @@ def test_the_packet_that_was_denied_is_that_of_the_latest_flow_after_service_tra
     assert packets == {
         6: Packet(4, CLIENT, "10.96.0.7", 6, 41000, 80, translated=(SERVER, 8080)),
         17: Packet(4, OUTSIDE, SERVER, 17, 6, 9999),
-        58: None,
+        58: Packet(6, OUTSIDE6, SERVER6, 58),
     }
 
 

@@ -235,6 +235,7 @@ def test_without_kubectl_the_plugin_says_so(environment):
         ["counters", "-o", "yaml", "one"],
         ["why", "one", "--to", "two", "--node", "n1"],
         ["why", "--to", "two"],
+        ["why", "one", "--to", "two", "--packets"],
         ["bundle"],
         ["bundle", "one"],
         ["bundle", "one", "two", "three"],
@@ -265,6 +266,13 @@ def test_why_of_a_whole_node_says_how_to_name_an_endpoint(kubectl, recorded, mor
         "Error: why is about one endpoint: name POD, or with --node an interface after --: "
         "kubectl calico-bpf why --node NODE -- --interface NAME\n"
     )
+
+
+def test_a_capture_is_asked_for_at_the_node(recorded, kubectl):
+    recorded()
+    done = kubectl("why", "ns-b/server", "--packets")
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "Error: --packets captures on the node itself: a bundle has no packets\n" in done.stderr
 
 
 def test_why_of_a_node_s_interface_is_asked_there(recorded, kubectl):
