@@ -107,6 +107,8 @@ def _run(node: "Node", listener: socket.socket, rules: Path | None) -> None:
     port = listener.getsockname()[1]
     hint, prometheus = _start_prometheus(node.state, port, rules)
     try:
+        # Until the server handles them: an exception in the middle of an import can be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         click.echo(_TRY.format(port=port, prometheus=hint, on_node=_on_node(node)))
         enter_namespace(node.namespace)
         options = NodeOptions(node.bpf.path, "auto", node.run_dir, ("cali",), None, None, node="demo")

@@ -28,6 +28,8 @@ def handle_signals(stop: asyncio.Event, reread: Callable[[], None]) -> None:
             loop.add_signal_handler(number, _end, stop, number.name)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         loop.add_signal_handler(signal.SIGHUP, _hang_up, stop, reread, _has_terminal())
+    # Whoever started this may have blocked them until they are handled.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ALWAYS, signal.SIGHUP))
 
 
 def _end(stop: asyncio.Event, name: str) -> None:

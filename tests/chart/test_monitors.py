@@ -225,7 +225,7 @@ def test_a_monitor_that_could_only_fail_is_refused_with_the_way_out(values, said
         {"serviceMonitor": {"enabled": True, "bearerTokenFile": "/token"}, **TOKENS},
         {"serviceMonitor": {"enabled": True, **PASSWORD}, **USERS},
         # Of a Secret that exists nothing is known, and without a monitor nobody of the chart's scrapes.
-        {"podMonitor": {"enabled": True}, "webConfig": {"existingSecret": "a"}},
+        {"podMonitor": {"enabled": True}, "webConfig": {"existingSecret": "a"}, "probes": {"scheme": "https"}},
         {**TOKENS},
         {**USERS},
     ],

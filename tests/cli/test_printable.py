@@ -14,7 +14,7 @@ HOSTILE = (
     "k8s ns%2F%1b[2J%0d%07x eth0",
     "k8s %1b]0;title%07%2Fpod eth0",
     "k8s %e2%80%ae%2Fpod eth0",
-    "k8s [red]ns[/]%2F[bold]x[/bold][link=http:%2F%2Fa]y[/link] eth0",
+    "k8s [red]ns[%2F]%2F[bold]x[%2Fbold][link=http:%2F%2Fa]y[%2Flink] eth0",
 )
 
 

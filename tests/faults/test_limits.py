@@ -18,7 +18,7 @@ from tests.kernel.pinned import on_each_cpu, u32
 pytestmark = pytest.mark.kernel
 
 # prlimit(1), as the server's own user: without CAP_SYS_RESOURCE not even root may do it to another's process.
-_PRLIMIT = ("setpriv", f"--reuid={USER}", "prlimit")
+_PRLIMIT = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "prlimit")
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from exporter.kubectl.kubectl import Finished, Kubectl, KubectlError, PodName
 from exporter.kubectl.plugin import program
 from exporter.kubectl.targets import Exporters, NoTarget, Target, all_targets, target_of_pod
-from exporter.kubectl.top import show_top
+from exporter.kubectl.top import Wanted, show_top
 from exporter.kubectl.two_pods import explain_two
 from tests.fuzz.shapes import BROKEN, changed, encoded
 
+TEN = Wanted("10s", 10, None, 16)
 EXPORTER = {
     "metadata": {"name": "exporter-n1", "namespace": "system"},
     "spec": {"nodeName": "n1"},
@@ -77,7 +78,7 @@ PODS = st.builds(Finished, st.just(0), encoded({"items": [EXPORTER, EXPORTER]}),
     st.sampled_from(["json", "table"]),
 )
 def test_whatever_the_nodes_say_top_ends_well(pods, ran, output):
-    code, printed = with_answers([pods, ran], lambda kubectl: show_top(kubectl, Exporters(), "10s", 10, None, output))
+    code, printed = with_answers([pods, ran], lambda kubectl: show_top(kubectl, Exporters(), TEN, output))
     assert code in (0, 1)
     assert output == "table" or not printed or json.loads(printed)["droppers"] is not None
 

@@ -272,7 +272,7 @@ def test_the_command_serves_the_machine_ends_with_ctrl_c_and_removes_what_an_ear
     def started():
         running = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path})
         said = ""
-        while "Ctrl-C" not in said:
+        while "Ctrl-C here" not in said:  # the last line
             line = running.stdout.readline()
             assert line, said
             said += line

@@ -122,7 +122,9 @@ def test_the_chart_has_an_icon_that_is_there_and_what_artifact_hub_shows():
 
 def test_make_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     helped = {line.split()[0]: line.split(None, 1)[1] for line in shown.splitlines()}
     assert set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()) == helped.keys()
     assert max(map(len, helped.values())) < 75
