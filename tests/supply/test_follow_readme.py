@@ -44,8 +44,8 @@ def test_what_the_demo_prints_is_commands_where_it_is_indented_and_links_where_i
 def test_a_terminal_says_what_a_command_printed_and_how_it_ended_and_ctrl_c_ends_it(follow_readme):
     terminal = follow_readme.Terminal()
     assert (3, "one\n") == terminal.run("printf '\\033[1mone\\033[0m\\n'; (exit 3)")
-    terminal.type("echo begun; sleep 60")
-    while "begun\n" not in terminal._text:  # Ctrl-C before that would be the shell's own
+    terminal.type("sh -c 'echo begun; exec sleep 60'")  # Ctrl-C before it has the terminal is the shell's own
+    while "begun\n" not in terminal._text:
         time.sleep(0.05)
     assert not terminal.is_at_prompt
     terminal.interrupt()
