@@ -344,12 +344,12 @@ def test_clients_that_never_read_are_cut(server, until):
     running = server(extra=BIG, limits={"write": 1.0})
     before = running.descriptors()
     running.ask("/healthz")
-    assert until(lambda: running.descriptors() == before)  # a client in TLS is told of the end before it is closed
+    assert until(lambda: running.descriptors() <= before)  # a client in TLS is told of the end before it is closed
     for _ in range(10):
         running.open(GET_BIG, receive_buffer=4096)
     assert until(lambda: running.descriptors() > before)
     watch = running.stopwatch()
-    assert until(lambda: running.descriptors() == before)
+    assert until(lambda: running.descriptors() <= before)
     assert watch.seconds() < 4
 
 
