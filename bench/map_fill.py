@@ -20,7 +20,7 @@ from scrape import cpu, made_node  # beside this file
 
 from exporter.bpf.libbpf import SONAMES
 from exporter.bpf.readers import open_reader
-from exporter.cli.serve import COUNT_SHARE
+from exporter.cli.serving import COUNT_SHARE
 from exporter.snapshot.map_fill import MapCounts
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.snapshot.source import LiveNode

@@ -23,8 +23,9 @@ from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.policies import policies_of
-from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
-from exporter.snapshot.bundle import read_bundle, write_bundle
+from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.bundle_writer import PARTS as BUNDLE_PARTS
+from exporter.snapshot.bundle_writer import write_bundle
 from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import Memory, Settings, take_snapshot
 from exporter.snapshot.source import is_policy_file_of

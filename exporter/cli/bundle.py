@@ -34,7 +34,7 @@ def command(node: NodeOptions, file: Path, redact: bool) -> None:  # noqa: FBT00
     which two share as many leading bits as before. The same name is replaced alike until the node restarts, so two
     bundles of it can be compared. Counts, ports, protocols, times, versions and the numbers of IP sets stay.
     """
-    from exporter.snapshot.bundle import PARTS, write_bundle
+    from exporter.snapshot.bundle_writer import PARTS, write_bundle
     from exporter.snapshot.redaction import Redaction
 
     source, memory = open_source(node)

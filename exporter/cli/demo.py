@@ -99,7 +99,7 @@ def command(web_listen_address: str, rules: Path | None) -> None:
 
 def _run(node: "Node", listener: socket.socket, rules: Path | None) -> None:
     """Builds the node and serves its metrics until a signal arrives."""
-    from exporter.cli.serve import ServeOptions, serve
+    from exporter.cli.serving import ServeOptions, serve
     from exporter.demo.namespace import enter_namespace
 
     node.build()

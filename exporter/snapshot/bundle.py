@@ -1,8 +1,8 @@
-"""Saves a node's raw data to one archive, and loads it for analysis on another machine.
+"""A node's raw data in one archive, loaded for analysis on another machine.
 
-`write_bundle` puts a source's raw facts into a tar archive; `Bundle` is a `NodeSource` over such an archive, so every
-command works on it without root, BPF or Calico. The recordings in the tests are bundles. Errors of the node are stored
-as messages and raised again.
+`bundle_writer.py` puts a source's raw facts into a tar archive; `Bundle` is a `NodeSource` over such an archive, so
+every command works on it without root, BPF or Calico. The recordings in the tests are bundles. Errors of the node are
+stored as messages and raised again.
 
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
@@ -13,123 +13,33 @@ Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
-from exporter.archive import ArchiveError, read_archive, write_archive
+from exporter.archive import ArchiveError, read_archive
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
-from exporter.calico.pins import POLICY_PROGRAMS
 from exporter.errors import ExporterError
 from exporter.node import NodeError
-from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link, NodeAddress
 from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
-from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
-from exporter.snapshot.pinned_maps import programs_of
-from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
-from exporter.snapshot.reading import all_addresses
-from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
-from exporter.snapshot.source import NodeSource, is_policy_file_of
+from exporter.snapshot.bundled_maps import NEW_DATA
+from exporter.snapshot.source import is_policy_file_of
 
 FORMAT = 1
-# The snapshot parts that a bundle needs.
-_ADDRESSES = "addresses"
-PARTS = frozenset(
-    {
-        "pins",
-        "counter_map",
-        "ifstate",
-        "links",
-        "host_routes",
-        _ADDRESSES,
-        "nics",
-        "queue_drops",
-        "run_dir",
-        "cluster_pods",
-        "endpoints",
-    }
-)
-Edit = Callable[[dict[str, bytes]], dict[str, bytes]]
+ADDRESSES = "addresses"
 # Parsed, JSON takes up to thirty times its size.
 _MAX_JSON, _MAX_KEYS, _MAX_VALUES = 16 << 20, 32 << 20, 256 << 20
-_T = TypeVar("_T")
-_NO_FOLDER: Folder[bytes] = Folder(present=False, files={}, problems=())
-_FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
+FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
 class BundleError(ExporterError):
     """The file is not a bundle that this program can read. The message is one sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The number of maps and Calico files in a bundle, and one sentence for each part that could not be read."""
-
-    maps: int
-    files: int
-    problems: tuple[str, ...]
-
-
-def write_bundle(
-    source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes], edit: Edit = dict
-) -> Written:
-    """Writes everything this program reads on a node to `target`: the raw data of `source`, and the live map that
-    `snapshot` determined; `about` holds versions and the node name, `edit` changes the members before.
-    """
-    errors: dict[str, str] = {}
-    members: dict[str, bytes] = {}
-    pinned = _value(errors, "pins", snapshot.pins) or ()
-    pins = [pin.name for pin in pinned if pin.datum not in POLICY_PROGRAMS.values()]
-    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
-    for pin in pinned:
-        if pin.name in pins:
-            members |= _value(errors, f"maps/{pin.name}", Part.of(partial(map_members, source, pin, endpoints))) or {}
-    entries: dict[str, Entries] = {}
-    if not snapshot.ifstate.error:
-        entries = _value(errors, "policy_programs", Part.of(partial(_policy_entries, source, snapshot))) or {}
-    for name, found in entries.items():
-        members |= _value(errors, f"maps/{name}", Part.of(partial(entry_members, source, name, found))) or {}
-    pins += entries
-    parts: dict[str, Part[Any]] = {
-        "programs": Part.of(partial(_programs, source, snapshot, entries)),
-        "links": snapshot.links,
-        "routes": snapshot.host_routes,
-        _ADDRESSES: snapshot.addresses,
-        "nics": snapshot.nics,
-        "queue_drops": snapshot.queue_drops,
-        "run_dir": snapshot.run_dir,
-        "pods": snapshot.cluster_pods,
-    }
-    values = {name: _value(errors, name, part) for name, part in parts.items()}
-    members |= {f"{name}.json": _json(value) for name, value in values.items() if value is not None}
-    folders = {part: _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER for part in _FOLDERS}
-    for part, folder in folders.items():
-        members |= {f"{_FOLDERS[part]}/{name}": content for name, content in folder.files.items()}
-    _leave_out_oversized(members, errors)
-    head = {
-        "format": FORMAT,
-        "about": about,
-        "reader": snapshot.reader,
-        "pins": pins,
-        "attach_point_folders": _value(errors, "attach_point_folders", Part.of(source.attach_point_folders)) or [],
-        "live": _live(_value(errors, "live", snapshot.counter_map)),
-        "folders": {part: _folder_state(folder) for part, folder in folders.items()},
-        "data": [datum for datum in (*NEW_DATA, _ADDRESSES) if not source.predates(datum)],
-        "clock_ns": source.clock_ns(),
-        "errors": errors,
-    }
-    write_archive(edit({"bundle.json": _json(head), **members}), target)
-    return Written(
-        len(pins) - sum(f"maps/{name}" in errors for name in pins),
-        sum(name.startswith(tuple(f"{folder}/" for folder in _FOLDERS.values())) for name in members),
-        tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
-    )
 
 
 class Bundle:
@@ -207,7 +117,7 @@ class Bundle:
 
     def predates(self, datum: str) -> bool:
         """See `NodeSource`."""
-        return datum in (*NEW_DATA, _ADDRESSES) and datum not in self._head.get("data", ())
+        return datum in (*NEW_DATA, ADDRESSES) and datum not in self._head.get("data", ())
 
     def clock_ns(self) -> int | None:
         """See `NodeSource`."""
@@ -242,9 +152,9 @@ class Bundle:
 
     def addresses(self) -> tuple[NodeAddress, ...]:
         """See `NodeSource`."""
-        if self.predates(_ADDRESSES):
+        if self.predates(ADDRESSES):
             raise NodeError("this bundle was made by an older version and has no addresses of the node")
-        self._raise(_ADDRESSES, NodeError)
+        self._raise(ADDRESSES, NodeError)
         rows = self._json("addresses.json")
         return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
@@ -316,7 +226,7 @@ class Bundle:
 
     def _folder(self, part: str) -> Folder[bytes]:
         self._raise(part, NodeError)
-        prefix = f"{_FOLDERS[part]}/"
+        prefix = f"{FOLDERS[part]}/"
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
         unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
@@ -338,7 +248,7 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """The bundle in the file at `path`. Raises `BundleError`."""
     try:
-        bundle = Bundle(read_archive(path, _max_bytes))
+        bundle = Bundle(read_archive(path, max_bytes))
         _check(bundle)
     except OSError as error:
         raise BundleError(f"{path} could not be read: {error.strerror or error}") from error
@@ -351,12 +261,12 @@ def read_bundle(path: Path) -> Bundle:
     return bundle
 
 
-def _max_bytes(member: str) -> int:
+def max_bytes(member: str) -> int:
     """The largest size of a member, 0 for what is no part of a bundle."""
     folder, _, name = member.rpartition("/")
     if folder.startswith("maps/"):
         return {"info.json": _MAX_JSON, "keys": _MAX_KEYS, "values": _MAX_VALUES}.get(name, 0)
-    return _MAX_JSON if folder in ("", *_FOLDERS.values()) else 0
+    return _MAX_JSON if folder in ("", *FOLDERS.values()) else 0
 
 
 def _check(bundle: Bundle) -> None:
@@ -371,40 +281,6 @@ def _check(bundle: Bundle) -> None:
             part()
 
 
-def _leave_out_oversized(members: dict[str, bytes], errors: dict[str, str]) -> None:
-    """Leaves out what `read_bundle` would refuse, a map as a whole, with a sentence."""
-    for name in [name for name, content in members.items() if len(content) > _max_bytes(name)]:
-        part = name.rpartition("/")[0] if name.startswith("maps/") else name.removesuffix(".json")
-        errors[part] = f"it has {len(members[name]) >> 20} MiB, more than a bundle may hold"
-        for one in [one for one in members if one == name or one.startswith(f"{part}/")]:
-            del members[one]
-
-
-def _policy_entries(source: NodeSource, snapshot: Snapshot) -> dict[str, Entries]:
-    return read_policy_entries(source, snapshot.pins.get(), snapshot.ifstate.get())
-
-
-def _programs(source: NodeSource, snapshot: Snapshot, entries: dict[str, Entries]) -> list[ProgramInfo]:
-    policies = ids_in(entries)
-    return [*programs_of(source, snapshot.pins.get()), *(source.programs(policies) if policies else ())]
-
-
-def _live(versions: MapVersions | None) -> dict[str, object] | None:
-    live = versions and versions.choice.live
-    return {"pin": live.name, "id": live.info.id, "chosen_by": versions.choice.chosen_by} if versions and live else None
-
-
-def _folder_state(folder: Folder[bytes]) -> dict[str, object]:
-    kept = ("present", "problems", "unread")
-    return {name: getattr(folder, name) for name in kept}
-
-
-def _value(errors: dict[str, str], name: str, part: Part[_T]) -> _T | None:
-    if part.error:
-        errors[name] = str(part.error)
-    return part.or_else(None)
-
-
 def _pod(row: dict[str, Any]) -> ClusterPod:
     addresses = tuple(_text(address) for address in row["addresses"])
     names = (_text(row[name]) for name in ("namespace", "pod", "owner_kind", "owner"))
@@ -416,7 +292,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise BundleError(f"the bundle is damaged: it holds {value!r} instead of a string")
     return value
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1, default=asdict).encode()

@@ -193,7 +193,7 @@ def test_a_bundle_that_could_not_be_finished_leaves_the_file_as_it_was(run, tmp_
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("exporter.snapshot.bundle.write_archive", full)
+    monkeypatch.setattr("exporter.snapshot.bundle_writer.write_archive", full)
     result = run("bundle", file, "--bpf.fs", tmp_path, "--calico.run-dir", tmp_path)
     assert f"Error: {file} could not be written: No space left on device\n" == result.stderr
     assert {file: b"an earlier one"} == {one: one.read_bytes() for one in tmp_path.iterdir()}

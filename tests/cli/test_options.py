@@ -13,6 +13,10 @@ SHARED = {
 HERE = "v3.32.1/05-eot-egress-deny.after"
 
 
+# A command remembers how it was asked for help first: alone it would not know -h.
+WHOLE_PROGRAM = click.Context(program, **program.context_settings)
+
+
 def options():
     """(command, flag, option) for every option of every command."""
     context = click.Context(program)
@@ -43,7 +47,9 @@ def test_no_two_options_of_a_command_share_a_variable():
 
 def parsed(command, *arguments):
     """The parameters that a command would be called with."""
-    return program.get_command(click.Context(program), command).make_context(command, list(arguments)).params
+    return (
+        program.get_command(WHOLE_PROGRAM, command).make_context(command, list(arguments), parent=WHOLE_PROGRAM).params
+    )
 
 
 @pytest.mark.parametrize(

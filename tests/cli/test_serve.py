@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 import pytest
 
-from exporter.cli import serve
+from exporter.cli import serving
 from exporter.cli.main import program
-from exporter.cli.serve import collector_options, count_interval, enabled_collectors
+from exporter.cli.serve import collector_options, enabled_collectors
+from exporter.cli.serving import count_interval
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT
 from tests import installed
@@ -22,10 +23,13 @@ from tests.stopwatch import Stopwatch, wait_for_end
 from tests.web.authority import Authority
 from tests.web.fake_api_server import Answer, FakeApiServer, Raw
 
+# A command remembers how it was asked for help first: alone it would not know -h.
+WHOLE_PROGRAM = click.Context(program, **program.context_settings)
+
 
 def enabled(*flags):
-    command = program.get_command(click.Context(program), "serve")
-    return enabled_collectors(command.make_context("serve", list(flags)).params)
+    command = program.get_command(WHOLE_PROGRAM, "serve")
+    return enabled_collectors(command.make_context("serve", list(flags), parent=WHOLE_PROGRAM).params)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +78,8 @@ def test_every_collector_can_be_switched_on_and_off(name):
     ],
 )
 def test_what_is_said_of_samples_reaches_the_collectors(flags, options):
-    command = program.get_command(click.Context(program), "serve")
-    assert options == collector_options(command.make_context("serve", flags).params)
+    command = program.get_command(WHOLE_PROGRAM, "serve")
+    assert options == collector_options(command.make_context("serve", flags, parent=WHOLE_PROGRAM).params)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +127,9 @@ def test_maps_are_counted_again_after_the_interval(monkeypatch, given, pause):
         if len(slept) == 2:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(serve.asyncio, "sleep", sleep)
+    monkeypatch.setattr(serving.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(serve._count_maps(Slices(), [lambda: iter([None] * 2), lambda: iter([None])], given))
+        asyncio.run(serving._count_maps(Slices(), [lambda: iter([None] * 2), lambda: iter([None])], given))
     assert ([[None] * 3] * 2, [pause] * 2) == (done, slept)
 
 
@@ -207,7 +211,7 @@ def test_authorization_without_a_cluster_ends_the_start_with_a_sentence(start, a
 
 
 def test_the_image_names_the_port_that_it_serves():
-    command = program.get_command(click.Context(program), "serve")
+    command = program.get_command(WHOLE_PROGRAM, "serve")
     (listen,) = (one for one in command.params if "--web.listen-address" in one.opts)
     steps = (Path(__file__).parents[2] / "Dockerfile").read_text(encoding="utf-8")
     assert f"\nEXPOSE {listen.default[0].removeprefix(':')}\n" in steps
@@ -315,8 +319,8 @@ class Handler:
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_it_says_that_it_listens_when_a_scrape_of_each_format_is_done_or_hangs(monkeypatch, hangs):
-    monkeypatch.setattr(serve, "_WARM_UP_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "_WARM_UP_SECONDS", 0.2)
     routes, said = Handler(hangs=hangs), []
-    asyncio.run(serve._prepare(routes, lambda: said.append(len(routes.asked))))
+    asyncio.run(serving._prepare(routes, lambda: said.append(len(routes.asked))))
     formats = [("/metrics", "text/plain"), ("/metrics", "application/openmetrics-text")]
     assert (formats[: 1 if hangs else 2], [1 if hangs else 2]) == (routes.asked, said)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.bpf import libbpf, walk
 from exporter.bpf.walk import Calls
-from exporter.cli import serve
+from exporter.cli import serving
 from exporter.cli.main import main
 
 # Bytes of one CPU's value, by the pin of a per-CPU map.
@@ -92,7 +92,7 @@ def wrap(control: Path) -> None:
         return wrapped
 
     libbpf._calls = calls
-    serve._collect_twice = lambda scrapes: scrapes.collect()  # a second time could come between a test and its scrape
+    serving._collect_again = lambda scrapes: scrapes.collect()  # a second time could come between a test and its scrape
     time.time_ns, time.time = wrong_time, lambda: wrong_time() / 1e9
 
 

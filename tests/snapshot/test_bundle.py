@@ -15,8 +15,9 @@ from exporter.cli.main import sentence_of
 from exporter.diagnosis.check import findings
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
-from exporter.snapshot.bundle import PARTS as BUNDLE_PARTS
-from exporter.snapshot.bundle import BundleError, read_bundle, write_bundle
+from exporter.snapshot.bundle import BundleError, read_bundle
+from exporter.snapshot.bundle_writer import PARTS as BUNDLE_PARTS
+from exporter.snapshot.bundle_writer import write_bundle
 from tests.service_tables import backend, frontend, route
 
 ROUND_TRIPS = [
@@ -546,7 +547,7 @@ def test_a_column_of_a_map_is_refused_unread(make, opened, small, column, mebiby
 
 def test_a_node_with_more_than_a_bundle_may_hold_gives_one_that_can_be_read(make, recorded, opened, monkeypatch):
     node, limit = recorded("v3.32.1/02-ingress-deny.after"), 3000
-    monkeypatch.setattr("exporter.snapshot.bundle._max_bytes", lambda name: limit if "/" in name else 1 << 20)
+    monkeypatch.setattr("exporter.snapshot.bundle_writer.max_bytes", lambda name: limit if "/" in name else 1 << 20)
     again = opened(make.bundled(node))
     left_out = {name for name, content in node.policy_files().files.items() if len(content) > limit}
     assert left_out
