@@ -237,9 +237,16 @@ class NodeChanges:
 
     def get_page(self) -> None:
         for server in self.servers:
-            status, page = self._there(self._clients[server.name].get, "/")
-            if status != 200 or any(one.pod.name not in page for one in self._guests):
-                self.problems.append(f"{server.name}: the page says {status} and not every pod: {page[:80]}")
+            until = time.monotonic() + _MAX_WAIT
+            # Requests of about a second share one snapshot, which can be older than the newest pod.
+            while (wrong := self._wrong_page(server)) and time.monotonic() < until:
+                time.sleep(0.2)
+            self.problems.extend(f"{server.name}: {one}" for one in wrong)
+
+    def _wrong_page(self, server: Server) -> list[str]:
+        status, page = self._there(self._clients[server.name].get, "/")
+        missing = sorted(one.pod.name for one in self._guests if one.pod.name not in page)
+        return [f"the page says {status} and nothing of {', '.join(missing)}"] if status != 200 or missing else []
 
     # What is counted.
 
