@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.web.registry import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
-    from exporter.web.server import Server
+    from exporter.web.transport.server import Server
 
 # A folder that hangs must not keep the other collectors from being served.
 _WARM_UP_SECONDS = 2.0
@@ -68,7 +68,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
-    from exporter.web.server import Server
+    from exporter.web.transport.server import Server
 
     keep_memory_small()
     reader = open_reader(node.reader)
@@ -184,7 +184,7 @@ def count_interval(seconds: float) -> float:
 
 async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:
     # The first scrape of a process imports, parses and builds what later ones find: nobody is to wait for that.
-    from exporter.web.connection import Request
+    from exporter.web.transport.connection import Request
 
     with suppress(TimeoutError):
         async with asyncio.timeout(_WARM_UP_SECONDS):

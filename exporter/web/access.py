@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from exporter.node import NodeError
 from exporter.web.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.config import RateLimit, WebConfig
-from exporter.web.connection import Handler, Headers, Request, Response
 from exporter.web.passwords import Passwords, parse_basic
 from exporter.web.registry import Rejected
+from exporter.web.transport.connection import Handler, Headers, Request, Response
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig

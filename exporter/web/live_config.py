@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exporter.web.config import TlsSettings, WebConfig, WebConfigError
 from exporter.web.config_file import parse_web_config
-from exporter.web.tls import Tls, make_tls
+from exporter.web.transport.tls import Tls, make_tls
 
 log = logging.getLogger("exporter.web")
 

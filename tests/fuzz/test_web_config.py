@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.web.config import WebConfigError
-from exporter.web.connection import Connection, Limits, Response
 from exporter.web.live_config import LiveConfig
 from exporter.web.passwords import Passwords
+from exporter.web.transport.connection import Connection, Limits, Response
 from tests.fuzz.shapes import BROKEN, encoded
 from tests.fuzz.test_http import Pieces
 from tests.web.authority import Authority

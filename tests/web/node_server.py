@@ -25,7 +25,6 @@ from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
 from exporter.web.access import Access
 from exporter.web.auth_queue import AuthQueue
-from exporter.web.connection import Limits
 from exporter.web.hosts import Hosts
 from exporter.web.live_config import LiveConfig
 from exporter.web.node_page import Page
@@ -33,7 +32,8 @@ from exporter.web.registry import make_registry
 from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
-from exporter.web.server import Server, open_listener
+from exporter.web.transport.connection import Limits
+from exporter.web.transport.server import Server, open_listener
 
 
 class Numbered(Reading):

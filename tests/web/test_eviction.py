@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.web.eviction import Admitted, State
+from exporter.web.transport.eviction import Admitted, State
 
 IDLE, WORKING, SENDING = State
 

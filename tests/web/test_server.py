@@ -12,8 +12,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from exporter.web import server
-from exporter.web.server import ListenError, Server, open_listener
+from exporter.web.transport import server
+from exporter.web.transport.server import ListenError, Server, open_listener
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"

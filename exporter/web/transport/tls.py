@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from exporter.web.config import TlsSettings, WebConfigError
-from exporter.web.stream import HandshakeError, Stream
+from exporter.web.transport.stream import HandshakeError, Stream
 
 # Go's default: key exchanges that do not cost the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.web.connection import Connection
+    from exporter.web.transport.connection import Connection
 
 _LARGE_PART = 1 / 4
 

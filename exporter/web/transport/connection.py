@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import h11
 
-from exporter.web.eviction import State
 from exporter.web.registry import LogThrottle
-from exporter.web.stream import Stream
+from exporter.web.transport.eviction import State
+from exporter.web.transport.stream import Stream
 
 log = logging.getLogger("exporter.web")
 

@@ -17,14 +17,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
-from exporter.web.connection import Connection, Handler, Limits
-from exporter.web.eviction import Admitted
-from exporter.web.signals import handle_signals
-from exporter.web.stream import ClearStream, HandshakeError, Stream
+from exporter.web.transport.connection import Connection, Handler, Limits
+from exporter.web.transport.eviction import Admitted
+from exporter.web.transport.signals import handle_signals
+from exporter.web.transport.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
     from exporter.web.live_config import LiveConfig
-    from exporter.web.tls import Tls
+    from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -154,7 +154,7 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
-            from exporter.web.tls import TlsStream
+            from exporter.web.transport.tls import TlsStream
 
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
