@@ -19,8 +19,8 @@ from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import ON_BY_DEFAULT
 
 if TYPE_CHECKING:
-    from exporter.web.access import Access
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.handler import Access
+    from exporter.web.access.live_config import LiveConfig
     from exporter.web.registry import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
@@ -63,7 +63,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
-    from exporter.web.hosts import Hosts
+    from exporter.web.access.hosts import Hosts
     from exporter.web.node_page import Page
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
@@ -132,7 +132,7 @@ def _say_where(listeners: Sequence[socket.socket], live: "LiveConfig | None", re
 def _live_config(options: ServeOptions) -> "LiveConfig | None":
     if options.web_config is None:
         return None
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.live_config import LiveConfig
 
     live = LiveConfig(options.web_config, bearer=options.authorization)
     if live.config.users and not live.tls:
@@ -143,14 +143,14 @@ def _live_config(options: ServeOptions) -> "LiveConfig | None":
 def _access(
     routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", node: NodeOptions, options: ServeOptions
 ) -> "Access":
-    from exporter.web.access import Access
-    from exporter.web.auth_queue import AuthQueue
+    from exporter.web.access.auth_queue import AuthQueue
+    from exporter.web.access.handler import Access
 
     auth_queue = AuthQueue()
     reviews = None
     if options.authorization:
         from exporter.node.api_server import ApiServer
-        from exporter.web.reviews import Reviews
+        from exporter.web.access.reviews import Reviews
 
         reviews = Reviews(ApiServer(node.kubeconfig), auth_queue)
         if not (live and live.tls):

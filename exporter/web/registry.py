@@ -14,7 +14,7 @@ from exporter.package_init import skip_init
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 

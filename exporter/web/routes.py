@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
-from exporter.web.hosts import Hosts
+from exporter.web.access.hosts import Hosts
 from exporter.web.node_page import Page
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body

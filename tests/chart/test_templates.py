@@ -10,7 +10,7 @@ import yaml
 from exporter.cli.main import program
 from exporter.cli.serve import command as serve
 from exporter.kubectl.targets import DEFAULT_SELECTOR
-from exporter.web.config_file import parse_web_config
+from exporter.web.access.config_file import parse_web_config
 from exporter.web.transport import server
 from tests.chart.helm import CASES, CHART, HELM, container, helm, kinds, one, render
 from tests.kernel.conftest import give_up

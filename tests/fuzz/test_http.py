@@ -9,7 +9,7 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.passwords import parse_basic
+from exporter.web.access.passwords import parse_basic
 from exporter.web.transport.connection import Connection, Limits, Response
 
 LIMITS = Limits(half_closed=0.0, head_bytes=512)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config import WebConfigError
-from exporter.web.live_config import LiveConfig
-from exporter.web.passwords import Passwords
+from exporter.web.access.config import WebConfigError
+from exporter.web.access.live_config import LiveConfig
+from exporter.web.access.passwords import Passwords
 from exporter.web.transport.connection import Connection, Limits, Response
 from tests.fuzz.shapes import BROKEN, encoded
 from tests.fuzz.test_http import Pieces

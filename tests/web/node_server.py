@@ -23,13 +23,13 @@ from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
 from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.reading import Memory, Reading, Settings
-from exporter.web.access import Access
-from exporter.web.auth_queue import AuthQueue
-from exporter.web.hosts import Hosts
-from exporter.web.live_config import LiveConfig
+from exporter.web.access.auth_queue import AuthQueue
+from exporter.web.access.handler import Access
+from exporter.web.access.hosts import Hosts
+from exporter.web.access.live_config import LiveConfig
+from exporter.web.access.reviews import Reviews
 from exporter.web.node_page import Page
 from exporter.web.registry import make_registry
-from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
 from exporter.web.transport.connection import Limits

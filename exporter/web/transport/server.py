@@ -23,7 +23,7 @@ from exporter.web.transport.signals import handle_signals
 from exporter.web.transport.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.live_config import LiveConfig
     from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")

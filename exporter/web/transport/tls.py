@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
-from exporter.web.config import TlsSettings, WebConfigError
+from exporter.web.access.config import TlsSettings, WebConfigError
 from exporter.web.transport.stream import HandshakeError, Stream
 
 # Go's default: key exchanges that do not cost the server much more than the client.

@@ -12,15 +12,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from exporter.node import NodeError
-from exporter.web.auth_queue import AuthQueue, AuthQueueFull
-from exporter.web.config import RateLimit, WebConfig
-from exporter.web.passwords import Passwords, parse_basic
+from exporter.web.access.auth_queue import AuthQueue, AuthQueueFull
+from exporter.web.access.config import RateLimit, WebConfig
+from exporter.web.access.passwords import Passwords, parse_basic
 from exporter.web.registry import Rejected
 from exporter.web.transport.connection import Handler, Headers, Request, Response
 
 if TYPE_CHECKING:
-    from exporter.web.live_config import LiveConfig
-    from exporter.web.reviews import Reviews
+    from exporter.web.access.live_config import LiveConfig
+    from exporter.web.access.reviews import Reviews
 
 _OPEN_TO_ALL = ("/healthz", "/readyz")
 _REALM = 'realm="calico-bpf-exporter"'
