@@ -91,7 +91,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     server = Server(
         listeners,
         access.handle,
-        live=live,
+        tls=live.current_tls if live else lambda: None,
         failed_handshake=partial(rejected.count, "tls_handshake"),
         reread=settings.reread,
         prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
@@ -155,7 +155,7 @@ def _access(
         reviews = Reviews(ApiServer(node.kubeconfig), auth_queue)
         if not (live and live.tls):
             log.warning("bearer tokens cross the network in the clear: there is no tls_server_config")
-    return Access(routes.handle, rejected, auth_queue, live, reviews)
+    return Access(routes.handle, rejected.count, auth_queue, live, reviews)
 
 
 async def _run(
@@ -184,7 +184,7 @@ def count_interval(seconds: float) -> float:
 
 async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:
     # The first scrape of a process imports, parses and builds what later ones find: nobody is to wait for that.
-    from exporter.web.transport.connection import Request
+    from exporter.web.transport.messages import Request
 
     with suppress(TimeoutError):
         async with asyncio.timeout(_WARM_UP_SECONDS):

@@ -16,7 +16,7 @@ from exporter.web.access.hosts import Hosts
 from exporter.web.node_page import Page
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
-from exporter.web.transport.connection import Request, Response
+from exporter.web.transport.messages import Request, Response
 from exporter.web.transport.places import Places
 
 _PROBE_SECONDS = 5

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.web.access.passwords import parse_basic
-from exporter.web.transport.connection import Connection, Limits, Response
+from exporter.web.transport.connection import Connection, Limits
+from exporter.web.transport.messages import Response
 
 LIMITS = Limits(half_closed=0.0, head_bytes=512)
 WORDS = [

@@ -33,7 +33,8 @@ from exporter.web.registry import make_registry
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
 from exporter.web.transport.connection import Limits
-from exporter.web.transport.server import Server, open_listener
+from exporter.web.transport.listener import open_listener
+from exporter.web.transport.server import Server
 
 
 class Numbered(Reading):
@@ -103,11 +104,12 @@ def main(
     scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
     routes["hosts"] = None if allowed_hosts is None else Hosts.of({"node-1"}, allowed_hosts)
-    access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
+    access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected.count, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
     handler = access.handle if failing is None else partial(fail, failing)
-    turned_away = partial(rejected.count, "tls_handshake")
-    asyncio.run(serve(Server(listeners, handler, Limits(**(limits or {})), live, turned_away), listeners))
+    tls = live.current_tls if live else lambda: None
+    failed = partial(rejected.count, "tls_handshake")
+    asyncio.run(serve(Server(listeners, handler, Limits(**(limits or {})), tls, failed), listeners))
 
 
 async def fail(name, request):

@@ -6,7 +6,7 @@ h11 implements HTTP/1.1 and rejects malformed or ambiguous requests. Knows nothi
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import h11
 
-from exporter.web.registry import LogThrottle
 from exporter.web.transport.eviction import State
+from exporter.web.transport.log_throttle import LogThrottle
+from exporter.web.transport.messages import Handler, Request, Response
 from exporter.web.transport.stream import Stream
 
 log = logging.getLogger("exporter.web")
@@ -40,36 +41,6 @@ class Limits:
     protected: float = 5.0
     half_closed: float = 1.0
     head_bytes: int = 16 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A parsed request. Header names are lower case, the values of repeated headers are joined with commas.
-
-    `query` is the part after the question mark, `client` the address of the client.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    client: str = ""
-
-
-Headers = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response; content length and connection headers are added when it is sent."""
-
-    status: HTTPStatus
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-    headers: Headers = ()
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(slots=True, eq=False)

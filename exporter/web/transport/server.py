@@ -1,29 +1,25 @@
-"""The server: opens sockets, admits and evicts connections, stops within a second of SIGTERM.
+"""The server: admits and evicts connections, stops within a second of SIGTERM.
 
-An event loop holds the connections, so that hundreds of silent clients need no threads. Knows sockets and signals;
-`routes.py` handles the requests.
+An event loop holds the connections, so that hundreds of silent clients need no threads.
 """
 
 import asyncio
 import logging
-import re
 import resource
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
-from exporter.errors import ExporterError
-from exporter.web.transport.connection import Connection, Handler, Limits
+from exporter.web.transport.connection import Connection, Limits
 from exporter.web.transport.eviction import Admitted
+from exporter.web.transport.messages import Handler
 from exporter.web.transport.signals import handle_signals
 from exporter.web.transport.stream import ClearStream, HandshakeError, Stream
 
 if TYPE_CHECKING:
-    from exporter.web.access.live_config import LiveConfig
     from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")
@@ -35,44 +31,9 @@ _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _ACCEPT_BATCH = 32
 
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
-
-
-class ListenError(ExporterError):
-    """An address cannot be listened on. The message is one sentence."""
-
-
-def open_listener(address: str) -> socket.socket:
-    """A listening socket for `HOST:PORT`; an empty host is every address, IPv4 and IPv6. Raises `ListenError`."""
-    match = _ADDRESS.fullmatch(_bracketed(address))
-    if match is None or int(match["port"]) > 65535:
-        raise ListenError(f"{address!r} is not HOST:PORT, for example :10042, 127.0.0.1:10042 or [::1]:10042")
-    host, port = match["six"] or match["host"], match["port"]
-    try:
-        if not host and socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
-            )
-        if not host.isascii():  # the tables of IDNA take 1 MiB
-            host.encode("idna")  # fails here, before a socket is created and leaked
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
-    except UnicodeError as error:
-        raise ListenError(f"cannot listen on {address}: its host is not a valid name") from error
-    except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _bracketed(address: str) -> str:
-    """`HOST:PORT` whose host is an IPv6 address without brackets, as Kubernetes gives a node's, with them."""
-    host, _, port = address.rpartition(":")
-    with suppress(ValueError):
-        return f"[{IPv6Address(host)}]:{port}"
-    return address
-
 
 class Server:
-    """Serves `handler` on `listeners` until a signal, with TLS if configured.
+    """Serves `handler` on `listeners` until a signal; `tls` is how a new connection is encrypted, None if it is not.
 
     `failed_handshake` is called with the client's address and the reason of each failed TLS handshake, `reread` on
     SIGHUP. `prepare` is awaited before the first client is answered.
@@ -83,7 +44,7 @@ class Server:
         listeners: Sequence[socket.socket],
         handler: Handler,
         limits: Limits | None = None,
-        live: "LiveConfig | None" = None,
+        tls: "Callable[[], Tls | None]" = lambda: None,
         failed_handshake: Callable[[str, str], None] = lambda *_: None,
         reread: Callable[[], None] = lambda: None,
         prepare: Callable[[], Coroutine[None, None, None]] = lambda: asyncio.sleep(0),
@@ -91,7 +52,7 @@ class Server:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
-        self._live = live
+        self._tls = tls
         self._failed_handshake = failed_handshake
         self._reread = reread
         self._prepare = prepare
@@ -186,12 +147,6 @@ class Server:
 
     def _is_current(self, tls: "Tls | None") -> bool:
         return self._tls() is tls
-
-    def _tls(self) -> "Tls | None":
-        if self._live is None:
-            return None
-        self._live.refresh()
-        return self._live.tls
 
     async def _serve(self, connection: Connection) -> None:
         try:

@@ -1,24 +1,17 @@
-"""TLS: contexts from a configuration and its PEM, and the stream of a TLS connection.
+"""TLS over an unencrypted stream: OpenSSL works on two memory buffers, and this module moves their bytes.
 
-OpenSSL works on two memory buffers, and this module moves their bytes. Knows streams and PEM text; `live_config.py`
-reads the files.
+Knows streams and OpenSSL; whoever configures TLS makes its contexts.
 """
 
 import asyncio
-import ipaddress
-import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NoReturn
 
-from exporter.web.access.config import TlsSettings, WebConfigError
 from exporter.web.transport.stream import HandshakeError, Stream
 
-# Go's default: key exchanges that do not cost the server much more than the client.
-_CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PIECE = 4 << 10
 _MAX_SESSIONS = 100
 # Half of the maximum: the buffers keep the size of the largest record, so an idle connection takes 18 KiB less, for
@@ -32,12 +25,18 @@ _HTTP_RESPONSE = (
 )
 
 
+Certificate = Mapping[str, Any]
+"""A verified client certificate as `ssl` decodes it."""
+
+
 @dataclass(slots=True, eq=False)
 class Tls:
-    """A certificate and the requirements for clients of one configuration."""
+    """How connections are encrypted: contexts from `make_context`; `refusal` is why a client with this certificate, or
+    with none, is rejected, None if it is not.
+    """
 
     make_context: Callable[[], ssl.SSLContext]
-    allowed_sans: frozenset[str] | None
+    refusal: Callable[[Certificate | None], str | None] = lambda _: None
     context: ssl.SSLContext = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,78 +49,10 @@ class Tls:
             self.context = self.make_context()
         return self.context.wrap_bio(incoming, outgoing, server_side=True)
 
-    def allows(self, certificate: Mapping[str, Any] | None) -> bool:
-        """Whether a verified client certificate (as `ssl` decodes it), or none, has an allowed subject name."""
-        return self.allowed_sans is None or not self.allowed_sans.isdisjoint(_subject_names(certificate or {}))
 
-
-def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> Tls:
-    """TLS with these PEM texts. Raises `WebConfigError` if OpenSSL rejects them."""
-    return Tls(partial(_make_context, settings, cert, key, client_ca), settings.allowed_sans)
-
-
-def _make_context(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version, context.maximum_version = settings.min_version, settings.max_version
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0  # a resumed session would outlive its certificate
-    if not settings.server_order:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_ciphers(":".join(settings.ciphers) or _CIPHERS_12)
-    if settings.curve:
-        context.set_ecdh_curve(settings.curve)
-    context.set_alpn_protocols(["http/1.1"])
-    _load_pair(context, cert, key)
-    context.verify_mode = settings.client_certificate
-    if client_ca is not None:
-        _load_authority(context, client_ca)
-    return context
-
-
-def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
-    def no_password() -> NoReturn:
-        raise WebConfigError("the key is encrypted; remove its password with `openssl pkey`")
-
-    with _as_file(cert) as cert_file, _as_file(key) as key_file:
-        try:
-            context.load_cert_chain(cert_file, key_file, password=no_password)
-        except ssl.SSLError as error:
-            raise WebConfigError(f"certificate and key cannot be used together: {_reason(error)}") from error
-
-
-def _load_authority(context: ssl.SSLContext, client_ca: str) -> None:
-    try:
-        context.load_verify_locations(cadata=client_ca)
-    except (ssl.SSLError, ValueError, TypeError) as error:
-        raise WebConfigError(f"the CA of the clients cannot be used: {_reason(error)}") from error
-    # An intermediate CA is trusted without its root, as in Go.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-
-
-@contextmanager
-def _as_file(pem: str) -> Iterator[str]:
-    # OpenSSL needs paths, and a key must not be written to disk.
-    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
-            file.write(pem)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None)
-    return reason.replace("_", " ").lower() if reason else "no certificate or key in PEM is there"
-
-
-def _subject_names(certificate: Mapping[str, Any]) -> Iterator[str]:
-    for kind, value in certificate.get("subjectAltName", ()):
-        if kind in ("DNS", "email", "URI"):
-            yield value
-        elif kind == "IP Address":
-            with suppress(ValueError):  # OpenSSL writes IPv6 in full, in upper case
-                yield str(ipaddress.ip_address(value.strip()))
+def reason(error: ssl.SSLError) -> str:
+    """OpenSSL's reason in words."""
+    return str(error.reason or "TLS failed").replace("_", " ").lower()
 
 
 class TlsStream:
@@ -152,11 +83,11 @@ class TlsStream:
             heard = True
         await self._flush()
         try:
-            allowed = self._tls.allows(self._session.getpeercert())
+            refusal = self._tls.refusal(self._session.getpeercert())
         except (ValueError, ssl.SSLError) as error:
             raise HandshakeError("its certificate has a name that cannot be read") from error
-        if not allowed:
-            raise HandshakeError("its certificate has none of the client_allowed_sans")
+        if refusal:
+            raise HandshakeError(refusal)
 
     async def read(self, size: int) -> bytes:
         """See `Stream`."""
@@ -173,7 +104,7 @@ class TlsStream:
             except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLError as error:
-                raise ConnectionError(_reason(error)) from error
+                raise ConnectionError(reason(error)) from error
         raise ConnectionError("too many TLS records without data")
 
     async def write(self, data: bytes) -> None:
@@ -202,7 +133,7 @@ class TlsStream:
         else:
             await self._flush()  # sends the alert
         await self._clear.end(still_sending=True)
-        raise HandshakeError(_reason(error)) from error
+        raise HandshakeError(reason(error)) from error
 
     async def _feed(self) -> int:
         data = await self._clear.read(_PIECE)
