@@ -32,8 +32,8 @@ from exporter.web.node_page import Page
 from exporter.web.registry import make_registry
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
-from exporter.web.transport.connection import Limits
 from exporter.web.transport.listener import open_listener
+from exporter.web.transport.phases import SECONDS, Limits, Phase
 from exporter.web.transport.server import Server
 
 
@@ -109,7 +109,8 @@ def main(
     handler = access.handle if failing is None else partial(fail, failing)
     tls = live.current_tls if live else lambda: None
     failed = partial(rejected.count, "tls_handshake")
-    asyncio.run(serve(Server(listeners, handler, Limits(**(limits or {})), tls, failed), listeners))
+    seconds = {**SECONDS, **{Phase(name): limit for name, limit in (limits or {}).items()}}
+    asyncio.run(serve(Server(listeners, handler, Limits(seconds), tls, failed), listeners))
 
 
 async def fail(name, request):

@@ -7,17 +7,19 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from exporter.web.transport.connection import Connection, Limits
+from exporter.web.transport.connection import Connection
 from exporter.web.transport.eviction import Admitted
 from exporter.web.transport.messages import Handler
+from exporter.web.transport.phases import Limits, Phase
 from exporter.web.transport.signals import handle_signals
-from exporter.web.transport.stream import ClearStream, HandshakeError, Stream
+from exporter.web.transport.stream import ClearStream, Stream
 
 if TYPE_CHECKING:
     from exporter.web.transport.tls import Tls
@@ -57,7 +59,6 @@ class Server:
         self._reread = reread
         self._prepare = prepare
         self._connections: dict[Connection, asyncio.Task[None]] = {}
-        self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # An evicted connection closes after the new one is accepted: the maximum must leave descriptors for both.
         maximum = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
@@ -81,7 +82,7 @@ class Server:
         for listener in self._listeners:
             loop.remove_reader(listener)  # asyncio may have a pending accept on the closed listener
             listener.close()
-        for connection in self._admitted.unprotected(loop.time()):
+        for connection in self._admitted.unprotected(time.monotonic()):
             self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
@@ -119,45 +120,20 @@ class Server:
 
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
-        now = asyncio.get_running_loop().time()
         reusable = partial(self._is_current, tls)
-        connection = Connection(stream, self._limits, client, now, reusable, self._sending, self._admitted.move)
+        connection = Connection(stream, self._limits, client, reusable, self._entering, self._failed_handshake)
         self._admitted.add(connection)
-        self._connections[connection] = task = asyncio.create_task(self._serve(connection))
+        self._connections[connection] = task = asyncio.create_task(connection.serve(self._handler))
         task.add_done_callback(lambda _: self._leave(connection))  # called even if it is cancelled before it starts
 
-    @contextmanager
-    def _sending(self, connection: Connection, body: bytes) -> Iterator[None]:
-        self._unsent[connection] = body
-        self._evict_unsent()
-        try:
-            yield
-        finally:
-            self._unsent.pop(connection, None)
-
-    def _evict_unsent(self) -> None:
-        # Clients that request one body after another and do not read would keep all of them in memory.
-        kept: dict[int, int] = {}
-        for connection, body in reversed(list(self._unsent.items())):
-            if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MAX_UNSENT:
-                if task := self._connections.get(connection):
-                    task.cancel()
-            else:
-                kept[id(body)] = len(body)
+    def _entering(self, connection: Connection, phase: Phase) -> None:
+        self._admitted.move(connection, phase)
+        if phase is Phase.SENDING:
+            for one in self._admitted.beyond(_MAX_UNSENT):
+                self._connections[one].cancel()
 
     def _is_current(self, tls: "Tls | None") -> bool:
         return self._tls() is tls
-
-    async def _serve(self, connection: Connection) -> None:
-        try:
-            async with asyncio.timeout(self._limits.head):
-                await connection.stream.open()
-        except HandshakeError as error:
-            self._failed_handshake(connection.client, str(error))
-        except (OSError, TimeoutError):
-            pass  # disconnected, or did not open the stream
-        else:
-            await connection.serve(self._handler)
 
     def _leave(self, connection: Connection) -> None:
         connection.stream.close()
@@ -165,7 +141,7 @@ class Server:
         self._admitted.remove(connection)
 
     def _evict(self) -> bool:
-        chosen = self._admitted.choose(asyncio.get_running_loop().time())
+        chosen = self._admitted.choose(time.monotonic())
         if chosen:
             self._admitted.remove(chosen)
             self._connections.pop(chosen).cancel()

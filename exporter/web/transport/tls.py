@@ -3,7 +3,6 @@
 Knows streams and OpenSSL; whoever configures TLS makes its contexts.
 """
 
-import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -65,7 +64,7 @@ class TlsStream:
         self._session = tls.new_session(self._in, self._out)
 
     async def open(self) -> None:
-        """Performs the handshake. Raises `HandshakeError`."""
+        """See `Stream`."""
         await self._clear.open()
         heard = False
         while True:
@@ -75,7 +74,7 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 await self._flush()
             except ssl.SSLError as error:
-                await self._refuse(error)
+                self._refuse(error)
             if not await self._feed():
                 if not heard:
                     raise ConnectionError("the client closed without a handshake")
@@ -118,21 +117,17 @@ class TlsStream:
         """See `Stream`."""
         with suppress(OSError):
             self._session.unwrap()
-        with suppress(OSError):
-            async with asyncio.timeout(1):
-                await self._flush()
+        await self._flush()
         await self._clear.end(still_sending=still_sending)
 
     def close(self) -> None:
         """See `Stream`."""
         self._clear.close()
 
-    async def _refuse(self, error: ssl.SSLError) -> NoReturn:
+    def _refuse(self, error: ssl.SSLError) -> NoReturn:
         if error.reason == "HTTP_REQUEST":
-            await self._clear.write(_HTTP_RESPONSE)
-        else:
-            await self._flush()  # sends the alert
-        await self._clear.end(still_sending=True)
+            self._out.read()  # an alert, which such a client does not understand
+            self._out.write(_HTTP_RESPONSE)
         raise HandshakeError(reason(error)) from error
 
     async def _feed(self) -> int:
