@@ -12,12 +12,12 @@ from urllib.parse import parse_qs
 from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
-from exporter.web.connection import Request, Response
-from exporter.web.hosts import Hosts
+from exporter.web.access.hosts import Hosts
 from exporter.web.node_page import Page
-from exporter.web.places import Places
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
+from exporter.web.transport.messages import Request, Response
+from exporter.web.transport.places import Places
 
 _PROBE_SECONDS = 5
 _PAGES, _PAGE_PATIENCE = 4, 1.0

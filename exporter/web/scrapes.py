@@ -16,7 +16,8 @@ from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.parts import MAP_PARTS, with_sources
 from exporter.snapshot.reading import Reading
-from exporter.web.registry import LogThrottle, registry_samples
+from exporter.web.registry import registry_samples
+from exporter.web.transport.log_throttle import LogThrottle
 from exporter.web.worker import Worker
 
 try:  # seven times as fast as zlib

@@ -1,7 +1,7 @@
 """The current web configuration: reloads its files while serving; an invalid one does not replace it.
 
 Files are compared by content, at most once a second: Kubernetes swaps the folders of a mounted secret, other tools
-overwrite a file. Knows paths; `config_file.py` and `tls.py` interpret the contents.
+overwrite a file. Knows paths; `config_file.py` and `certificates.py` interpret the contents.
 """
 
 import logging
@@ -11,9 +11,10 @@ import stat
 import time
 from pathlib import Path
 
-from exporter.web.config import TlsSettings, WebConfig, WebConfigError
-from exporter.web.config_file import parse_web_config
-from exporter.web.tls import Tls, make_tls
+from exporter.web.access.certificates import make_tls
+from exporter.web.access.config import TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.config_file import parse_web_config
+from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -57,6 +58,11 @@ class LiveConfig:
             if self.problem:
                 log.info("web configuration %s: reload succeeded again", self._path)
             self.problem = None
+
+    def current_tls(self) -> Tls | None:
+        """The TLS of the files as they are now, about a second at most behind them."""
+        self.refresh()
+        return self.tls
 
     def _load(self) -> None:
         text = _read(self._path)

@@ -7,20 +7,20 @@ first line. `passwords.py` and `reviews.py` check credentials.
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from exporter.node import NodeError
-from exporter.web.auth_queue import AuthQueue, AuthQueueFull
-from exporter.web.config import RateLimit, WebConfig
-from exporter.web.connection import Handler, Headers, Request, Response
-from exporter.web.passwords import Passwords, parse_basic
-from exporter.web.registry import Rejected
+from exporter.web.access.auth_queue import AuthQueue, AuthQueueFull
+from exporter.web.access.config import RateLimit, WebConfig
+from exporter.web.access.passwords import Passwords, parse_basic
+from exporter.web.transport.messages import Handler, Headers, Request, Response
 
 if TYPE_CHECKING:
-    from exporter.web.live_config import LiveConfig
-    from exporter.web.reviews import Reviews
+    from exporter.web.access.live_config import LiveConfig
+    from exporter.web.access.reviews import Reviews
 
 _OPEN_TO_ALL = ("/healthz", "/readyz")
 _REALM = 'realm="calico-bpf-exporter"'
@@ -28,18 +28,21 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
 
 class Access:
-    """A handler that passes authorized requests to `inner`: by the web configuration or by reviews, if configured."""
+    """A handler that passes authorized requests to `inner`: by the web configuration or by reviews, if configured.
+
+    `count_rejected` is called with the reason, the client's address and a sentence for each other request.
+    """
 
     def __init__(
         self,
         inner: Handler,
-        rejected: Rejected,
+        count_rejected: Callable[[str, str, str], None],
         auth_queue: AuthQueue,
         live: "LiveConfig | None" = None,
         reviews: "Reviews | None" = None,
     ) -> None:
         self._inner = inner
-        self._rejected = rejected
+        self._count_rejected = count_rejected
         self._auth_queue = auth_queue
         self._live = live
         self._reviews = reviews
@@ -119,7 +122,7 @@ class Access:
     def _refuse(
         self, request: Request, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]
     ) -> Response:
-        self._rejected.count(reason, request.client, sentence)
+        self._count_rejected(reason, request.client, sentence)
         return Response(status, f"{sentence}\n".encode(), headers=headers)
 
 
