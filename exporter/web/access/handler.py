@@ -113,10 +113,9 @@ class Access:
 
     def _rate_refusal(self, request: Request) -> Response | None:
         # After authentication: other clients must not use up the limit.
-        wait = self._bucket.take() if self._bucket else 0
-        if not wait:
+        if self._bucket is None or self._bucket.take():
             return None
-        again = ("Retry-After", str(math.ceil(wait)))
+        again = ("Retry-After", str(math.ceil(self._bucket.seconds_to_next())))
         return self._refuse(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limit", "too many requests; try again", again)
 
     def _refuse(
@@ -134,15 +133,19 @@ class _TokenBucket:
         self._tokens = float(limit.burst)
         self._last = time.monotonic()
 
-    def take(self) -> float:
-        """Takes a token and returns 0, or returns the seconds until one is available."""
+    def take(self) -> bool:
+        """Takes a token, if there is one."""
         now = time.monotonic()
         self._tokens = min(self._limit.burst, self._tokens + (now - self._last) / self._limit.interval)
         self._last = now
         if self._tokens < 1:
-            return (1 - self._tokens) * self._limit.interval
+            return False
         self._tokens -= 1
-        return 0
+        return True
+
+    def seconds_to_next(self) -> float:
+        """Until there is a token, as of the last time that there was none."""
+        return (1 - self._tokens) * self._limit.interval
 
 
 def _merged(headers: Headers, configured: Headers) -> Headers:

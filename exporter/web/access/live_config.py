@@ -36,7 +36,7 @@ class LiveConfig:
         self._path = path
         self._bearer = bearer
         self._texts: list[str | None] = []
-        self._next = 0.0
+        self._next_reload = time.monotonic()
         try:
             self._load()
         except WebConfigError as error:
@@ -45,9 +45,9 @@ class LiveConfig:
     def refresh(self, *, at_once: bool = False) -> None:
         """Reloads the files if the last reload was a second ago, or `at_once`; logs a failure once."""
         now = time.monotonic()
-        if now < self._next and not at_once:
+        if now < self._next_reload and not at_once:
             return
-        self._next = now + _MIN_INTERVAL
+        self._next_reload = now + _MIN_INTERVAL
         try:
             self._load()
         except WebConfigError as error:

@@ -9,12 +9,12 @@ class LogThrottle:
     """Allows one log line per `LOG_INTERVAL` seconds."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._next_line = time.monotonic()
 
     def may_log(self) -> bool:
         """Whether a line may be logged now, which the caller then does."""
         now = time.monotonic()
-        if now < self._until:
+        if now < self._next_line:
             return False
-        self._until = now + LOG_INTERVAL
+        self._next_line = now + LOG_INTERVAL
         return True
