@@ -54,7 +54,7 @@ class FakeNode:
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
         self.facts |= {"addresses": (), "interfaces_to": {}, "clock_ns": None, "queue_drops": {}, "run_dir": None}
-        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
+        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None, "packets": None} | facts
         self.asked = Counter()
 
     @classmethod
@@ -118,6 +118,9 @@ class FakeNode:
 
     def cluster_pods(self):
         return self._fact("cluster_pods")
+
+    def packets(self):
+        return self._fact("packets")
 
     def links(self):
         return tuple(self._fact("links"))

@@ -29,7 +29,9 @@ _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
 _USAGE = re.compile(rb"Usage: |Try '")
 _WRONG_USAGE = 2
-_ADDED = ("conntrack", "trace")  # commands that the first exporters did not have
+# Commands and options that the first exporters did not have.
+_ADDED = ("conntrack", "trace")
+_NO_OPTION = re.compile(r"No such option:? '?(--packets)\b")
 _REQUEST_TIMEOUT = "--request-timeout=30s"
 # Parsed, JSON takes up to thirty times its size.
 _MAX_OBJECTS, _MAX_RESPONSE, _MAX_FILE = 256 << 20, 16 << 20, 512 << 20
@@ -212,9 +214,11 @@ def _start(
 
 
 def _refuse_older(code: int, errors: str, words: Sequence[str]) -> None:
-    """Raises `KubectlError` if the exporter's program has no such command: click says so, with its usage."""
+    """Raises `KubectlError` if the exporter's program has no such command or option: click says so, with its usage."""
     if code == _WRONG_USAGE and f"No such command '{words[0]}'" in errors:
         raise KubectlError(f"this exporter has no {words[0]}: upgrade the DaemonSet")
+    if code == _WRONG_USAGE and (option := _NO_OPTION.search(errors)):
+        raise KubectlError(f"this exporter has no {words[0]} {option[1]}: upgrade the DaemonSet")
 
 
 def _not_started(pod: PodName, errors: str) -> KubectlError:

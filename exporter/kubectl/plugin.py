@@ -185,20 +185,25 @@ def top(context: click.Context, /, seconds: str, limit: int, output: str, parall
 @program.command("bundle", short_help="Save a node's state to a file.", context_settings=_HELP)
 @click.option("--node", help="The node, instead of a pod on it.", shell_complete=complete_nodes)
 @click.option("--redact", is_flag=True, help="Replace names, addresses and selectors, so that FILE can be shared.")
+@click.option("--packets", help="Also capture the packets of the node's pods for this time.", type=Time())
 @click.argument("words", nargs=-1, required=True, metavar="[POD] FILE", shell_complete=complete_pods)
 @kubectl_flags
 @click.pass_context
-def bundle(context: click.Context, /, words: Sequence[str], redact: bool, **_: Any) -> None:  # noqa: FBT001  click
+def bundle(context: click.Context, /, words: Sequence[str], *, redact: bool, packets: str | None, **_: Any) -> None:
     """Write the maps, links, routes and Calico's files of a pod's node into FILE here (- is standard output).
 
-    FILE is readable by its owner only. Read it with calico-bpf-exporter's --bundle FILE.
+    FILE is readable by its owner only. Read it with calico-bpf-exporter's --bundle FILE. With --packets it also holds
+    the addresses, ports and counts of the flows that the node's pods opened in this time, and no content.
     """
     from exporter.kubectl.fetch import fetch_bundle
 
     *pods, file = words
     target = _find_target(context, pods, needs_interface=False)
     _say(target)
-    sys.exit(fetch_bundle(kubectl_of(context), target, file, redact=redact))
+    if packets:
+        say(f"capturing for {packets}", err=True)
+    flags = [*(["--redact"] if redact else []), *([f"--packets={packets}"] if packets else [])]
+    sys.exit(fetch_bundle(kubectl_of(context), target, file, flags))
 
 
 def _run_command(context: click.Context, words: Sequence[str], *, needs_interface: bool = True) -> None:

@@ -323,6 +323,7 @@ class Reading:
         "policy_files": lambda self: self._source.policy_files(),
         "rules": _rules,
         "map_fills": _map_fills,
+        "packets": lambda self: self._source.packets(),
     }
 
 
