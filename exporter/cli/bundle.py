@@ -15,7 +15,8 @@ from exporter.cli.snapshots import open_source, settings_of, take_with_live_map
 from exporter.printable import say
 from exporter.quantities import Duration, format_duration, plural
 from exporter.replacing import replacing, wrote
-from exporter.snapshot.reading import Memory, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Part
 from exporter.snapshot.source import NodeSource
 

@@ -25,8 +25,10 @@ from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.node.packet_filter import Watched
 from exporter.node.packet_flows import Capture
 from exporter.node.packet_socket import PacketSocket
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.recorded_packets import Counted, RecordedPackets
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Part, Snapshot
 from exporter.snapshot.source import NodeSource
 

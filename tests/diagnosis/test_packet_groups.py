@@ -25,7 +25,9 @@ from exporter.diagnosis.watched import watched_node, watched_of
 from exporter.node import NodeError
 from exporter.node.endpoints import WORKLOAD as POD
 from exporter.node.packet_flows import Capture, SeenFlow
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import EVERY_PART, take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow, packed
 from tests.traces.experiments import experiments
 

@@ -19,7 +19,9 @@ from exporter.diagnosis.sentences import sentences
 from exporter.diagnosis.trace import PARTS, trace
 from exporter.diagnosis.trace_node import NodeFacts
 from exporter.node import NodeError
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.recorded import recording
 from tests.service_tables import APPROVED, MAPS, OPENER, flow, route
 from tests.traces.experiments import experiments

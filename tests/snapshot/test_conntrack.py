@@ -11,7 +11,9 @@ from exporter.node import NodeError
 from exporter.snapshot import conntrack, conntrack_count
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import Memory, Reading, Settings, all_addresses, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import Settings, all_addresses
 from tests.service_tables import (
     APPROVED,
     MAPS,
