@@ -124,7 +124,7 @@ def _json(
         kept = ("interface", "ifindex", "kind", "namespace", "pod")
         return {name: getattr(endpoint, name) for name in kept}
 
-    change = explanation.change
+    change, lines = explanation.change, list(_lines(explanation, found, seconds))
     return {
         **identity(explanation.endpoint),
         "window": explanation.window,
@@ -143,5 +143,6 @@ def _json(
         "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
         **({"packets": packets_json(found)} if found else {}),
-        "text": [line for line, _ in _lines(explanation, found, seconds)],
+        "text": [line for line, _ in lines],
+        "styles": [_STYLES.get(about, "") for _, about in lines],
     }
