@@ -79,7 +79,7 @@ def test_services_and_routes_can_be_asked(node):
     snapshot = taken(node, "services_4", "routes_4", "addresses")
     services = snapshot.services(4).get()
     assert services.find("10.96.0.7", 80, 6).backends == (Backend(SERVER, 8080),)
-    assert services.bound("10.96.0.7", 80, 6, CLIENT).backend == Backend(SERVER, 8080)
+    assert services.bound("10.96.0.7", 80, 6, CLIENT) == Backend(SERVER, 8080)
     assert services.bound("10.96.0.7", 80, 6, OUTSIDE) is None
     assert snapshot.routes(4).get().of(SERVER).ifindex == 7
     assert [one.address for one in snapshot.addresses.get()] == ["192.0.2.8"]
