@@ -112,6 +112,7 @@ class FakeNode:
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
     def map_values(self, name, keys):
+        self.asked[f"values {name}"] += 1
         found = dict(self._map(name).entries())
         return [found.get(key) for key in keys]
 
