@@ -124,7 +124,7 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
                 "why is about one endpoint: name POD, or with --node an interface after --: "
                 "kubectl calico-bpf why --node NODE -- --interface NAME"
             )
-        from exporter.kubectl.why import explain_one
+        from exporter.kubectl.one_pod import explain_one
 
         target, command = _command_of(context, words, needs_interface=True)
         explain_one(kubectl_of(context), target, command, context.params["output"])
