@@ -18,7 +18,9 @@ from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.reading import FlowsOf, Memory, Reading, Settings, no_addresses, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import FlowsOf, Settings, no_addresses
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 

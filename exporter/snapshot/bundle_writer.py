@@ -15,7 +15,7 @@ from exporter.snapshot.bundle import ADDRESSES, FOLDERS, FORMAT, max_bytes
 from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
 from exporter.snapshot.pinned_maps import programs_of
 from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
-from exporter.snapshot.reading import all_addresses
+from exporter.snapshot.settings import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 

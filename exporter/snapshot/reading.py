@@ -1,15 +1,13 @@
 """Takes a snapshot of a node or a bundle: reads each part once, the maps first and back to back.
 
-Reads only the requested parts; an error in one part affects only the parts derived from it. `Memory` holds the state
-kept between snapshots (the live map, the known owner of an interface).
+Reads only the requested parts; an error in one part affects only the parts derived from it.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,8 +18,6 @@ from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
 from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
-from exporter.calico.layout_file import LayoutFile
-from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import (
     COUNTERS,
     FAILSAFES,
@@ -40,13 +36,13 @@ from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
-from exporter.node.netlink import Link
-from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.map_fill import MapCounts, MapFill
+from exporter.snapshot.map_fill import MapFill
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
+from exporter.snapshot.settings import Settings, all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
@@ -55,48 +51,6 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
-
-FlowsOf = Callable[[Endpoints], Collection[str]]
-
-
-def no_addresses(endpoints: Endpoints) -> Collection[str]:
-    """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
-    del endpoints
-    return ()
-
-
-def all_addresses(endpoints: Endpoints) -> Collection[str]:
-    """The addresses of all endpoints of the node."""
-    return {address for one in endpoints.by_index.values() for address in one.addresses}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
-
-    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps, and about which
-    `interfaces_to` asks.
-    """
-
-    prefixes: tuple[str, ...] = DEFAULT_PREFIXES
-    layout_file: LayoutFile | None = None
-    flows_of: FlowsOf = no_addresses
-
-
-@dataclass(slots=True)
-class Memory:
-    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
-    cached while their inputs are unchanged.
-    """
-
-    counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    pods: LocalPods | None = None
-    ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
-    ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
-    joined: tuple[tuple[object, ...], Endpoints] | None = None
-    rules: Rules | None = None
-    map_counts: MapCounts = field(default_factory=MapCounts)
-    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:

@@ -22,7 +22,9 @@ from exporter.diagnosis.packet_report import WATCHED_PARTS, lines, name_of, repo
 from exporter.diagnosis.trace import PARTS as TRACE_PARTS
 from exporter.node import NodeError
 from exporter.node.packet_flows import Capture, SeenFlow
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import EVERY_PART, take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow
 from tests.traces.experiments import experiments
 

@@ -12,7 +12,9 @@ from exporter.calico.nat import Backend
 from exporter.calico.services import NAT, NO_BACKENDS
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, NODE_ADDRESS, PODS, PROBE
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 from tests import installed
 

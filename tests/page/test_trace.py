@@ -16,7 +16,9 @@ from exporter.node import NodeError
 from exporter.page.html import Html
 from exporter.page.trace import FROM, TO, TRACE_PARTS, Asked, Evaluated, busy, evaluate
 from exporter.page.views import PARTS, endpoint_named, endpoint_view
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from tests.page.test_pages import HOSTILE
 from tests.recorded import recording
 from tests.stopwatch import Stopwatch

@@ -22,7 +22,9 @@ from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
 from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from exporter.web.access import Access
 from exporter.web.auth_queue import AuthQueue
 from exporter.web.connection import Limits

@@ -19,7 +19,9 @@ from exporter.metrics.scrape import make_collectors
 from exporter.node import NodeError
 from exporter.snapshot import reading
 from exporter.snapshot.bundle import Bundle, read_bundle
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from exporter.web import node_page
 from exporter.web.node_page import Page
 from exporter.web.registry import make_registry
