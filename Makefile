@@ -154,6 +154,7 @@ bench: setup  ## measure time and memory
 	$(BIN)/python bench/map_fill.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/uncounted.py
+	$(BIN)/python bench/top.py
 	$(BIN)/python bench/packets.py
 	$(BIN)/python bench/connections.py
 	$(BIN)/python bench/dependencies.py
