@@ -157,6 +157,7 @@ bench: setup  ## measure time and memory
 	$(BIN)/python bench/top.py
 	$(BIN)/python bench/packets.py
 	$(BIN)/python bench/connections.py
+	$(BIN)/python bench/page_load.py
 	$(BIN)/python bench/dependencies.py
 	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/start.py
