@@ -56,7 +56,7 @@ class FakeNode:
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
         self.facts |= {"addresses": (), "interfaces_to": {}, "clock_ns": None, "queue_drops": {}, "run_dir": None}
-        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
+        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None, "packets": None} | facts
         self.asked = Counter()
 
     @classmethod
@@ -112,6 +112,7 @@ class FakeNode:
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
     def map_values(self, name, keys):
+        self.asked[f"values {name}"] += 1
         found = dict(self._map(name).entries())
         return [found.get(key) for key in keys]
 
@@ -120,6 +121,9 @@ class FakeNode:
 
     def cluster_pods(self):
         return self._fact("cluster_pods")
+
+    def packets(self):
+        return self._fact("packets")
 
     def links(self):
         return tuple(self._fact("links"))

@@ -5,7 +5,7 @@ Reads only the requested parts; an error in one part affects only the parts deri
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -82,10 +82,21 @@ class Reading:
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
-    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
-        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
+    def read_policy_files(self, interfaces: Collection[str], flows: Sequence[bytes] = ()) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone.
+
+        Of connection tracking it has the entries with the keys `flows`, which are of one IP family.
+        """
         self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
+        if flows:
+            self._parts["conntrack"] = Part.of(partial(self._flows, flows))
         return self.read(())
+
+    def _flows(self, keys: Sequence[bytes]) -> "Conntrack":
+        from exporter.calico.conntrack_rows import KEY_SIZE_4
+        from exporter.snapshot.pinned_conntrack import read_flows
+
+        return read_flows(self._source, self._pinned_maps(), 4 if len(keys[0]) == KEY_SIZE_4 else 6, keys)
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -280,6 +291,7 @@ class Reading:
         "policy_files": lambda self: self._source.policy_files(),
         "rules": _rules,
         "map_fills": _map_fills,
+        "packets": lambda self: self._source.packets(),
     }
 
 

@@ -7,7 +7,7 @@ contents, nothing decoded.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
@@ -21,6 +21,9 @@ from exporter.node.nic import Nic, read_nics, read_received
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
 from exporter.node.read_thread import ReadThread
+
+if TYPE_CHECKING:
+    from exporter.snapshot.recorded_packets import RecordedPackets
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
 
@@ -97,6 +100,9 @@ class NodeSource(Protocol):
 
     def cluster_pods(self) -> ClusterPods | None:
         """The node's pods from the API server, None if it is not used. Never blocks."""
+
+    def packets(self) -> "RecordedPackets | None":
+        """The packets that a bundle was made with, None if it was made without, or is a running node."""
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """The content of Calico's policy debug files, those of all interfaces or of these; all together are large."""
@@ -222,6 +228,9 @@ class LiveNode:
     def cluster_pods(self) -> ClusterPods | None:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
+
+    def packets(self) -> None:
+        """See `NodeSource`."""
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""

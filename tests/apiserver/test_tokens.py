@@ -8,8 +8,8 @@ from http import HTTPStatus
 import pytest
 
 from exporter.node.api_server import ApiServer, ApiServerError
-from exporter.web.auth_queue import AuthQueue
-from exporter.web.reviews import Reviews
+from exporter.web.access.auth_queue import AuthQueue
+from exporter.web.access.reviews import Reviews
 from tests.apiserver.cluster import wait_until
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN

@@ -94,6 +94,7 @@ ASKED = {
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
+    "packets": ("packets",),
     "rules": (*ENDPOINTS, "policies"),
 }
 PARTS = tuple(ASKED)
@@ -109,6 +110,7 @@ ON_REQUEST = {
     "conntrack",
     "policy_tags",
     "policy_files",
+    "packets",
     "map_fills",
     "conntrack_count",
 }
@@ -306,7 +308,7 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
 
 
 OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack", "policy_tags"}
-OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files"}
+OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files", "packets"}
 
 
 @pytest.mark.parametrize(

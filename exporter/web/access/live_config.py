@@ -1,7 +1,7 @@
 """The current web configuration: reloads its files while serving; an invalid one does not replace it.
 
 Files are compared by content, at most once a second: Kubernetes swaps the folders of a mounted secret, other tools
-overwrite a file. Knows paths; `config_file.py` and `tls.py` interpret the contents.
+overwrite a file. Knows paths; `config_file.py` and `certificates.py` interpret the contents.
 """
 
 import logging
@@ -11,9 +11,10 @@ import stat
 import time
 from pathlib import Path
 
-from exporter.web.config import TlsSettings, WebConfig, WebConfigError
-from exporter.web.config_file import parse_web_config
-from exporter.web.tls import Tls, make_tls
+from exporter.web.access.certificates import make_tls
+from exporter.web.access.config import TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.config_file import parse_web_config
+from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -35,7 +36,7 @@ class LiveConfig:
         self._path = path
         self._bearer = bearer
         self._texts: list[str | None] = []
-        self._next = 0.0
+        self._next_reload = time.monotonic()
         try:
             self._load()
         except WebConfigError as error:
@@ -44,9 +45,9 @@ class LiveConfig:
     def refresh(self, *, at_once: bool = False) -> None:
         """Reloads the files if the last reload was a second ago, or `at_once`; logs a failure once."""
         now = time.monotonic()
-        if now < self._next and not at_once:
+        if now < self._next_reload and not at_once:
             return
-        self._next = now + _MIN_INTERVAL
+        self._next_reload = now + _MIN_INTERVAL
         try:
             self._load()
         except WebConfigError as error:
@@ -57,6 +58,11 @@ class LiveConfig:
             if self.problem:
                 log.info("web configuration %s: reload succeeded again", self._path)
             self.problem = None
+
+    def current_tls(self) -> Tls | None:
+        """The TLS of the files as they are now, about a second at most behind them."""
+        self.refresh()
+        return self.tls
 
     def _load(self) -> None:
         text = _read(self._path)

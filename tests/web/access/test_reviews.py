@@ -8,8 +8,8 @@ from http import HTTPStatus
 import pytest
 
 from exporter.node.api_server import ApiServerError
-from exporter.web.auth_queue import AuthQueue, AuthQueueFull
-from exporter.web.reviews import Reviews
+from exporter.web.access.auth_queue import AuthQueue, AuthQueueFull
+from exporter.web.access.reviews import Reviews
 from tests.web.fake_api_server import ACCESS_REVIEWS, TOKEN_REVIEWS
 
 OK, UNAUTHORIZED, FORBIDDEN = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN

@@ -39,7 +39,7 @@ def server(server, wire):
 @pytest.fixture(scope="module")
 def sturdy(shared_server, wire, until):
     """A server for hostile clients; after all of them it has the threads and descriptors that it had before."""
-    running = shared_server(limits={"head": 1.0, "idle": 2.4, "write": 2.0}, **wire)
+    running = shared_server(limits={"opening": 1.0, "reading": 1.0, "idle": 2.4, "sending": 2.0}, **wire)
     assert 200 == running.ask().status
     threads, descriptors = running.threads(), running.descriptors()
     yield running
@@ -310,7 +310,7 @@ GET_BIG = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
 
 
 def test_clients_that_never_read_hold_one_piece_each_and_not_the_body(server, until):
-    running = server(extra=BIG, limits={"write": 1.0})
+    running = server(extra=BIG, limits={"sending": 1.0})
     size = len(running.ask().body)
     assert size > 10e6
     before = running.memory()
@@ -341,7 +341,7 @@ def test_clients_that_ask_in_turn_and_never_read_do_not_hold_a_body_each(server,
 
 
 def test_clients_that_never_read_are_cut(server, until):
-    running = server(extra=BIG, limits={"write": 1.0})
+    running = server(extra=BIG, limits={"sending": 1.0})
     before = running.descriptors()
     running.ask("/healthz")
     assert until(lambda: running.descriptors() <= before)  # a client in TLS is told of the end before it is closed

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from cachetools import LRUCache, TTLCache
 
 from exporter.node.api_server import ApiServerError
-from exporter.web.auth_queue import AuthQueue
+from exporter.web.access.auth_queue import AuthQueue
 
 log = logging.getLogger("exporter.web")
 

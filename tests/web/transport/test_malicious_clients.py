@@ -313,7 +313,7 @@ def test_a_queue_of_silent_clients_before_busy_ones_keeps_nobody_waiting(front, 
 
 @both
 def test_what_is_said_while_an_answer_is_made_is_not_lost(front, mode):
-    front = front(mode, real=False, extra=[{"name": "quick"}], limits={"head": 2.0})
+    front = front(mode, real=False, extra=[{"name": "quick"}], limits={"opening": 2.0, "reading": 2.0})
     client = front.open()
     request, end, asked = front.head("/metrics?collect[]=quick") + b"\r\n", time.monotonic() + 2, 0
     client.sendall(request)
@@ -460,7 +460,7 @@ def test_a_bomb_in_a_body_is_not_unpacked(front, mode, length):
 
 
 def test_what_is_no_tls_or_an_old_one_ends_soon_and_costs_nothing(front):
-    front = front(limits={"head": 1.0})
+    front = front(limits={"opening": 1.0})
     old = bytearray(hello())
     old[9:11] = b"\x03\x02"  # the version asked for; what would allow a newer one is overwritten
     old = bytes(old).replace(b"\x00\x2b", b"\xff\x2b", 1)

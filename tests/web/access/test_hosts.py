@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.web.hosts import Hosts
+from exporter.web.access.hosts import Hosts
 
 OWN = Hosts.of({"Node-1"}, ())
 

@@ -12,8 +12,9 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from exporter.web import server
-from exporter.web.server import ListenError, Server, open_listener
+from exporter.web.transport import listener as listeners
+from exporter.web.transport.listener import ListenError, open_listener
+from exporter.web.transport.server import Server
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"
 GET = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
@@ -120,7 +121,7 @@ def test_every_address_is_served(unchecked_server):
     ],
 )
 def test_what_comes_after_the_last_colon_of_an_address_without_brackets_is_the_port(address, bracketed):
-    assert bracketed == server._bracketed(address)
+    assert bracketed == listeners._bracketed(address)
 
 
 @needs_ipv6

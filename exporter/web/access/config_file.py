@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.config import RateLimit, TlsSettings, WebConfig, WebConfigError
 
 if TYPE_CHECKING:
-    from exporter.web.yaml_fields import Fields
+    from exporter.web.access.yaml_fields import Fields
 
 _Chosen = TypeVar("_Chosen")
 
@@ -64,7 +64,7 @@ def parse_web_config(text: str, folder: Path) -> WebConfig:
     """The configuration in `text`; paths in it are relative to `folder`. Raises `WebConfigError`."""
     import yaml
 
-    from exporter.web.yaml_fields import FieldError, Fields
+    from exporter.web.access.yaml_fields import FieldError, Fields
 
     try:
         whole = Fields("", yaml.compose(text, Loader=yaml.SafeLoader))

@@ -2,34 +2,27 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from exporter.web.transport.phases import NOTHING_IN_PROGRESS, Phase
+
 if TYPE_CHECKING:
-    from exporter.web.connection import Connection
+    from exporter.web.transport.connection import Connection
 
 _LARGE_PART = 1 / 4
 
 
-class State(Enum):
-    """What a connection does: it waits for a request, a request of its is worked on, or its response is sent."""
-
-    IDLE = "idle"
-    WORKING = "working"
-    SENDING = "sending"
-
-
 class _Queues:
-    """Connections by state, those that have been in it for longest first."""
+    """Connections by phase, those that have been in it for longest first."""
 
     def __init__(self) -> None:
-        self.of: dict[State, dict[Connection, None]] = {state: {} for state in State}
+        self.of: dict[Phase, dict[Connection, None]] = {phase: {} for phase in Phase}
 
     def __len__(self) -> int:
         return sum(map(len, self.of.values()))
 
-    def first(self, *states: State) -> "Iterable[Connection]":
-        return (next(iter(self.of[state])) for state in states if self.of[state])
+    def first(self, *phases: Phase) -> "Iterable[Connection]":
+        return (next(iter(self.of[phase])) for phase in phases if self.of[phase])
 
 
 class Admitted:
@@ -48,21 +41,21 @@ class Admitted:
     def add(self, connection: "Connection") -> None:
         """Takes in a new connection."""
         for queues in (self._all, self._clients[connection.client]):
-            queues.of[connection.state][connection] = None
+            queues.of[connection.phase][connection] = None
         self._count(connection.client)
 
-    def move(self, connection: "Connection", state: State) -> None:
-        """Notes that a connection enters this state."""
-        if connection in self._all.of[connection.state]:  # else it was evicted
+    def move(self, connection: "Connection", phase: Phase) -> None:
+        """Notes that a connection enters this phase."""
+        if connection in self._all.of[connection.phase]:  # else it was evicted
             for queues in (self._all, self._clients[connection.client]):
-                del queues.of[connection.state][connection]
-                queues.of[state][connection] = None
+                del queues.of[connection.phase][connection]
+                queues.of[phase][connection] = None
 
     def remove(self, connection: "Connection") -> None:
         """Forgets a connection, if it has not been already."""
-        if connection in self._all.of[connection.state]:
+        if connection in self._all.of[connection.phase]:
             for queues in (self._all, self._clients[connection.client]):
-                del queues.of[connection.state][connection]
+                del queues.of[connection.phase][connection]
             self._count(connection.client)
 
     def choose(self, now: float) -> "Connection | None":
@@ -73,17 +66,32 @@ class Admitted:
         """
         if self._large:
             crowding = self._clients[max(self._large, key=lambda client: len(self._clients[client]))]
-            return _oldest(self._unprotected(crowding, now)) or _oldest(crowding.first(*State))
-        return _oldest(self._unprotected(self._all, now)) or _oldest(self._all.first(State.SENDING))
+            return _oldest(self._unprotected(crowding, now)) or _oldest(crowding.first(*Phase))
+        return _oldest(self._unprotected(self._all, now)) or _oldest(self._all.first(Phase.SENDING))
 
     def unprotected(self, now: float) -> "list[Connection]":
         """All that may be closed now."""
-        sending = (one for one in self._all.of[State.SENDING] if self._is_slow(one, now))
-        return [*self._all.of[State.IDLE], *sending]
+        sending = (one for one in self._all.of[Phase.SENDING] if self._is_slow(one, now))
+        return [*(one for phase in NOTHING_IN_PROGRESS for one in self._all.of[phase]), *sending]
+
+    def beyond(self, size: int) -> "list[Connection]":
+        """Those that are being sent bodies which, with the newer ones, are larger than `size`; the newest is kept.
+
+        Clients that request one body after another and do not read would keep all of them in memory.
+        """
+        kept: dict[int, int] = {}
+        found = []
+        for connection in reversed(self._all.of[Phase.SENDING]):
+            body = connection.unsent
+            if id(body) not in kept and kept and sum(kept.values()) + len(body) > size:
+                found.append(connection)
+            else:
+                kept[id(body)] = len(body)
+        return found
 
     def _unprotected(self, queues: _Queues, now: float) -> "Iterable[Connection]":
-        yield from queues.first(State.IDLE)
-        yield from (one for one in queues.first(State.SENDING) if self._is_slow(one, now))
+        yield from queues.first(*NOTHING_IN_PROGRESS)
+        yield from (one for one in queues.first(Phase.SENDING) if self._is_slow(one, now))
 
     def _is_slow(self, connection: "Connection", now: float) -> bool:
         return connection.since + self._protected < now

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.passwords import Passwords, parse_basic
+from exporter.web.access.passwords import Passwords, parse_basic
 
 
 def hashed(password, cost=4):

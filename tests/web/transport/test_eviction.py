@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.web.eviction import Admitted, State
+from exporter.web.transport.eviction import Admitted
+from exporter.web.transport.phases import Phase
 
-IDLE, WORKING, SENDING = State
+IDLE, WORKING, SENDING = Phase.IDLE, Phase.WORKING, Phase.SENDING
 
 
 @dataclass(eq=False)
@@ -16,11 +17,12 @@ class Open:
 
     client: str
     since: float
-    state: State = IDLE
+    phase: Phase = IDLE
+    unsent: bytes = b""
 
 
 def admitted(*connections, maximum=20):
-    """Those connections, each of an address, a time and a state."""
+    """Those connections, each of an address, a time and a phase."""
     found = Admitted(maximum, protected=5)
     for one in connections:
         found.add(one)
@@ -49,7 +51,7 @@ def test_of_an_address_with_a_large_part_of_all_any_is_chosen():
     everyone = admitted(other, *crowd)
     assert crowd[0] is everyone.choose(now=100)
     everyone.move(crowd[4], IDLE)
-    crowd[4].state = IDLE
+    crowd[4].phase = IDLE
     assert crowd[4] is everyone.choose(now=100)
     everyone.remove(crowd[0])
     assert other is everyone.choose(now=100)
@@ -64,6 +66,14 @@ def test_what_was_removed_is_gone_and_may_still_change():
     assert (1, other) == (len(everyone), everyone.choose(now=100))
     everyone.remove(other)
     assert (0, None, {}) == (len(everyone), everyone.choose(now=100), dict(everyone._clients))
+
+
+def test_of_bodies_that_are_sent_the_newest_stay_and_one_that_several_share_counts_once():
+    large, shared, small = bytes(60), bytes(50), bytes(10)
+    bodies = [small, large, shared, shared, small, shared]
+    connections = [Open(f"10.0.0.{number}", number, SENDING, body) for number, body in enumerate(bodies)]
+    assert [connections[1]] == admitted(*connections).beyond(100)
+    assert [] == admitted(connections[1]).beyond(10)  # one that is larger than all that is allowed
 
 
 def cost(number, clients):

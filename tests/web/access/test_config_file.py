@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config import RateLimit, TlsSettings, WebConfig, WebConfigError
-from exporter.web.config_file import parse_web_config
-from exporter.web.passwords import Passwords
+from exporter.web.access.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.config_file import parse_web_config
+from exporter.web.access.passwords import Passwords
 
 FOLDER = Path("/etc/exporter")
 HASH = "$2y$10$" + "a" * 21 + "e" + "a" * 31

@@ -6,10 +6,8 @@ has the same stream over TLS.
 
 import asyncio
 import socket
-from contextlib import suppress
 from typing import Protocol
 
-_LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _PIECE = 16 << 10
 
@@ -22,7 +20,7 @@ class Stream(Protocol):
     """The byte stream of a connection. Every wait can be cancelled; only one task may read at a time."""
 
     async def open(self) -> None:
-        """Performs the TLS handshake, if any. Raises `OSError` if it fails."""
+        """Performs the TLS handshake, if any. Raises `HandshakeError` if it fails, after which `end` says so."""
 
     async def read(self, size: int) -> bytes:
         """The next bytes, at most `size`; empty at the end of the stream."""
@@ -31,7 +29,9 @@ class Stream(Protocol):
         """Writes all of `data` to the kernel."""
 
     async def end(self, *, still_sending: bool) -> None:
-        """Closes the sending side; discards what the client still sends, since a reset would lose the response."""
+        """Sends what is left and closes the sending side; discards what the client still sends, up to a limit, since a
+        reset would lose the response.
+        """
 
     def close(self) -> None:
         """Closes both sides at once."""
@@ -63,12 +63,10 @@ class ClearStream:
         """See `Stream`."""
         if not still_sending:
             return
+        self._sock.shutdown(socket.SHUT_WR)
         space = _LINGER_BYTES
-        with suppress(OSError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                self._sock.shutdown(socket.SHUT_WR)
-                while space > 0 and (dropped := await self.read(_PIECE)):
-                    space -= len(dropped)
+        while space > 0 and (dropped := await self.read(_PIECE)):
+            space -= len(dropped)
 
     def close(self) -> None:
         """See `Stream`."""

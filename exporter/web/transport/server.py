@@ -1,30 +1,28 @@
-"""The server: opens sockets, admits and evicts connections, stops within a second of SIGTERM.
+"""The server: admits and evicts connections, stops within a second of SIGTERM.
 
-An event loop holds the connections, so that hundreds of silent clients need no threads. Knows sockets and signals;
-`routes.py` handles the requests.
+An event loop holds the connections, so that hundreds of silent clients need no threads.
 """
 
 import asyncio
 import logging
-import re
 import resource
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
-from ipaddress import IPv6Address
 from itertools import count
 from typing import TYPE_CHECKING
 
-from exporter.errors import ExporterError
-from exporter.web.connection import Connection, Handler, Limits
-from exporter.web.eviction import Admitted
-from exporter.web.signals import handle_signals
-from exporter.web.stream import ClearStream, HandshakeError, Stream
+from exporter.web.transport.connection import Connection
+from exporter.web.transport.eviction import Admitted
+from exporter.web.transport.messages import Handler
+from exporter.web.transport.phases import Limits, Phase
+from exporter.web.transport.signals import handle_signals
+from exporter.web.transport.stream import ClearStream, Stream
 
 if TYPE_CHECKING:
-    from exporter.web.live_config import LiveConfig
-    from exporter.web.tls import Tls
+    from exporter.web.transport.tls import Tls
 
 log = logging.getLogger("exporter.web")
 
@@ -35,44 +33,9 @@ _GRACE = 0.7
 _ACCEPT_AGAIN = 0.5
 _ACCEPT_BATCH = 32
 
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%a-z]+)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})", re.ASCII)
-
-
-class ListenError(ExporterError):
-    """An address cannot be listened on. The message is one sentence."""
-
-
-def open_listener(address: str) -> socket.socket:
-    """A listening socket for `HOST:PORT`; an empty host is every address, IPv4 and IPv6. Raises `ListenError`."""
-    match = _ADDRESS.fullmatch(_bracketed(address))
-    if match is None or int(match["port"]) > 65535:
-        raise ListenError(f"{address!r} is not HOST:PORT, for example :10042, 127.0.0.1:10042 or [::1]:10042")
-    host, port = match["six"] or match["host"], match["port"]
-    try:
-        if not host and socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_MAX_CONNECTIONS
-            )
-        if not host.isascii():  # the tables of IDNA take 1 MiB
-            host.encode("idna")  # fails here, before a socket is created and leaked
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=_MAX_CONNECTIONS)
-    except UnicodeError as error:
-        raise ListenError(f"cannot listen on {address}: its host is not a valid name") from error
-    except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _bracketed(address: str) -> str:
-    """`HOST:PORT` whose host is an IPv6 address without brackets, as Kubernetes gives a node's, with them."""
-    host, _, port = address.rpartition(":")
-    with suppress(ValueError):
-        return f"[{IPv6Address(host)}]:{port}"
-    return address
-
 
 class Server:
-    """Serves `handler` on `listeners` until a signal, with TLS if configured.
+    """Serves `handler` on `listeners` until a signal; `tls` is how a new connection is encrypted, None if it is not.
 
     `failed_handshake` is called with the client's address and the reason of each failed TLS handshake, `reread` on
     SIGHUP. `prepare` is awaited before the first client is answered.
@@ -83,7 +46,7 @@ class Server:
         listeners: Sequence[socket.socket],
         handler: Handler,
         limits: Limits | None = None,
-        live: "LiveConfig | None" = None,
+        tls: "Callable[[], Tls | None]" = lambda: None,
         failed_handshake: Callable[[str, str], None] = lambda *_: None,
         reread: Callable[[], None] = lambda: None,
         prepare: Callable[[], Coroutine[None, None, None]] = lambda: asyncio.sleep(0),
@@ -91,12 +54,11 @@ class Server:
         self._listeners = listeners
         self._handler = handler
         self._limits = limits or Limits()
-        self._live = live
+        self._tls = tls
         self._failed_handshake = failed_handshake
         self._reread = reread
         self._prepare = prepare
         self._connections: dict[Connection, asyncio.Task[None]] = {}
-        self._unsent: dict[Connection, bytes] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # An evicted connection closes after the new one is accepted: the maximum must leave descriptors for both.
         maximum = max(8, min(_MAX_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2))
@@ -120,7 +82,7 @@ class Server:
         for listener in self._listeners:
             loop.remove_reader(listener)  # asyncio may have a pending accept on the closed listener
             listener.close()
-        for connection in self._admitted.unprotected(loop.time()):
+        for connection in self._admitted.unprotected(time.monotonic()):
             self._connections[connection].cancel()
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=_GRACE)
@@ -154,55 +116,24 @@ class Server:
         stream: Stream = ClearStream(sock)
         tls = self._tls()
         if tls:
-            from exporter.web.tls import TlsStream
+            from exporter.web.transport.tls import TlsStream
 
             stream = TlsStream(stream, tls)
         # An open connection must not keep a replaced certificate or CA in use.
-        now = asyncio.get_running_loop().time()
         reusable = partial(self._is_current, tls)
-        connection = Connection(stream, self._limits, client, now, reusable, self._sending, self._admitted.move)
+        connection = Connection(stream, self._limits, client, reusable, self._entering, self._failed_handshake)
         self._admitted.add(connection)
-        self._connections[connection] = task = asyncio.create_task(self._serve(connection))
+        self._connections[connection] = task = asyncio.create_task(connection.serve(self._handler))
         task.add_done_callback(lambda _: self._leave(connection))  # called even if it is cancelled before it starts
 
-    @contextmanager
-    def _sending(self, connection: Connection, body: bytes) -> Iterator[None]:
-        self._unsent[connection] = body
-        self._evict_unsent()
-        try:
-            yield
-        finally:
-            self._unsent.pop(connection, None)
-
-    def _evict_unsent(self) -> None:
-        # Clients that request one body after another and do not read would keep all of them in memory.
-        kept: dict[int, int] = {}
-        for connection, body in reversed(list(self._unsent.items())):
-            if id(body) not in kept and kept and sum(kept.values()) + len(body) > _MAX_UNSENT:
-                if task := self._connections.get(connection):
-                    task.cancel()
-            else:
-                kept[id(body)] = len(body)
+    def _entering(self, connection: Connection, phase: Phase) -> None:
+        self._admitted.move(connection, phase)
+        if phase is Phase.SENDING:
+            for one in self._admitted.beyond(_MAX_UNSENT):
+                self._connections[one].cancel()
 
     def _is_current(self, tls: "Tls | None") -> bool:
         return self._tls() is tls
-
-    def _tls(self) -> "Tls | None":
-        if self._live is None:
-            return None
-        self._live.refresh()
-        return self._live.tls
-
-    async def _serve(self, connection: Connection) -> None:
-        try:
-            async with asyncio.timeout(self._limits.head):
-                await connection.stream.open()
-        except HandshakeError as error:
-            self._failed_handshake(connection.client, str(error))
-        except (OSError, TimeoutError):
-            pass  # disconnected, or did not open the stream
-        else:
-            await connection.serve(self._handler)
 
     def _leave(self, connection: Connection) -> None:
         connection.stream.close()
@@ -210,7 +141,7 @@ class Server:
         self._admitted.remove(connection)
 
     def _evict(self) -> bool:
-        chosen = self._admitted.choose(asyncio.get_running_loop().time())
+        chosen = self._admitted.choose(time.monotonic())
         if chosen:
             self._admitted.remove(chosen)
             self._connections.pop(chosen).cancel()

@@ -79,7 +79,7 @@ NOISE = {
 
 @pytest.mark.parametrize("said", NOISE.values(), ids=NOISE)
 def test_what_is_no_handshake_ends_and_is_no_answer_of_the_exporter(secure, read_to_end, said):
-    running = secure(limits={"head": 1.0})
+    running = secure(limits={"opening": 1.0})
     with clear(running) as client, suppress(ConnectionError):
         client.sendall(said)
         answer = read_to_end(client)
@@ -121,7 +121,7 @@ def test_a_thousand_idle_connections_in_tls_delay_nobody(secure, many_descriptor
 
 
 def test_a_handshake_that_comes_byte_by_byte_is_cut_in_time(secure):
-    running = secure(limits={"head": 1.0})
+    running = secure(limits={"opening": 1.0})
     start, watch = time.monotonic(), running.stopwatch()
     with clear(running) as client, suppress(ConnectionError):
         for byte in hello():
@@ -129,6 +129,16 @@ def test_a_handshake_that_comes_byte_by_byte_is_cut_in_time(secure):
             time.sleep(0.05)
     assert 0.8 < time.monotonic() - start
     assert watch.seconds() < 4
+
+
+def test_a_handshake_and_the_first_request_have_one_limit(secure, read_to_end):
+    running = secure(limits={"opening": 1.0})
+    with clear(running) as client:
+        watch = running.stopwatch()
+        time.sleep(0.7)
+        with running.secured(client) as secured:
+            assert b"" == read_to_end(secured)
+        assert watch.seconds() < 1.5
 
 
 def s_client(running, *words, said):

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from enum import IntEnum
 from functools import cached_property
 from typing import TypeVar
 
@@ -28,6 +29,14 @@ class AuthQueueFull(ExporterError):
     """
 
 
+class Urgency(IntEnum):
+    """Whose credentials are checked first: the higher."""
+
+    MORE = 0  # a further one of an address
+    FIRST = 1  # the only one of its address
+    KNOWN = 2  # credentials that were valid before
+
+
 class AuthQueue:
     """One thread for checks, with a pause after wrong credentials. Credentials that were valid before have priority,
     then the first request of an address.
@@ -35,7 +44,7 @@ class AuthQueue:
 
     def __init__(self) -> None:
         self._waiting: Counter[str] = Counter()
-        self._paused_until = 0.0
+        self._next_check = time.monotonic()
 
     @cached_property
     def _worker(self) -> Worker:
@@ -52,17 +61,21 @@ class AuthQueue:
             raise AuthQueueFull(
                 "no thread could be started to check credentials: raise the limit of processes"
             ) from error
-        # The first check of an address is always admitted: a renewed token is unknown too.
-        first = not self._waiting[client]
-        if not (known or first) and (
-            self._waiting[client] >= _MAX_WAITING_EACH or self._waiting.total() >= _MAX_WAITING
-        ):
+        urgency = self._urgency(client, known=known)
+        is_full = self._waiting[client] >= _MAX_WAITING_EACH or self._waiting.total() >= _MAX_WAITING
+        if is_full and urgency is Urgency.MORE:
             raise AuthQueueFull("too many authentication requests are waiting; try again")
         self._waiting[client] += 1
-        check = asyncio.wrap_future(worker.submit(lambda: self._throttled(job), urgency=2 if known else int(first)))
+        check = asyncio.wrap_future(worker.submit(lambda: self._throttled(job), urgency=urgency))
         check.add_done_callback(lambda done: self._leave(client, done))
         # A disconnected client stays in the queue: else it could fill it by reconnecting.
         return await asyncio.shield(check)
+
+    def _urgency(self, client: str, *, known: bool) -> Urgency:
+        if known:
+            return Urgency.KNOWN
+        # The first check of an address is always admitted: a renewed token is unknown too.
+        return Urgency.MORE if self._waiting[client] else Urgency.FIRST
 
     def _leave(self, client: str, done: "asyncio.Future[_T]") -> None:
         self._waiting -= Counter({client: 1})
@@ -70,7 +83,7 @@ class AuthQueue:
             done.exception()  # the client may have disconnected
 
     def _throttled(self, job: Callable[[], _T]) -> _T:
-        time.sleep(max(0.0, self._paused_until - time.monotonic()))
+        time.sleep(max(0.0, self._next_check - time.monotonic()))
         start = time.thread_time()  # waiting for an API server costs no CPU
         right = False
         try:
@@ -79,5 +92,5 @@ class AuthQueue:
         finally:
             if not right:
                 pause = min(max(_MIN_PAUSE, _PAUSE_FACTOR * (time.thread_time() - start)), _MAX_PAUSE)
-                self._paused_until = time.monotonic() + pause
+                self._next_check = time.monotonic() + pause
         return result

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from exporter.web.config import WebConfigError
-from exporter.web.live_config import LiveConfig
+from exporter.web.access.config import WebConfigError
+from exporter.web.access.live_config import LiveConfig
 from tests.web.authority import Authority
 
 LOCAL = ("DNS:localhost", "IP:127.0.0.1")

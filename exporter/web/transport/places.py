@@ -1,19 +1,25 @@
 """Places for requests that are worked on at the same time: a limit in total, and a share of it for each client."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
+UNLIMITED = sys.maxsize
+"""A number of places that nobody finds taken."""
+AT_ONCE = 0.0
+"""The patience of who does not wait."""
+
 
 class Places:
-    """`number` places (0: no limit), of which an address may have three quarters.
+    """`number` places, of which an address may have three quarters.
 
     Who finds none waits for `patience` seconds or up to twice as long: many that came together do not leave together.
     """
 
-    def __init__(self, number: int, patience: float = 0.0) -> None:
+    def __init__(self, number: int, patience: float = AT_ONCE) -> None:
         self.number = number
         self._share = -(-number * 3 // 4)
         self._patience = patience
@@ -39,9 +45,7 @@ class Places:
         patience = self._patience * (1 + next(self._arrivals) % 16 / 16)
         try:
             async with asyncio.timeout(patience):
-                while self.number and (self._taken.total() >= self.number or self._taken[client] >= self._share):
-                    if not self._patience:
-                        return False
+                while self._taken.total() >= self.number or self._taken[client] >= self._share:
                     await self._left.wait()
         except TimeoutError:
             return False

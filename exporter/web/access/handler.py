@@ -7,20 +7,20 @@ first line. `passwords.py` and `reviews.py` check credentials.
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from exporter.node import NodeError
-from exporter.web.auth_queue import AuthQueue, AuthQueueFull
-from exporter.web.config import RateLimit, WebConfig
-from exporter.web.connection import Handler, Headers, Request, Response
-from exporter.web.passwords import Passwords, parse_basic
-from exporter.web.registry import Rejected
+from exporter.web.access.auth_queue import AuthQueue, AuthQueueFull
+from exporter.web.access.config import RateLimit, WebConfig
+from exporter.web.access.passwords import Passwords, parse_basic
+from exporter.web.transport.messages import Handler, Headers, Request, Response
 
 if TYPE_CHECKING:
-    from exporter.web.live_config import LiveConfig
-    from exporter.web.reviews import Reviews
+    from exporter.web.access.live_config import LiveConfig
+    from exporter.web.access.reviews import Reviews
 
 _OPEN_TO_ALL = ("/healthz", "/readyz")
 _REALM = 'realm="calico-bpf-exporter"'
@@ -28,18 +28,21 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
 
 class Access:
-    """A handler that passes authorized requests to `inner`: by the web configuration or by reviews, if configured."""
+    """A handler that passes authorized requests to `inner`: by the web configuration or by reviews, if configured.
+
+    `count_rejected` is called with the reason, the client's address and a sentence for each other request.
+    """
 
     def __init__(
         self,
         inner: Handler,
-        rejected: Rejected,
+        count_rejected: Callable[[str, str, str], None],
         auth_queue: AuthQueue,
         live: "LiveConfig | None" = None,
         reviews: "Reviews | None" = None,
     ) -> None:
         self._inner = inner
-        self._rejected = rejected
+        self._count_rejected = count_rejected
         self._auth_queue = auth_queue
         self._live = live
         self._reviews = reviews
@@ -110,16 +113,15 @@ class Access:
 
     def _rate_refusal(self, request: Request) -> Response | None:
         # After authentication: other clients must not use up the limit.
-        wait = self._bucket.take() if self._bucket else 0
-        if not wait:
+        if self._bucket is None or self._bucket.take():
             return None
-        again = ("Retry-After", str(math.ceil(wait)))
+        again = ("Retry-After", str(math.ceil(self._bucket.seconds_to_next())))
         return self._refuse(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limit", "too many requests; try again", again)
 
     def _refuse(
         self, request: Request, status: HTTPStatus, reason: str, sentence: str, *headers: tuple[str, str]
     ) -> Response:
-        self._rejected.count(reason, request.client, sentence)
+        self._count_rejected(reason, request.client, sentence)
         return Response(status, f"{sentence}\n".encode(), headers=headers)
 
 
@@ -131,15 +133,19 @@ class _TokenBucket:
         self._tokens = float(limit.burst)
         self._last = time.monotonic()
 
-    def take(self) -> float:
-        """Takes a token and returns 0, or returns the seconds until one is available."""
+    def take(self) -> bool:
+        """Takes a token, if there is one."""
         now = time.monotonic()
         self._tokens = min(self._limit.burst, self._tokens + (now - self._last) / self._limit.interval)
         self._last = now
         if self._tokens < 1:
-            return (1 - self._tokens) * self._limit.interval
+            return False
         self._tokens -= 1
-        return 0
+        return True
+
+    def seconds_to_next(self) -> float:
+        """Until there is a token, as of the last time that there was none."""
+        return (1 - self._tokens) * self._limit.interval
 
 
 def _merged(headers: Headers, configured: Headers) -> Headers:
