@@ -39,6 +39,11 @@ class Folder(Generic[_Kept]):
     unread: tuple[str, ...] = ()
     malformed: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def reusable(self) -> bool:
+        """Whether each file was read and had not been written to just before."""
+        return self.present and not self.unread and self.stamps.keys() == self.files.keys()
+
 
 class Unparsable(ExporterError):
     """`parse` raises it for malformed content: the message completes a sentence that names the file."""

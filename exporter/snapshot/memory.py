@@ -8,6 +8,7 @@ from exporter.bpf.maps import MapDump
 from exporter.calico.ifstate import InterfaceState
 from exporter.node.endpoint_status import LocalPods
 from exporter.node.endpoints import Endpoints
+from exporter.node.files import Folder
 from exporter.node.netlink import Link
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.map_fill import MapCounts
@@ -25,6 +26,7 @@ class Memory:
     """
 
     counters: LiveMapMemory = field(default_factory=LiveMapMemory)
+    status: Folder[bytes] | None = None
     pods: LocalPods | None = None
     ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
     ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None

@@ -227,8 +227,11 @@ class Reading:
         return self._memory.conntrack_count.get()
 
     def _pods(self) -> LocalPods:
-        self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
-        return self._memory.pods
+        folder, before = self._source.endpoint_status(), self._memory.pods
+        if before is None or folder is not self._memory.status:
+            before = pods_of(folder, before)
+        self._memory.status, self._memory.pods = folder, before
+        return before
 
     def _endpoints(self) -> Endpoints:
         """The endpoint behind each interface, from the sources that could be read."""

@@ -13,6 +13,7 @@ from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
+from exporter.folder_watch import FolderWatch
 from exporter.node import netlink
 from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
@@ -140,6 +141,8 @@ class LiveNode:
         # One each, so that a folder that hangs takes only its own facts with it.
         self._status_files = ReadThread(self._status_folder)
         self._policy_files = ReadThread(self._policy_folder)
+        self._status_watch = FolderWatch(self._status_folder)
+        self._policy_watch = FolderWatch(self._policy_folder)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -244,9 +247,13 @@ class LiveNode:
         return self._policy_files.read(lambda: list_folder(self._policy_folder)) or []
 
     def _read_status(self) -> Folder[bytes]:
-        self._status = read_folder(self._status_folder, endpoint_status.MAX_BYTES, self._status)
-        return self._status
+        unchanged, before = self._status_watch.unchanged(), self._status
+        if not (unchanged and before and before.reusable):
+            self._status = before = read_folder(self._status_folder, endpoint_status.MAX_BYTES, before)
+        return before
 
     def _read_policies(self) -> Policies:
-        self._policies = read_policies(self._policy_folder, self._policies)
-        return self._policies
+        unchanged, before = self._policy_watch.unchanged(), self._policies
+        if not (unchanged and before and before.reusable):
+            self._policies = before = read_policies(self._policy_folder, before)
+        return before

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs
 
 from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
-from exporter.web.connection import Response
 from exporter.web.scrapes import Scrapes
+from exporter.web.transport.messages import Response
 
 if TYPE_CHECKING:
     from exporter.node.endpoints import Endpoint
