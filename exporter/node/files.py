@@ -40,7 +40,7 @@ class Folder(Generic[_Kept]):
     malformed: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def complete(self) -> bool:
+    def reusable(self) -> bool:
         """Whether each file was read and had not been written to just before."""
         return self.present and not self.unread and self.stamps.keys() == self.files.keys()
 

@@ -248,12 +248,12 @@ class LiveNode:
 
     def _read_status(self) -> Folder[bytes]:
         unchanged, before = self._status_watch.unchanged(), self._status
-        if not (unchanged and before and before.complete):
+        if not (unchanged and before and before.reusable):
             self._status = before = read_folder(self._status_folder, endpoint_status.MAX_BYTES, before)
         return before
 
     def _read_policies(self) -> Policies:
         unchanged, before = self._policy_watch.unchanged(), self._policies
-        if not (unchanged and before and before.complete):
+        if not (unchanged and before and before.reusable):
             self._policies = before = read_policies(self._policy_folder, before)
         return before
