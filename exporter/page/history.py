@@ -64,7 +64,7 @@ class History:
                 self.left_out_at = now.at
                 break
             self._series[key] = array("f", [*(0.0,) * (len(self.intervals) - 1), packets])
-        self._forget_before(now.at - SECONDS)
+        self.forget_before(now.at - SECONDS)
 
     def series(self, endpoint: Endpoint) -> Mapping[tuple[str, str], Sequence[float]]:
         """What this endpoint dropped in each interval, by direction and reason; most drops first."""
@@ -85,6 +85,17 @@ class History:
         """When this endpoint's counters were last seen to be reset, None if they were not."""
         return self._resets.get(endpoint.key)
 
+    def forget_before(self, oldest: float) -> None:
+        """Forgets the intervals and resets before this moment, and series without drops after it."""
+        while self.intervals and self.intervals[0].end <= oldest:
+            self.intervals.popleft()
+            for counts in self._series.values():
+                del counts[0]
+        self._series = {key: counts for key, counts in self._series.items() if any(counts)}
+        self._resets = {key: at for key, at in self._resets.items() if at > oldest}
+        if self.left_out_at is not None and self.left_out_at <= oldest:
+            self.left_out_at = None
+
     def _compare(self, before: Snapshot, now: Snapshot, at: float) -> dict[_Key, int]:
         layout = now.counters.get().layout
         dropped: dict[_Key, int] = {}
@@ -96,13 +107,3 @@ class History:
                     (change.endpoint.key, direction, reason): packets for reason, packets in counted.dropped.items()
                 }
         return dropped
-
-    def _forget_before(self, oldest: float) -> None:
-        while self.intervals and self.intervals[0].end <= oldest:
-            self.intervals.popleft()
-            for counts in self._series.values():
-                del counts[0]
-        self._series = {key: counts for key, counts in self._series.items() if any(counts)}
-        self._resets = {key: at for key, at in self._resets.items() if at > oldest}
-        if self.left_out_at is not None and self.left_out_at <= oldest:
-            self.left_out_at = None

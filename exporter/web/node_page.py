@@ -173,7 +173,7 @@ class Page:
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
             wanted = Wanted.of(lambda name: asked.get(name, ""))
-            view = node_view(self._reference(now), now, wanted, self._history, self._scrapes.failures)
+            view = node_view(self._reference(now), now, wanted, self._recorded(now), self._scrapes.failures)
             self._keep(now)
             return HTTPStatus.OK, self._html.node_page(view, wanted)
         endpoint = endpoint_named(now, asked["interface"])
@@ -186,7 +186,7 @@ class Page:
     def _endpoint(self, now: Snapshot, endpoint: "Endpoint", found: "Evaluated | None") -> tuple[HTTPStatus, bytes]:
         from exporter.page.views import endpoint_view
 
-        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found, self._history)
+        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found, self._recorded(now))
         return HTTPStatus.OK, self._html.endpoint_page(view)
 
     def _not_found(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
@@ -215,6 +215,13 @@ class Page:
         history = self._history or History(self._started, time.time() - time.monotonic())
         history.add(before, now)
         self._history = history
+
+    def _recorded(self, now: Snapshot) -> "History | None":
+        """The drops of the ten minutes before `now`."""
+        history = self._history
+        if history and now.at is not None:
+            history.forget_before(now.at - _HISTORY_AGE)
+        return history
 
     def _renew_expiry(self) -> None:
         for handle in self._expiry:

@@ -182,6 +182,16 @@ def test_nothing_stands_in_anybodys_way(drawn, picture, violations, width, schem
             unfold(page)
 
 
+@pytest.mark.parametrize("width", [320, 768, 1152, 1153])
+def test_nothing_is_cut_off_between_a_phone_and_a_desktop(drawn, width):
+    page = drawn(viewport={"width": width, "height": 900})
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [] == page.evaluate(OUTSIDE)
+    ends = page.evaluate("[...document.querySelectorAll('main, table')].map(one => one.getBoundingClientRect().right)")
+    assert ends[0] == max(ends)
+
+
 # What of the tables, graphs and texts is cut off at the window's edge.
 OUTSIDE = """[...document.querySelectorAll("main *")]
     .filter(one => one.checkVisibility() && !one.closest("svg, thead") && one.getClientRects().length)

@@ -217,6 +217,12 @@ def test_a_graph_has_a_gap_where_nobody_had_the_page_open(make_page, clock):
     assert len(columns_of(last)) > len(columns_of(before))
 
 
+def test_what_was_recorded_more_than_ten_minutes_ago_is_not_shown(make_page, clock):
+    *_, before, after = watched(make_page(), clock, 5, 5, 5, 620)
+    assert columns_of(before)
+    assert not columns_of(after)
+
+
 def test_the_numbers_of_the_graph_are_kept_ten_minutes_after_the_last_request(make_page, monkeypatch):
     timers = []
 
