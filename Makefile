@@ -162,6 +162,7 @@ bench: setup  ## measure time and memory
 	$(BIN)/python bench/page_load.py
 	$(BIN)/python bench/dependencies.py
 	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/flat.py
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/peer.py
 
