@@ -10,6 +10,8 @@ UV := $(TOOLS)/uv/bin/uv
 # uv leaves its lock in the folder for temporary files.
 SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
+# Kept outside the tree: it takes ten minutes to build.
+APISERVER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/calico-bpf-exporter/apiserver
 ACTIONLINT := $(TOOLS)/actionlint-1.7.12/actionlint
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export UV_PYTHON_DOWNLOADS := never
@@ -17,7 +19,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests wait about as much as they compute, so two processes more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-fresh test-all coverage image chart lint type format docs chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
+.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-apiserver test-fresh test-all coverage image chart lint type format docs chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -60,7 +62,7 @@ coverage: setup  ## all tests with coverage
 	$(BIN)/coverage report
 
 test-no-bpf: lint type  ## lint, types and the tests that need no BPF
-	$(BIN)/pytest $(PARALLEL) -m "not kernel and not image and not browser"
+	$(BIN)/pytest $(PARALLEL) -m "not kernel and not image and not browser and not apiserver"
 
 test-image: setup  ## build the image and test it
 	.ci/install-image-tools
@@ -70,6 +72,11 @@ test-browser: setup  ## test the node's page in Chromium
 	.ci/install-browser
 	@$(SYNC) --all-extras --group browser
 	$(BIN)/pytest -m browser
+
+# Builds it once, in some ten minutes, where Go and Debian's packages are there.
+test-apiserver: setup  ## test the client against a real kube-apiserver
+	.ci/install-apiserver "$(APISERVER)"
+	APISERVER="$(APISERVER)" $(BIN)/pytest -m apiserver tests/apiserver
 
 # The README's commands and then all tests, on minimal Debians 12 and 13; needs root, and an hour.
 test-fresh:  ## the README and all tests on minimal Debians (root, an hour)
@@ -149,10 +156,13 @@ bench: setup  ## measure time and memory
 	$(BIN)/python bench/map_fill.py
 	$(BIN)/python bench/rules.py
 	$(BIN)/python bench/uncounted.py
+	$(BIN)/python bench/top.py
 	$(BIN)/python bench/packets.py
 	$(BIN)/python bench/connections.py
+	$(BIN)/python bench/page_load.py
 	$(BIN)/python bench/dependencies.py
 	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/flat.py
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/peer.py
 

@@ -30,7 +30,9 @@ from exporter.calico.counters import layout_of
 from exporter.demo.plan import Pod
 from exporter.demo.policy_rules import Policy, Rule, Tier
 from exporter.node.live_links import LiveLinks
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 
 PODS = 30

@@ -22,7 +22,9 @@ from exporter.bpf.libbpf import SONAMES
 from exporter.bpf.readers import open_reader
 from exporter.cli.serving import COUNT_SHARE
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 
 ENTRIES = (10_000, 100_000, 512_000)

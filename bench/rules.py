@@ -29,7 +29,9 @@ from exporter.demo.policy_rules import Policy, Rule, Tier
 from exporter.metrics.rules import RulesCollector
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import read_policies
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import LiveNode
 

@@ -34,8 +34,10 @@ from exporter.metrics.collector import Collector, CollectorOptions
 from exporter.metrics.exposition import TEXT, render
 from exporter.metrics.scrape import ON_BY_DEFAULT, collected_samples, make_collectors, run_collector
 from exporter.node.netlink import HostRoute, Link
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.pinned_maps import columns_of
-from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 
 INTERFACES = (30, 110, 250, 1000)

@@ -15,7 +15,9 @@ from scrape import MadeLinks, cpu, made_node, name_of  # beside this file
 from exporter.bpf.readers import open_reader
 from exporter.diagnosis.uncounted import sent_by_pods, uncounted
 from exporter.node.nic import read_received
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 
 PODS = 250

@@ -26,8 +26,10 @@ from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.bundle_writer import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle_writer import write_bundle
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import EVERY_PART
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import is_policy_file_of
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -54,7 +56,7 @@ class FakeNode:
         self.maps = {dump.info.name: dump for dump in maps}
         self.facts = {"programs": (), "links": (), "host_routes": (), "nics": {}, "attach_point_folders": ()}
         self.facts |= {"addresses": (), "interfaces_to": {}, "clock_ns": None, "queue_drops": {}, "run_dir": None}
-        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None} | facts
+        self.facts |= {"endpoint_status": ABSENT, "policy_files": ABSENT, "cluster_pods": None, "packets": None} | facts
         self.asked = Counter()
 
     @classmethod
@@ -110,6 +112,7 @@ class FakeNode:
         return _value_or_raise(self.maps.get(name, MapMissing(f"{name} does not exist")))
 
     def map_values(self, name, keys):
+        self.asked[f"values {name}"] += 1
         found = dict(self._map(name).entries())
         return [found.get(key) for key in keys]
 
@@ -118,6 +121,9 @@ class FakeNode:
 
     def cluster_pods(self):
         return self._fact("cluster_pods")
+
+    def packets(self):
+        return self._fact("packets")
 
     def links(self):
         return tuple(self._fact("links"))

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from exporter.metrics.scrape import COLLECTORS
 from exporter.snapshot.bundle import Bundle, read_bundle
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import EVERY_PART
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
 
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -57,8 +57,8 @@ var (
 		"interface", "hook", "namespace", "pod")
 	leftovers     = desc("leftover_entries", "Entries of the map for interfaces that the kernel does not have.", "map")
 	problems      = desc("endpoint_problems", "How many series of each problem gauge there are.", "problem")
-	mapEntries    = desc("map_entries", "Entries in the map.", "map")
-	mapMaxEntries = desc("map_max_entries", "Entries that the map can hold.", "map")
+	mapEntries    = desc("map_entries", "Entries in the map.", "map", "ip_family")
+	mapMaxEntries = desc("map_max_entries", "Entries that the map can hold.", "map", "ip_family")
 	mapInfo       = desc("map_info", "Always 1: the map's pin and shape.",
 		"map", "pin", "map_type", "key_size", "value_size", "slots", "layout", "chosen_by")
 	stalePins = desc("map_stale_pins", "Other pinned versions of the map.", "map")
@@ -344,8 +344,8 @@ func shape(out chan<- prometheus.Metric, datum string, entries int, opened *ebpf
 		kind = "percpu_hash"
 	}
 	key, value := strconv.Itoa(int(opened.KeySize())), strconv.Itoa(int(opened.ValueSize()))
-	out <- gauge(mapEntries, float64(entries), datum)
-	out <- gauge(mapMaxEntries, float64(opened.MaxEntries()), datum)
+	out <- gauge(mapEntries, float64(entries), datum, "")
+	out <- gauge(mapMaxEntries, float64(opened.MaxEntries()), datum, "")
 	out <- gauge(mapInfo, 1, datum, filepath.Base(path), kind, key, value, slots, layout, "only")
 	out <- gauge(stalePins, 0, datum)
 }

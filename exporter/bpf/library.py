@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import lru_cache
 
 from exporter.bpf.accounting import MapUsage, usage_of
 from exporter.bpf.maps import (
@@ -42,6 +42,9 @@ class ObjGetOpts(ctypes.Structure):
     _fields_ = (("size", ctypes.c_size_t), ("file_flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
 
 
+_strerror = lru_cache(maxsize=16)(os.strerror)  # the end of each map is an error
+
+
 def bind(library: ctypes.CDLL, name: str, *arguments: type) -> Callable[..., int]:
     """The C function `int name(arguments)` as one that raises OSError with its errno; `ReaderMissing` if absent."""
     try:
@@ -53,7 +56,7 @@ def bind(library: ctypes.CDLL, name: str, *arguments: type) -> Callable[..., int
         result = function(*values)
         if result < 0:
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, _strerror(number))
         return int(result)
 
     return call
@@ -73,6 +76,21 @@ def _fdinfo(descriptor: int) -> bytes:
         return os.read(file, 4096)
     finally:
         os.close(file)
+
+
+@lru_cache(maxsize=64)  # the same maps at each scrape
+def _info_of(pin: str, raw: bytes) -> MapInfo:
+    kind, number, key_size, value_size, max_entries, flags, name = _MAP_INFO.unpack(raw)
+    return MapInfo(
+        pin=pin,
+        id=number,
+        name=name.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
+        type=map_type(kind),
+        key_size=key_size,
+        value_size=value_size,
+        max_entries=max_entries,
+        flags=flags,
+    )
 
 
 class LibraryReader:
@@ -161,24 +179,14 @@ class LibraryReader:
 
     def _map_info(self, pin: str, descriptor: int) -> MapInfo:
         # Programs and links can be pinned too, and their info structures pass for a map's.
-        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != "anon_inode:bpf-map":
+        if os.readlink(f"/proc/self/fd/{descriptor}") != "anon_inode:bpf-map":  # noqa: PTH115  a third of the time
             raise NotAMap(f"{pin} is not a pinned BPF map")
         buffer = ctypes.create_string_buffer(_MAP_INFO.size)
         try:
             self._object_info(descriptor, buffer)
         except OSError as error:
             raise map_error(pin, error.errno or 0, "asking the shape of") from error
-        kind, number, key_size, value_size, max_entries, flags, name = _MAP_INFO.unpack(buffer.raw)
-        return MapInfo(
-            pin=pin,
-            id=number,
-            name=name.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
-            type=map_type(kind),
-            key_size=key_size,
-            value_size=value_size,
-            max_entries=max_entries,
-            flags=flags,
-        )
+        return _info_of(pin, buffer.raw)
 
     def _object_info(self, descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
         length = ctypes.c_uint32(len(buffer))

@@ -6,8 +6,10 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 
 import errno
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.sums import CpuSums
@@ -112,10 +114,14 @@ class MapDump:
         return len(self.keys) // self.info.key_size if self.info.key_size else 0
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yields the key and the values of each entry."""
-        key, value = self.info.key_size, self.info.value_size * self.copies
-        for number in range(self.count):
-            yield self.keys[number * key : (number + 1) * key], self.values[number * value : (number + 1) * value]
+        """The key and the values of each entry."""
+        size = self.info.value_size * self.copies
+        values = _pieces(self.values, size) if size else repeat(b"", self.count)
+        return zip(_pieces(self.keys, self.info.key_size), values, strict=True)
+
+
+def _pieces(column: bytes, size: int) -> Iterator[bytes]:
+    return chain.from_iterable(struct.iter_unpack(f"{size}s", column)) if column else iter(())
 
 
 @dataclass(frozen=True, slots=True)

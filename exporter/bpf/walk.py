@@ -9,6 +9,7 @@ import ctypes
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, ReadAborted
@@ -157,7 +158,12 @@ def parse_cpu_list(text: str) -> int:
 
 def possible_cpus() -> int:
     """The number of possible CPUs of this kernel."""
+    return _possible_cpus(POSSIBLE)
+
+
+@cache  # it stays as it was when the kernel started
+def _possible_cpus(path: Path) -> int:
     try:
-        return parse_cpu_list(POSSIBLE.read_text(encoding="ascii"))
+        return parse_cpu_list(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise MapError(f"the number of possible CPUs could not be read from {POSSIBLE}: {error}") from error
+        raise MapError(f"the number of possible CPUs could not be read from {path}: {error}") from error

@@ -53,6 +53,7 @@ class Layout:
 _HEAD = "<QQ4B3xB"
 BODY = struct.calcsize(_HEAD)
 _KEY_4, _KEY_6 = struct.Struct("<I4s4sHH"), struct.Struct("<I16s16sHH")
+KEY_SIZE_4 = _KEY_4.size
 _LEGS = "QI4xIIQI4xII"
 _LAYOUTS = {
     (16, 64): Layout(4, _KEY_4, struct.Struct(f"{_HEAD}4xII4xII4sH10x"), counts=False),
@@ -60,6 +61,14 @@ _LAYOUTS = {
     (40, 128): Layout(6, _KEY_6, struct.Struct(f"{_HEAD}{_LEGS}16x16sH22x"), counts=True),
 }
 SOURCE_PORT = struct.Struct("<H")  # behind the key in a forward entry: the port that the source was given
+
+
+def keys_of(protocol: int, one: tuple[bytes, int], other: tuple[bytes, int]) -> tuple[bytes, bytes]:
+    """The two keys that an entry between these ends, packed addresses and ports, can have: in either order."""
+    key = _KEY_4 if len(one[0]) == 4 else _KEY_6
+    return key.pack(protocol, one[0], other[0], one[1], other[1]), key.pack(
+        protocol, other[0], one[0], other[1], one[1]
+    )
 
 
 def layout_of_conntrack(columns: Columns) -> Layout:

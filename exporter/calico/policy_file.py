@@ -1,7 +1,7 @@
 """Streams the JSON of a policy debug file: its instructions one by one, and its other fields.
 
 `bpf.PolicyDebugInfo` in felix/bpf: `{ifacename, hook, policyInfo: [{inst, labels, comments, annotation}], error}`, with
-absent fields left out. `policy_debug.py` parses the comments.
+absent fields left out. `policy_comments.py` parses the comments.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """The rules on a packet's way through a policy program: which matched, and why the others did not.
 
-Joins the path of `policy_program.py` with the comments of the file: a rule that matches goes on to the code that
+Joins the path of `policy_machine.py` with the comments of the file: a rule that matches goes on to the code that
 records its id, any other leaves at a criterion, which a comment before it describes
 (felix/bpf/polprog/pol_prog_builder.go, `writeRule` and `writeRecordRuleID`).
 """
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, RulePosition, places_of
+from exporter.calico.policy_comments import places_of
+from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, RulePosition
 from exporter.calico.policy_file import Instruction
 
 _RECORDS, _LOGS = "state->rules_hit */", "/* state->flags */ = R1"

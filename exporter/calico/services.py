@@ -65,20 +65,14 @@ class Services:
         node_port = (NODE_PORT_ADDRESSES[ip.version], frontend.port) in addresses
         return Service(frontend, verdict, backends, node_port, addresses)
 
-    def bound(self, address: str, port: int, protocol: int, client: str) -> Affinity | None:
-        """The backend that session affinity gave this client at this frontend, which may have expired since."""
-        asked = str(ip_address(address)), port, protocol, str(ip_address(client))
-        return next((one for one in self.affinity if (one.address, one.port, one.protocol, one.client) == asked), None)
+    def bound(self, address: str, port: int, protocol: int, client: str) -> Backend | None:
+        """The backend that session affinity gave this client last at an address, which may have expired since.
 
-    def of_backend(self, address: str, port: int, protocol: int) -> tuple[Frontend, ...]:
-        """The frontends whose packets can go to this address and port."""
-        wanted = Backend(str(ip_address(address)), port)
-        ids = {number for number, backends in self.backends.items() if wanted in backends}
-        return tuple(
-            one
-            for one in self.frontends
-            if one.id in ids and one.protocol == protocol and not one.drops and wanted in self._backends_of(one)
-        )
+        The address is that of the packet, also where it is for a node port.
+        """
+        asked = str(ip_address(address)), port, protocol, str(ip_address(client))
+        found = (one for one in self.affinity if (one.address, one.port, one.protocol, one.client) == asked)
+        return next((one.backend for one in found), None)
 
     def _of_id(self, number: int) -> tuple[Frontend, ...]:
         return tuple(

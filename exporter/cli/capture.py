@@ -1,7 +1,7 @@
-"""`why --packets`: captures an endpoint's packets between two snapshots of the node."""
+"""`why --packets` and `bundle --packets`: captures packets between two snapshots of the node."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,18 +10,31 @@ import click
 
 from exporter.cli.conntrack import ruling_json
 from exporter.cli.options import NodeOptions
-from exporter.cli.snapshots import NodeSnapshots
+from exporter.cli.snapshots import NodeSnapshots, take_with_live_map
+from exporter.diagnosis.changes import compare_counters
 from exporter.diagnosis.denied_rules import policies_of
-from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation
+from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, drops_of
 from exporter.diagnosis.packet_groups import PARTS as GROUP_PARTS
 from exporter.diagnosis.packet_groups import PacketGroup, policies_of_flows
-from exporter.diagnosis.packet_report import WATCHED_PARTS, PacketReport, report, watched_of
+from exporter.diagnosis.packet_report import PacketReport, capture_of, report, report_of_bundle
+from exporter.diagnosis.watched import PARTS as WATCHED_PARTS
+from exporter.diagnosis.watched import watched_node, watched_of
+from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.node.packet_filter import Watched
 from exporter.node.packet_flows import Capture
 from exporter.node.packet_socket import PacketSocket
-from exporter.snapshot.snapshot import Snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.recorded_packets import Counted, RecordedPackets
+from exporter.snapshot.settings import Settings
+from exporter.snapshot.snapshot import Part, Snapshot
+from exporter.snapshot.source import NodeSource
+
+# What a bundle's capture is evaluated with; without one it is not read.
+BUNDLE_PARTS = GROUP_PARTS | WATCHED_PARTS | {"packets"}
+_NOT_RECORDED = "this bundle was made without them; bundle --packets 10s records them too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +64,7 @@ def watch(options: NodeOptions, seconds: float, choose: Callable[[Snapshot], End
     snapshots = NodeSnapshots(options, PARTS, lambda _: [address for one in chosen for address in one.addresses])
     first = snapshots.now(WATCHED_PARTS)
     endpoint = choose(first)
-    if endpoint.kind != WORKLOAD:
-        raise click.UsageError("--packets watches a pod: the packets of a host's interface are everybody's")
+    refuse_host(endpoint)
     chosen.append(endpoint)
     watched, last = watched_of(first, endpoint), LAST_PARTS | GROUP_PARTS
     try:
@@ -66,12 +78,59 @@ def watch(options: NodeOptions, seconds: float, choose: Callable[[Snapshot], End
         before = snapshots.after(0)
         opened.run(seconds)
         capture = opened.capture()
-        after = snapshots.after(0, last, lambda snapshot: _policies(snapshot, capture, endpoint))
+        after = snapshots.after(0, last, lambda snapshot: policies_with(snapshot, capture, endpoint))
     return Watch(before, after, watched, capture)
 
 
-def _policies(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
+def refuse_host(endpoint: Endpoint) -> None:
+    """Raises `click.UsageError` for what is no pod."""
+    if endpoint.kind != WORKLOAD:
+        raise click.UsageError("--packets watches a pod: the packets of a host's interface are everybody's")
+
+
+def policies_with(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
+    """The interfaces whose policy decides about the flows that were captured, or are known as denied."""
     return policies_of(snapshot, endpoint) | policies_of_flows(snapshot, capture, endpoint)
+
+
+def recorded_flows(bundle: Snapshot, endpoint: Endpoint) -> Capture:
+    """What a bundle's capture saw of an endpoint, nothing without one."""
+    recorded = bundle.packets.or_else(None)
+    return capture_of(bundle, recorded.capture, endpoint) if recorded else Capture()
+
+
+def recorded_report(
+    bundle: Snapshot, endpoint: Endpoint, prefixes: Sequence[str], *, wanted: bool
+) -> PacketReport | None:
+    """What a bundle's capture says about an endpoint; without one it is None, or the reason if it is `wanted`."""
+    if wanted:
+        refuse_host(endpoint)
+    recorded, error = bundle.packets.or_else(None), bundle.packets.error
+    if recorded and endpoint.kind == WORKLOAD:
+        return report_of_bundle(bundle, recorded, endpoint, prefixes)
+    if error or wanted:
+        return PacketReport(error=str(error or _NOT_RECORDED))
+    return None
+
+
+def record(source: NodeSource, settings: Settings, memory: Memory, seconds: float) -> Part[RecordedPackets]:
+    """Captures the packets of all pods for this time; what the counters count meanwhile is read as in `watch`."""
+    try:
+        first = take_with_live_map(source, settings, memory, WATCHED_PARTS | {"counters"})
+        with closing(PacketSocket(watched_node(first))) as opened:
+            before = take_snapshot(source, settings, memory, {"counters", "endpoints"})
+            opened.run(seconds)
+            capture = opened.capture()
+            after = take_snapshot(source, settings, memory, {"counters", "endpoints"})
+        return Part(RecordedPackets(capture, tuple(_counted(before, after))))
+    except ExporterError as error:
+        return Part(error=error)
+
+
+def _counted(before: Snapshot, after: Snapshot) -> Iterator[Counted]:
+    for change in compare_counters(before, after):
+        for drop in drops_of(change, after):
+            yield Counted(change.endpoint.interface, drop.direction, drop.reason, drop.packets)
 
 
 def packets_json(found: PacketReport) -> dict[str, object]:

@@ -141,7 +141,7 @@ def _stop_when_closed(terminal: int) -> None:
 
 
 def _listener(address: str) -> socket.socket:
-    from exporter.web.server import ListenError, open_listener
+    from exporter.web.transport.listener import ListenError, open_listener
 
     try:
         return open_listener(address)

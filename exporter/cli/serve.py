@@ -117,7 +117,7 @@ def _collector_flags(command: Any) -> Any:
 @node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:
     """Serve the metrics over HTTP until SIGTERM."""
-    from exporter.web.server import open_listener
+    from exporter.web.transport.listener import open_listener
 
     if not _PATH.fullmatch(web_telemetry_path) or web_telemetry_path in ("/healthz", "/readyz"):
         raise click.UsageError(

@@ -19,14 +19,15 @@ from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import ON_BY_DEFAULT
 
 if TYPE_CHECKING:
-    from exporter.snapshot.reading import Memory, Reading
+    from exporter.snapshot.memory import Memory
+    from exporter.snapshot.reading import Reading
     from exporter.snapshot.source import NodeSource
-    from exporter.web.access import Access
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.handler import Access
+    from exporter.web.access.live_config import LiveConfig
     from exporter.web.registry import Rejected
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
-    from exporter.web.server import Server
+    from exporter.web.transport.server import Server
 
 # A folder that hangs must not keep the other collectors from being served.
 _WARM_UP_SECONDS = 2.0
@@ -63,12 +64,12 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
-    from exporter.web.hosts import Hosts
+    from exporter.web.access.hosts import Hosts
     from exporter.web.node_page import Page
     from exporter.web.registry import make_registry
     from exporter.web.routes import Routes
     from exporter.web.scrapes import Scrapes
-    from exporter.web.server import Server
+    from exporter.web.transport.server import Server
 
     keep_memory_small()
     reader = open_reader(node.reader)
@@ -91,7 +92,7 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     server = Server(
         listeners,
         access.handle,
-        live=live,
+        tls=live.current_tls if live else lambda: None,
         failed_handshake=partial(rejected.count, "tls_handshake"),
         reread=settings.reread,
         prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
@@ -146,7 +147,7 @@ def _say_where(listeners: Sequence[socket.socket], live: "LiveConfig | None", re
 def _live_config(options: ServeOptions) -> "LiveConfig | None":
     if options.web_config is None:
         return None
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.live_config import LiveConfig
 
     live = LiveConfig(options.web_config, bearer=options.authorization)
     if live.config.users and not live.tls:
@@ -157,19 +158,19 @@ def _live_config(options: ServeOptions) -> "LiveConfig | None":
 def _access(
     routes: "Routes", rejected: "Rejected", live: "LiveConfig | None", node: NodeOptions, options: ServeOptions
 ) -> "Access":
-    from exporter.web.access import Access
-    from exporter.web.auth_queue import AuthQueue
+    from exporter.web.access.auth_queue import AuthQueue
+    from exporter.web.access.handler import Access
 
     auth_queue = AuthQueue()
     reviews = None
     if options.authorization:
         from exporter.node.api_server import ApiServer
-        from exporter.web.reviews import Reviews
+        from exporter.web.access.reviews import Reviews
 
         reviews = Reviews(ApiServer(node.kubeconfig), auth_queue)
         if not (live and live.tls):
             log.warning("bearer tokens cross the network in the clear: there is no tls_server_config")
-    return Access(routes.handle, rejected, auth_queue, live, reviews)
+    return Access(routes.handle, rejected.count, auth_queue, live, reviews)
 
 
 async def _run(
@@ -198,7 +199,7 @@ def count_interval(seconds: float) -> float:
 
 async def _prepare(routes: "Routes", say_where: Callable[[], None]) -> None:
     # The first scrape of a process imports, parses and builds what later ones find: nobody is to wait for that.
-    from exporter.web.connection import Request
+    from exporter.web.transport.messages import Request
 
     with suppress(TimeoutError):
         async with asyncio.timeout(_WARM_UP_SECONDS):

@@ -18,7 +18,9 @@ from exporter.cli.options import NodeOptions
 from exporter.node.api_server import ApiServer, in_cluster
 from exporter.node.pods import PodSource
 from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.reading import FlowsOf, Memory, Reading, Settings, no_addresses, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import FlowsOf, Settings, no_addresses
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import NodeSource
 
@@ -123,16 +125,17 @@ def two_snapshots(
     *,
     last: Collection[str] = (),
     policies_of: PoliciesOf | None = None,
+    flows_of: FlowsOf = no_addresses,
 ) -> tuple[Snapshot | None, Snapshot]:
     """Two snapshots of the node, `seconds` apart, or of two bundles; of one bundle the only one.
 
     The parts `last` are read only for the second. `policies_of` names the interfaces whose policy is to be evaluated
-    there: what that takes is large, and not read if it names none. `check` gets the first snapshot of a node and raises
-    if there is no point in waiting for the second.
+    there: what that takes is large, and not read if it names none. `flows_of` is as in `one_snapshot`. `check` gets the
+    first snapshot of a node and raises if there is no point in waiting for the second.
     """
     if options.bundle is not None:
-        return _bundles(options, options.bundle, {*parts, *last}, policies_of)
-    snapshots = NodeSnapshots(options, parts)
+        return _bundles(options, options.bundle, {*parts, *last}, policies_of, flows_of)
+    snapshots = NodeSnapshots(options, parts, flows_of)
     first = snapshots.now()
     check(first)
     # The rest of the snapshot, such as a slow API server's pods, was read in this time too.
@@ -151,9 +154,13 @@ def earlier_and_latest(options: NodeOptions, parts: Collection[str]) -> tuple[Sn
 
 
 def _bundles(
-    options: NodeOptions, path: Path, parts: Collection[str], policies_of: PoliciesOf | None = None
+    options: NodeOptions,
+    path: Path,
+    parts: Collection[str],
+    policies_of: PoliciesOf | None = None,
+    flows_of: FlowsOf = no_addresses,
 ) -> tuple[Snapshot | None, Snapshot]:
-    after = _of_bundle(options, path, parts, policies_of)
+    after = _of_bundle(options, path, parts, policies_of, flows_of)
     before = _of_bundle(options, options.before, parts) if options.before else None
     if before and before.node != after.node:
         raise click.UsageError(f"the bundles are of two nodes: {before.node} and {after.node}")
@@ -170,13 +177,17 @@ def _open_bundle(path: Path) -> tuple["Bundle", Memory]:
 
 
 def _of_bundle(
-    options: NodeOptions, path: Path, parts: Collection[str], policies_of: PoliciesOf | None = None
+    options: NodeOptions,
+    path: Path,
+    parts: Collection[str],
+    policies_of: PoliciesOf | None = None,
+    flows_of: FlowsOf = no_addresses,
 ) -> Snapshot:
     bundle, memory = _open_bundle(path)
     made = None
     with suppress(KeyError, ValueError, OverflowError):
         made = datetime.fromisoformat(bundle.about["made"]).timestamp()
-    snapshot = _with_policies(Reading(bundle, settings_of(options), memory), parts, policies_of)
+    snapshot = _with_policies(Reading(bundle, settings_of(options, flows_of), memory), parts, policies_of)
     return replace(snapshot, at=made, node=bundle.about.get("node", ""))
 
 

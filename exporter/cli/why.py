@@ -4,7 +4,7 @@ For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,16 +12,16 @@ from functools import partial
 import click
 from click.core import ParameterSource
 
-from exporter.cli.capture import packets_json, watch
+from exporter.cli.capture import BUNDLE_PARTS, packets_json, policies_with, recorded_flows, recorded_report, watch
 from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
-from exporter.diagnosis.denied_rules import policies_of, with_rulings
+from exporter.diagnosis.denied_rules import with_rulings
 from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.packet_report import PacketReport, lines
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
-from exporter.node.endpoints import Endpoint
+from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.printable import say
 from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
@@ -40,7 +40,8 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     """Watch one endpoint and explain which of its packets were dropped, for which reason, and which rules counted then.
 
     With --packets it also says whose packets were denied, and by which rule: it needs CAP_NET_RAW, and reads headers
-    alone. With two bundles it explains the time between them, with one everything since its counters were created.
+    alone. With two bundles it explains the time between them, with one everything since its counters were created; if
+    the last was made with --packets, it also says whose packets were denied then.
     Exits 0 when nothing was dropped, 3 when something was.
     """
     seconds = given["for"]
@@ -50,13 +51,14 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
         say(f"watching for {format_duration(seconds)}; Ctrl-C ends it sooner", err=True)
     elif click.get_current_context().get_parameter_source("for") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--for watches a node: two bundles have their own time")
-    if packets and node.bundle is not None:
-        raise click.UsageError("--packets captures on the node itself: a bundle has no packets")
-    seen = watch(node, seconds, partial(_one, selector=selector)) if packets else None
+    seen = watch(node, seconds, partial(_one, selector=selector)) if packets and node.bundle is None else None
     before, after = (seen.before, seen.after) if seen else _two_snapshots(node, seconds, selector)
     explanation = explain(before, after, _endpoint(before, after, selector))
     explanation = replace(explanation, denied=with_rulings(after, explanation.denied, node.prefixes))
-    found = seen.report(explanation, node.prefixes) if seen else None
+    if node.bundle is not None:
+        found = recorded_report(after, explanation.endpoint, node.prefixes, wanted=packets)
+    else:
+        found = seen.report(explanation, node.prefixes) if seen else None
     passed = after.seconds_since(before) if before else None
     if output == "json":
         click.echo(json.dumps(_json(explanation, found, passed, after), indent=2))
@@ -70,11 +72,20 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
 def _two_snapshots(node: NodeOptions, seconds: float, selector: Selector) -> tuple[Snapshot | None, Snapshot]:
     def policies(snapshot: Snapshot) -> set[str]:
         with suppress(click.ClickException):  # it may be gone
-            return policies_of(snapshot, _one(snapshot, selector))
+            endpoint = _one(snapshot, selector)
+            return policies_with(snapshot, recorded_flows(snapshot, endpoint), endpoint)
         return set()
 
+    def flows_of(endpoints: Endpoints) -> Collection[str]:
+        with suppress(click.ClickException):
+            return _one_of(endpoints, selector).addresses
+        return ()
+
     choose = partial(_one, selector=selector)
-    return two_snapshots(node, seconds, PARTS, choose, last=LAST_PARTS, policies_of=policies)
+    if node.bundle is None:
+        return two_snapshots(node, seconds, PARTS, choose, last=LAST_PARTS, policies_of=policies)
+    last = LAST_PARTS | BUNDLE_PARTS
+    return two_snapshots(node, seconds, PARTS, choose, last=last, policies_of=policies, flows_of=flows_of)
 
 
 def _lines(explanation: Explanation, found: PacketReport | None, seconds: float | None) -> Iterator[tuple[str, str]]:
@@ -94,10 +105,14 @@ def _endpoint(before: Snapshot | None, after: Snapshot, selector: Selector) -> E
 
 
 def _one(snapshot: Snapshot, selector: Selector) -> Endpoint:
-    chosen = select(snapshot.endpoints.get().by_index.values(), selector)
+    return _one_of(snapshot.endpoints.get(), selector)
+
+
+def _one_of(endpoints: Endpoints, selector: Selector) -> Endpoint:
+    chosen = select(endpoints.by_index.values(), selector)
     if len(chosen) > 1:
         raise click.UsageError(f"why explains one endpoint, and {len(chosen)} fit: name one with --interface")
-    return snapshot.endpoints.get().of(chosen.pop())
+    return endpoints.of(chosen.pop())
 
 
 def _json(
@@ -109,7 +124,7 @@ def _json(
         kept = ("interface", "ifindex", "kind", "namespace", "pod")
         return {name: getattr(endpoint, name) for name in kept}
 
-    change = explanation.change
+    change, lines = explanation.change, list(_lines(explanation, found, seconds))
     return {
         **identity(explanation.endpoint),
         "window": explanation.window,
@@ -128,5 +143,6 @@ def _json(
         "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
         **({"packets": packets_json(found)} if found else {}),
-        "text": [line for line, _ in _lines(explanation, found, seconds)],
+        "text": [line for line, _ in lines],
+        "styles": [_STYLES.get(about, "") for _, about in lines],
     }

@@ -85,7 +85,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     changes = _changes(before, after)
     change = next((one for one in changes if one.endpoint.key == endpoint.key), None)
     gone = after.endpoints.get().of(endpoint.ifindex).key != endpoint.key
-    drops = tuple(_drops(change, after)) if change else ()
+    drops = tuple(drops_of(change, after)) if change else ()
     losing = after.endpoints.get().lose_packets(after.counters.get())
     missing = tuple(hook for one, hook in losing if one.key == endpoint.key)
     counting = counting_rules(before, after, endpoint, changes)
@@ -114,7 +114,8 @@ def _changes(before: Snapshot | None, after: Snapshot) -> list[EndpointChange]:
     return compare_counters(before, after)
 
 
-def _drops(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
+def drops_of(change: EndpointChange, after: Snapshot) -> Iterator[Drop]:
+    """What an endpoint dropped, most packets first."""
     endpoint = change.endpoint
     found = []
     for slot in after.counters.get().layout.slots:
@@ -221,7 +222,7 @@ def _others(changes: list[EndpointChange], endpoint: Endpoint, after: Snapshot) 
             continue
         reasons: dict[str, int] = {}
         ways = set()
-        for drop in _drops(change, after):
+        for drop in drops_of(change, after):
             if drop.direction == "inbound" or other.kind == HOST:
                 reasons[drop.reason] = reasons.get(drop.reason, 0) + drop.packets
                 ways.add(drop.direction)

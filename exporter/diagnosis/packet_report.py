@@ -1,26 +1,24 @@
 """What was captured beside what the counters counted in the same time: how far they agree, and what is left over.
 
-Pure functions of a snapshot, a capture and an explanation.
+Pure functions of a snapshot, a capture and an explanation. `watched.py` has what is captured.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from exporter.calico.nat import Frontend
-from exporter.calico.services import NODE_PORT_ADDRESSES
 from exporter.diagnosis.explain import Explanation
 from exporter.diagnosis.packet_groups import DENIED, OUTBOUND, PASSED, PacketGroup, groups_of
 from exporter.diagnosis.trace_node import NodeFacts
+from exporter.diagnosis.watched import watched_of
 from exporter.node.endpoints import Endpoint
-from exporter.node.packet_filter import MAX_ADDRESSES, Watched
+from exporter.node.packet_filter import Watched
 from exporter.node.packet_flows import Capture
 from exporter.node.packet_headers import FRAGMENT, MALFORMED, SHORT
-from exporter.quantities import plural
+from exporter.quantities import format_duration, plural
+from exporter.snapshot.recorded_packets import Counted, RecordedPackets
 from exporter.snapshot.snapshot import Snapshot
 
-# The parts that tell which packets are an endpoint's.
-WATCHED_PARTS = frozenset({"endpoints", "services_4", "services_6", "addresses"})
 _UNREADABLE = {SHORT: "too_short", MALFORMED: "malformed_ip", FRAGMENT: "fragment_out_of_order"}
 _UNREADABLE_WORDS = {
     SHORT: "cut off",
@@ -44,7 +42,7 @@ class PacketReport:
     """A capture of one endpoint: its groups, each with the name of its peer, and how it agrees with the counters.
 
     `unplaced` says of what was seen why it is in no group, or in one without a verdict, with the number of packets.
-    `error` is why there is no capture.
+    `when` is its time in words, `error` why there is no capture.
     """
 
     groups: tuple[PacketGroup, ...] = ()
@@ -53,6 +51,7 @@ class PacketReport:
     unplaced: tuple[tuple[str, int], ...] = ()
     capture: Capture = field(default_factory=Capture)
     addresses_left_out: int = 0
+    when: str = "in the same time"
     error: str = ""
 
     @property
@@ -61,50 +60,46 @@ class PacketReport:
         return any(one.verdict == DENIED for one in self.groups)
 
 
-def watched_of(snapshot: Snapshot, endpoint: Endpoint) -> Watched:
-    """What to capture of this endpoint: its interface, its addresses, and those of its services."""
-    services: dict[str, None] = {}
-    ports: dict[tuple[str, int], None] = {}
-    own = [one.address for one in snapshot.addresses.or_else(())]
-    for family, one in _frontends(snapshot, endpoint):
-        if one.address == NODE_PORT_ADDRESSES[family]:
-            ports |= {(each, one.port): None for each in own if (":" in each) == (family == 6)}
-        elif one.address not in own:
-            services[one.address] = None
-    space = max(MAX_ADDRESSES - len(endpoint.addresses), 0)
-    kept_ports = tuple(ports)[: max(space - len(services), 0)]
-    return Watched(
-        endpoint.ifindex,
-        endpoint.interface,
-        endpoint.addresses,
-        tuple(services)[:space],
-        kept_ports,
-        max(len(services) - space, 0) + len(ports) - len(kept_ports),
-    )
-
-
-def _frontends(snapshot: Snapshot, endpoint: Endpoint) -> Iterator[tuple[int, Frontend]]:
-    """The frontends that have the endpoint as a backend, each with its IP family."""
-    for family in (4, 6):
-        known = snapshot.services(family).or_else(None)
-        for one in known.frontends if known else ():
-            if known and any(each.address in endpoint.addresses for each in known.backends.get(one.id, ())):
-                yield family, one
-
-
 def report(
     snapshot: Snapshot, capture: Capture, watched: Watched, explanation: Explanation, prefixes: Sequence[str]
 ) -> PacketReport:
     """The report about the endpoint of the explanation. Raises `MapError` or `NodeError` without endpoints."""
-    groups = groups_of(snapshot, capture, explanation.endpoint, prefixes)
-    agreements = tuple(_agreements(groups, capture, explanation))
+    interface = explanation.endpoint.interface
+    counted = [Counted(interface, drop.direction, drop.reason, drop.packets) for drop in explanation.drops]
+    found = _report(snapshot, RecordedPackets(capture, tuple(counted)), explanation.endpoint, prefixes)
+    return replace(found, addresses_left_out=watched.left_out)
+
+
+def capture_of(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> Capture:
+    """What a capture of all pods saw of one endpoint."""
+    watched = watched_of(snapshot, endpoint, most=None)
+    return replace(capture, flows=tuple(one for one in capture.flows if watched.concerns(one)))
+
+
+def report_of_bundle(
+    snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint, prefixes: Sequence[str]
+) -> PacketReport:
+    """The report about one endpoint from a capture of all pods. Raises as `report`."""
+    own = replace(recorded, capture=capture_of(snapshot, recorded.capture, endpoint))
+    found = _report(snapshot, own, endpoint, prefixes)
+    return replace(found, when=f"in {format_duration(recorded.capture.seconds)} while the bundle was made")
+
+
+def _report(snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint, prefixes: Sequence[str]) -> PacketReport:
+    capture = recorded.capture
+    unreadable = capture.unreadable.get(endpoint.interface, {})
+    groups = groups_of(snapshot, capture, endpoint, prefixes)
+    counted: Counter[tuple[str, str]] = Counter()
+    for one in recorded.counted:
+        if one.interface == endpoint.interface:
+            counted[one.direction, one.reason] += one.packets
+    agreements = tuple(_agreements(groups, unreadable, counted, endpoint))
     return PacketReport(
         groups=groups,
         names=tuple(name_of(snapshot, one.family, one.peer) for one in groups),
         agreements=agreements,
-        unplaced=tuple(_unplaced(groups, capture, agreements)),
+        unplaced=tuple(_unplaced(groups, capture, unreadable, agreements)),
         capture=capture,
-        addresses_left_out=watched.left_out,
     )
 
 
@@ -124,25 +119,28 @@ def name_of(snapshot: Snapshot, family: int, address: str) -> str:
     return "a service" if known and any(one.address == address for one in known.frontends) else ""
 
 
-def _agreements(groups: Sequence[PacketGroup], capture: Capture, explanation: Explanation) -> Iterator[Agreement]:
+def _agreements(
+    groups: Sequence[PacketGroup],
+    unreadable: Mapping[str, int],
+    counted: Counter[tuple[str, str]],
+    endpoint: Endpoint,
+) -> Iterator[Agreement]:
     """A line for each direction and reason that was counted, or seen where a counter of this endpoint counts it."""
-    counted: Counter[tuple[str, str]] = Counter()
-    for drop in explanation.drops:
-        counted[drop.direction, drop.reason] += drop.packets
     seen: Counter[tuple[str, str]] = Counter()
     for one in groups:
-        if one.verdict == DENIED and one.reason and one.decider and one.decider.key == explanation.endpoint.key:
+        if one.verdict == DENIED and one.reason and one.decider and one.decider.key == endpoint.key:
             seen[one.direction, one.reason] += one.packets
-    for kind, packets in capture.unreadable.items():
-        if counted[OUTBOUND, _UNREADABLE[kind]]:  # a later fragment that passes is no drop
-            seen[OUTBOUND, _UNREADABLE[kind]] += packets
+    for kind, packets in unreadable.items():
+        place = OUTBOUND, _UNREADABLE.get(kind, "")
+        if counted[place]:  # a later fragment that passes is no drop
+            seen[place] += packets
     for way, reason in sorted({*counted, *seen}):
         if counted[way, reason] or seen[way, reason]:
             yield Agreement(way, reason, counted[way, reason], seen[way, reason])
 
 
 def _unplaced(
-    groups: Sequence[PacketGroup], capture: Capture, placed: Sequence[Agreement]
+    groups: Sequence[PacketGroup], capture: Capture, unreadable: Mapping[str, int], placed: Sequence[Agreement]
 ) -> Iterator[tuple[str, int]]:
     reasons: Counter[str] = Counter()
     for one in groups:
@@ -150,9 +148,9 @@ def _unplaced(
             reasons[one.why or "policy here allows them, and no answer was seen"] += one.packets
     yield from reasons.most_common()
     counted = {one.reason for one in placed if one.counted}
-    for kind, packets in capture.unreadable.items():
-        if _UNREADABLE[kind] not in counted:
-            yield _UNREADABLE_WORDS[kind], packets
+    for kind, packets in unreadable.items():
+        if _UNREADABLE.get(kind) not in counted:
+            yield _UNREADABLE_WORDS.get(kind, kind), packets
     if capture.left_out:
         yield "of more flows than are kept", capture.left_out
 
@@ -164,9 +162,9 @@ def lines(found: PacketReport) -> Iterator[str]:
         return
     denied = [pair for pair in zip(found.groups, found.names, strict=True) if pair[0].verdict == DENIED]
     yield (
-        "Denied packets that were seen on this node in the same time:"
+        f"Denied packets that were seen on this node {found.when}:"
         if denied
-        else ("No denied packet was seen on this node in the same time.")
+        else f"No denied packet was seen on this node {found.when}."
     )
     yield from (f"  {_group_line(one, name)}" for one, name in denied)
     for one in found.agreements:

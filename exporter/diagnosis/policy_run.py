@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from exporter.calico.policy_debug import PolicyFileName, PolicyProgram, RulePosition, parse_instructions
+from exporter.calico.policy_comments import parse_instructions
+from exporter.calico.policy_debug import PolicyFileName, PolicyProgram, RulePosition
 from exporter.calico.policy_file import Instruction, PolicyFile
+from exporter.calico.policy_machine import MAX_RULE_IDS, MAX_STEPS, Result, run
 from exporter.calico.policy_path import Visited, in_words, visited
-from exporter.calico.policy_program import MAX_RULE_IDS, MAX_STEPS, NotKnown, Program, Result, program_of, run
+from exporter.calico.policy_program import NotKnown, Program, program_of
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import match_of
 from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits

@@ -4,7 +4,7 @@ Pure functions of a snapshot. `trace_walk.py` follows one packet; here are servi
 and the verdict of what was met.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.calico.nat import Backend
@@ -79,7 +79,8 @@ def trace(
         )
         return Trace(packet, DENY, "", (), (note,), service, (), (facts.location(source),))
     found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
-    return _of_backends(packet, service, found)
+    whole = _of_backends(packet, service, found)
+    return replace(whole, notes=(*whole.notes, *_affinity(facts, packet, service)))
 
 
 def interfaces_of(snapshot: Snapshot, packet: Packet, source: End, destination: End) -> set[str]:
@@ -89,6 +90,16 @@ def interfaces_of(snapshot: Snapshot, packet: Packet, source: End, destination: 
     ends = [source, destination, *(facts.end(one.address) for one in (service.backends if service else ()))]
     hosts = {one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST and one.state}
     return hosts | {one.endpoint.interface for one in ends if one.endpoint}
+
+
+def _affinity(facts: NodeFacts, packet: Packet, service: Service) -> Iterator[str]:
+    """Which backend session affinity chose for this client."""
+    bound = facts.bound(packet)
+    if bound and bound in service.backends and service.frontend.affinity:
+        yield (
+            f"session affinity gave this client {bound.address}:{bound.port} last, and gives it again within "
+            f"{service.frontend.affinity} s of its last connection"
+        )
 
 
 def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend, Trace]]) -> Trace:

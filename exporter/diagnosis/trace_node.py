@@ -14,6 +14,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:  # only where it is used
     from exporter.calico.conntrack import Leg
+    from exporter.calico.nat import Backend
     from exporter.calico.routes import Route
     from exporter.calico.services import Service
 
@@ -193,6 +194,13 @@ class NodeFacts:
         host = destination is not None and destination.host
         asked = packet.destination, packet.destination_port, packet.protocol, packet.source
         return services.find(*asked, host=host, external=not known)
+
+    def bound(self, packet: Packet) -> "Backend | None":
+        """The backend that session affinity gave the packet's source last, which may have expired since."""
+        services = self._snapshot.services(self._family).or_else(None)
+        if services is None or not packet.source:
+            return None
+        return services.bound(packet.destination, packet.destination_port, packet.protocol, packet.source)
 
     def flow(self, packet: Packet) -> "tuple[Leg, Leg] | None":
         """What a live connection-tracking entry says about the packet's direction and about the other one.

@@ -13,7 +13,8 @@ from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
 from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
 from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
-from exporter.calico.policy_program import ALLOW, DENY, MAX_STEPS, NotKnown
+from exporter.calico.policy_machine import MAX_STEPS
+from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.diagnosis.policy_run import LoadedFile, PolicyRun, Step, load_file, run_policy
 from exporter.diagnosis.trace_node import Hidden
 from exporter.errors import ExporterError

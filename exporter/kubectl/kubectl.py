@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
@@ -29,12 +29,16 @@ _LOG_LINE = re.compile(r"[EWI][0-9]{4} [0-9:.]+ ")
 _OF_KUBECTL = re.compile(r"(?i)error|unable to connect|the connection to the server")
 _USAGE = re.compile(rb"Usage: |Try '")
 _WRONG_USAGE = 2
-_ADDED = ("conntrack", "trace")  # commands that the first exporters did not have
+# Commands and options that the first exporters did not have.
+_ADDED = ("conntrack", "trace")
+_NO_OPTION = re.compile(r"No such option:? '?(--packets)\b")
 _REQUEST_TIMEOUT = "--request-timeout=30s"
 # Parsed, JSON takes up to thirty times its size.
 _MAX_OBJECTS, _MAX_RESPONSE, _MAX_FILE = 256 << 20, 16 << 20, 512 << 20
 _MAX_ERRORS = 64 << 10
 _LINGER = 1.0
+
+Read = Callable[["subprocess.Popen[bytes]"], None]
 
 
 class KubectlError(Exception):
@@ -85,6 +89,17 @@ class Kubectl:
             raise KubectlError(f"kubectl get {' '.join(words)} printed no object")
         return found
 
+    def rows(self, *words: str, fields: Sequence[str]) -> list[list[str]]:
+        """These fields, as JSONPath, of each object that `kubectl get WORDS` finds. Raises `KubectlError`."""
+        columns = '{"\\t"}'.join(f"{{{one}}}" for one in fields)
+        timeout = [] if any("--request-timeout" in flag for flag in self.flags) else [_REQUEST_TIMEOUT]
+        template = f'--output=jsonpath={{range .items[*]}}{columns}{{"\\n"}}{{end}}'
+        ran = self._run("get", *words, *timeout, template, max_bytes=_MAX_RESPONSE)
+        if ran.code:
+            raise _error(ran.errors)
+        lines = (line.split("\t") for line in ran.output.decode(errors="replace").split("\n"))
+        return [one for one in lines if len(one) == len(fields)]
+
     def list_names(self, *words: str, wait: float) -> list[str]:
         """What `kubectl WORDS -o name` prints within `wait` seconds, kinds left out. Raises `KubectlError`."""
         ran = self._run(*words, "--output=name", wait=wait)
@@ -106,24 +121,25 @@ class Kubectl:
         ran = self._run(*_exec(pod), "--", PROGRAM, *words, output=output, wait=wait, max_bytes=most)
         if ran.code == 1 and _FROM_SERVER.search(ran.errors):
             raise _not_started(pod, ran.errors)
-        _refuse_older(ran.code, ran.errors, words)
+        refuse_older(ran.code, ran.errors, words)
         kept = [line for line in ran.errors.splitlines() if not _ENDED.fullmatch(line.encode())]
         return Finished(ran.code, ran.output, "\n".join(kept))
 
-    def attach(self, pod: PodName, words: Sequence[str]) -> int:
+    def attach(self, pod: PodName, words: Sequence[str], read: Read | None = None) -> int:
         """Runs the exporter's program in a pod, attached to this terminal if it is one, and returns its exit code.
 
-        In a terminal, Ctrl-C goes to the program in the pod. Raises `KubectlError`.
+        In a terminal, Ctrl-C goes to the program in the pod. With `read` its standard output is not shown, and `read`
+        gets the process to read it from; in a terminal that is its standard error too. Raises `KubectlError`.
         """
-        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        terminal = is_terminal()
         if terminal and words[0] in _ADDED:
             self.run_in(pod, [words[0], "--help"])  # an older exporter's usage would be on the terminal
         command = self._command(*_exec(pod), *(["--stdin", "--tty"] if terminal else []), "--", PROGRAM, *words)
         sys.stdout.flush()
-        shown = subprocess.PIPE if sys.stdout.isatty() and not terminal else None
+        shown = subprocess.PIPE if read or (sys.stdout.isatty() and not terminal) else None
         with _start(command, stdin=None if terminal else subprocess.DEVNULL, stdout=shown) as process:
             refused, usage = None, b""
-            output = Thread(target=_show, args=(process.stdout,), daemon=True)
+            output = Thread(target=read or _show, args=(process,), daemon=True)
             output.start()
             for line in lines_of(process.stderr):
                 refused = refused or _FROM_SERVER.search(line.decode(errors="replace"))
@@ -134,7 +150,7 @@ class Kubectl:
             output.join()
         if refused:
             raise _not_started(pod, refused[0])
-        _refuse_older(process.returncode, usage.decode(errors="replace"), words)
+        refuse_older(process.returncode, usage.decode(errors="replace"), words)
         for line in usage.splitlines(keepends=True):
             if not _ENDED.fullmatch(line):
                 _echo(line, err=True)
@@ -185,9 +201,14 @@ def _passed_on(source: IO[bytes] | None) -> str:
     return errors.decode(errors="replace")
 
 
-def _show(source: IO[bytes] | None) -> None:
-    for line in lines_of(source):
+def _show(process: "subprocess.Popen[bytes]") -> None:
+    for line in lines_of(process.stdout):
         _echo(line)
+
+
+def is_terminal() -> bool:
+    """Whether the command in a pod is attached to a terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _echo(line: bytes, *, err: bool = False) -> None:
@@ -211,10 +232,12 @@ def _start(
         raise KubectlError(f"kubectl could not be started: {error.strerror}") from error
 
 
-def _refuse_older(code: int, errors: str, words: Sequence[str]) -> None:
-    """Raises `KubectlError` if the exporter's program has no such command: click says so, with its usage."""
+def refuse_older(code: int, errors: str, words: Sequence[str]) -> None:
+    """Raises `KubectlError` if the exporter's program has no such command or option: click says so, with its usage."""
     if code == _WRONG_USAGE and f"No such command '{words[0]}'" in errors:
         raise KubectlError(f"this exporter has no {words[0]}: upgrade the DaemonSet")
+    if code == _WRONG_USAGE and (option := _NO_OPTION.search(errors)):
+        raise KubectlError(f"this exporter has no {words[0]} {option[1]}: upgrade the DaemonSet")
 
 
 def _not_started(pod: PodName, errors: str) -> KubectlError:

@@ -114,8 +114,9 @@ def check(context: click.Context, /, words: Sequence[str], **_: Any) -> None:
 def why(context: click.Context, /, words: Sequence[str], receiver: str | None, **_: Any) -> None:
     """Watch a pod and explain which of its packets were dropped, for which reason, and which rules counted then.
 
-    With --packets it also says whose packets were denied. With --to it watches two pods at once, each on its own node,
-    and says on whose side packets were lost. Exits 0 when nothing was dropped, 3 when something was.
+    With --packets it also says whose packets were denied. Peers are named by the cluster's pods, services and nodes, as
+    far as you may list them. With --to it watches two pods at once, each on its own node, and says on whose side
+    packets were lost. Exits 0 when nothing was dropped, 3 when something was.
     """
     if receiver is None:
         if context.params["node"] and not any(one.startswith(("--interface", "--pod", "--ip")) for one in words):
@@ -123,7 +124,10 @@ def why(context: click.Context, /, words: Sequence[str], receiver: str | None, *
                 "why is about one endpoint: name POD, or with --node an interface after --: "
                 "kubectl calico-bpf why --node NODE -- --interface NAME"
             )
-        _run_command(context, words)
+        from exporter.kubectl.one_pod import explain_one
+
+        target, command = _command_of(context, words, needs_interface=True)
+        explain_one(kubectl_of(context), target, command, context.params["output"])
     else:
         from exporter.kubectl.two_pods import explain_two
 
@@ -185,23 +189,33 @@ def top(context: click.Context, /, seconds: str, limit: int, output: str, parall
 @program.command("bundle", short_help="Save a node's state to a file.", context_settings=_HELP)
 @click.option("--node", help="The node, instead of a pod on it.", shell_complete=complete_nodes)
 @click.option("--redact", is_flag=True, help="Replace names, addresses and selectors, so that FILE can be shared.")
+@click.option("--packets", help="Also capture the packets of the node's pods for this time.", type=Time())
 @click.argument("words", nargs=-1, required=True, metavar="[POD] FILE", shell_complete=complete_pods)
 @kubectl_flags
 @click.pass_context
-def bundle(context: click.Context, /, words: Sequence[str], redact: bool, **_: Any) -> None:  # noqa: FBT001  click
+def bundle(context: click.Context, /, words: Sequence[str], *, redact: bool, packets: str | None, **_: Any) -> None:
     """Write the maps, links, routes and Calico's files of a pod's node into FILE here (- is standard output).
 
-    FILE is readable by its owner only. Read it with calico-bpf-exporter's --bundle FILE.
+    FILE is readable by its owner only. Read it with calico-bpf-exporter's --bundle FILE. With --packets it also holds
+    the addresses, ports and counts of the flows that the node's pods opened in this time, and no content.
     """
     from exporter.kubectl.fetch import fetch_bundle
 
     *pods, file = words
     target = _find_target(context, pods, needs_interface=False)
     _say(target)
-    sys.exit(fetch_bundle(kubectl_of(context), target, file, redact=redact))
+    if packets:
+        say(f"capturing for {packets}", err=True)
+    flags = [*(["--redact"] if redact else []), *([f"--packets={packets}"] if packets else [])]
+    sys.exit(fetch_bundle(kubectl_of(context), target, file, flags))
 
 
 def _run_command(context: click.Context, words: Sequence[str], *, needs_interface: bool = True) -> None:
+    target, command = _command_of(context, words, needs_interface=needs_interface)
+    sys.exit(kubectl_of(context).attach(target.exporter, command))
+
+
+def _command_of(context: click.Context, words: Sequence[str], *, needs_interface: bool) -> tuple[Target, list[str]]:
     node = context.params["node"]
     pods, more = ([], words) if node else (words[:1], words[1:])
     if any(not one.startswith("-") for one in more[:1]):
@@ -209,8 +223,7 @@ def _run_command(context: click.Context, words: Sequence[str], *, needs_interfac
     target = _find_target(context, pods, needs_interface=needs_interface)
     _say(target)
     selector = ["--pod", str(target.pod)] if target.pod and needs_interface else []
-    command = [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
-    sys.exit(kubectl_of(context).attach(target.exporter, command))
+    return target, [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
 
 
 def _find_target(context: click.Context, pods: Sequence[str], *, needs_interface: bool) -> Target:

@@ -12,6 +12,7 @@ import click
 
 from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
+from exporter.kubectl.peers import name_peers
 from exporter.kubectl.targets import Target
 from exporter.printable import say
 from exporter.quantities import plural
@@ -56,6 +57,7 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
             if not answer.problem:
                 _say_text(answer)
         raise KubectlError("; ".join(problems))
+    unnamed = [problem for one in answers for problem in name_peers(kubectl, one.target.node, one.found)]
     try:
         legs = legs_of(answers[0], answers[1])
         loses = [bool(answer.found["loses_packets"]) for answer in answers]
@@ -72,6 +74,8 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
     else:
         for line, style in lines:
             say(line, style)
+    for problem in dict.fromkeys(unnamed):
+        say(problem, err=True)
     if any(loses):
         raise click.exceptions.Exit(LOSES_PACKETS)
 

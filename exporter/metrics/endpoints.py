@@ -7,6 +7,7 @@ exposes their number, which distinguishes "no problem" from "not checked".
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+from exporter.calico.counters import CounterTable
 from exporter.calico.hooks import hook_name
 from exporter.diagnosis.uncounted import Sent, sent_by_pods, uncounted
 from exporter.metrics.collector import CollectorOptions
@@ -84,7 +85,8 @@ class EndpointsCollector:
 
     def __init__(self, options: CollectorOptions | None = None) -> None:
         self._workloads = (options or CollectorOptions()).workloads
-        self._made: tuple[_Facts, list[Samples]] | None = None
+        self._made_from: tuple[Endpoints, tuple[object, ...]] | None = None
+        self._made: list[Samples] = []
         # What each pod had sent in the last scrape, and the interfaces that were suspect then.
         self._sent: dict[tuple[int, str], Sent] | None = None
         self._suspects: frozenset[tuple[int, str]] = frozenset()
@@ -92,14 +94,20 @@ class EndpointsCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
         known, counters = snapshot.endpoints.get(), snapshot.counters.or_else(None)
+        files = snapshot.policy_file_names.or_else(())
+        facts = (counters and list(counters.rows), counters and counters.layout, files)
+        if self._made_from is None or facts != self._made_from[1] or known is not self._made_from[0]:
+            # Endpoints change whenever the API server's pods and the interface state do.
+            self._made_from = known, facts
+            self._made = self._samples(snapshot, counters)
+        return self._made + self._uncounted(snapshot)
+
+    def _samples(self, snapshot: Snapshot, counters: CounterTable | None) -> list[Samples]:
+        known, owners = snapshot.endpoints.get(), snapshot.cluster_pods.or_else(None)
         keys = frozenset(counters.rows) if counters else None  # without counters, missing entries are unknown
         missing = tuple(known.lose_packets(counters)) if counters else ()
         facts = (known, keys, missing, snapshot.ip_families() if known.states_known else ())
-        if self._made is None or facts[1:] != self._made[0][1:] or known is not self._made[0][0]:
-            # Endpoints change whenever the API server's pods do.
-            owners = snapshot.cluster_pods.or_else(None)
-            self._made = facts, _samples(facts, owners if self._workloads else None)
-        return self._made[1] + self._uncounted(snapshot)
+        return _samples(facts, owners if self._workloads else None)
 
     def _uncounted(self, snapshot: Snapshot) -> list[Samples]:
         """What holds in two successive scrapes: one alone may be a burst between reading the two counters."""

@@ -27,6 +27,10 @@ class Family:
     help: str
     labels: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        """Of the name alone, which is one family's: lines are looked up by it at each scrape."""
+        return hash(self.name)
+
     def line(self, labels: Sequence[str]) -> bytes:
         """The line of the series with these label values, in the family's order, with `%d` for the value."""
         pairs = zip(self.labels, labels, strict=True)

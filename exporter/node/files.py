@@ -39,6 +39,11 @@ class Folder(Generic[_Kept]):
     unread: tuple[str, ...] = ()
     malformed: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def reusable(self) -> bool:
+        """Whether each file was read and had not been written to just before."""
+        return self.present and not self.unread and self.stamps.keys() == self.files.keys()
+
 
 class Unparsable(ExporterError):
     """`parse` raises it for malformed content: the message completes a sentence that names the file."""
@@ -165,7 +170,8 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int] | None:
     status = entry.stat(follow_symlinks=False)
     # File times have the resolution of the kernel's tick: a file written just now can change without a new time.
     stable = time.time_ns() - status.st_mtime_ns > _STABLE_NS
-    return (status.st_ino, status.st_size, status.st_mtime_ns) if stable else None
+    # Not st_mtime: programs set it, and under a wrong clock it can be what it was.
+    return (status.st_ino, status.st_size, status.st_ctime_ns) if stable else None
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:

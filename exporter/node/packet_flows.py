@@ -3,7 +3,7 @@
 Of a packet nothing is kept but its addresses, ports, ICMP type and sequence number, each within a limit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,12 +48,12 @@ class Capture:
     """What was seen in `seconds`. `packets` are those that the filter passed, `lost` those that the socket had no
     memory for.
 
-    `unreadable` are packets of the pod without a flow, by what is wrong with them; `left_out` those of more flows than
-    are kept; `full` says that it ended at the limit of packets.
+    `unreadable` are packets without a flow that came in, by interface and by what is wrong with them; `left_out` those
+    of more flows than are kept; `full` says that it ended at the limit of packets.
     """
 
     flows: tuple[SeenFlow, ...] = ()
-    unreadable: Mapping[str, int] = field(default_factory=dict)
+    unreadable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     packets: int = 0
     lost: int = 0
     left_out: int = 0
@@ -71,29 +71,31 @@ class _Flow:
 
 @dataclass(slots=True)
 class FlowTable:
-    """The flows so far; `interface` is that of the pod."""
+    """The flows so far; `keeps` says whether a flow that opens with this header, by this interface, is kept."""
 
-    interface: str
+    keeps: Callable[[Header, str], bool]
     packets: int = 0
     left_out: int = 0
     _flows: dict[_Key, _Flow] = field(default_factory=dict)
+    _openers: set[_Opener] = field(default_factory=set)
     _passed: dict[_Opener, set[tuple[bytes, int, int]]] = field(default_factory=dict)
     _answers: dict[_Opener, set[_End]] = field(default_factory=dict)
-    _unreadable: dict[str, int] = field(default_factory=dict)
+    _unreadable: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, header: Header, interface: str, *, outgoing: bool) -> None:
         """Adds a packet that came in by an interface, or goes out by it."""
         self.packets += 1
         kind, family, protocol, source, destination, port, other, _, identity = header
-        if kind in _UNREADABLE and interface == self.interface and not outgoing:
-            self._unreadable[kind] = self._unreadable.get(kind, 0) + 1
+        if kind in _UNREADABLE and not outgoing:
+            found = self._unreadable.setdefault(interface, {})
+            found[kind] = found.get(kind, 0) + 1
         if not family:
             return
         answered = family, protocol, destination, other
         if kind != OPENS or (*answered, source, port) in self._flows:
-            _keep(self._answers, answered, (source, port))  # those of the node itself go out only
+            self._keep(self._answers, answered, (source, port))  # those of the node itself go out only
         elif outgoing:
-            _keep(self._passed, (family, protocol, source, port), (destination, other, identity))
+            self._keep(self._passed, (family, protocol, source, port), (destination, other, identity))
         else:
             self._open(header, interface)
 
@@ -106,10 +108,13 @@ class FlowTable:
         key = (*header[1:4], header.source_port, header.destination, header.destination_port)
         flow = self._flows.get(key)
         if flow is None:
+            if not self.keeps(header, interface):
+                return
             if len(self._flows) >= MAX_FLOWS:
                 self.left_out += 1
                 return
             flow = self._flows[key] = _Flow(interface, header.icmp)
+            self._openers.add(key[:4])
         flow.packets += 1
         if header.identity and len(flow.identities) < _MAX_OF_FLOW:
             flow.identities.add(header.identity)
@@ -132,12 +137,7 @@ class FlowTable:
             answered_by=frozenset((address_text(address), number) for address, number in answers),
         )
 
-
-def _keep(kept: dict[_Opener, set[_Item]], key: _Opener, item: _Item) -> None:
-    found = kept.get(key)
-    if found is None:
-        if len(kept) >= MAX_FLOWS:
-            return
-        found = kept[key] = set()
-    if len(found) < _MAX_OF_FLOW:
-        found.add(item)
+    def _keep(self, kept: dict[_Opener, set[_Item]], opener: _Opener, item: _Item) -> None:
+        """Keeps what was seen of a flow after it opened."""
+        if opener in self._openers and len(found := kept.setdefault(opener, set())) < _MAX_OF_FLOW:
+            found.add(item)

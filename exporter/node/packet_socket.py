@@ -1,7 +1,7 @@
-"""Captures the packets of one pod with a packet socket, for a while and within limits.
+"""Captures the packets of one pod, or of all pods of a node, with a packet socket, for a while and within limits.
 
 Nothing is sent and nothing is changed: the kernel copies the first bytes of what the filter passes. It needs
-CAP_NET_RAW. Only `why --packets` opens it, and never `serve`.
+CAP_NET_RAW. Only `why --packets` and `bundle --packets` open it, and never `serve`.
 """
 
 import socket
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from exporter.node import NodeError
-from exporter.node.packet_filter import DROP_ALL, SNAP_LENGTH, Instruction, Watched, filter_of, packed
+from exporter.node.packet_filter import DROP_ALL, SNAP_LENGTH, Instruction, Watched, WatchedNode, packed
 from exporter.node.packet_flows import Capture, FlowTable
 from exporter.node.packet_headers import parse_packet
 
@@ -30,9 +30,9 @@ _STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, drops
 class PacketSocket:
     """A capture that has begun."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: Watched | WatchedNode) -> None:
         """Raises `NodeError`."""
-        self._table = FlowTable(watched.interface)
+        self._table = FlowTable(watched.keeps)
         self._lost = 0
         self._began = time.monotonic()
         try:
@@ -45,7 +45,7 @@ class PacketSocket:
         except OSError as error:
             raise NodeError(f"no packet socket could be opened: {error.strerror}") from error
         try:
-            self._start(filter_of(watched, socket.if_nametoindex("lo")))
+            self._start(watched.program(socket.if_nametoindex("lo")))
         except OSError as error:
             self._socket.close()
             raise NodeError(f"the packet socket's filter was refused: {error.strerror}") from error

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.calico.policy_debug import PolicyProgram, Tier, parse_file_name, parse_policy_file
+from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_debug import PolicyProgram, Tier, parse_file_name
 from exporter.calico.policy_file import MAX_BYTES, PolicyDebugError
 from exporter.node.files import Folder, Unparsable, display_path, parse_folder
 

@@ -1,16 +1,19 @@
 """The form of an endpoint's page that asks which rule decides about a packet, and its answer.
 
 An evaluation shares the thread of scrapes, so it is limited: to the policy files of the interfaces that the packet can
-meet, and to what takes a tenth of a second.
+meet, to what takes a tenth of a second, and of connection tracking to the entries of the very flow.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from shlex import quote
 
-from exporter.calico.packet import PROTOCOLS
+from exporter.calico.conntrack_rows import keys_of
+from exporter.calico.packet import PROTOCOLS, TCP, WITH_PORTS, Packet
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, interfaces_of, trace
+from exporter.diagnosis.trace_node import NodeFacts
 from exporter.diagnosis.trace_packet import INTERFACE, Described, named, number_of, protocol_of, resolve
 from exporter.diagnosis.trace_program import Budget, Files
 from exporter.diagnosis.trace_sentences import sentences
@@ -23,6 +26,8 @@ MAX_SECONDS = 0.1  # after which no further program is begun; the next one takes
 # Measured at 5 MB and 540,000 steps a second.
 _MAX_FILE_BYTES, _MAX_STEPS = 400_000, 20_000
 _MAX_LINES = 400
+_MAX_BACKENDS = 8  # of a service, whose flows are looked up; bpftool runs once for each key
+_NOT_LOOKED_UP = "An open connection of this flow is not searched without the source port.", ""
 _OPTIONS = ("the peer", "the peer")
 TO, FROM = "to", "from"
 
@@ -35,12 +40,15 @@ class Asked:
     way: str = TO
     protocol: str = ""
     port: str = ""
+    source_port: str = ""
 
     @classmethod
     def of(cls, query: Callable[[str], str]) -> "Asked":
         """The form in the parameters of a page."""
         way = FROM if query("way") == FROM else TO
-        return cls(query("peer").strip(), way, query("protocol").strip(), query("port").strip())
+        typed = (query(name).strip() for name in ("peer", "protocol", "port", "source-port"))
+        peer, protocol, port, source_port = typed
+        return cls(peer, way, protocol, port, source_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +66,26 @@ def evaluate(
     endpoint: Endpoint,
     asked: Asked,
     prefixes: Sequence[str],
-    read_policy_files: Callable[[Collection[str]], Snapshot],
+    read_policy_files: Callable[[Collection[str], Sequence[bytes]], Snapshot],
     is_over: Callable[[], bool],
 ) -> Evaluated:
-    """What `trace` says. `now` has `TRACE_PARTS`; `read_policy_files` adds those of the interfaces that it is given."""
+    """What `trace` says. `now` has `TRACE_PARTS`; `read_policy_files` adds those of the interfaces that it is given,
+    and the entries of connection tracking with these keys.
+    """
     own = f"{INTERFACE}{endpoint.interface}"
     ends = (asked.peer, own) if asked.way == TO else (own, asked.peer)
     try:
         described = _described(asked)
         packet, source, destination = resolve(now, described, ends, _OPTIONS)
-        snapshot = read_policy_files(interfaces_of(now, packet, source, destination))
+        flows = _flows(now, described, packet)
+        snapshot = read_policy_files(interfaces_of(now, packet, source, destination), flows)
         files = Files(snapshot, Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over))
         result = trace(snapshot, packet, source, destination, "", prefixes, files)
     except ExporterError as error:
         return Evaluated(asked, problem=str(error))
     lines = list(sentences(result, named(source), named(destination), verbose=False))
+    if described.protocol in WITH_PORTS and described.protocol != TCP and not asked.source_port:
+        lines.append(_NOT_LOOKED_UP)
     if len(lines) > _MAX_LINES:
         lines = [*lines[:_MAX_LINES], (f"{len(lines) - _MAX_LINES} more lines: use the command", "")]
     return Evaluated(asked, lines, command=_command(described, ends))
@@ -83,12 +96,28 @@ def busy(asked: Asked) -> Evaluated:
     return Evaluated(asked, problem="another packet is being evaluated here: ask again")
 
 
+def _flows(now: Snapshot, described: Described, packet: Packet) -> tuple[bytes, ...]:
+    """The keys that the flow can have in connection tracking, none where it is not known or policy is asked anyway."""
+    has_ports = packet.protocol in WITH_PORTS
+    if packet.protocol == TCP or (has_ports and described.source_port is None):
+        return ()
+    service = NodeFacts(now, packet.family).service(packet)
+    ends = [(one.address, one.port) for one in service.backends] if service else []
+    ends = ends or [(packet.destination, packet.destination_port)]
+    if len(ends) > _MAX_BACKENDS or not (packet.source and packet.destination):
+        return ()
+    source = ip_address(packet.source).packed, packet.source_port * has_ports
+    to = [(ip_address(address).packed, port * has_ports) for address, port in ends]
+    return tuple(key for one in to for key in keys_of(packet.protocol, source, one))
+
+
 def _described(asked: Asked) -> Described:
     protocol = protocol_of(asked.protocol or "tcp")
-    port = number_of(asked.port, 65535) if asked.port else None
-    if asked.port and port is None:
-        raise WrongUsage("the port is no number up to 65535")
-    described = Described(protocol, port)
+    port, source_port = (number_of(one, 65535) if one else None for one in (asked.port, asked.source_port))
+    for name, typed, number in (("port", asked.port, port), ("source port", asked.source_port, source_port)):
+        if typed and number is None:
+            raise WrongUsage(f"the {name} is no number up to 65535")
+    described = Described(protocol, port, source_port)
     described.check("")
     if not asked.peer:
         raise WrongUsage("name the peer: a pod, an address, or interface:NAME")
@@ -96,7 +125,8 @@ def _described(asked: Asked) -> Described:
 
 
 def _command(described: Described, ends: tuple[str, str]) -> str:
-    port = [] if described.port is None else ["--port", str(described.port)]
+    ports = ("--port", described.port), ("--source-port", described.source_port)
+    port = [word for name, number in ports if number is not None for word in (name, str(number))]
     protocol = next((name for name, one in PROTOCOLS.items() if one == described.protocol), str(described.protocol))
     words = ["--from", ends[0], "--to", ends[1], "--protocol", protocol, *port]
     return " ".join(["calico-bpf-exporter", "trace", *map(quote, words)])

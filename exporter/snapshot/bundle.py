@@ -7,7 +7,8 @@ stored as messages and raised again.
 Members: `bundle.json` (format, versions, pins, what failed), `maps/<pin>/{info.json,keys,values}` with the columns of
 `MapDump` as raw bytes (of connection tracking only the entries of this node's endpoints), `links.json`, `routes.json`,
 `addresses.json`, `programs.json`, `nics.json`, `queue_drops.json`, `pods.json` (if the API server was used),
-`endpoint-status/<file>`, `policy/<file>`. Others are ignored; `exporter/archive.py` compresses them.
+`packets.json` (if captured), `endpoint-status/<file>`, `policy/<file>`. Others are ignored; `exporter/archive.py`
+compresses them.
 """
 
 import json
@@ -29,6 +30,7 @@ from exporter.node.nic import Nic, NicCounters
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.node.policies import Policies, policies_of
 from exporter.snapshot.bundled_maps import NEW_DATA
+from exporter.snapshot.recorded_packets import PACKETS, RecordedPackets, parse_packets
 from exporter.snapshot.source import is_policy_file_of
 
 FORMAT = 1
@@ -208,6 +210,11 @@ class Bundle:
             _text(content.get("advice", "")),
         )
 
+    def packets(self) -> RecordedPackets | None:
+        """See `NodeSource`."""
+        self._raise("packets", NodeError)
+        return parse_packets(self._json(PACKETS)) if PACKETS in self._members else None
+
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
         folder = self._folder("policy_files")
@@ -273,7 +280,8 @@ def _check(bundle: Bundle) -> None:
     # Parse everything once, so that a damaged bundle fails at startup and not in the middle of a command.
     parts: list[Callable[[], object]] = [bundle.links, bundle.host_routes, bundle.nics, bundle.queue_drops]
     parts += [bundle.attach_point_folders, bundle.addresses, bundle.clock_ns, bundle.cluster_pods]
-    parts += [bundle.endpoint_status, bundle.policy_files, bundle.proven_live, partial(bundle.programs, [])]
+    parts += [bundle.packets, bundle.endpoint_status, bundle.policy_files, bundle.proven_live]
+    parts += [partial(bundle.programs, [])]
     with suppress(MapError):
         parts += [partial(bundle.map_dump, name) for name in bundle.pin_names()]
     for part in parts:

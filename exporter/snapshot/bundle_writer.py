@@ -15,7 +15,8 @@ from exporter.snapshot.bundle import ADDRESSES, FOLDERS, FORMAT, max_bytes
 from exporter.snapshot.bundled_maps import NEW_DATA, entry_members, map_members
 from exporter.snapshot.pinned_maps import programs_of
 from exporter.snapshot.policy_tags import Entries, ids_in, read_policy_entries
-from exporter.snapshot.reading import all_addresses
+from exporter.snapshot.recorded_packets import PACKETS, RecordedPackets, packets_member
+from exporter.snapshot.settings import all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
@@ -50,10 +51,16 @@ class Written:
 
 
 def write_bundle(
-    source: NodeSource, snapshot: Snapshot, about: dict[str, str], target: IO[bytes], edit: Edit = dict
+    source: NodeSource,
+    snapshot: Snapshot,
+    about: dict[str, str],
+    target: IO[bytes],
+    edit: Edit = dict,
+    packets: Part[RecordedPackets] | None = None,
 ) -> Written:
     """Writes everything this program reads on a node to `target`: the raw data of `source`, and the live map that
-    `snapshot` determined; `about` holds versions and the node name, `edit` changes the members before.
+    `snapshot` determined; `about` holds versions and the node name, `edit` changes the members before. `packets` are
+    those that were captured.
     """
     errors: dict[str, str] = {}
     members: dict[str, bytes] = {}
@@ -81,6 +88,8 @@ def write_bundle(
     }
     values = {name: _value(errors, name, part) for name, part in parts.items()}
     members |= {f"{name}.json": _json(value) for name, value in values.items() if value is not None}
+    if recorded := packets and _value(errors, "packets", packets):
+        members[PACKETS] = packets_member(recorded)
     folders = {part: _value(errors, part, Part.of(getattr(source, part))) or _NO_FOLDER for part in FOLDERS}
     for part, folder in folders.items():
         members |= {f"{FOLDERS[part]}/{name}": content for name, content in folder.files.items()}

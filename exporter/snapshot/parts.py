@@ -43,6 +43,7 @@ READ_ON_REQUEST = (
     "policy_tags",
     "policy_files",
     "map_fills",
+    "packets",
 )
 EVERY_PART = frozenset(COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})

@@ -1,6 +1,10 @@
-"""Reads the connection-tracking maps, batch by batch, into what a snapshot keeps of them."""
+"""Reads the connection-tracking maps, batch by batch, into what a snapshot keeps of them; or single entries of them."""
+
+from collections.abc import Collection
 
 from exporter.bpf.maps import MapBatch, MapMissing
+from exporter.calico.conntrack import Entry, decode_conntrack
+from exporter.calico.conntrack_rows import layout_of_conntrack
 from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import Conntrack, Totals, Wanted
@@ -29,6 +33,19 @@ def read_conntrack(source: NodeSource, maps: PinnedMaps, wanted: Wanted) -> Conn
         at=source.clock_ns(),
         partial=source.reader_name == "bundle",
     )
+
+
+def read_flows(source: NodeSource, maps: PinnedMaps, family: int, keys: Collection[bytes]) -> Conntrack:
+    """The entries with these keys alone, however many the family's map has. Raises `MapError` or `LayoutError`."""
+    found: list[Entry] = []
+    for candidate in maps.in_use(CONNTRACK[family]):
+        sizes = candidate.info.key_size, candidate.info.value_size
+        layout_of_conntrack(Columns(b"", b"", *sizes))
+        rows = zip(keys, source.map_values(candidate.name, [*keys]), strict=True)
+        kept = [(key, value) for key, value in rows if value is not None]
+        columns = Columns(b"".join(key for key, _ in kept), b"".join(value for _, value in kept), *sizes)
+        found += decode_conntrack(columns)
+    return Conntrack({}, {}, tuple(found), 0, source.clock_ns(), partial=True)
 
 
 def _read_family(source: NodeSource, maps: PinnedMaps, family: int, wanted: Wanted) -> Totals | MapMissing:

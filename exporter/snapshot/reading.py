@@ -1,7 +1,6 @@
 """Takes a snapshot of a node or a bundle: reads each part once, the maps first and back to back.
 
-Reads only the requested parts; an error in one part affects only the parts derived from it. `Memory` holds the state
-kept between snapshots (the live map, the known owner of an interface).
+Reads only the requested parts; an error in one part affects only the parts derived from it.
 """
 
 import time
@@ -9,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,8 +18,6 @@ from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
 from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
-from exporter.calico.layout_file import LayoutFile
-from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.pins import (
     COUNTERS,
     FAILSAFES,
@@ -40,13 +36,13 @@ from exporter.calico.tables import Columns
 from exporter.errors import ExporterError
 from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
-from exporter.node.netlink import Link
-from exporter.snapshot.live_map import LiveMapMemory
-from exporter.snapshot.map_fill import MapCounts, MapFill
+from exporter.snapshot.map_fill import MapFill
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
+from exporter.snapshot.settings import Settings, all_addresses
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 from exporter.snapshot.source import NodeSource
 
@@ -55,48 +51,6 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
-
-FlowsOf = Callable[[Endpoints], Collection[str]]
-
-
-def no_addresses(endpoints: Endpoints) -> Collection[str]:
-    """Of connection tracking, only the flows that an endpoint of the node denied are kept."""
-    del endpoints
-    return ()
-
-
-def all_addresses(endpoints: Endpoints) -> Collection[str]:
-    """The addresses of all endpoints of the node."""
-    return {address for one in endpoints.by_index.values() for address in one.addresses}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """User settings for the node: workload interface prefixes, and slot names for a custom build of Calico.
-
-    `flows_of` names the addresses whose connection-tracking entries the part `conntrack` keeps, and about which
-    `interfaces_to` asks.
-    """
-
-    prefixes: tuple[str, ...] = DEFAULT_PREFIXES
-    layout_file: LayoutFile | None = None
-    flows_of: FlowsOf = no_addresses
-
-
-@dataclass(slots=True)
-class Memory:
-    """State kept between snapshots: counter map fingerprints, the known name and owner of each interface, and results
-    cached while their inputs are unchanged.
-    """
-
-    counters: LiveMapMemory = field(default_factory=LiveMapMemory)
-    pods: LocalPods | None = None
-    ifstate: tuple[MapDump, tuple[InterfaceState, ...]] | None = None
-    ifstate_fits: tuple[tuple[InterfaceState, ...], Sequence[Link]] | None = None
-    joined: tuple[tuple[object, ...], Endpoints] | None = None
-    rules: Rules | None = None
-    map_counts: MapCounts = field(default_factory=MapCounts)
-    conntrack_count: "Part[ConntrackCount | None]" = field(default_factory=Part)
 
 
 class Reading:
@@ -128,10 +82,21 @@ class Reading:
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
-    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
-        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
+    def read_policy_files(self, interfaces: Collection[str], flows: Sequence[bytes] = ()) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone.
+
+        Of connection tracking it has the entries with the keys `flows`, which are of one IP family.
+        """
         self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
+        if flows:
+            self._parts["conntrack"] = Part.of(partial(self._flows, flows))
         return self.read(())
+
+    def _flows(self, keys: Sequence[bytes]) -> "Conntrack":
+        from exporter.calico.conntrack_rows import KEY_SIZE_4
+        from exporter.snapshot.pinned_conntrack import read_flows
+
+        return read_flows(self._source, self._pinned_maps(), 4 if len(keys[0]) == KEY_SIZE_4 else 6, keys)
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -263,8 +228,11 @@ class Reading:
         return self._memory.conntrack_count.get()
 
     def _pods(self) -> LocalPods:
-        self._memory.pods = pods_of(self._source.endpoint_status(), self._memory.pods)
-        return self._memory.pods
+        folder, before = self._source.endpoint_status(), self._memory.pods
+        if before is None or folder is not self._memory.status:
+            before = pods_of(folder, before)
+        self._memory.status, self._memory.pods = folder, before
+        return before
 
     def _endpoints(self) -> Endpoints:
         """The endpoint behind each interface, from the sources that could be read."""
@@ -324,6 +292,7 @@ class Reading:
         "policy_files": lambda self: self._source.policy_files(),
         "rules": _rules,
         "map_fills": _map_fills,
+        "packets": lambda self: self._source.packets(),
     }
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
-from exporter.calico.policy_debug import PolicyFileName, parse_policy_file
+from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_debug import PolicyFileName
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import unescaped

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from exporter.calico.endpoint_status import EndpointStatusError, parse_endpoint_status
 from exporter.calico.pins import parse_pins
 from exporter.calico.policy_debug import parse_file_name
+from exporter.snapshot.recorded_packets import PACKETS
 from exporter.snapshot.redacted_maps import MapRows
 from exporter.snapshot.redacted_names import Names
 from exporter.snapshot.redacted_policy import PolicyFiles
@@ -47,6 +48,7 @@ class Redaction:
             "queue_drops.json": lambda rows: rows,
             "run_dir.json": lambda nothing: nothing,
             "pods.json": self._pod_list,
+            PACKETS: self._packets,
             "programs.json": lambda rows: [{**row, "tag": self._tag(row.get("tag", ""))} for row in rows],
         }
         tables = {name: self._json(name, part) for name, part in parts.items() if name in self._members}
@@ -55,7 +57,8 @@ class Redaction:
         return {"bundle.json": self._json("bundle.json", self._head), **maps, **tables, **files}
 
     def _json(self, name: str, replace: Callable[[Any], object]) -> bytes:
-        return json.dumps(replace(json.loads(self._members[name])), indent=1).encode()
+        indent = None if name == PACKETS else 1  # which has many short rows
+        return json.dumps(replace(json.loads(self._members[name])), indent=indent).encode()
 
     def _of(self, folder: str) -> Iterator[tuple[str, bytes]]:
         for path, content in self._members.items():
@@ -137,6 +140,19 @@ class Redaction:
         renamed: dict[str, object] = {key: self.names.name(row[key]) for key in ("namespace", "pod", "owner")}
         addresses = [self.names.addresses.one(address) for address in row["addresses"]]
         return renamed | {"owner_kind": row["owner_kind"], "addresses": addresses}
+
+    def _packets(self, found: dict[str, Any]) -> object:
+        names, capture = self.names, found["capture"]
+        unreadable = {names.interface(name): kinds for name, kinds in capture["unreadable"].items()}
+        flows = [self._flow(one) for one in capture["flows"]]
+        counted = [{**one, "interface": names.interface(one["interface"])} for one in found["counted"]]
+        return {"capture": capture | {"unreadable": unreadable, "flows": flows}, "counted": counted}
+
+    def _flow(self, row: dict[str, Any]) -> object:
+        one = self.names.addresses.one
+        addresses = {name: one(row[name]) for name in ("source", "destination")}
+        beyond = {name: [[one(address), port] for address, port in row[name]] for name in ("passed_to", "answered_by")}
+        return row | addresses | beyond | {"interface": self.names.interface(row["interface"])}
 
     def _tag(self, tag: str) -> str:
         return self._policies.tags.get(tag, tag)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
     from exporter.snapshot.map_fill import MapFill
+    from exporter.snapshot.recorded_packets import RecordedPackets
 
 IP_FAMILIES = (4, 6)
 
@@ -128,6 +129,7 @@ class Snapshot:
     policy_files: Part[Folder[bytes]]
     rules: Part[Rules]
     map_fills: "Part[tuple[MapFill, ...]]"
+    packets: "Part[RecordedPackets | None]"
     at: float | None = None
     node: str = ""
 

@@ -7,12 +7,13 @@ contents, nothing decoded.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
+from exporter.folder_watch import FolderWatch
 from exporter.node import netlink
 from exporter.node.files import Folder, check_run_dir, list_folder, read_folder
 from exporter.node.live_links import LiveLinks
@@ -20,6 +21,9 @@ from exporter.node.nic import Nic, read_nics, read_received
 from exporter.node.pods import ClusterPods, PodSource
 from exporter.node.policies import Policies, read_policies
 from exporter.node.read_thread import ReadThread
+
+if TYPE_CHECKING:
+    from exporter.snapshot.recorded_packets import RecordedPackets
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
 
@@ -97,6 +101,9 @@ class NodeSource(Protocol):
     def cluster_pods(self) -> ClusterPods | None:
         """The node's pods from the API server, None if it is not used. Never blocks."""
 
+    def packets(self) -> "RecordedPackets | None":
+        """The packets that a bundle was made with, None if it was made without, or is a running node."""
+
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """The content of Calico's policy debug files, those of all interfaces or of these; all together are large."""
 
@@ -134,6 +141,8 @@ class LiveNode:
         # One each, so that a folder that hangs takes only its own facts with it.
         self._status_files = ReadThread(self._status_folder)
         self._policy_files = ReadThread(self._policy_folder)
+        self._status_watch = FolderWatch(self._status_folder)
+        self._policy_watch = FolderWatch(self._policy_folder)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -220,6 +229,9 @@ class LiveNode:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
         return self._pods.pods() if self._pods else None
 
+    def packets(self) -> None:
+        """See `NodeSource`."""
+
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
         return self._policy_files.read(
@@ -235,9 +247,13 @@ class LiveNode:
         return self._policy_files.read(lambda: list_folder(self._policy_folder)) or []
 
     def _read_status(self) -> Folder[bytes]:
-        self._status = read_folder(self._status_folder, endpoint_status.MAX_BYTES, self._status)
-        return self._status
+        unchanged, before = self._status_watch.unchanged(), self._status
+        if not (unchanged and before and before.reusable):
+            self._status = before = read_folder(self._status_folder, endpoint_status.MAX_BYTES, before)
+        return before
 
     def _read_policies(self) -> Policies:
-        self._policies = read_policies(self._policy_folder, self._policies)
-        return self._policies
+        unchanged, before = self._policy_watch.unchanged(), self._policies
+        if not (unchanged and before and before.reusable):
+            self._policies = before = read_policies(self._policy_folder, before)
+        return before

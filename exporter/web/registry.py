@@ -4,17 +4,17 @@ Only its registry, metrics and collectors are imported: its renderers bring thre
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from exporter.metrics.family import COUNTER, Family, Samples
 from exporter.package_init import skip_init
+from exporter.web.transport.log_throttle import LOG_INTERVAL, LogThrottle
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
-    from exporter.web.live_config import LiveConfig
+    from exporter.web.access.live_config import LiveConfig
 
 log = logging.getLogger("exporter.web")
 
@@ -22,24 +22,8 @@ REASONS = (
     *("max_requests", "rate_limit", "unauthorized", "forbidden", "auth_queue_full", "unavailable", "tls_handshake"),
     "host",
 )
-LOG_INTERVAL = 10.0
 RELOADED = "calico_bpf_exporter_config_reload_success"
 REJECTED = "calico_bpf_exporter_scrapes_rejected_total"
-
-
-class LogThrottle:
-    """Allows one log line per `LOG_INTERVAL` seconds."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-
-    def may_log(self) -> bool:
-        """Whether a line may be logged now, which the caller then does."""
-        now = time.monotonic()
-        if now < self._until:
-            return False
-        self._until = now + LOG_INTERVAL
-        return True
 
 
 class Rejected:

@@ -12,12 +12,12 @@ from urllib.parse import parse_qs
 from exporter.errors import ExporterError
 from exporter.metrics.exposition import negotiate
 from exporter.privileges import describe_privileges
-from exporter.web.connection import Request, Response
-from exporter.web.hosts import Hosts
+from exporter.web.access.hosts import Hosts
 from exporter.web.node_page import Page
-from exporter.web.places import Places
 from exporter.web.registry import Rejected
 from exporter.web.scrapes import Scrapes, compressed_body
+from exporter.web.transport.messages import Request, Response
+from exporter.web.transport.places import UNLIMITED, Places
 
 _PROBE_SECONDS = 5
 _PAGES, _PAGE_PATIENCE = 4, 1.0
@@ -45,7 +45,7 @@ class Routes:
     hosts: Hosts | None = None
 
     def __post_init__(self) -> None:
-        self._scrape_places = Places(self.max_requests)
+        self._scrape_places = Places(self.max_requests or UNLIMITED)
         # Who finds no place waits a moment: a refusal at once would only be followed by the next request.
         self._page_places = Places(_PAGES, patience=_PAGE_PATIENCE)
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,8 @@ from exporter.metrics.exposition import TextFormat, render
 from exporter.metrics.scrape import Collected, collected_samples, exporter_samples, run_collector
 from exporter.snapshot.parts import MAP_PARTS, with_sources
 from exporter.snapshot.reading import Reading
-from exporter.web.registry import LogThrottle, registry_samples
+from exporter.web.registry import registry_samples
+from exporter.web.transport.log_throttle import LogThrottle
 from exporter.web.worker import Worker
 
 try:  # seven times as fast as zlib
@@ -34,6 +36,14 @@ _T = TypeVar("_T")
 # The fastest: the CPU belongs to the pods.
 _LEVEL = 1
 _GZIP_FORMAT = 31  # the largest window, and gzip's header and checksum around it
+
+
+class Urgency(IntEnum):
+    """What the worker does first: the higher."""
+
+    COUNT = -1  # a step of counting maps
+    QUERY = 0
+    SCRAPE = 1
 
 
 class Scrape:
@@ -111,7 +121,9 @@ class Scrapes:
     ) -> tuple[bytes, bool]:
         """The body of a scrape and whether it is compressed, within `seconds`."""
         scrape = self._join(names)
-        work = self._worker.submit(lambda: self._finish(scrape, names, text_format, compress=compress), urgency=1)
+        work = self._worker.submit(
+            lambda: self._finish(scrape, names, text_format, compress=compress), urgency=Urgency.SCRAPE
+        )
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
@@ -125,7 +137,7 @@ class Scrapes:
     async def collect(self) -> dict[str, str | None]:
         """Runs every collector once and returns the error of each, None if it succeeded."""
         scrape = self._join(self.names)
-        await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=1))
+        await asyncio.wrap_future(self._worker.submit(lambda: self._collect(scrape), urgency=Urgency.SCRAPE))
         return {name: result.failure for name, result in scrape.results.items()}
 
     async def read(self, question: Callable[[Reading], _T]) -> _T:
@@ -133,7 +145,9 @@ class Scrapes:
 
         Scrapes have priority.
         """
-        return await asyncio.wrap_future(self._worker.submit(lambda: question(self._new_reading())))
+        return await asyncio.wrap_future(
+            self._worker.submit(lambda: question(self._new_reading()), urgency=Urgency.QUERY)
+        )
 
     async def run_slices(self, steps: Iterator[None]) -> float:
         """Runs `steps` in the worker's thread, one at a time and only while no scrape or query waits; returns the
@@ -141,7 +155,7 @@ class Scrapes:
         """
         seconds, more = 0.0, True
         while more:
-            took, more = await asyncio.wrap_future(self._worker.submit(partial(_slice, steps), urgency=-1))
+            took, more = await asyncio.wrap_future(self._worker.submit(partial(_slice, steps), urgency=Urgency.COUNT))
             seconds += took
         return seconds
 

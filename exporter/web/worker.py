@@ -17,7 +17,7 @@ _MAX_QUEUED = 200  # more than the limits on requests allow to wait
 
 
 class Worker:
-    """Runs jobs one at a time, the most urgent first."""
+    """Runs jobs one at a time, those of the highest urgency first."""
 
     def __init__(self, name: str) -> None:
         self._jobs: PriorityQueue[tuple[int, int, Future[Any], Callable[[], Any]]] = PriorityQueue()

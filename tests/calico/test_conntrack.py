@@ -19,6 +19,7 @@ from exporter.calico.conntrack_rows import (
     NORMAL,
     SYN_SENT,
     UNREPLIED,
+    keys_of,
     pick,
     scan_conntrack,
 )
@@ -194,6 +195,15 @@ def test_any_flows_are_those_that_were_made_in_any_order(family, data):
         for one in decode_conntrack(rows)
     ]
     assert found == [expected[number] for number in order]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@given(st.data())
+def test_an_entry_has_one_of_the_two_keys_of_its_ends(family, data):
+    end = st.tuples(st.ip_addresses(v=family).map(str), st.integers(0, 0xFFFF))
+    one, other = data.draw(end), data.draw(end)
+    ends = [(packed(address), port) for address, port in (one, other)]
+    assert flow(17, one, other, {"bits": OPENER}, {})[0] in keys_of(17, *ends)
 
 
 ANY_SIZE = st.sampled_from([16, 40, 64, 88, 128]) | st.integers(0, 140)

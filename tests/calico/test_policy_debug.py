@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.policy_debug import (
-    Policy,
-    PolicyFileName,
-    PolicyProgram,
-    Rule,
-    Tier,
-    parse_file_name,
-    parse_policy_file,
-)
+from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_debug import Policy, PolicyFileName, PolicyProgram, Rule, Tier, parse_file_name
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.calico.rules import decode_rule_hits
 from exporter.snapshot.pinned_maps import columns_of

@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from exporter.calico.policy_file import Instruction
-from exporter.calico.policy_program import NotKnown, program_of, run
+from exporter.calico.policy_machine import run
+from exporter.calico.policy_program import NotKnown, program_of
 
 R0, EXIT = (0xB7, 0, 0, 0, 2), (0x95, 0, 0, 0, 0)
 

@@ -104,14 +104,3 @@ def test_ipv6_services_are_found_however_the_address_is_written():
     expected = (Backend("fd00:65::2", 8080),)
     assert services.find("fd00:0096:0::0007", 80, 6, "fd00:65::9").backends == expected
     assert services.find("fd00::3", 30080, 6, host=True).backends == expected
-
-
-def test_the_frontends_of_a_backend_are_found(node):
-    found = node.of_backend("10.244.145.200", 8080, 6)
-    assert {(one.address, one.port) for one in found} == {
-        ("10.96.42.230", 80),
-        ("10.99.0.2", 30080),
-        ("255.255.255.255", 30080),
-    }
-    assert node.of_backend("10.244.145.200", 8080, 17) == ()
-    assert node.of_backend("10.244.145.200", 81, 6) == ()

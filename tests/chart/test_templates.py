@@ -10,8 +10,8 @@ import yaml
 from exporter.cli.main import program
 from exporter.cli.serve import command as serve
 from exporter.kubectl.targets import DEFAULT_SELECTOR
-from exporter.web import server
-from exporter.web.config_file import parse_web_config
+from exporter.web.access.config_file import parse_web_config
+from exporter.web.transport import listener
 from tests.chart.helm import CASES, CHART, HELM, container, helm, kinds, one, render
 from tests.kernel.conftest import give_up
 
@@ -237,7 +237,7 @@ def test_probes_ask_where_it_listens_and_it_understands_the_address(host, asked,
     found = container(render({"web": {"host": host}, "webConfig": config}))
     (listen,) = (word for word in found["args"] if word.startswith("--web.listen-address="))
     address = listen.partition("=")[2].replace("$(HOST_IP)", "fd00::5")
-    assert server._ADDRESS.fullmatch(server._bracketed(address))
+    assert listener._ADDRESS.fullmatch(listener._bracketed(address))
     for probe in ("livenessProbe", "readinessProbe"):
         assert asked == found[probe]["tcpSocket" if tcp else "httpGet"].get("host")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.cli import snapshots
 from exporter.cli.main import main
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 
 
 class ChangingNode:

@@ -12,7 +12,7 @@ from exporter.bpf.maps import MapDenied
 from exporter.cli import snapshots
 from exporter.cli.main import COMMANDS, COMPLETE, PROGRAM, program
 from exporter.cli.shells import _Bash, _Fish
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from tests import installed
 
 HERE = "v3.32.1/02-ingress-deny.after"

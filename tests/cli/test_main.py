@@ -14,7 +14,7 @@ from exporter.calico.layout_file import LayoutFileError
 from exporter.cli.main import COMMANDS, PROGRAM, sentence_of
 from exporter.node import NodeError
 from exporter.snapshot.bundle import BundleError
-from exporter.web.server import ListenError
+from exporter.web.transport.listener import ListenError
 from tests import installed
 
 HERE = "v3.32.1/05-eot-egress-deny.after"

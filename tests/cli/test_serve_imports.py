@@ -31,11 +31,11 @@ NEVER = {
     "jinja2": "7.1, for the page when it is opened",
     "markupsafe": "comes with jinja2",
     "cachetools": "0.9, for authorization",
-    "exporter.web.reviews": "for authorization",
+    "exporter.web.access.reviews": "for authorization",
     "bcrypt": "for passwords",
-    "exporter.web.tls": "for a web configuration",
-    "exporter.web.live_config": "for a web configuration",
-    "exporter.web.config_file": "for a web configuration",
+    "exporter.web.transport.tls": "for a web configuration",
+    "exporter.web.access.live_config": "for a web configuration",
+    "exporter.web.access.config_file": "for a web configuration",
     "exporter.snapshot.bundle": "for bundles",
     "exporter.node.packet_socket": "for `why --packets`: `serve` captures nothing",
     "exporter.demo": "for the demo",
@@ -85,7 +85,7 @@ def unwanted(found, names):
 
 def test_without_an_api_server_nothing_is_loaded_for_it(tmp_path):
     found = loaded([*empty_node(tmp_path), "--no-kubernetes"])
-    assert {"exporter.web.server", "h11", "prometheus_client.metrics"} <= found
+    assert {"exporter.web.transport.server", "h11", "prometheus_client.metrics"} <= found
     assert [] == unwanted(found, NEVER | WITHOUT_A_KUBECONFIG)
 
 

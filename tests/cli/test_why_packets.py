@@ -155,9 +155,3 @@ def test_what_cannot_be_captured_is_wrong_usage(run, capturing, words, message):
     result = run("why", *words, "--packets")
     assert (2, None) == (result.exit_code, fake.watched)
     assert message in result.stderr
-
-
-def test_a_bundle_has_no_packets(run, recording):
-    result = run("why", "--pod", "server", "--packets", "--bundle", recording(f"{HERE}.after"))
-    assert (2, "") == (result.exit_code, result.stdout)
-    assert "a bundle has no packets" in result.stderr

@@ -7,7 +7,7 @@ import pytest
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, MapMissing, ReadAborted
 from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 
 STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
 SUBJECTS = [

@@ -6,7 +6,9 @@ from exporter.calico.conntrack import Side
 from exporter.calico.packet import Packet
 from exporter.diagnosis.conntrack import connections
 from exporter.diagnosis.denied import denied_flows, denied_lines, packet_of
-from exporter.snapshot.reading import Memory, Settings, all_addresses, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings, all_addresses
 from tests.service_tables import APPROVED, OPENER, SYN, WORKLOAD, flow, forward
 
 CLIENT, SERVER, OUTSIDE, NODE = "10.65.0.2", "10.65.0.3", "192.0.2.9", "192.0.2.8"

@@ -10,7 +10,9 @@ from exporter.diagnosis.denied import denied_flows, denied_lines
 from exporter.diagnosis.denied_rules import MAX_RULINGS, policies_of, with_rulings
 from exporter.diagnosis.trace import PARTS
 from exporter.node import NodeError
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.service_tables import APPROVED, OPENER, WORKLOAD, flow
 from tests.traces.experiments import experiments
 

@@ -18,12 +18,17 @@ from exporter.diagnosis.packet_groups import (
     groups_of,
     policies_of_flows,
 )
-from exporter.diagnosis.packet_report import WATCHED_PARTS, lines, name_of, report, watched_of
+from exporter.diagnosis.packet_report import capture_of, lines, name_of, report
 from exporter.diagnosis.trace import PARTS as TRACE_PARTS
+from exporter.diagnosis.watched import PARTS as WATCHED_PARTS
+from exporter.diagnosis.watched import watched_node, watched_of
 from exporter.node import NodeError
+from exporter.node.endpoints import WORKLOAD as POD
 from exporter.node.packet_flows import Capture, SeenFlow
-from exporter.snapshot.reading import EVERY_PART, Memory, Settings, take_snapshot
-from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import EVERY_PART, take_snapshot
+from exporter.snapshot.settings import Settings
+from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow, packed
 from tests.traces.experiments import experiments
 
 SENT, ANSWERED = {"bits": APPROVED | OPENER | WORKLOAD, "packets": 1}, {"bits": APPROVED, "packets": 1}
@@ -34,6 +39,7 @@ WEB, WEB_BACKENDS = "10.96.42.230", ("10.244.145.199", "10.244.145.200")
 NODE, OUTSIDE = "10.99.0.2", "192.0.2.9"
 DENY = "v3.32.1/02-default-deny-udp"
 ALLOW = "v3.32.1/01-allow-selector-udp"
+UNREADABLE = {"short": 2, "malformed": 4, "fragment": 5}
 DENIED_HERE = [
     name
     for name, one in experiments().items()
@@ -226,6 +232,42 @@ def test_the_services_and_node_ports_of_a_pod_are_watched(node):
     assert ((), ()) == (without.services, without.node_ports)
 
 
+def test_of_a_node_the_interfaces_services_and_node_ports_of_all_pods_are_watched(node):
+    watched = watched_node(node("v3.32.1/31-service-rule-allow"))
+    assert {CALI_CLIENT2, CALI_SERVER, "calibf331a988cf"} <= watched.interfaces
+    assert "eth0" not in watched.interfaces
+    assert {packed(one) for one in (CLIENT, SERVER, WEB, *WEB_BACKENDS)} <= watched.destinations
+    assert packed(NODE) not in watched.destinations
+    assert (packed(NODE), 30080) in watched.node_ports
+
+
+@pytest.mark.parametrize(
+    ("captured", "whose"),
+    [
+        (udp(CLIENT2, SERVER), {CALI_CLIENT2, CALI_SERVER}),
+        (udp(OUTSIDE, SERVER, interface="eth0"), {CALI_SERVER}),
+        (udp("10.244.145.250", OUTSIDE), {CALI_CLIENT2}),
+        (udp(OUTSIDE, WEB, 80, "eth0"), {"web"}),
+        (udp(OUTSIDE, NODE, 30080, "eth0"), {"web"}),
+        (udp(OUTSIDE, NODE, 30081, "eth0"), set()),
+    ],
+)
+def test_what_all_pods_were_captured_with_is_told_apart_by_pod(node, captured, whose):
+    snapshot = node("v3.32.1/31-service-rule-allow")
+    pods = [one for one in snapshot.endpoints.get().by_index.values() if one.kind == POD]
+    found = {one.interface for one in pods if capture_of(snapshot, Capture((captured,)), one).flows}
+    backends = {one.interface for one in pods if {*WEB_BACKENDS} & {*one.addresses}}
+    assert {name for one in whose for name in (backends if one == "web" else {one})} == found
+
+
+def test_more_addresses_of_services_than_fit_a_filter_are_told_apart_too(node):
+    snapshot = node("v3.32.1/31-service-rule-allow")
+    backend = next(one for one in snapshot.endpoints.get().by_index.values() if WEB_BACKENDS[0] in one.addresses)
+    limited, whole = watched_of(snapshot, backend, most=0), watched_of(snapshot, backend, most=None)
+    assert ((), True) == (limited.services, limited.left_out > 0)
+    assert ((WEB,), 0) == (whole.services, whole.left_out)
+
+
 def test_peers_have_the_names_that_the_node_knows(node):
     snapshot = node(DENY)
     names = [name_of(snapshot, 4, one) for one in (SERVER, NODE, WEB, OUTSIDE)]
@@ -273,7 +315,7 @@ def test_what_the_receiver_denied_is_not_counted_at_the_sender(node):
 
 def test_what_cannot_be_placed_and_what_was_lost_is_said(node):
     flows = udp("10.244.145.250", SERVER), udp(CLIENT2, SERVER, same_passed=True)
-    capture = Capture(flows, {"short": 2, "malformed": 4, "fragment": 5}, 20, 6, 7, full=True)
+    capture = Capture(flows, {CALI_CLIENT2: UNREADABLE, "cali7": {"short": 9}}, 20, 6, 7, full=True)
     found, text = told(node(DENY), CALI_CLIENT2, capture, [dropped(2, "outbound", "too_short")])
     assert [("outbound", "too_short", 2, 2)] == [
         (one.direction, one.reason, one.counted, one.seen) for one in found.agreements

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.diagnosis.rules import PARTS, merged, programs_of, sharers
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.policy_files import policy, ruled, tier, written
 from tests.recorded import NAMES, law_of_recordings
 from tests.recorded import recording as recorded

@@ -3,6 +3,7 @@
 The node is that of the experiments, with its real service and route tables beside what the bundle of then held.
 """
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -19,9 +20,11 @@ from exporter.diagnosis.sentences import sentences
 from exporter.diagnosis.trace import PARTS, trace
 from exporter.diagnosis.trace_node import NodeFacts
 from exporter.node import NodeError
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.recorded import recording
-from tests.service_tables import APPROVED, MAPS, OPENER, flow, route
+from tests.service_tables import APPROVED, MAPS, OPENER, affinity, flow, route
 from tests.traces.experiments import experiments
 
 KINDS = {
@@ -122,6 +125,26 @@ def test_each_backend_of_a_service_is_followed(node):
     found = follow(node("v3.32.1/31-service-rule-allow"), tcp(CLIENT, "10.96.42.230", 80))
     assert {"10.244.145.199", "10.244.145.200"} == {one.address for one, _ in found.backends}
     assert {"10.244.145.199:8080", "10.244.145.200:8080"} == {one.backend for one in found.programs}
+
+
+@pytest.mark.parametrize("timeout", [10800, 0])
+@pytest.mark.parametrize("chosen", ["10.244.145.200", "10.244.145.77"])
+def test_the_backend_that_session_affinity_chose_is_named_while_the_service_has_it(node, make, timeout, chosen):
+    web = "10.96.42.230"
+    frontends = [
+        (key, value[:12] + struct.pack("<I", timeout) + value[16:]) for key, value in entries_of("cali_v4_nat_fe3")
+    ]
+    bound = affinity(web, 80, 6, CLIENT, chosen, 8080, 1)
+    tables = (
+        make.table("cali_v4_nat_fe3", 600, "lpm_trie", *frontends),
+        make.table("cali_v4_nat_aff", 601, "lru_hash", bound),
+    )
+    source = node("v3.32.1/31-service-rule-allow", *tables)
+    notes = "; ".join(follow(source, tcp(CLIENT, web, 80)).notes)
+    said = "session affinity gave this client 10.244.145.200:8080 last, and gives it again within 10800 s"
+    assert (said in notes) == (timeout > 0 and chosen.endswith("200"))
+    assert ("affinity" in notes) == (said in notes)
+    assert "affinity" not in "; ".join(follow(source, tcp(CLIENT2, web, 80)).notes)
 
 
 def test_pre_dnat_policy_sees_a_node_ports_own_port(node):

@@ -8,7 +8,9 @@ from exporter.calico.packet import ICMP, ICMP6, TCP, UDP
 from exporter.diagnosis.selection import NotHere, WrongUsage
 from exporter.diagnosis.trace import PARTS
 from exporter.diagnosis.trace_packet import Described, named, number_of, protocol_of, resolve
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.recorded import recording
 
 OPTIONS = ("--from", "--to")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from exporter.folder_watch import FolderWatch
 from tests.faults.known_node import ALL_WELL, INTERFACE, failed_sources, node_samples, recovered
 from tests.kernel.machine import labels_of, run, sample, steady_descriptors, success
 from tests.stopwatch import Stopwatch
@@ -130,3 +131,14 @@ def test_in_a_mount_of_the_folder_itself_what_was_made_again_is_seen_after_a_res
     assert [] == labels_of(samples, RULES)
     server.end()
     assert node_samples(whole) == node_samples(start(prefix=prefix).scrape())
+
+
+def test_a_file_system_mounted_over_a_folder_is_another_folder(machine, tmp_path):
+    watch = FolderWatch(tmp_path)
+    assert [False, True] == [watch.unchanged(), watch.unchanged()]
+    run("mount", "-t", "tmpfs", "over", tmp_path)
+    try:
+        assert [False, True] == [watch.unchanged(), watch.unchanged()]
+    finally:
+        run("umount", tmp_path)
+    assert [False, True] == [watch.unchanged(), watch.unchanged()]

@@ -9,10 +9,12 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.connection import Connection, Limits, Response
-from exporter.web.passwords import parse_basic
+from exporter.web.access.passwords import parse_basic
+from exporter.web.transport.connection import Connection
+from exporter.web.transport.messages import Response
+from exporter.web.transport.phases import Limits, Phase
 
-LIMITS = Limits(half_closed=0.0, head_bytes=512)
+LIMITS = Limits({Phase.HALF_CLOSED: 0.0}, head_bytes=512)
 WORDS = [
     b"GET", b"HEAD", b"POST", b" ", b"/", b"/metrics", b"*", b"http://[", b"http://node/x", b"//", b"?", b"#", b"%00",
     b" HTTP/1.1", b" HTTP/1.0", b" HTTP/9.9", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"Host: node", b"Host:",
@@ -47,6 +49,9 @@ class Pieces:
     def __init__(self, pieces):
         self.left = [one for one in pieces if one]
         self.heard = b""
+
+    async def open(self):
+        pass
 
     async def read(self, size):
         if not self.left:

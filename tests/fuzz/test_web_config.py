@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.config import WebConfigError
-from exporter.web.connection import Connection, Limits, Response
-from exporter.web.live_config import LiveConfig
-from exporter.web.passwords import Passwords
+from exporter.web.access.config import WebConfigError
+from exporter.web.access.live_config import LiveConfig
+from exporter.web.access.passwords import Passwords
+from exporter.web.transport.connection import Connection
+from exporter.web.transport.messages import Response
+from exporter.web.transport.phases import Limits
 from tests.fuzz.shapes import BROKEN, encoded
 from tests.fuzz.test_http import Pieces
 from tests.web.authority import Authority

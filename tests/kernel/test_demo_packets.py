@@ -10,7 +10,7 @@ import pytest
 
 from exporter.demo import DemoError
 from exporter.demo.node import Node
-from exporter.demo.plan import BLACKHOLE, CART, DATABASE, EMPTY_SERVICE, FRONTEND, PROBE
+from exporter.demo.plan import BLACKHOLE, CART, CART_SERVICE, DATABASE, EMPTY_SERVICE, FRONTEND, PROBE
 from tests import installed
 
 pytestmark = pytest.mark.kernel
@@ -54,21 +54,48 @@ def watched(demo):
     """The JSON of `why --packets` about a pod, while `send` sends."""
 
     def watch(pod, send, *words, seconds=2):
-        where = ["--bpf.fs", demo.bpf.path, "--calico.run-dir", demo.run_dir, "-o", "json", "--no-kubernetes"]
-        command = [*words, installed.program(), "why", "--pod", pod.name, "--packets", "--for", seconds, *where]
-        inside = ["ip", "netns", "exec", demo.namespace, *map(str, command)]
-        with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            for _ in range(600):
-                if has_packet_socket(demo) or process.poll() is not None:
-                    break
-                time.sleep(0.05)
-            time.sleep(0.3)  # until the counters are read
-            send()
-            output, errors = process.communicate()
-        assert process.returncode in {0, 3}, errors
-        return json.loads(output)
+        command = [*words, installed.program(), "why", "--pod", pod.name, "--packets", "--for", seconds, "-o", "json"]
+        return json.loads(while_captured(demo, command, send))
 
     return watch
+
+
+def while_captured(demo, command, send):
+    """What a command prints that captures packets on the node, while `send` sends."""
+    where = ["--bpf.fs", demo.bpf.path, "--calico.run-dir", demo.run_dir, "--no-kubernetes"]
+    inside = ["ip", "netns", "exec", demo.namespace, *map(str, (*command, *where))]
+    with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if has_packet_socket(demo) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)  # until the counters are read
+        send()
+        output, errors = process.communicate()
+    assert process.returncode in {0, 3}, errors
+    return output
+
+
+@pytest.fixture(params=[[], ["--redact"]], ids=["bundle", "redacted"])
+def bundle(demo, request, tmp_path):
+    """`bundle --packets` of the node while `send` sends: what `why` says of it about the pod at an address."""
+    file = tmp_path / "node.tar.xz"
+
+    def record(send, seconds=4):
+        words = [installed.program(), "bundle", file, "--packets", seconds, *request.param]
+        while_captured(demo, words, send)
+        shown = subprocess.run(
+            [installed.program(), "counters", "-o", "json", "--bundle", file], capture_output=True, check=True
+        )
+        return sorted(json.loads(shown.stdout)["endpoints"], key=lambda one: one["ifindex"])
+
+    def why(endpoint):
+        words = [installed.program(), "why", "--interface", endpoint["interface"], "-o", "json", "--bundle", file]
+        done = subprocess.run(words, capture_output=True, check=False)
+        assert done.returncode in {0, 3}, done.stderr
+        return json.loads(done.stdout)
+
+    return record, why
 
 
 def groups(answer, *verdicts):
@@ -142,6 +169,34 @@ def test_what_a_pods_own_policy_denied_is_seen_with_its_destination(demo, watche
     assert {("outbound", "policy"): (8, 8)} == agreement(answer)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_packets_to_a_service_that_its_backend_denied_show_the_service_and_the_backend(demo, watched, family):
+    # The cart's policy allows its port to the frontend alone.
+    service, to, probe = CART_SERVICE.addresses[family == 6], address(CART, family), address(PROBE, family)
+
+    def send():
+        demo.send(PROBE, "udp", service, CART_SERVICE.port, 7)
+        demo.send(FRONTEND, "udp", service, CART_SERVICE.port, 4)
+
+    rule_of_tier_end = ("", "default", "end_of_tier")
+    for pod, peer, direction in ((CART, probe, "inbound"), (PROBE, service, "outbound")):
+        answer = watched(pod, send)
+        (one,) = [one for one in answer["packets"]["groups"] if one["verdict"] == "denied"]
+        assert (direction, peer, service, f"{to} 8080", 80, 7) == tuple(
+            one[name] for name in ("direction", "peer", "destination", "backend", "port", "packets")
+        )
+        assert ("cart", rule_of_tier_end) == (one["decider"]["pod"], rule(one))
+        assert ({("inbound", "policy"): (7, 7)} if pod is CART else {}) == agreement(answer)
+        ends = f"from ops/probe ({probe}), udp/80 at {service}" if pod is CART else f"to a service ({service}), udp/80"
+        assert f"7 packets {ends}, backend {to} port 8080: shop/cart, denied by the end of tier default" in str(
+            answer["text"]
+        )
+        asked = f"[{service}]:80" if family == 6 else f"{service}:80"
+        assert (probe, asked, to, 8080) in [
+            tuple(one[name] for name in ("peer", "service", "destination", "port")) for one in answer["denied_flows"]
+        ]
+
+
 def test_drops_before_policy_are_counted_and_seen(demo, watched):
     (empty, _) = EMPTY_SERVICE.addresses
 
@@ -194,3 +249,42 @@ def test_without_the_right_it_is_one_sentence_and_the_rest_as_before(demo):
     assert 0 == done.returncode, done.stderr
     assert "No packets were captured: packets cannot be seen without CAP_NET_RAW" in done.stdout
     assert "data/db" in done.stdout.splitlines()[0]
+
+
+def test_a_bundle_has_of_every_pod_what_was_denied_at_it_or_to_it(demo, bundle):
+    record, why = bundle
+
+    def send():
+        demo.send(PROBE, "udp", DATABASE.ipv4, 9991, 10)
+        demo.send(PROBE, "tcp", DATABASE.ipv6, 9992, 3)
+        demo.send(FRONTEND, "udp", DATABASE.ipv4, 6666, 8)
+        demo.send(CART, "udp", DATABASE.ipv4, 5432, 5)
+        demo.send(PROBE, "short", DATABASE.ipv4, 0, 3)
+
+    order = sorted((FRONTEND, CART, DATABASE, PROBE), key=lambda one: demo.ifindex(one.interface))
+    found = dict(zip((one.name for one in order), map(why, record(send)[-4:]), strict=True))
+
+    def seen(pod):
+        rows = [one for one in found[pod.name]["packets"]["groups"] if one["verdict"] == "denied"]
+        return {
+            (one["direction"], one["protocol"], one["port"], one["ip_family"], one["decider"]["pod"]): one["packets"]
+            for one in rows
+        }
+
+    names = {one.name: found[one.name]["pod"] for one in order}
+    database, frontend = names["db"], names["frontend"]
+    assert {
+        ("inbound", 17, 9991, 4, database): 10,
+        ("inbound", 6, 9992, 6, database): 3,
+        ("inbound", 17, 6666, 4, frontend): 8,
+    } == seen(DATABASE)
+    assert {("outbound", 17, 6666, 4, frontend): 8} == seen(FRONTEND)
+    assert {("outbound", 17, 9991, 4, database): 10, ("outbound", 6, 9992, 6, database): 3} == seen(PROBE)
+    assert {} == seen(CART)
+    assert {("inbound", "policy"): (13, 13)} == agreement(found["db"])
+    assert {("outbound", "policy"): (8, 8)} == agreement(found["frontend"])
+    assert {("outbound", "too_short"): (3, 3)} == agreement(found["probe"])
+    assert [0, 0, 0, 0] == [one["packets"]["lost"] for one in found.values()]
+    assert ("passed", "inbound", 17, 5432) in {
+        (one["verdict"], one["direction"], one["protocol"], one["port"]) for one in found["db"]["packets"]["groups"]
+    }

@@ -5,7 +5,9 @@ import pytest
 from exporter.errors import ExporterError
 from exporter.page.views import PARTS as PAGE_PARTS
 from exporter.page.views import Wanted, node_view
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import LiveNode
 
 pytestmark = pytest.mark.kernel

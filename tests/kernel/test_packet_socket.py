@@ -15,14 +15,17 @@ pytestmark = pytest.mark.kernel
 CAPTURE = """
 import dataclasses, json, socket, struct, sys
 from exporter.node import packet_socket
-from exporter.node.packet_filter import Watched
+from exporter.node.packet_filter import Watched, WatchedNode
 
 settings = json.loads(sys.argv[1])
 packet_socket._BUFFER = settings["buffer"]
 packet_socket.MAX_PACKETS = settings["limit"]
 own, unrelated = settings["packets"], settings["unrelated"]
 index = socket.if_nametoindex(settings["interface"])
-opened = packet_socket.PacketSocket(Watched(index, settings["interface"], ("10.65.0.2",)))
+watched = Watched(index, settings["interface"], ("10.65.0.2",))
+if settings["node"]:
+    watched = WatchedNode(frozenset({settings["interface"]}), frozenset({socket.inet_aton("10.65.0.2")}), frozenset())
+opened = packet_socket.PacketSocket(watched)
 
 def packet(destination, port):
     head = struct.pack(">BBHHHBBH", 0x45, 0, 28, 1, 0, 64, 17, 0)
@@ -37,6 +40,10 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.send(frame + packet("10.65.0.2", 9999))
     for _ in range(unrelated):
         link.send(frame + packet("10.65.0.9", 9999))
+    for flags in settings["segments"]:
+        ends = socket.inet_aton("10.65.0.3") + socket.inet_aton("10.65.0.2")
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, 0, 64, 6, 0) + ends
+        link.send(frame + head + struct.pack(">HHIIBBHHH", 40000, 80, 1, 1, 0x50, flags, 1000, 0, 0))
 opened.run(0.2)
 capture = opened.capture()
 opened.close()
@@ -65,8 +72,10 @@ def namespace(machine):
 
 @pytest.fixture
 def captured(namespace):
-    def capture(packets, *, unrelated=0, interface="out0", buffer=4 << 20, limit=1_000_000):
+    def capture(packets, *, unrelated=0, interface="out0", buffer=4 << 20, limit=1_000_000, node=False, segments=()):
         settings = {
+            "node": node,
+            "segments": segments,
             "packets": packets,
             "unrelated": unrelated,
             "interface": interface,
@@ -111,3 +120,10 @@ def test_what_the_buffer_could_not_hold_is_counted(captured):
 def test_the_capture_ends_at_its_limit(captured):
     found, _ = captured(50, interface="lo", limit=10)
     assert (10, True) == (found["packets"], found["full"])
+
+
+def test_of_a_node_all_is_seen_but_the_inside_of_connections_and_flows_of_others_are_not_kept(captured):
+    found, packets = captured(5, unrelated=7, interface="lo", node=True, segments=[2, 2, 16, 24, 17, 4])
+    assert 2 * (5 + 7 + 3) == found["packets"]  # sent by out0 and received by in0
+    assert [2, 5] == sorted(packets)
+    assert ["10.65.0.2"] * 2 == [one["destination"] for one in found["flows"]]

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.calico import policy_program
+from exporter.calico import policy_machine
 from exporter.calico.ip_sets import ip_set_trie
 from exporter.calico.packet import Packet
 from exporter.calico.policy_file import Instruction, PolicyFile
-from exporter.calico.policy_program import Machine, program_of, run
+from exporter.calico.policy_machine import Machine, run
+from exporter.calico.policy_program import program_of
 from exporter.calico.program_tag import program_tags
 from tests.kernel.as_ipv6 import address, as_ipv6, ip_set_key
 from tests.kernel.bpf_programs import ARRAY, LPM_TRIE, Maker, Refused, execute, get, put
@@ -47,9 +48,9 @@ def interpreted(code, state):
     """The state after the interpreter has run it, and the opcodes that it met."""
     instructions = [Instruction(code[place : place + 8], (), (), "") for place in range(0, len(code), 8)]
     ours = Machine(program_of(instructions, xdp=False), ip_set_trie(KEYS).__contains__)
-    ours.memory = {policy_program._STATE + place: byte for place, byte in enumerate(state)}
+    ours.memory = {policy_machine._STATE + place: byte for place, byte in enumerate(state)}
     ours.run()
-    after = bytes(ours.memory[policy_program._STATE + place] for place in range(STATE_SIZE))
+    after = bytes(ours.memory[policy_machine._STATE + place] for place in range(STATE_SIZE))
     return after, {instructions[place].code[0] for place in ours.path}
 
 
@@ -128,9 +129,9 @@ def compare(kernel, program, members, state):
     result, after = kernel.run(state)
     machine = Machine(program, members.__contains__)
     for name, offset in program.fields.items():
-        machine.memory |= {policy_program._STATE + offset + one: byte for one, byte in enumerate(state.get(name, b""))}
+        machine.memory |= {policy_machine._STATE + offset + one: byte for one, byte in enumerate(state.get(name, b""))}
     machine.run()
-    known = {place - policy_program._STATE: byte for place, byte in machine.memory.items()}
+    known = {place - policy_machine._STATE: byte for place, byte in machine.memory.items()}
     assert all(after[place] == byte for place, byte in known.items() if 0 <= place < STATE_SIZE)
     ours = run(program, state, members.__contains__)
     expected = {"allow": ALLOWED, "deny": DENIED, "no_match": 2}

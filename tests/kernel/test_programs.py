@@ -6,7 +6,9 @@ import pytest
 
 from exporter.bpf.maps import MapError
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS
-from exporter.snapshot.reading import Memory, Settings, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import LiveNode
 from tests import installed

@@ -61,6 +61,7 @@ class Cluster:
         self.pods = []
         self.namespaces = {}
         self.services = []
+        self.nodes = []
         self.programs = {}
         self.refused = {}
         self.ran = []
@@ -87,6 +88,10 @@ class Cluster:
                 return Answer(body=_RESOURCES)
             case ["api", "v1", "pods"]:
                 return self._list(query, None)
+            case ["api", "v1", "services"]:
+                return self._services_of(None)
+            case ["api", "v1", "nodes"] if self.nodes or ("list", "nodes") in self.refused:
+                return self.refused.get(("list", "nodes")) or _list_of("Node", self.nodes)
             case ["api", "v1", "nodes" | "namespaces" as kind]:
                 return self._names(kind)
             case ["api", "v1", "namespaces", namespace, "pods" | "services" as kind]:
@@ -122,26 +127,29 @@ class Cluster:
         if ("list", namespace) in self.refused:
             return self.refused["list", namespace]
         wanted = dict(pair.split("=") for text in query.get("labelSelector", []) for pair in text.split(","))
-        node = query.get("fieldSelector", [""])[0].removeprefix("spec.nodeName=")
+        field, _, value = query.get("fieldSelector", [""])[0].partition("=")
+        node, address = (value if field == name else "" for name in ("spec.nodeName", "status.podIP"))
         found = [
             one
             for one in self.pods
             if namespace in (None, one["metadata"]["namespace"])
             and wanted.items() <= one["metadata"]["labels"].items()
             and node in ("", one["spec"].get("nodeName"))
+            and address in ("", one["status"].get("podIP"))
         ]
         return Answer(
             body={"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": found}
         )
 
     def _services_of(self, namespace):
-        items = [one for one in self.services if namespace == one["metadata"]["namespace"]]
-        return Answer(body={"kind": "ServiceList", "apiVersion": "v1", "metadata": {}, "items": items})
+        if ("list", "services") in self.refused:
+            return self.refused["list", "services"]
+        return _list_of("Service", [one for one in self.services if namespace in (None, one["metadata"]["namespace"])])
 
     def _names(self, kind):
         names = {one["metadata"]["namespace"] if kind == "namespaces" else one["spec"]["nodeName"] for one in self.pods}
         items = [{"apiVersion": "v1", "kind": kind[:-1].title(), "metadata": {"name": one}} for one in sorted(names)]
-        return Answer(body={"kind": f"{kind[:-1].title()}List", "apiVersion": "v1", "metadata": {}, "items": items})
+        return _list_of(kind[:-1].title(), items)
 
     def _exec(self, request, namespace, name, query):
         if (namespace, name) in self.refused:
@@ -156,6 +164,10 @@ class Cluster:
             (_run_in_terminal if terminal else _run)(words, environment, _Channels(received, sent))
 
         return Upgrade(take)
+
+
+def _list_of(kind, items):
+    return Answer(body={"kind": f"{kind}List", "apiVersion": "v1", "metadata": {}, "items": items})
 
 
 _RESOURCES = {

@@ -53,6 +53,26 @@ def test_a_redacted_bundle_is_redacted_on_the_node(sending, kubectl, tmp_path):
     assert [["bundle", "-", "--redact"]] == [ran[1:] for _, ran in cluster.ran]
 
 
+def test_packets_are_captured_on_the_node(sending, kubectl, tmp_path):
+    cluster = sending()
+    done = kubectl("bundle", "one", tmp_path / "node.tar.xz", "--packets", "10s")
+    assert (0, "capturing for 10s") == (done.returncode, done.stderr.splitlines()[1])
+    assert [["bundle", "-", "--packets=10s"]] == [ran[1:] for _, ran in cluster.ran]
+    refused = kubectl("bundle", "one", tmp_path / "node.tar.xz", "--packets", "soon")
+    assert (2, 1) == (refused.returncode, len(cluster.ran))
+
+
+@pytest.mark.parametrize("words", [["bundle", "one", "FILE", "--packets=1s"], ["why", "one", "--packets"]])
+@pytest.mark.parametrize("sentence", ["No such option '--packets'.", "No such option: --packets"])
+def test_an_exporter_without_the_option_is_one_sentence(cluster, kubectl, tmp_path, words, sentence):
+    there, usage = exporter("n1"), f"Usage: calico-bpf-exporter {words[0]} [OPTIONS]\n\nError: {sentence}\n"
+    cluster.pods += [there, pod("one")]
+    cluster.runs(there, [sys.executable, "-c", f"import sys; sys.stderr.write({usage!r}); sys.exit(2)"])
+    done = kubectl(*(tmp_path / "node.tar.xz" if one == "FILE" else one for one in words))
+    assert f"Error: this exporter has no {words[0]} --packets: upgrade the DaemonSet" == done.stderr.splitlines()[-1]
+    assert (1, False) == (done.returncode, "Usage:" in done.stderr)
+
+
 def test_standard_output_gets_it_too(sending, environment):
     sending()
     done = subprocess.run(

@@ -15,8 +15,10 @@ from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import EVERY_PART
-from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import Settings
 from tests.kernel.conftest import give_up
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,9 @@
 from exporter.metrics import conntrack
 from exporter.metrics.conntrack import ConntrackCollector
 from exporter.snapshot.conntrack_count import ConntrackCount
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Part
 from tests.nodes import FakeNode
 from tests.nodes import make as nodes  # noqa: F401  a fixture

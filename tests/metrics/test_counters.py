@@ -18,7 +18,7 @@ from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import ZEROS, CountersCollector
 from exporter.metrics.exposition import TEXT, render
 from exporter.node import NodeError
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from tests.metrics.conftest import rows_of
 from tests.recorded import NAMES, law_of_recordings
 

@@ -7,7 +7,7 @@ import pytest
 from exporter.bpf.maps import MapError, MapMissing
 from exporter.metrics import maps
 from exporter.metrics.maps import MapsCollector
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 
 ENTRIES = {(3, 0): {}, (3, 1): {}, (5, 0): {}}
 STATES = {3: ("eth0", 0xE)}

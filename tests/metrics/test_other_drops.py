@@ -6,7 +6,7 @@ from exporter.metrics import counters
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.other_drops import OTHER_DROPPED_PACKETS
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from tests.metrics.conftest import series_of
 
 INGRESS, EGRESS = 0, 1

@@ -155,6 +155,13 @@ def settle(path, content, seconds=60):
     os.utime(path, (then, then))
 
 
+def same_moment(path):
+    """Writes as many other bytes, and gives the file the time that it had."""
+    before = path.stat()
+    path.write_bytes(b"new")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def remembered(folder, **files):
     """The folder as it was read, but for these contents, which only memory can give."""
     return replace(folder, files=folder.files | {name: content.encode() for name, content in files.items()})
@@ -178,10 +185,11 @@ def test_a_file_written_just_now_or_in_the_future_is_read_every_time(tmp_path, s
     [
         lambda path: settle(path, b"longer than it was"),
         lambda path: settle(path, b"new", 30),
+        same_moment,
         lambda path: (settle(path.with_name("b"), b"new", 60), path.with_name("b").replace(path)),
         lambda path: path.write_bytes(b"new"),
     ],
-    ids=["size", "time", "another file", "just now"],
+    ids=["size", "time", "time set back", "another file", "just now"],
 )
 def test_a_file_that_has_changed_is_read_again(tmp_path, change):
     settle(tmp_path / "a", b"old")

@@ -1,15 +1,25 @@
 """Which packets the kernel's filter passes, by a small interpreter of classic BPF, which the kernel runs elsewhere."""
 
+import operator
+from ipaddress import ip_address
+
 import pytest
 
-from exporter.node.packet_filter import DROP_ALL, MAX_ADDRESSES, SNAP_LENGTH, Watched, filter_of, packed
-from tests.node.captured import SYN, icmp, ipv4, tcp, udp
+from exporter.node.packet_filter import DROP_ALL, MAX_ADDRESSES, SNAP_LENGTH, Watched, WatchedNode, filter_of, packed
+from exporter.node.packet_headers import parse_packet
+from tests.node.captured import ACK, RST, SYN, icmp, ipv4, tcp, udp
 
 POD, POD6, PEER, PEER6 = "10.65.0.2", "fd00:65::2", "10.65.0.3", "fd00:65::3"
 SERVICE, SERVICE6, NODE, NODE6 = "10.96.0.7", "fd00:96::7", "192.0.2.1", "2001:db8::1"
 OTHER, OTHER6 = "10.65.0.99", "fd00:65::63"
 WATCHED = Watched(5, "cali5", (POD, POD6), (SERVICE, SERVICE6), ((NODE, 30080), (NODE6, 30080)))
 HOST, OUTGOING, OTHER_HOST = 0, 4, 3
+TESTS = {0x15: operator.eq, 0x35: operator.ge, 0x45: operator.and_}
+WATCHED_NODE = WatchedNode(
+    frozenset({"cali5"}),
+    frozenset(ip_address(one).packed for one in (POD, POD6, SERVICE)),
+    frozenset({(ip_address(NODE).packed, 30080)}),
+)
 
 
 def passes(program, data, ifindex=9, packet_type=HOST, protocol=None):
@@ -24,8 +34,10 @@ def passes(program, data, ifindex=9, packet_type=HOST, protocol=None):
             return operand
         if code == 0x05:
             place += operand
-        elif code == 0x15:
-            place += if_true if accumulator == operand else if_false
+        elif code in TESTS:
+            place += if_true if TESTS[code](accumulator, operand) else if_false
+        elif code == 0x80:
+            accumulator = len(data)
         elif operand >= 0xFFFFF000:
             accumulator = auxiliary[operand - 0xFFFFF000]
         else:
@@ -94,3 +106,56 @@ def test_the_first_program_drops_all_and_both_have_the_kernels_layout():
     assert 0 == passes(DROP_ALL, udp(POD, PEER, 1, 2), ifindex=5)
     assert bytes.fromhex("0600000000000000") == packed(DROP_ALL)
     assert 8 * len(filter_of(WATCHED)) == len(packed(filter_of(WATCHED)))
+
+
+FIN = 0x01
+
+
+@pytest.mark.parametrize(
+    ("packet", "passed"),
+    [
+        (tcp(POD, PEER, 1, 80, SYN), True),
+        (tcp(PEER, POD, 80, 1, SYN | ACK), True),
+        (tcp(PEER, POD, 80, 1, RST), True),
+        (tcp(PEER6, POD6, 80, 1, RST | ACK), True),
+        (tcp(POD6, PEER6, 1, 80, SYN), True),
+        (tcp(POD, PEER, 1, 80, ACK), False),
+        (tcp(POD, PEER, 1, 80, ACK | FIN), False),
+        (tcp(POD6, PEER6, 1, 80, ACK), False),
+        (udp(OTHER, PEER, 1, 2), True),
+        (udp(OTHER6, PEER6, 1, 2), True),
+        (icmp(PEER, NODE, 8), True),
+        (ipv4(PEER, POD, 47), True),
+        (ipv4(POD, PEER, 6, fragment=9) + bytes(20), True),
+        (ipv4(POD, PEER, 17, words=4), True),
+        (ipv4(POD, PEER, 17)[:12], True),
+        (tcp(POD6, PEER6, 1, 80, ACK)[:50], True),
+        (b"\x45", True),
+    ],
+)
+def test_of_a_node_all_passes_but_the_inside_of_connections(packet, passed):
+    program = WATCHED_NODE.program(1)
+    protocol = 0x86DD if packet[0] >> 4 == 6 else 0x0800
+    for packet_type in (HOST, OUTGOING):
+        assert (SNAP_LENGTH if passed else 0) == passes(program, packet, packet_type=packet_type, protocol=protocol)
+    assert 0 == passes(program, packet, packet_type=OTHER_HOST, protocol=protocol)
+    assert 0 == passes(program, packet, ifindex=1, protocol=protocol)
+    assert 0 == passes(program, packet, protocol=0x0806)
+
+
+@pytest.mark.parametrize(
+    ("packet", "interface", "kept"),
+    [
+        (udp(OTHER, PEER, 1, 2), "cali5", True),
+        (udp(OTHER, PEER, 1, 2), "eth0", False),
+        (udp(PEER, POD, 1, 2), "eth0", True),
+        (udp(PEER, SERVICE, 1, 80), "eth0", True),
+        (udp(PEER6, POD6, 1, 2), "eth0", True),
+        (udp(POD, PEER, 1, 2), "eth0", False),
+        (tcp(PEER, NODE, 1, 30080, SYN), "eth0", True),
+        (tcp(PEER, NODE, 1, 22, SYN), "eth0", False),
+        (udp("192.0.2.2", NODE, 40000, 4789), "eth0", False),
+    ],
+)
+def test_of_a_node_the_flows_of_pods_are_kept(packet, interface, kept):
+    assert kept == WATCHED_NODE.keeps(parse_packet(packet, ipv6=packet[0] >> 4 == 6), interface)

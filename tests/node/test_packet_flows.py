@@ -13,7 +13,7 @@ IN, OUT = False, True
 
 def captured(*packets):
     """The capture of (bytes, interface, outgoing) by the pod's interface cali5."""
-    table = FlowTable("cali5")
+    table = FlowTable(lambda header, interface: True)
     for data, interface, outgoing in packets:
         table.add(parse_packet(data, ipv6=data[:1] >= b"\x60"), interface, outgoing=outgoing)
     return table.capture(1.0, 0, full=False)
@@ -92,16 +92,35 @@ def test_what_goes_out_opens_no_flow():
     assert () == captured((udp(PEER, POD, 4, 53), "cali5", OUT)).flows
 
 
-def test_unreadable_packets_of_the_pod_alone_are_counted_by_kind():
+def test_unreadable_packets_are_counted_by_interface_and_kind_where_they_came_in():
     cut, malformed, later = (
         ipv4(POD, PEER, 17)[:12],
         ipv4(POD, PEER, 17, words=4),
         ipv4(POD, PEER, 17, fragment=9),
     )
     capture = captured(
-        (cut, "cali5", IN), (cut, "cali5", IN), (malformed, "cali5", IN), (later, "cali5", IN), (cut, "cali7", IN)
+        *[(cut, "cali5", IN)] * 2,
+        (malformed, "cali5", IN),
+        (later, "cali5", IN),
+        (cut, "cali7", IN),
+        (cut, "cali7", OUT),
     )
-    assert ({SHORT: 2, MALFORMED: 1, FRAGMENT: 1}, 5) == (capture.unreadable, capture.packets)
+    assert {"cali5": {SHORT: 2, MALFORMED: 1, FRAGMENT: 1}, "cali7": {SHORT: 1}} == capture.unreadable
+    assert 6 == capture.packets
+
+
+def test_flows_that_are_not_to_be_kept_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr(packet_flows, "MAX_FLOWS", 3)
+    table = FlowTable(lambda header, interface: interface == "cali5" or header.destination_port == 53)
+    for port in range(5):
+        table.add(parse_packet(udp("192.0.2.1", "192.0.2.2", port, 4789), ipv6=False), "eth0", outgoing=False)
+        table.add(parse_packet(udp("192.0.2.2", "192.0.2.1", port, 4789), ipv6=False), "eth0", outgoing=True)
+    kept = ("cali5", POD, 80), ("eth0", PEER, 53)
+    for interface, source, port in kept:
+        table.add(parse_packet(udp(source, BACKEND, 7, port), ipv6=False), interface, outgoing=False)
+    capture = table.capture(1.0, 0, full=False)
+    assert [(POD, 80), (PEER, 53)] == [(one.source, one.destination_port) for one in capture.flows]
+    assert (12, 0, {}) == (capture.packets, capture.left_out, table._passed)
 
 
 def test_more_flows_than_are_kept_are_counted(monkeypatch):

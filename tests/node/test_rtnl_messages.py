@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.node import NodeError
+from exporter.node import NodeError, rtnl_messages
 from exporter.node.rtnl_messages import HEADER, parse_messages
 
 ROUTES, ADDRESSES = 26, 22
@@ -76,3 +78,36 @@ def test_a_message_of_another_kind_is_not_decoded():
 def test_a_message_without_a_length_is_an_error(length):
     with pytest.raises(NodeError, match="without a length"):
         list(parse_messages(struct.pack("=IHHII", length, 16, 0, 0, 0)))
+
+
+def attribute(kind, value, size=None):
+    """An attribute, and the length that it gives itself if that is not its own."""
+    data = struct.pack("=HH", 4 + len(value) if size is None else size, kind) + value
+    return data + bytes(-len(data) % 4)
+
+
+def link(*attributes):
+    body = struct.pack("=BxHiII", 0, 1, 7, 0x1, 0) + b"".join(attributes)
+    return HEADER.pack(HEADER.size + len(body), 16, 2, 0, 0) + body
+
+
+NAME = st.builds(attribute, st.just(3), st.sampled_from([b"eth0\0", b"cali1234567890a\0", b"\xff\xfe\0", b"x"]))
+NUMBER = st.builds(attribute, st.sampled_from([4, 13, 27]), st.binary(min_size=4, max_size=4))
+MALFORMED = st.builds(attribute, st.sampled_from([1, 3, 4, 5]), st.binary(max_size=9), st.integers(0, 40))
+
+
+def names_of(data):
+    """What the messages of a buffer say, None where they cannot be decoded."""
+    try:
+        return [(one.type, one.decoded["index"], one.decoded.get_attr("IFLA_IFNAME")) for one in parse_messages(data)]
+    except NodeError:
+        return None
+
+
+@given(messages=st.lists(st.builds(link, NUMBER, NAME | MALFORMED, NUMBER, NAME | MALFORMED), max_size=3))
+def test_a_link_has_the_name_that_it_has_in_the_whole_message(messages):
+    data = b"".join(messages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rtnl_messages, "_until_name", lambda message: message)
+        whole = names_of(data)
+    assert whole in (None, names_of(data))

@@ -7,18 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import TCP, UDP
+from exporter.calico.packet import ICMP, TCP, UDP
 from exporter.diagnosis.trace import PARTS as WHOLE
 from exporter.diagnosis.trace import trace
 from exporter.diagnosis.trace_packet import Described, named, resolve
 from exporter.diagnosis.trace_sentences import sentences
 from exporter.node import NodeError
 from exporter.page.html import Html
-from exporter.page.trace import FROM, TO, TRACE_PARTS, Asked, Evaluated, busy, evaluate
+from exporter.page.trace import _NOT_LOOKED_UP, FROM, TO, TRACE_PARTS, Asked, Evaluated, busy, evaluate
 from exporter.page.views import PARTS, endpoint_named, endpoint_view
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from tests.page.test_pages import HOSTILE
 from tests.recorded import recording
+from tests.service_tables import APPROVED, MAPS, OPENER, flow
 from tests.stopwatch import Stopwatch
 from tests.traces.experiments import experiments
 
@@ -34,9 +37,9 @@ class Form:
         self.now = self.reading.read(PARTS | TRACE_PARTS)
         self.read = []
 
-    def files_of(self, interfaces):
+    def files_of(self, interfaces, flows):
         self.read.append(set(interfaces))
-        return self.reading.read_policy_files(interfaces)
+        return self.reading.read_policy_files(interfaces, flows)
 
     def ask(self, interface=SERVER, is_over=lambda: False, **given):
         endpoint = endpoint_named(self.now, interface)
@@ -70,7 +73,9 @@ def test_it_says_what_the_command_says(form, parsed, given, described, ends):
     packet, source, destination = resolve(snapshot, described, words, OPTIONS)
     result = trace(snapshot, packet, source, destination, "", DEFAULT_PREFIXES)
     found = form.ask(**given)
-    assert list(sentences(result, named(source), named(destination), verbose=False)) == found.lines
+    without_source_port = [_NOT_LOOKED_UP] if described.protocol == UDP else []
+    lines = list(sentences(result, named(source), named(destination), verbose=False))
+    assert [*lines, *without_source_port] == found.lines
     text = parsed(shown(form, found)).text
     assert [] == [line for line, _ in found.lines if " ".join(line.split()) not in text]
     assert found.command in text
@@ -88,6 +93,7 @@ def test_its_command_asks_the_same(form):
         ({"peer": "ns-c/plain"}, "give the destination's port"),
         ({"peer": "ns-c/plain", "port": "65536"}, "the port is no number up to 65535"),
         ({"peer": "ns-c/plain", "port": "9" * 5000}, "the port is no number up to 65535"),
+        ({"peer": "ns-c/plain", "port": "1", "source_port": "x"}, "the source port is no number up to 65535"),
         ({"peer": "ns-c/plain", "protocol": "icmp", "port": "1"}, "only tcp, udp and sctp have port"),
         ({"peer": "ns-c/plain", "protocol": "nothing"}, "nothing is none of tcp"),
         ({"peer": "nobody", "port": "1"}, "no pod nobody on this node"),
@@ -103,7 +109,7 @@ def test_what_cannot_be_evaluated_is_a_sentence(form, parsed, given, sentence):
 
 
 def test_policy_files_that_cannot_be_read_are_a_sentence(form):
-    def refuse(interfaces):
+    def refuse(interfaces, _):
         raise NodeError(f"the files of {len(interfaces)} interfaces could not be read")
 
     found = evaluate(form.now, endpoint_named(form.now, SERVER), Asked("10.0.0.1", port="1"), (), refuse, lambda: False)
@@ -124,6 +130,100 @@ def test_without_files_of_the_way_policy_debug_is_not_called_off(make):
     source.facts["policy_files"] = replace(files, files=kept)
     found = Form(source).ask(peer="ns-c/plain", port="80")
     assert "Calico has written no policy file for it" in found.lines[1][0]
+
+
+# An open connection comes before policy.
+
+CLIENT, CLIENT2, BACKEND = "10.244.145.197", "10.244.145.193", "10.244.145.194"
+SECOND = 1_000_000_000
+SENT, ANSWERED = {"bits": APPROVED | OPENER, "packets": 1}, {"bits": APPROVED, "packets": 1}
+OPEN = "this very flow is in connection tracking, allowed: policy is not asked while it lives"
+TABLES = {"cali_v4_nat_fe3": "lpm_trie", "cali_v4_nat_be": "hash", "cali_v4_routes": "lpm_trie"}
+
+
+@pytest.fixture
+def tracking(make):
+    """A node with connection tracking, whose server denies everything: the form, and what was asked of the node."""
+
+    def build(*entries):
+        node = make.like(experiments()["v3.32.1/02-default-deny-udp"].bundle)
+        for number, (name, kind) in enumerate(TABLES.items()):
+            rows = [(bytes.fromhex(key), bytes.fromhex(value)) for key, value in MAPS[name]["entries"].items()]
+            node.maps[name] = make.table(name, 500 + number, kind, *rows)
+        node.maps["cali_v4_ct4"] = make.table("cali_v4_ct4", 700, "hash", *entries)
+        node.facts["clock_ns"] = 100 * SECOND
+        form = Form(node)
+        node.asked.clear()
+        return form, node.asked
+
+    return build
+
+
+def tracked(protocol, source, destination, forth=SENT, back=ANSWERED):
+    return flow(protocol, source, destination, forth, back, last_seen=99 * SECOND)
+
+
+UDP_OPEN = tracked(UDP, (CLIENT2, 40000), (BACKEND, 5300))
+PING_OPEN = tracked(ICMP, (CLIENT2, 0), (BACKEND, 0))
+
+
+@pytest.mark.parametrize(
+    ("entry", "given", "is_open"),
+    [
+        (UDP_OPEN, {"protocol": "udp", "port": "5300", "source_port": "40000"}, True),
+        (UDP_OPEN, {"protocol": "udp", "port": "5300", "source_port": "40001"}, False),
+        (UDP_OPEN, {"protocol": "udp", "port": "5301", "source_port": "40000"}, False),
+        (PING_OPEN, {"protocol": "icmp"}, True),
+        (UDP_OPEN, {"protocol": "icmp"}, False),
+    ],
+)
+def test_a_flow_in_connection_tracking_is_found_by_its_key_alone(tracking, entry, given, is_open):
+    form, asked = tracking(entry)
+    found = form.ask(SERVER, peer=CLIENT2, **given)
+    text = "\n".join(line for line, _ in found.lines)
+    assert (is_open, not is_open) == (OPEN in text, "the end of tier default" in text)
+    assert "connection tracking was not read" not in text
+    assert (1, 0, 0) == tuple(asked[f"{how} cali_v4_ct4"] for how in ("values", "batches", "dump"))
+    assert ("--source-port" in found.command) == ("source_port" in given)
+
+
+def test_a_flow_that_only_its_sender_allowed_is_evaluated_at_the_receiver(tracking):
+    form, _ = tracking(tracked(UDP, (CLIENT2, 40000), (BACKEND, 5300), back={}))
+    found = form.ask(SERVER, peer=CLIENT2, protocol="udp", port="5300", source_port="40000")
+    assert "denied" in found.lines[0][0]
+    assert 1 == sum(OPEN in line for line, _ in found.lines)
+
+
+def test_without_its_source_port_a_flow_is_not_searched_and_it_says_so(tracking):
+    form, asked = tracking(UDP_OPEN)
+    lines = [line for line, _ in form.ask(SERVER, peer=CLIENT2, protocol="udp", port="5300").lines]
+    assert "An open connection of this flow is not searched without the source port." == lines[-1]
+    assert any("connection tracking was not read" in line for line in lines)
+    assert 0 == asked["values cali_v4_ct4"]
+
+
+def test_the_first_segment_of_tcp_is_asked_about_whatever_connection_tracking_says(tracking):
+    form, asked = tracking(tracked(TCP, (CLIENT2, 40000), (BACKEND, 80)))
+    lines = [line for line, _ in form.ask(SERVER, peer=CLIENT2, port="80", source_port="40000").lines]
+    assert not any("connection" in line for line in lines)
+    assert 0 == asked["values cali_v4_ct4"]
+
+
+def test_a_flow_to_a_service_is_found_by_its_backend(tracking):
+    form, _ = tracking(tracked(UDP, (CLIENT2, 40000), (BACKEND, 5300)))
+    asked = {"peer": "10.96.143.136", "way": FROM, "protocol": "udp", "port": "5300"}
+    client = next(one.interface for one in form.now.endpoints.get().by_index.values() if CLIENT2 in one.addresses)
+    lines = [line for line, _ in form.ask(client, **asked, source_port="40000").lines]
+    assert 2 == sum(OPEN in line for line in lines)
+    assert not any(OPEN in line for line, _ in form.ask(client, **asked, source_port="40001").lines)
+
+
+def test_a_service_with_many_backends_is_not_searched(tracking, monkeypatch):
+    monkeypatch.setattr("exporter.page.trace._MAX_BACKENDS", 0)
+    form, asked = tracking(UDP_OPEN)
+    found = form.ask(SERVER, peer=CLIENT2, protocol="udp", port="5300", source_port="40000")
+    assert any("connection tracking was not read" in line for line, _ in found.lines)
+    assert 0 == asked["values cali_v4_ct4"]
 
 
 # 200 ms at most.
@@ -180,10 +280,12 @@ def test_anything_typed_is_an_answer_or_a_sentence_and_stays_text(form, parsed, 
 
 
 def test_the_form_keeps_what_was_typed(form, parsed):
-    body = shown(form, Evaluated(Asked("ns-c/plain", FROM, "udp", "53"))).decode()
+    typed = {"peer": "ns-c/plain", "way": "from", "protocol": "udp", "port": "53", "source-port": " 40001"}
+    body = shown(form, Evaluated(Asked.of(typed.__getitem__))).decode()
     assert 'name="peer" value="ns-c/plain"' in body
     assert '<option value="from" selected>' in body
     assert ('name="protocol" value="udp"' in body, 'name="port" value="53"' in body) == (True, True)
+    assert 'name="source-port" value="40001"' in body
     assert f'name="interface" value="{SERVER}"' in body
     text = parsed(shown(form, busy(Asked("ns-c/plain")))).text
     assert "another packet is being evaluated here: ask again" in text

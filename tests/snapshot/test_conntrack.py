@@ -11,7 +11,9 @@ from exporter.node import NodeError
 from exporter.snapshot import conntrack, conntrack_count
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import Memory, Reading, Settings, all_addresses, take_snapshot
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import Settings, all_addresses
 from tests.service_tables import (
     APPROVED,
     MAPS,
@@ -77,7 +79,7 @@ def test_services_and_routes_can_be_asked(node):
     snapshot = taken(node, "services_4", "routes_4", "addresses")
     services = snapshot.services(4).get()
     assert services.find("10.96.0.7", 80, 6).backends == (Backend(SERVER, 8080),)
-    assert services.bound("10.96.0.7", 80, 6, CLIENT).backend == Backend(SERVER, 8080)
+    assert services.bound("10.96.0.7", 80, 6, CLIENT) == Backend(SERVER, 8080)
     assert services.bound("10.96.0.7", 80, 6, OUTSIDE) is None
     assert snapshot.routes(4).get().of(SERVER).ifindex == 7
     assert [one.address for one in snapshot.addresses.get()] == ["192.0.2.8"]

@@ -4,7 +4,9 @@ import time
 
 from exporter.cli.serving import background_counts
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from tests.snapshot.test_conntrack import COUNTS, FLOWS, counted, node  # noqa: F401  a fixture
 
 

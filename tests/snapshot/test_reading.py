@@ -19,8 +19,10 @@ from exporter.errors import ExporterError
 from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors, run_collector
 from exporter.node import NodeError
 from exporter.snapshot.map_fill import MapCounts
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.parts import EVERY_PART, with_sources
-from exporter.snapshot.reading import Memory, Reading, Settings, take_snapshot
+from exporter.snapshot.reading import Reading, take_snapshot
+from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
 from tests.nodes import FakeNode, held, is_undecided
 from tests.service_tables import affinity, backend, flow, frontend, route
@@ -92,6 +94,7 @@ ASKED = {
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
+    "packets": ("packets",),
     "rules": (*ENDPOINTS, "policies"),
 }
 PARTS = tuple(ASKED)
@@ -107,6 +110,7 @@ ON_REQUEST = {
     "conntrack",
     "policy_tags",
     "policy_files",
+    "packets",
     "map_fills",
     "conntrack_count",
 }
@@ -304,7 +308,7 @@ def test_a_failure_is_kept_and_raised_again(make, node, fact, part, error):
 
 
 OF_MAPS = {"counter_map", "rule_map", "ifstate_map", "counters", "rule_hits", "ifstate", "conntrack", "policy_tags"}
-OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files"}
+OF_MAPS |= ON_REQUEST - {"addresses", "interfaces_to", "policy_files", "packets"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import re
 import struct
 from itertools import groupby
 
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from tests.recorded import NAMES, PAIRS, RECORDINGS, Recording, law_of_pairs, law_of_recordings
 
 COUNTS = {"v3.29.7": 20, "v3.30.7": 14, "v3.31.6": 18, "v3.32.1": 58, "upgrade": 6}

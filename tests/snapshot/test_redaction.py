@@ -21,7 +21,8 @@ from exporter.calico.pins import (
     NAT_FRONTENDS,
     ROUTES,
 )
-from exporter.calico.policy_debug import parse_file_name, parse_policy_file
+from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.policy_file import PolicyFile
 from exporter.calico.program_tag import program_tags
 from exporter.calico.routes import decode_routes

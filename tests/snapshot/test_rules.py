@@ -17,7 +17,7 @@ from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.snapshot import reading
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from exporter.snapshot.rules import PolicyName, RuleName, RuleTable
 from tests.recorded import NAMES, PAIRS, law_of_pairs, law_of_recordings
 

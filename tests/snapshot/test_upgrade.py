@@ -2,7 +2,7 @@
 import pytest
 
 from exporter.bpf.maps import MapError
-from exporter.snapshot.reading import Memory
+from exporter.snapshot.memory import Memory
 from tests.nodes import is_undecided
 
 STAGES = {

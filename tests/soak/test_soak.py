@@ -32,7 +32,7 @@ def test_what_leaks_and_what_fails_for_no_reason_is_found(problems):
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-def test_a_packet_that_a_packet_that_is_lost_is_found(problems):
+def test_a_packet_that_is_lost_is_found(problems):
     found = problems(seconds=10, warm_up=0, program=faulty("loses"))
     wrong = [one for one in found if "dropped policy" in one]
     assert wrong

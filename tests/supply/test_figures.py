@@ -69,3 +69,15 @@ def test_alerts_and_dashboards_are_as_many_as_the_readme_says():
     dashboards = len(list((ROOT / "chart/files/dashboards").glob("*.json")))
     words = {4: "four", 5: "five", 6: "six"}
     assert f"with {len(alerts)} alerts and {words[dashboards]} dashboards" in page("README.md")
+
+
+def test_the_parts_of_the_http_server_are_as_long_as_the_decision_says():
+    files = {
+        path.stem: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "exporter/web/transport").glob("*.py")
+    }
+    del files["__init__"]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", page("docs/decisions.md"), re.MULTILINE)
+    shown = {tuple(re.findall(r"\w+", names)): int(lines) for names, lines in rows}
+    assert sorted(files) == sorted(name for names in shown for name in names)
+    for names, lines in shown.items():
+        assert lines == pytest.approx(sum(files[name] for name in names), rel=0.1), names

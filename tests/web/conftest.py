@@ -75,10 +75,13 @@ class Running:
             client.bind((source, 0))
         client.connect((host, port or self.ports[0]))
         if self._tls:
-            client = self._tls.wrap_socket(client, server_hostname="127.0.0.1", suppress_ragged_eofs=True)
-            self._clients[-1] = client
+            client = self._clients[-1] = self.secured(client)
         client.sendall(data)
         return client
+
+    def secured(self, client):
+        """TLS on a connection that was opened without it."""
+        return self._tls.wrap_socket(client, server_hostname="127.0.0.1", suppress_ragged_eofs=True)
 
     def keep(self, client):
         """Closes `client` with the others in the end."""

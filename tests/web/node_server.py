@@ -22,18 +22,21 @@ from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.metrics.scrape import ON_BY_DEFAULT, make_collectors
 from exporter.node.api_server import ApiServer
 from exporter.snapshot.bundle import read_bundle
-from exporter.snapshot.reading import Memory, Reading, Settings
-from exporter.web.access import Access
-from exporter.web.auth_queue import AuthQueue
-from exporter.web.connection import Limits
-from exporter.web.hosts import Hosts
-from exporter.web.live_config import LiveConfig
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
+from exporter.web.access.auth_queue import AuthQueue
+from exporter.web.access.handler import Access
+from exporter.web.access.hosts import Hosts
+from exporter.web.access.live_config import LiveConfig
+from exporter.web.access.reviews import Reviews
 from exporter.web.node_page import Page
 from exporter.web.registry import make_registry
-from exporter.web.reviews import Reviews
 from exporter.web.routes import Routes
 from exporter.web.scrapes import Scrapes
-from exporter.web.server import Server, open_listener
+from exporter.web.transport.listener import open_listener
+from exporter.web.transport.phases import SECONDS, Limits, Phase
+from exporter.web.transport.server import Server
 
 
 class Numbered(Reading):
@@ -103,11 +106,13 @@ def main(
     scrapes = Scrapes(begin, collectors, registry)
     shown = Page(scrapes, "node-1", routes.get("telemetry_path", "/metrics")) if page else None
     routes["hosts"] = None if allowed_hosts is None else Hosts.of({"node-1"}, allowed_hosts)
-    access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected, auth_queue, live, reviews)
+    access = Access(Routes(scrapes, rejected, page=shown, **routes).handle, rejected.count, auth_queue, live, reviews)
     listeners = [open_listener(address) for address in listen]
     handler = access.handle if failing is None else partial(fail, failing)
-    turned_away = partial(rejected.count, "tls_handshake")
-    asyncio.run(serve(Server(listeners, handler, Limits(**(limits or {})), live, turned_away), listeners))
+    tls = live.current_tls if live else lambda: None
+    failed = partial(rejected.count, "tls_handshake")
+    seconds = {**SECONDS, **{Phase(name): limit for name, limit in (limits or {}).items()}}
+    asyncio.run(serve(Server(listeners, handler, Limits(seconds), tls, failed), listeners))
 
 
 async def fail(name, request):

@@ -16,7 +16,9 @@ from exporter.metrics.exposition import TEXT
 from exporter.metrics.scrape import COLLECTOR_NAMES, ON_BY_DEFAULT, make_collectors
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.map_fill import MapCounts
-from exporter.snapshot.reading import Memory, Reading, Settings
+from exporter.snapshot.memory import Memory
+from exporter.snapshot.reading import Reading
+from exporter.snapshot.settings import Settings
 from exporter.web.registry import make_registry
 from exporter.web.scrapes import Scrape, Scrapes
 from tests.nodes import FakeNode
