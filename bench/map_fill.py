@@ -31,7 +31,7 @@ ENTRIES = (10_000, 100_000, 512_000)
 _HASH, _LRU, _TRIE = 1, 9, 11
 _FLOW = (_LRU, 16, 88)
 # Type, sizes of key and value, maximum, entries.
-_MAPS = {
+MAPS = {
     "cali_v4_ccq2": (_HASH, 16, 32, 100_000, 100),
     "cali_v4_nat_fe3": (_TRIE, 16, 20, 65_536, 200),
     "cali_v4_nat_be": (_HASH, 8, 8, 262_144, 1000),
@@ -87,7 +87,7 @@ def main() -> None:
     with made_node(30) as (bpf_fs, run_dir):
         node = LiveNode(open_reader("libbpf"), bpf_fs, run_dir)
         pins = bpf_fs / "tc/globals"
-        for name, (kind, key, value, most, entries) in _MAPS.items():
+        for name, (kind, key, value, most, entries) in MAPS.items():
             make_map(pins / name, (kind, key, value), most, entries)
         columns = ("count ms", "slices", "longest ms", "interval s")
         print(f"{'':>10}{'collector maps':>48}{'collector conntrack':>48}")

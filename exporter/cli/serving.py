@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,9 @@ from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import ON_BY_DEFAULT
 
 if TYPE_CHECKING:
+    from exporter.snapshot.memory import Memory
+    from exporter.snapshot.reading import Reading
+    from exporter.snapshot.source import NodeSource
     from exporter.web.access.handler import Access
     from exporter.web.access.live_config import LiveConfig
     from exporter.web.registry import Rejected
@@ -58,8 +61,6 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     from exporter.allocator import keep_memory_small
     from exporter.bpf.readers import open_reader
     from exporter.confine import confine
-    from exporter.metrics.conntrack import ConntrackCollector
-    from exporter.metrics.maps import MapsCollector
     from exporter.metrics.scrape import make_collectors
     from exporter.privileges import describe_privileges
     from exporter.snapshot.reading import Reading
@@ -96,12 +97,26 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
         reread=settings.reread,
         prepare=partial(_prepare, routes, partial(_say_where, listeners, live, source.reader_name)),
     )
-    counts: list[Callable[[], Iterator[None]]] = []
-    if MapsCollector.name in options.collectors:
-        counts.append(partial(memory.map_counts.count_pinned, source))
-    if ConntrackCollector.name in options.collectors:
-        counts.append(lambda: Reading(source, settings.now, memory).count_conntrack())
+    counts = background_counts(options.collectors, lambda: Reading(source, settings.now, memory), source, memory)
     asyncio.run(_run(server, scrapes, counts, options.maps_interval))
+
+
+def background_counts(
+    collectors: Collection[str], reading: Callable[[], "Reading"], source: "NodeSource", memory: "Memory"
+) -> list[Callable[[], Iterator[None]]]:
+    """What counts maps for these collectors, in slices."""
+    from exporter.metrics.conntrack import ConntrackCollector
+    from exporter.metrics.maps import MapsCollector
+
+    decoded = ConntrackCollector.name in collectors
+
+    def count_maps() -> Iterator[None]:
+        # Connection tracking is read once: its entries are counted while they are decoded, unless they cannot be.
+        without = frozenset({"conntrack"}) if decoded and not memory.conntrack_count.error else frozenset[str]()
+        return memory.map_counts.count_pinned(source, without)
+
+    found = [count_maps] if MapsCollector.name in collectors else []
+    return [*found, lambda: reading().count_conntrack()] if decoded else found
 
 
 class LiveSettings:

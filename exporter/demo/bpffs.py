@@ -31,7 +31,7 @@ _CALICO_MAPS = {
     "cali_v4_routes": ("lpm_trie", 8, 8, 262144, 1),
     "cali_v6_routes": ("lpm_trie", 20, 20, 262144, 1),
 }
-# Those that the program counts and tracks in; the others are written for readers.
+# Those that the program counts and tracks in, or reads; the others are written for readers.
 _USED_BY_PROGRAM = frozenset(
     {
         "cali_counters6",
@@ -40,6 +40,10 @@ _USED_BY_PROGRAM = frozenset(
         "cali_v6_ip_sets",
         "cali_v4_ct4",
         "cali_v6_ct4",
+        "cali_v4_nat_fe3",
+        "cali_v6_nat_fe3",
+        "cali_v4_nat_be",
+        "cali_v6_nat_be",
         "demo_policy",
         "demo_homes",
     }

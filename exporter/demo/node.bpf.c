@@ -80,6 +80,7 @@ struct flow {
  */
 enum { SYN = 0x1, ACK = 0x2, FIN = 0x4, RST = 0x8, APPROVED = 0x10, OPENER = 0x20, WORKLOAD = 0x40 };
 enum { OPENED_BY_B = 0x1 }; /* in the second byte of the flags */
+enum { NAT_REVERSE = 2 }; /* the type of a flow to a backend; the entry that leads to it is not made */
 
 struct leg {
 	__u64 bytes;
@@ -118,6 +119,50 @@ struct ct_value_v6 {
 	__u32 padding;
 };
 
+/* Services in Calico's layouts (v3 of its maps): a frontend's prefix ends behind the source, which is not limited. */
+struct frontend_key_v4 {
+	__u32 prefix, address;
+	__u16 port;
+	__u8 protocol;
+	__u32 source;
+	__u8 padding;
+} __attribute__((packed));
+
+struct frontend_key_v6 {
+	__u32 prefix;
+	struct address address;
+	__u16 port;
+	__u8 protocol;
+	struct address source;
+	__u8 padding;
+} __attribute__((packed));
+
+struct frontend {
+	__u32 id, count, local, affinity, flags;
+};
+
+struct backend_key {
+	__u32 id, ordinal;
+};
+
+struct backend_v4 {
+	__u32 address;
+	__u16 port;
+	__u8 padding[2];
+};
+
+struct backend_v6 {
+	struct address address;
+	__u16 port;
+	__u8 padding[2];
+};
+
+/* An address, mapped into IPv6 where it is of IPv4, and a port. */
+struct end {
+	struct address address;
+	__u16 port;
+};
+
 struct fragment {
 	__u32 from, to, id;
 };
@@ -131,7 +176,7 @@ struct home {
 
 struct packet {
 	struct flow flow;
-	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4, version, tcp_flags;
+	__u32 late_fragment, first_fragment, fragment_id, from_v4, to_v4, version, tcp_flags, ports;
 };
 
 struct {
@@ -193,6 +238,38 @@ struct {
 } cali_v6_ct4 SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct frontend_key_v4);
+	__type(value, struct frontend);
+} cali_v4_nat_fe3 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct frontend_key_v6);
+	__type(value, struct frontend);
+} cali_v6_nat_fe3 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct backend_key);
+	__type(value, struct backend_v4);
+} cali_v4_nat_be SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct backend_key);
+	__type(value, struct backend_v6);
+} cali_v6_nat_be SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct fragment);
@@ -215,6 +292,7 @@ static __always_inline int parse_ports(struct __sk_buff *skb, struct packet *pac
 	if (packet->flow.protocol == IPPROTO_TCP)
 		bpf_skb_load_bytes(skb, offset + 13, &packet->tcp_flags, 1);
 	if (packet->flow.protocol == IPPROTO_TCP || packet->flow.protocol == IPPROTO_UDP) {
+		packet->ports = offset;
 		packet->flow.from_port = bpf_ntohs(ports[0]);
 		packet->flow.to_port = bpf_ntohs(ports[1]);
 		return PARSED;
@@ -338,6 +416,68 @@ static __always_inline int allowed(const struct counter_key *key, const struct p
 	return 0;
 }
 
+/* Puts another address and port into the packet, as its source or its destination, and into its checksums. */
+static __always_inline void rewrite(struct __sk_buff *skb, const struct packet *packet, int source, const struct end *was,
+				    const struct end *is)
+{
+	__u32 checksum = packet->ports + (packet->flow.protocol == IPPROTO_TCP ? 16 : 6);
+	__u64 of_udp = packet->flow.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u16 before = bpf_htons(was->port), after = bpf_htons(is->port);
+	__u32 port = packet->ports + (source ? 0 : 2), address;
+	struct address from = was->address, to = is->address;
+	__s64 difference;
+
+	bpf_l4_csum_replace(skb, checksum, before, after, of_udp | sizeof(after));
+	if (packet->version == 4) {
+		address = ETH_HLEN + (source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
+		bpf_l4_csum_replace(skb, checksum, from.word[3], to.word[3], of_udp | BPF_F_PSEUDO_HDR | 4);
+		bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), from.word[3], to.word[3], 4);
+		bpf_skb_store_bytes(skb, address, &to.word[3], 4, 0);
+	} else {
+		address = ETH_HLEN + (source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+		difference = bpf_csum_diff((__be32 *)&from, sizeof(from), (__be32 *)&to, sizeof(to), 0);
+		bpf_l4_csum_replace(skb, checksum, 0, difference, of_udp | BPF_F_PSEUDO_HDR);
+		bpf_skb_store_bytes(skb, address, &to, sizeof(to), 0);
+	}
+	bpf_skb_store_bytes(skb, port, &after, sizeof(after), 0);
+}
+
+/* A backend of the service that the packet is for; its port is 0 where there is none. */
+static __always_inline struct end backend_of(const struct packet *packet)
+{
+	struct frontend_key_v4 v4 = { .prefix = 88, .address = packet->to_v4, .source = packet->from_v4 };
+	struct frontend_key_v6 v6 = { .prefix = 280, .address = packet->flow.to, .source = packet->flow.from };
+	struct backend_key key = {};
+	struct frontend *frontend;
+	struct end end = {};
+
+	v4.port = v6.port = packet->flow.to_port;
+	v4.protocol = v6.protocol = packet->flow.protocol;
+	frontend = packet->version == 4 ? bpf_map_lookup_elem(&cali_v4_nat_fe3, &v4) :
+					  bpf_map_lookup_elem(&cali_v6_nat_fe3, &v6);
+	if (!frontend || !frontend->count)
+		return end;
+	key.id = frontend->id;
+	key.ordinal = packet->flow.from_port % frontend->count; /* the same for all packets of a flow */
+	if (packet->version == 4) {
+		struct backend_v4 *backend = bpf_map_lookup_elem(&cali_v4_nat_be, &key);
+
+		if (backend) {
+			end.address.word[2] = bpf_htonl(0xffff);
+			end.address.word[3] = backend->address;
+			end.port = backend->port;
+		}
+		return end;
+	}
+	struct backend_v6 *backend = bpf_map_lookup_elem(&cali_v6_nat_be, &key);
+
+	if (backend) {
+		end.address = backend->address;
+		end.port = backend->port;
+	}
+	return end;
+}
+
 /* Calico's order: IPv4 addresses as little-endian numbers, IPv6 addresses word by word. */
 static __always_inline int is_a(const struct flow *flow)
 {
@@ -417,6 +557,30 @@ static __always_inline void track(struct __sk_buff *skb, struct tracking *tracki
 		tracking->rst_seen = tracking->last_seen;
 }
 
+/* What the program before this one did, which says so in `cb`: nothing, or one of these beside the port it replaced. */
+enum { ASKED = 0x10000, ANSWERED = 0x20000 };
+
+static __always_inline void note(struct __sk_buff *skb, const struct end *was, __u32 what)
+{
+	skb->cb[0] = was->address.word[0];
+	skb->cb[1] = was->address.word[1];
+	skb->cb[2] = was->address.word[2];
+	skb->cb[3] = was->address.word[3];
+	skb->cb[4] = what | was->port;
+}
+
+/* The flow of an answer is that of the backend. What is constant in IPv4 stays so: the verifier then sees one state. */
+static __always_inline void undo_answer(const struct __sk_buff *skb, struct packet *packet)
+{
+	if (packet->version == 6) {
+		packet->flow.from.word[0] = skb->cb[0];
+		packet->flow.from.word[1] = skb->cb[1];
+		packet->flow.from.word[2] = skb->cb[2];
+	}
+	packet->flow.from.word[3] = packet->from_v4 = skb->cb[3];
+	packet->flow.from_port = skb->cb[4];
+}
+
 /* The entry of a new flow that the program of one end lets pass. */
 static __always_inline void create(struct __sk_buff *skb, const struct packet *packet, int a, __u32 hook)
 {
@@ -424,8 +588,11 @@ static __always_inline void create(struct __sk_buff *skb, const struct packet *p
 	struct ct_value_v4 v4 = {};
 	struct tracking tracking = { .flags2 = a ? 0 : OPENED_BY_B };
 	struct leg forth = { .bits = OPENER }, back = {};
+	int asked = hook == INGRESS && skb->cb[4] & ASKED;
 
 	track(skb, &tracking, &forth, packet, hook);
+	if (asked)
+		tracking.type = NAT_REVERSE;
 	if (hook == INGRESS)
 		forth.bits |= APPROVED | WORKLOAD;
 	else
@@ -436,12 +603,21 @@ static __always_inline void create(struct __sk_buff *skb, const struct packet *p
 		struct ct_key_v4 key = key_v4(packet, a);
 
 		v4.tracking = tracking;
+		v4.service = asked ? skb->cb[3] : 0;
+		v4.service_port = asked ? skb->cb[4] : 0;
 		bpf_map_update_elem(&cali_v4_ct4, &key, &v4, BPF_ANY);
 		return;
 	}
 	struct ct_key_v6 key = key_v6(packet, a);
 
 	v6.tracking = tracking;
+	if (asked) {
+		v6.service.word[0] = skb->cb[0];
+		v6.service.word[1] = skb->cb[1];
+		v6.service.word[2] = skb->cb[2];
+		v6.service.word[3] = skb->cb[3];
+		v6.service_port = skb->cb[4];
+	}
 	bpf_map_update_elem(&cali_v6_ct4, &key, &v6, BPF_ANY);
 }
 
@@ -477,6 +653,63 @@ static __always_inline int handle_fragment(struct counters *counters, struct pac
 	return TC_ACT_OK;
 }
 
+/* The service that a backend answers for; its port is 0 where it answers for none. */
+static __always_inline struct end answered(const struct packet *packet, int a)
+{
+	struct end service = {};
+
+	if (packet->version == 4) {
+		struct ct_key_v4 key = key_v4(packet, a);
+		struct ct_value_v4 *entry = bpf_map_lookup_elem(&cali_v4_ct4, &key);
+		struct leg *back = entry ? (a ? &entry->tracking.b_to_a : &entry->tracking.a_to_b) : 0;
+
+		if (back && entry->tracking.type == NAT_REVERSE && back->bits & OPENER) {
+			service.address.word[3] = entry->service;
+			service.port = entry->service_port;
+		}
+		return service;
+	}
+	struct ct_key_v6 key = key_v6(packet, a);
+	struct ct_value_v6 *entry = bpf_map_lookup_elem(&cali_v6_ct4, &key);
+	struct leg *back = entry ? (a ? &entry->tracking.b_to_a : &entry->tracking.a_to_b) : 0;
+
+	if (back && entry->tracking.type == NAT_REVERSE && back->bits & OPENER) {
+		service.address = entry->service;
+		service.port = entry->service_port;
+	}
+	return service;
+}
+
+/* Sends a packet for a service to a backend, and an answer as if it were the service's. A program of its own before the
+ * one that counts: in one, they would be more than the verifier follows.
+ */
+SEC("tc")
+int translate(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct end from = {}, to = {}, is = {};
+
+	skb->cb[4] = 0;
+	if (parse(skb, &packet) != PARSED || !packet.ports)
+		return TC_ACT_UNSPEC;
+	from.address = packet.flow.from;
+	from.port = packet.flow.from_port;
+	to.address = packet.flow.to;
+	to.port = packet.flow.to_port;
+	is = backend_of(&packet);
+	if (is.port) {
+		rewrite(skb, &packet, 0, &to, &is);
+		note(skb, &to, ASKED);
+		return TC_ACT_UNSPEC;
+	}
+	is = answered(&packet, is_a(&packet.flow));
+	if (is.port) {
+		rewrite(skb, &packet, 1, &from, &is);
+		note(skb, &from, ANSWERED);
+	}
+	return TC_ACT_UNSPEC;
+}
+
 static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
 {
 	struct counter_key key = { .ifindex = skb->ifindex, .hook = hook };
@@ -502,6 +735,8 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 hook)
 		return TC_ACT_SHOT;
 	if (packet.late_fragment)
 		return TC_ACT_OK;
+	if (hook == INGRESS && skb->cb[4] & ANSWERED)
+		undo_answer(skb, &packet);
 	a = is_a(&packet.flow);
 	tracking = tracked(&packet, a);
 	if (tracking) {

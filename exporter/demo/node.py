@@ -42,7 +42,8 @@ STATE = Path("/run/calico-bpf-exporter-demo")
 _HOST_MAC = "ee:ee:ee:ee:ee:ee"
 _HOST_LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # the kernel derives it from that address
 _WORLD = "192.168.50.2"
-_PROGRAMS = {TC_INGRESS: ("ingress", "from_endpoint"), TC_EGRESS: ("egress", "to_endpoint")}
+# The programs of each side, in their order.
+_PROGRAMS = {TC_INGRESS: ("ingress", ("translate", "from_endpoint")), TC_EGRESS: ("egress", ("to_endpoint",))}
 # Ingress of a pod is egress of the host's interface.
 _DIRECTIONS = {TC_INGRESS: EGRESS, TC_EGRESS: INGRESS}
 _WORKLOAD, _READY_4, _READY_6, _HOST = 0x1, 0x2, 0x4, 0x8
@@ -234,10 +235,11 @@ class Node:
         ifindex = self.ifindex(interface)
         self.bpf.write_interface(ifindex, interface, flags)
         run("tc", "-n", self.namespace, "qdisc", "add", "dev", interface, "clsact")
-        for hook, (side, program) in _PROGRAMS.items():
+        for hook, (side, programs) in _PROGRAMS.items():
             self.bpf.write_counters(ifindex, hook)
-            pinned = ("bpf", "direct-action", "object-pinned", self.bpf.program(program))
-            run("tc", "-n", self.namespace, "filter", "add", "dev", interface, side, *pinned)
+            for priority, program in enumerate(programs, 1):
+                pinned = ("prio", priority, "bpf", "direct-action", "object-pinned", self.bpf.program(program))
+                run("tc", "-n", self.namespace, "filter", "add", "dev", interface, side, *pinned)
         return ifindex
 
     def _write_policy(self, ifindex: int, hook: int, pod: Pod) -> None:

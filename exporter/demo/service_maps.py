@@ -1,8 +1,8 @@
 """The demo's services and routes as entries of Calico's maps.
 
 The layouts are those that Felix writes (felix/bpf/nat and felix/bpf/routes at v3.32.1), checked against a real node's
-maps. Pure: what is written is decided here, and written elsewhere. The demo's program does not translate addresses: it
-leaves packets to a service to the kernel's routes.
+maps. Pure: what is written is decided here, and written elsewhere. The demo's program translates by them; packets to a
+service without backends it leaves to the kernel's routes.
 """
 
 import ipaddress

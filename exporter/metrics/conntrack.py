@@ -24,7 +24,13 @@ POD_ENTRIES = Family(
     f"Connection-tracking entries of the {_TOP_PODS} pods of this node with most, at the last count.",
     ("namespace", "pod"),
 )
-FAMILIES = (ENTRIES, POD_ENTRIES)
+COUNTED = Family(
+    "calico_bpf_conntrack_counted_timestamp_seconds",
+    GAUGE,
+    "Unix time at which the connection-tracking entries were counted.",
+    ("ip_family",),
+)
+FAMILIES = (ENTRIES, POD_ENTRIES, COUNTED)
 
 
 class ConntrackCollector:
@@ -40,10 +46,10 @@ class ConntrackCollector:
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
-        entries, pods = (Samples(family) for family in FAMILIES)
+        entries, pods, counted = (Samples(family) for family in FAMILIES)
         count = snapshot.conntrack_count.get()
         if count is None:
-            return [entries, pods]
+            return [entries, pods, counted]
         for (family, protocol, state), number in sorted(count.counts.items()):
             entries.add((str(family), protocol_name(protocol), state), number)
         owners, of_pod = workloads_by_address(snapshot.endpoints.get()), dict[tuple[str, str], int]()
@@ -54,4 +60,6 @@ class ConntrackCollector:
                 of_pod[name] = of_pod.get(name, 0) + number
         for name, number in sorted(of_pod.items(), key=lambda one: (-one[1], one[0]))[:_TOP_PODS]:
             pods.add(name, number)
-        return [entries, pods]
+        for one, at in count.counted_at.items():
+            counted.add((str(one),), at)
+        return [entries, pods, counted]

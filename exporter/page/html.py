@@ -14,6 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from exporter import __version__
+from exporter.calico.reasons import page_of, reason_of
+from exporter.page.order import COLUMNS
 from exporter.page.views import EndpointView, NodeView, Wanted
 from exporter.printable import printable
 from exporter.quantities import format_duration
@@ -62,6 +64,9 @@ class Html:
         self._pages.filters |= {"per_second": per_second, "duration": format_duration}
         self._pages.globals |= {
             "address": address,
+            "columns": COLUMNS,
+            "page_of": page_of,
+            "reason_of": reason_of,
             "docs": _DOCS,
             "metrics": telemetry_path.removeprefix("/"),
             "node": node,
@@ -90,9 +95,9 @@ class Html:
             ("Cache-Control", "no-store"),
         )
 
-    def node_page(self, view: NodeView, wanted: Wanted, failures: dict[str, str | None]) -> bytes:
-        """The whole node. `failures` has the error of each collector in the last scrape, None if it succeeded."""
-        return self._page("node.html", view=view, wanted=wanted, failures=failures)
+    def node_page(self, view: NodeView, wanted: Wanted) -> bytes:
+        """The whole node."""
+        return self._page("node.html", view=view, wanted=wanted, health=view.health)
 
     def endpoint_page(self, view: EndpointView) -> bytes:
         """One endpoint."""

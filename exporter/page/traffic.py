@@ -49,6 +49,11 @@ class Traffic:
         """Identifies the endpoint and direction across snapshots."""
         return f"{self.endpoint.ifindex}/{self.endpoint.interface}/{self.direction}"
 
+    @property
+    def direction_key(self) -> tuple[tuple[int, str], str]:
+        """The same for the history of drops."""
+        return self.endpoint.key, self.direction
+
     def per_second(self, count: int) -> float | None:
         """A count of `recent` as a rate; None if the time is unknown."""
         return count / self.seconds if self.seconds else None
@@ -65,7 +70,7 @@ def traffic(before: Snapshot | None, now: Snapshot) -> list[Traffic]:
     rows = [
         Traffic(one.endpoint, way, cumulative, recent.get((one.endpoint.key, way), NOTHING), seconds)
         for one in counters_by_endpoint(now)
-        for way, cumulative in _by_direction(one, layout).items()
+        for way, cumulative in by_direction(one, layout).items()
     ]
     return sorted(rows, key=lambda row: (-row.recent.drops, -row.cumulative.drops, row.endpoint.title, row.direction))
 
@@ -91,6 +96,14 @@ def total(rows: Iterable[Counted]) -> Counted:
     return Counted(dict(sorted(dropped.items(), key=lambda item: -item[1])), flows, packets)
 
 
+def by_direction(one: EndpointCounters, layout: Layout) -> dict[str, Counted]:
+    """What these counters say, by direction."""
+    parts: dict[str, list[Counted]] = {}
+    for hook, row in one.hooks.items():
+        parts.setdefault(one.endpoint.direction(hook), []).append(_counted(hook, row, layout))
+    return {way: total(counted) for way, counted in sorted(parts.items())}
+
+
 def _only(counted: Counted, reason: str) -> Counted:
     dropped = {reason: counted.dropped[reason]} if reason in counted.dropped else {}
     return Counted(dropped, counted.flows, counted.packets)
@@ -103,15 +116,8 @@ def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tupl
     return {
         (change.endpoint.key, way): counted
         for change in changes
-        for way, counted in _by_direction(change.counters, layout).items()
+        for way, counted in by_direction(change.counters, layout).items()
     }
-
-
-def _by_direction(one: EndpointCounters, layout: Layout) -> dict[str, Counted]:
-    parts: dict[str, list[Counted]] = {}
-    for hook, row in one.hooks.items():
-        parts.setdefault(one.endpoint.direction(hook), []).append(_counted(hook, row, layout))
-    return {way: total(counted) for way, counted in sorted(parts.items())}
 
 
 def _counted(hook: int, row: Sequence[int], layout: Layout) -> Counted:

@@ -3,73 +3,80 @@
 A part that could not be read is replaced by its error message.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exporter.calico.counters import DROPPED, Slot
 from exporter.calico.hooks import hook_name
 from exporter.calico.reasons import page_of, reason_of
 from exporter.diagnosis.changes import compare_counters, compare_rules
-from exporter.diagnosis.check import OK, Finding, findings
 from exporter.diagnosis.check import PARTS as CHECK_PARTS
 from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.diagnosis.explain import PARTS as EXPLAIN_PARTS
 from exporter.diagnosis.explain import explain
-from exporter.diagnosis.map_fill import map_fills, title
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node.endpoints import Endpoint
+from exporter.page.graph import Graph, Trend, graph, trends
+from exporter.page.health import Health, health_of
+from exporter.page.history import History
+from exporter.page.order import DEFAULT, ordered, sort_of
 from exporter.page.trace import Asked, Evaluated
 from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
-from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
+from exporter.snapshot.snapshot import Part, Snapshot
 
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
 # Browsers render this many rows quickly; a map full of stale entries has 20000.
 MAX_ROWS = 600
-_SHOWN_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filter: a namespace, a part of the pod's name, and a drop reason; empty for all."""
+    """The filter: a namespace, a part of the pod's name, and a drop reason; empty for all. `sort` is the order."""
 
     namespace: str = ""
     pod: str = ""
     reason: str = ""
+    sort: str = DEFAULT
 
+    @classmethod
+    def of(cls, query: Callable[[str], str]) -> "Wanted":
+        """The filter in the parameters of a page."""
+        return cls(query("namespace"), query("pod"), query("reason"), sort_of(query("sort")))
 
-@dataclass(frozen=True, slots=True)
-class MapFill:
-    """The fill of one of Calico's maps; None while the live map is undecided, `chosen_by` empty where not known."""
+    @property
+    def is_filter(self) -> bool:
+        """Whether not everything is wanted."""
+        return bool(self.namespace or self.pod or self.reason)
 
-    datum: str
-    pin: str
-    chosen_by: str
-    entries: int | None = None
-    max_entries: int | None = None
+    def address(self, **changes: str) -> dict[str, str]:
+        """The parameters of the page's address with these changes; the default order needs none."""
+        query = {**asdict(self), **changes}
+        return {name: value for name, value in query.items() if (name, value) != ("sort", DEFAULT)}
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """The whole node. `problem` is why there are no `rows`, `left_out` the number of rows beyond the limit."""
+    """The whole node. `problem` is why there are no `rows`, `left_out` the number of rows beyond the limit.
+
+    `rows` ever dropped something, `quiet` did not; `trends` are by `Traffic.direction_key`. `quiet_endpoints` dropped
+    nothing in either direction.
+    """
 
     problem: str
     rows: Sequence[Traffic]
+    quiet: Sequence[Traffic]
+    quiet_endpoints: int
     left_out: int
+    trends: Mapping[tuple[tuple[int, str], str], Trend]
     cumulative: Counted
     recent: Counted
     seconds: float | None
     endpoints: int
     namespaces: Sequence[str]
     reasons: Sequence[str]
-    findings: Sequence[Finding]
-    maps: Sequence[MapFill]
-
-    @property
-    def failed_checks(self) -> int:
-        """The number of findings that are not `ok`."""
-        return sum(one.state != OK for one in self.findings)
+    health: Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,8 @@ class EndpointView:
     """One endpoint: why it loses packets, its counters, and its policy with the hits of each rule.
 
     `why` are lines with their kind; `hooks` are the columns of `counters`: name and direction. `hits` are by rule id
-    within the last `seconds`, None if unknown. `trace` is the form about a packet, and its answer.
+    within the last `seconds`, None if unknown. `trace` is the form about a packet, and its answer; `graph` are its
+    drops in the last ten minutes, None while nothing is recorded.
     """
 
     endpoint: Endpoint
@@ -114,35 +122,52 @@ class EndpointView:
     policy_problem: str = ""
     hits: Mapping[int, int] | None = None
     trace: Evaluated = field(default_factory=lambda: Evaluated(Asked()))
+    graph: Graph | None = None
 
 
-def node_view(before: Snapshot | None, now: Snapshot, wanted: Wanted) -> NodeView:
-    """The node at `now`, and the changes since `before`."""
+def node_view(
+    before: Snapshot | None,
+    now: Snapshot,
+    wanted: Wanted,
+    history: History | None = None,
+    failures: Mapping[str, str | None] | None = None,
+) -> NodeView:
+    """The node at `now`, the changes since `before`, and the trends of `history`; `failures` are the last scrape's."""
     counted = Part.of(lambda: traffic(before, now))
     rows = counted.or_else([])
-    namespaces = sorted({row.endpoint.namespace for row in rows} - {""})
     reasons = {reason for row in rows for reason in row.cumulative.dropped}
     chosen = [row for row in rows if _is_wanted(row.endpoint, wanted)]
-    chosen = for_reason(chosen, wanted.reason) if wanted.reason else chosen
+    chosen = ordered(for_reason(chosen, wanted.reason) if wanted.reason else chosen, wanted.sort)
+    dropping = [row for row in chosen if row.cumulative.drops]
+    quiet = [row for row in chosen if not row.cumulative.drops]
     return NodeView(
         problem=_sentence(counted),
-        rows=chosen[:MAX_ROWS],
-        left_out=len(chosen[MAX_ROWS:]),
+        rows=dropping[:MAX_ROWS],
+        quiet=quiet[: max(0, MAX_ROWS - len(dropping))],
+        quiet_endpoints=len(_endpoints(quiet) - _endpoints(dropping)),
+        left_out=max(0, len(chosen) - MAX_ROWS),
+        trends=trends(history, now.at, wanted.reason) if history and now.at else {},
         cumulative=total(row.cumulative for row in chosen),
         recent=total(row.recent for row in chosen),
         seconds=now.seconds_since(before) if before and not now.counters.error else None,
-        endpoints=len({row.endpoint.key for row in chosen}),
-        namespaces=namespaces,
+        endpoints=len(_endpoints(chosen)),
+        namespaces=sorted({row.endpoint.namespace for row in rows} - {""}),
         reasons=sorted({*reasons, *filter(None, [wanted.reason])}),
-        findings=list(findings(now)),
-        maps=[*(_fill(datum, part.get()) for datum, part in now.maps.items() if not part.error), *_fuller(now)],
+        health=health_of(now, failures or {}),
     )
 
 
 def endpoint_view(
-    before: Snapshot | None, now: Snapshot, endpoint: Endpoint, evaluated: Evaluated | None = None
+    before: Snapshot | None,
+    now: Snapshot,
+    endpoint: Endpoint,
+    evaluated: Evaluated | None = None,
+    history: History | None = None,
 ) -> EndpointView:
-    """The endpoint at `now`, and the changes since `before`; `evaluated` is what was asked about a packet."""
+    """The endpoint at `now`, the changes since `before`, and its drops in `history`.
+
+    `evaluated` is what was asked about a packet.
+    """
     seconds = now.seconds_since(before) if before else None
     why = Part.of(lambda: list(sentences(explain(before, now, endpoint), seconds)))
     programs = Part.of(lambda: merged(programs_of(now, endpoint, now.rule_hits.or_else(None))))
@@ -160,6 +185,7 @@ def endpoint_view(
         if before
         else None,
         trace=evaluated or Evaluated(Asked()),
+        graph=graph(history, endpoint, now.at) if history and now.at else None,
     )
 
 
@@ -174,24 +200,12 @@ def _sentence(part: Part[Any]) -> str:
     return str(part.error or "")
 
 
+def _endpoints(rows: Iterable[Traffic]) -> set[tuple[int, str]]:
+    return {row.endpoint.key for row in rows}
+
+
 def _is_wanted(endpoint: Endpoint, wanted: Wanted) -> bool:
     return (not wanted.namespace or endpoint.namespace == wanted.namespace) and wanted.pod in endpoint.pod
-
-
-def _fill(datum: str, versions: MapVersions) -> MapFill:
-    live, chosen_by = versions.choice.live, versions.choice.chosen_by
-    if live is None:
-        return MapFill(datum, ", ".join(one.name for one in versions.candidates), chosen_by)
-    return MapFill(datum, live.name, chosen_by, versions.entries, live.info.max_entries)
-
-
-def _fuller(now: Snapshot) -> list[MapFill]:
-    """The other maps, where they are more than half full."""
-    return [
-        MapFill(title(one), one.pin, "", one.entries, one.max_entries)
-        for one in map_fills(now)
-        if one.map not in now.maps and one.ratio > _SHOWN_RATIO
-    ]
 
 
 def _counters(

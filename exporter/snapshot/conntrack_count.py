@@ -3,17 +3,17 @@
 Of entries it keeps nothing but counts: by protocol and state, and by the local addresses that they have.
 """
 
+import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from exporter.bpf.maps import MapMissing
+from exporter.bpf.maps import MapBatch, MapMissing
 from exporter.calico.conntrack_rows import NAT_REVERSE, SYN_SENT, UNREPLIED, last_use, scan_conntrack
 from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import packed
 from exporter.snapshot.pinned_maps import PinnedMaps
-from exporter.snapshot.source import NodeSource
 
 # The state of a flow that a pod of this node denied: approved by its opener's end and not by the pod's.
 DENIED = "denied"
@@ -23,10 +23,14 @@ _AT_ONCE = 1000  # entries in a slice, 1 to 2 ms
 
 @dataclass(frozen=True, slots=True)
 class ConntrackCount:
-    """The entries of both families' maps by IP family, protocol and state, and those that have a local address."""
+    """The entries of both families' maps by IP family, protocol and state, and those that have a local address.
+
+    `counted_at` is the Unix time of the count of each family that has a map.
+    """
 
     counts: Mapping[tuple[int, int, str], int]
     of_address: Mapping[str, int]
+    counted_at: Mapping[int, float]
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class _Tally:
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     of_address: Counter[bytes] = field(default_factory=Counter)
     newest: int = 0
+    at: float = 0.0
 
     def add(self, columns: Columns, local: frozenset[bytes]) -> None:
         counts, of_address = self.counts, self.of_address
@@ -47,9 +52,9 @@ class _Tally:
 
 
 def count_conntrack(
-    source: NodeSource, maps: PinnedMaps, addresses: Iterable[str]
+    maps: PinnedMaps, addresses: Iterable[str], read: Callable[[str], Iterator[MapBatch]]
 ) -> Generator[None, None, ConntrackCount]:
-    """Counts both families' maps, yielding after each slice; `addresses` are the local ones.
+    """Counts both families' maps, yielding after each slice; `addresses` are the local ones, `read` reads a map.
 
     Raises `MapError` or `LayoutError`. A family without a map has no entries, but one of them must have a map.
     """
@@ -63,18 +68,19 @@ def count_conntrack(
                 raise
             continue
         for one in candidates:
-            tally = yield from _count_map(source, one.name, local, dated=len(candidates) > 1)
+            tally = yield from _count_map(read(one.name), local, dated=len(candidates) > 1)
             # Calico's programs change the live map all the time; one that an upgrade left is as old as the upgrade.
             tallies[family] = max(tallies.get(family, tally), tally, key=lambda one: one.newest)
     return ConntrackCount(
         {(family, *key): number for family, tally in tallies.items() for key, number in tally.counts.items()},
         {address_text(one): number for tally in tallies.values() for one, number in tally.of_address.items()},
+        {family: tally.at for family, tally in tallies.items()},
     )
 
 
-def _count_map(source: NodeSource, name: str, local: frozenset[bytes], *, dated: bool) -> Generator[None, None, _Tally]:
+def _count_map(batches: Iterator[MapBatch], local: frozenset[bytes], *, dated: bool) -> Generator[None, None, _Tally]:
     tally = _Tally()
-    for batch in source.map_batches(name):
+    for batch in batches:
         info = batch.info
         for start in range(0, len(batch.keys) // info.key_size, _AT_ONCE):
             keys = batch.keys[start * info.key_size : (start + _AT_ONCE) * info.key_size]
@@ -83,4 +89,5 @@ def _count_map(source: NodeSource, name: str, local: frozenset[bytes], *, dated:
             tally.add(columns, local)
             tally.newest = max(tally.newest, last_use(columns)) if dated else 0
             yield
+    tally.at = time.time()
     return tally

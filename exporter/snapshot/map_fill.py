@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from exporter.bpf.accounting import Accounting, MapUsage
-from exporter.bpf.maps import MapError
+from exporter.bpf.maps import MapBatch, MapError
 from exporter.calico.map_kinds import EVICTING_TYPE, MapPin, filling_maps
 from exporter.calico.pins import parse_pins
 from exporter.snapshot.live_map import Candidate, newest_user
@@ -71,18 +71,21 @@ class MapCounts:
         found = (self._fill_or_problem(source, pin) for pin in self._pins(names))
         return tuple(one for one in found if one)
 
-    def count_pinned(self, source: NodeSource) -> Iterator[None]:
+    def count_pinned(self, source: NodeSource, without: frozenset[str] = frozenset()) -> Iterator[None]:
         """Counts what is pinned now; nothing where that cannot be read, which each snapshot reports."""
         with suppress(MapError):
-            yield from self.count(source, source.pin_names())
+            yield from self.count(source, source.pin_names(), without)
 
-    def count(self, source: NodeSource, names: Sequence[str]) -> Iterator[None]:
-        """Counts the maps whose memory does not tell their entries; yields after each batch."""
+    def count(self, source: NodeSource, names: Sequence[str], without: frozenset[str] = frozenset()) -> Iterator[None]:
+        """Counts the maps whose memory does not tell their entries; yields after each batch.
+
+        Leaves out the maps of `without`, which somebody else reads by `batches`.
+        """
         for gone in self.counts.keys() - set(names):
             del self.counts[gone]
         self._decide(source, names)
         for pin in self._pins(names):
-            if pin.kind:
+            if pin.kind and pin.map not in without:
                 try:
                     yield from self._count(source, pin)
                 except MapError:
@@ -112,13 +115,18 @@ class MapCounts:
         if self.accounting.entries(before) is not None:
             self.counts.pop(pin.name, None)
             return
-        entries = 0
-        for batch in source.map_batches(pin.name):
-            entries += len(batch.keys) // batch.info.key_size
+        for _ in self.batches(source, pin.name):
             yield
-        after = source.map_usage(pin.name)
+
+    def batches(self, source: NodeSource, name: str) -> Iterator[MapBatch]:
+        """The batches of a map, which is counted as soon as all of them have been taken."""
+        before, entries = source.map_usage(name), 0
+        for batch in source.map_batches(name):
+            entries += len(batch.keys) // batch.info.key_size
+            yield batch
+        after = source.map_usage(name)
         if after.info.id == before.info.id:  # not replaced meanwhile
-            self.counts[pin.name] = _Count(after, entries, time.time())
+            self.counts[name] = _Count(after, entries, time.time())
             self.accounting.check(entries, before, after)
 
     def _fill_or_problem(self, source: NodeSource, pin: MapPin) -> MapFill | None:

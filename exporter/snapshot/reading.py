@@ -213,8 +213,9 @@ class Reading:
         from exporter.snapshot.conntrack_count import count_conntrack
 
         addresses = all_addresses(self.read({"endpoints"}).endpoints.or_else(Endpoints({})))
+        read = partial(self._memory.map_counts.batches, self._source)
         try:
-            count = yield from count_conntrack(self._source, self._pinned_maps(), frozenset(addresses))
+            count = yield from count_conntrack(self._pinned_maps(), frozenset(addresses), read)
         except ExporterError as error:
             self._memory.conntrack_count = Part(error=copy(error))
         else:

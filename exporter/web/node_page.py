@@ -19,6 +19,7 @@ from exporter.web.transport.messages import Response
 
 if TYPE_CHECKING:
     from exporter.node.endpoints import Endpoint
+    from exporter.page.history import History
     from exporter.page.html import Html
     from exporter.page.trace import Evaluated
 
@@ -34,11 +35,14 @@ _MAX_RENDERED = 16
 _PAUSE_FACTOR, _MIN_PAUSE, _MAX_PAUSE = 19, 0.05, 0.5
 _MIN_INTERVAL = 5.0
 _MAX_AGE = 35.0
+# Numbers only, for the graphs: so long after the last request.
+_HISTORY_AGE = 600.0
 _TIMEOUT = 10.0
 
 
 class Page:
-    """The page of `node`. Keeps snapshots of the last half minute, `_MIN_INTERVAL` s apart, while in use.
+    """The page of `node`. Keeps snapshots of the last half minute, `_MIN_INTERVAL` s apart, while in use, and the
+    number of drops of the last ten.
 
     Methods that take a snapshot run in the worker's thread, the others on the event loop.
     """
@@ -49,11 +53,13 @@ class Page:
         self._loaded_html: Html | None = None
         # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
+        self._history: History | None = None
+        self._started = time.monotonic()
         self._current: Snapshot | None = None
         self._read_at = 0.0
         self._rendered: dict[str, tuple[HTTPStatus, bytes]] = {}
         self._turn, self._next_turn, self._busy = asyncio.Lock(), 0.0, 0.0
-        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry: tuple[asyncio.TimerHandle, ...] = ()
         self._evaluating = False
 
     async def answer(self, query: str) -> Response:
@@ -166,10 +172,10 @@ class Page:
         from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
-            wanted = Wanted(asked.get("namespace", ""), asked.get("pod", ""), asked.get("reason", ""))
-            view = node_view(self._reference(now), now, wanted)
+            wanted = Wanted.of(lambda name: asked.get(name, ""))
+            view = node_view(self._reference(now), now, wanted, self._recorded(now), self._scrapes.failures)
             self._keep(now)
-            return HTTPStatus.OK, self._html.node_page(view, wanted, self._scrapes.failures)
+            return HTTPStatus.OK, self._html.node_page(view, wanted)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             return self._not_found(asked)
@@ -180,7 +186,7 @@ class Page:
     def _endpoint(self, now: Snapshot, endpoint: "Endpoint", found: "Evaluated | None") -> tuple[HTTPStatus, bytes]:
         from exporter.page.views import endpoint_view
 
-        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found)
+        view = endpoint_view(next(iter(self._snapshots), None), now, endpoint, found, self._recorded(now))
         return HTTPStatus.OK, self._html.endpoint_page(view)
 
     def _not_found(self, asked: dict[str, str]) -> tuple[HTTPStatus, bytes]:
@@ -199,11 +205,32 @@ class Page:
         kept = self._snapshots
         if not now.counters.error and not (kept and (now.seconds_since(kept[-1]) or 0.0) < _MIN_INTERVAL):
             self._snapshots = (*kept, now)
+            if kept:
+                self._record(kept[-1], now)
+
+    def _record(self, before: Snapshot, now: Snapshot) -> None:
+        from exporter.page.history import History
+
+        # Once: the event loop may forget it.
+        history = self._history or History(self._started, time.time() - time.monotonic())
+        history.add(before, now)
+        self._history = history
+
+    def _recorded(self, now: Snapshot) -> "History | None":
+        """The drops of the ten minutes before `now`."""
+        history = self._history
+        if history and now.at is not None:
+            history.forget_before(now.at - _HISTORY_AGE)
+        return history
 
     def _renew_expiry(self) -> None:
-        if self._expiry:
-            self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_later(_MAX_AGE, self._forget)
+        for handle in self._expiry:
+            handle.cancel()
+        later = asyncio.get_running_loop().call_later
+        self._expiry = later(_MAX_AGE, self._forget), later(_HISTORY_AGE, self._forget_history)
 
     def _forget(self) -> None:
         self._snapshots, self._current, self._rendered = (), None, {}
+
+    def _forget_history(self) -> None:
+        self._history = None

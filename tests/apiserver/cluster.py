@@ -57,7 +57,7 @@ class Cluster:
             *(f"--client-ca-file={self.authority.ca}", f"--token-auth-file={self.folder / 'tokens.csv'}"),
             *(f"--service-account-key-file={known}", f"--service-account-signing-key-file={signing}"),
             *("--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24"),
-            *("--authorization-mode=Node,RBAC", "--endpoint-reconciler-type=none"),
+            *("--authorization-mode=Node,RBAC", "--endpoint-reconciler-type=none", "--allow-privileged=true"),
             f"--etcd-servers=http://127.0.0.1:{self._etcd}",
             *flags,
         )

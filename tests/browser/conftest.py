@@ -16,7 +16,8 @@ from tests.kernel.machine import Serving
 
 PICTURES = Path(__file__).parents[2] / "build" / "pictures"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
-WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+AXE = Path(__file__).parents[2] / ".tools" / "definitions" / "axe.min.js"
 
 
 def pytest_collection_modifyitems(items):
@@ -100,6 +101,37 @@ def opened(chromium, exporter):
 def deny(node):
     """Sends so many packets from the frontend that its policy denies."""
     return lambda count: node.send(FRONTEND, "udp", CART.ipv4, 6666, count)
+
+
+@pytest.fixture
+def drawn(opened, deny):
+    """A path of the exporter, opened after the frontend's graph had two intervals at least, with drops in one."""
+
+    def open_page(path="/", **options):
+        watched = opened(f"/?interface={FRONTEND.interface}")
+        deny(3)
+        watched.locator(".plot .column").nth(1).wait_for(state="attached", timeout=30_000)
+        watched.locator("figure path.line-0").first.wait_for(state="attached", timeout=30_000)
+        watched.close()
+        deny(2)
+        return opened(path, **options)
+
+    return open_page
+
+
+@pytest.fixture
+def violations():
+    """What axe-core finds wrong on a page."""
+    if not AXE.exists():
+        give_up("axe-core is not here: `make setup` brings it")
+    source = AXE.read_text(encoding="utf-8")
+
+    def of(page):
+        page.evaluate(source)
+        found = page.evaluate("axe.run().then(found => found.violations)")
+        return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+
+    return of
 
 
 @pytest.fixture

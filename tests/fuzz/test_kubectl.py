@@ -39,7 +39,14 @@ COUNTED = {
     "per_second": 1.5,
 }
 TOP = {"endpoints": [{"namespace": "ns", "pod": "one", "interface": "cali1", "counted": [COUNTED, COUNTED]}]}
-WHY = {"loses_packets": False, "counted": [COUNTED, COUNTED | {"category": "total"}], "text": ["one", "two"]}
+PEER = {"peer": "10.0.0.2", "peer_name": "another node", "destination": "10.96.0.1", "backend": "10.0.0.3 80"}
+WHY = {
+    "loses_packets": False,
+    "counted": [COUNTED, COUNTED | {"category": "total"}],
+    "denied_flows": [{"peer": "10.0.0.1", "peer_pod": None, "service": "10.96.0.1:80"}],
+    "packets": {"groups": [PEER | {"verdict": "denied"}]},
+    "text": ["one 10.0.0.1", "two another node (10.0.0.2) at 10.96.0.1, asked for as service 10.96.0.1:80"],
+}
 PLACE = Target("n1", PodName("system", "exporter-n1"), PodName("ns", "one"))
 
 

@@ -347,7 +347,7 @@ def test_without_root_it_is_one_sentence(machine):
     code = (
         "import encodings.idna, os, sys\n"
         "import exporter.cli.demo, exporter.cli.logs, exporter.demo.namespace, exporter.demo.node\n"
-        "import exporter.web.transport.server\n"
+        "import exporter.web.transport.listener\n"
         "from exporter.cli.main import main\n"
         "os.setresuid(65534, 65534, 65534); sys.argv = ['x', 'demo']; main()"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.demo import DemoError
 from exporter.demo.node import Node
-from exporter.demo.plan import BLACKHOLE, CART, DATABASE, EMPTY_SERVICE, FRONTEND, PROBE
+from exporter.demo.plan import BLACKHOLE, CART, CART_SERVICE, DATABASE, EMPTY_SERVICE, FRONTEND, PROBE
 from tests import installed
 
 pytestmark = pytest.mark.kernel
@@ -167,6 +167,34 @@ def test_what_a_pods_own_policy_denied_is_seen_with_its_destination(demo, watche
     assert ("frontend", "cart") == (found[6666]["decider"]["pod"], found[8081]["decider"]["pod"])
     assert ("security.gate", "security", "0") == rule(found[6666])
     assert {("outbound", "policy"): (8, 8)} == agreement(answer)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_packets_to_a_service_that_its_backend_denied_show_the_service_and_the_backend(demo, watched, family):
+    # The cart's policy allows its port to the frontend alone.
+    service, to, probe = CART_SERVICE.addresses[family == 6], address(CART, family), address(PROBE, family)
+
+    def send():
+        demo.send(PROBE, "udp", service, CART_SERVICE.port, 7)
+        demo.send(FRONTEND, "udp", service, CART_SERVICE.port, 4)
+
+    rule_of_tier_end = ("", "default", "end_of_tier")
+    for pod, peer, direction in ((CART, probe, "inbound"), (PROBE, service, "outbound")):
+        answer = watched(pod, send)
+        (one,) = [one for one in answer["packets"]["groups"] if one["verdict"] == "denied"]
+        assert (direction, peer, service, f"{to} 8080", 80, 7) == tuple(
+            one[name] for name in ("direction", "peer", "destination", "backend", "port", "packets")
+        )
+        assert ("cart", rule_of_tier_end) == (one["decider"]["pod"], rule(one))
+        assert ({("inbound", "policy"): (7, 7)} if pod is CART else {}) == agreement(answer)
+        ends = f"from ops/probe ({probe}), udp/80 at {service}" if pod is CART else f"to a service ({service}), udp/80"
+        assert f"7 packets {ends}, backend {to} port 8080: shop/cart, denied by the end of tier default" in str(
+            answer["text"]
+        )
+        asked = f"[{service}]:80" if family == 6 else f"{service}:80"
+        assert (probe, asked, to, 8080) in [
+            tuple(one[name] for name in ("peer", "service", "destination", "port")) for one in answer["denied_flows"]
+        ]
 
 
 def test_drops_before_policy_are_counted_and_seen(demo, watched):

@@ -1,17 +1,20 @@
 """The demo's services, routes and flows in maps of Calico's layouts, as readers and decoders see them."""
 
+import errno
 import json
 import os
 import subprocess
+import sys
 import time
 
 import pytest
 
 from exporter.bpf.readers import open_reader
+from exporter.calico.conntrack_rows import NAT_REVERSE
 from exporter.calico.nat import Backend
 from exporter.calico.services import NAT, NO_BACKENDS
 from exporter.demo.node import Node
-from exporter.demo.plan import BLACKHOLE, CART, DATABASE, FRONTEND, NODE_ADDRESS, PODS, PROBE
+from exporter.demo.plan import BLACKHOLE, CART, DATABASE, DATABASE_SERVICE, FRONTEND, NODE_ADDRESS, PODS, PROBE
 from exporter.snapshot.memory import Memory
 from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
@@ -73,6 +76,26 @@ def test_services_and_routes_are_what_the_plan_says(demo, taken, reader):
     assert snapshot.routes(4).get().of(NODE_ADDRESS).local_host
     assert snapshot.routes(4).get().of(BLACKHOLE).names == ("blackhole-drop",)
     assert snapshot.routes(4).get().of("10.65.9.9").in_pool
+
+
+CONNECT = """
+import socket, sys
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as client:
+    client.settimeout(5)
+    print(client.connect_ex((sys.argv[1], 5432)))
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_flow_to_a_service_reaches_its_backend_and_the_answer_comes_from_the_service(demo, taken, family):
+    service = DATABASE_SERVICE.addresses[family == 6]
+    client, backend = ((one.ipv4, one.ipv6)[family == 6] for one in (CART, DATABASE))
+    words = ["ip", "netns", "exec", demo.pod_namespace(CART), sys.executable, "-c", CONNECT, service]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert errno.ECONNREFUSED == int(done.stdout)  # nobody listens: its RST came back as the service's
+    entry = flow_between(taken(), client, backend, 5432)
+    assert (NAT_REVERSE, service, 5432) == (entry.kind, entry.service.address, entry.service.port)
+    assert (True, True, True) == (entry.approved, entry.forth.syn_seen, entry.back.rst_seen)
 
 
 @pytest.mark.parametrize("address", [DATABASE.ipv4, DATABASE.ipv6])

@@ -26,11 +26,14 @@ def test_entries_have_their_protocols_names_and_pods_their_own(nodes, series):  
     source = node_of(nodes, pods)
     of_address = {f"10.65.0.{number}": 5 + number for number in range(len(pods))}
     of_address |= {"fd00::1": 20, "192.0.2.1": 900}
-    count = ConntrackCount({(4, 6, "established"): 7, (6, 17, "denied"): 2, (4, 132, "unreplied"): 1}, of_address)
+    count = ConntrackCount(
+        {(4, 6, "established"): 7, (6, 17, "denied"): 2, (4, 132, "unreplied"): 1}, of_address, {4: 7.5, 6: 8}
+    )
     samples = collected(source, count, pods)
     assert {("4", "tcp", "established"): 7, ("6", "udp", "denied"): 2, ("4", "sctp", "unreplied"): 1} == series(
         samples, conntrack.ENTRIES
     )
+    assert {("4",): 7.5, ("6",): 8} == series(samples, conntrack.COUNTED)
     # Both addresses of a pod, the ten pods with most, and nobody who is no pod of this node.
     most = {("ns", "pod-01"): 26} | {("ns", f"pod-{number:02}"): 5 + number for number in range(4, 13)}
     assert most == series(samples, conntrack.POD_ENTRIES)
@@ -38,7 +41,7 @@ def test_entries_have_their_protocols_names_and_pods_their_own(nodes, series):  
 
 def test_before_the_first_count_there_is_no_number(nodes, series):  # noqa: F811
     samples = collected(node_of(nodes, ["pod-00"]), None, ["pod-00"])
-    assert [{}, {}] == [series(samples, family) for family in conntrack.FAMILIES]
+    assert [{}, {}, {}] == [series(samples, family) for family in conntrack.FAMILIES]
 
 
 def node_of(nodes, pods) -> FakeNode:  # noqa: F811

@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from exporter.page.html import Html
-from exporter.page.views import PARTS
+from exporter.page.views import PARTS, Wanted, endpoint_named, endpoint_view, node_view
 from tests.nodes import make, recorded  # noqa: F401  fixtures that several packages share
+
+HERE = "v3.32.1/02-ingress-deny"
 
 
 class Parsed(HTMLParser):
@@ -54,3 +56,30 @@ def snapshot_at(make):  # noqa: F811
         return replace(make.snapshot(source, parts=PARTS), at=float(seconds))
 
     return at
+
+
+@pytest.fixture(scope="session")
+def pair(recorded, snapshot_at):  # noqa: F811
+    """Both snapshots of the recording in which a policy of the server's dropped what the client sent."""
+    return snapshot_at(recorded(f"{HERE}.before"), 0), snapshot_at(recorded(f"{HERE}.after"), 4)
+
+
+@pytest.fixture
+def node_text(html, parsed, pair):
+    """The text of the node's page with these filters."""
+
+    def of(**wanted):
+        asked = Wanted(**wanted)
+        return parsed(html.node_page(node_view(*pair, asked, failures={"counters": None}), asked)).text
+
+    return of
+
+
+@pytest.fixture
+def endpoint_page(html, pair):
+    """The page of the endpoint of this interface."""
+
+    def of(interface):
+        return html.endpoint_page(endpoint_view(*pair, endpoint_named(pair[1], interface)))
+
+    return of

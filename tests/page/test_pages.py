@@ -15,8 +15,10 @@ from exporter.diagnosis.explain import explain
 from exporter.diagnosis.rules import merged, programs_of
 from exporter.diagnosis.sentences import sentences
 from exporter.node import NodeError
+from exporter.page.history import History
 from exporter.page.html import Html, address, per_second
 from exporter.page.views import MAX_ROWS, Wanted, endpoint_named, endpoint_view, node_view
+from exporter.snapshot.snapshot import Part
 
 HERE = "v3.32.1/02-ingress-deny"
 SERVER, CLIENT = "cali34769d6a557", "calibf331a988cf"
@@ -24,33 +26,6 @@ SERVER, CLIENT = "cali34769d6a557", "calibf331a988cf"
 HOSTILE = "<script>alert(1)<img src=x onerror=alert(2)>\"'><!--&amp;{{7*7}}{%x%}\u202e\x1b[2J\n"
 TEMPLATES = Path(__file__).parents[2] / "exporter" / "page" / "templates"
 NOTHING_WANTED = Wanted()
-
-
-@pytest.fixture(scope="session")
-def pair(recorded, snapshot_at):
-    """Both snapshots of the recording in which a policy of the server's dropped what the client sent."""
-    return snapshot_at(recorded(f"{HERE}.before"), 0), snapshot_at(recorded(f"{HERE}.after"), 4)
-
-
-@pytest.fixture
-def node_text(html, parsed, pair):
-    """The text of the node's page with these filters."""
-
-    def of(**wanted):
-        asked = Wanted(**wanted)
-        return parsed(html.node_page(node_view(*pair, asked), asked, {"counters": None})).text
-
-    return of
-
-
-@pytest.fixture
-def endpoint_page(html, pair):
-    """The page of the endpoint of this interface."""
-
-    def of(interface):
-        return html.endpoint_page(endpoint_view(*pair, endpoint_named(pair[1], interface)))
-
-    return of
 
 
 def test_the_node_page_names_who_drops_with_direction_reason_and_rate(node_text):
@@ -61,7 +36,7 @@ def test_the_node_page_names_who_drops_with_direction_reason_and_rate(node_text)
 def test_filters_leave_what_fits(pair):
     def shown(**wanted):
         view = node_view(*pair, Wanted(**wanted))
-        return {row.endpoint.title for row in view.rows}
+        return {row.endpoint.title for row in (*view.rows, *view.quiet)}
 
     everybody = shown()
     assert {"ns-a/client", "ns-b/server"} <= everybody
@@ -76,7 +51,7 @@ def test_filters_leave_what_fits(pair):
 
 def test_the_filter_form_offers_what_there_is_and_keeps_what_was_chosen(html, pair):
     wanted = Wanted("ns-b", "ser", "policy")
-    body = html.node_page(node_view(*pair, wanted), wanted, {}).decode()
+    body = html.node_page(node_view(*pair, wanted), wanted).decode()
     assert '<option value="ns-b" selected>ns-b</option>' in body
     assert '<option value="ns-a">ns-a</option>' in body
     assert 'name="pod" value="ser"' in body
@@ -90,7 +65,7 @@ def test_no_more_rows_than_a_browser_bears_and_the_page_says_how_many_are_left(m
     view = node_view(None, now, NOTHING_WANTED)
     assert (MAX_ROWS, 10) == (len(view.rows), view.left_out)
     assert f"ifindex:{MAX_ROWS + 10}" == view.rows[0].endpoint.interface
-    assert "10 more, which drop less, are not shown" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
+    assert "10 more, which drop less, are not shown" in parsed(html.node_page(view, NOTHING_WANTED)).text
 
 
 def test_a_map_that_is_more_than_half_full_is_shown_beside_those_that_always_are(make, snapshot_at, html, parsed):
@@ -101,8 +76,10 @@ def test_a_map_that_is_more_than_half_full_is_shown_beside_those_that_always_are
     maps = [make.counters("cali_counters6", 60, {(1, 0): {0: 1}}), make.ifstate("cali_iface4", 40, {})]
     source = make.node([*maps, flows("cali_v4_ct4", 51), flows("cali_v6_ct4", 50)])
     view = node_view(None, snapshot_at(source, 1), NOTHING_WANTED)
-    assert [("conntrack (IPv4)", 51, 100)] == [(one.datum, one.entries, one.max_entries) for one in view.maps[2:]]
-    assert "conntrack (IPv4) cali_v4_ct4 51 100" in parsed(html.node_page(view, NOTHING_WANTED, {})).text
+    assert [("conntrack (IPv4)", 51, 100)] == [
+        (one.datum, one.entries, one.max_entries) for one in view.health.maps[2:]
+    ]
+    assert "conntrack (IPv4) cali_v4_ct4 51 100" in parsed(html.node_page(view, NOTHING_WANTED)).text
 
 
 @pytest.mark.parametrize("name", ["cali_counters6", "cali_iface4", "cali_rule_ctrs2"])
@@ -114,7 +91,7 @@ def test_a_map_that_cannot_be_read_is_a_sentence_and_the_rest_is_there(
     source.maps[name] = MapDenied(f"{name} cannot be opened: give the exporter CAP_BPF")
     now = snapshot_at(source, 1)
     if page == "node":
-        text = parsed(html.node_page(node_view(None, now, NOTHING_WANTED), NOTHING_WANTED, {})).text
+        text = parsed(html.node_page(node_view(None, now, NOTHING_WANTED), NOTHING_WANTED)).text
         assert "cannot be opened" in text
         assert ("There are no counters to show" in text) == (name == "cali_counters6")
         assert ("ns-b/server" in text) == (name != "cali_counters6")
@@ -139,8 +116,12 @@ def test_the_endpoints_page_says_what_why_says(pair, endpoint_page, parsed):
     before, now = pair
     text = parsed(endpoint_page(SERVER)).text
     said = list(sentences(explain(before, now, endpoint_named(now, SERVER)), 4.0))
+    more = "  More: "
     assert len(said) > 5
-    assert [] == [line for line, _ in said if " ".join(line.split()) not in text]
+    assert [] == [line for line, _ in said if " ".join(line.split()) not in text and not line.startswith(more)]
+    links = [line.removeprefix(more) for line, _ in said if line.startswith(more)]
+    assert links
+    assert set(links) <= set(parsed(endpoint_page(SERVER)).attributes)
 
 
 def test_the_endpoints_page_has_every_counter_that_is_not_zero_with_its_link(pair, endpoint_page, parsed):
@@ -192,13 +173,16 @@ def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapsh
     for kind, edit in (("tame", str), ("hostile", hostile)):
         now = snapshot_at(renamed(make, recorded, edit), 1)
         html = Html(edit("node-1"), "/metrics")
-        view = node_view(None, now, NOTHING_WANTED)
-        findings = [replace(one, found=edit(one.found), remedy=edit("do")) for one in view.findings]
-        maps = [replace(one, pin=edit(one.pin)) for one in view.maps]
-        view = replace(view, findings=findings, maps=maps)
-        shown = endpoint_view(None, now, endpoint_named(now, SERVER))
+        view = node_view(None, now, NOTHING_WANTED, history_of(now), {"counters": edit("broken")})
+        health = {
+            name: [replace(one, found=edit(one.found), remedy=edit("do")) for one in getattr(view.health, name)]
+            for name in ("problems", "notes", "findings")
+        }
+        maps = [replace(one, pin=edit(one.pin)) for one in view.health.maps]
+        view = replace(view, health=replace(view.health, **health, maps=maps))
+        shown = endpoint_view(None, now, endpoint_named(now, SERVER), None, history_of(now))
         pages[kind] = [
-            parsed(html.node_page(view, Wanted(pod=edit("x")), {"counters": edit("broken")})),
+            parsed(html.node_page(view, Wanted(pod=edit("x"), reason=edit("y")))),
             parsed(html.endpoint_page(shown)),
             parsed(html.error_page(edit("error"))),
         ]
@@ -206,6 +190,13 @@ def test_every_page_has_the_same_tags_whatever_names_hold(make, recorded, snapsh
         assert tame.shape == odd.shape
         assert "<script>alert(1)<img" in odd.text
         assert not {"\u202e", "\x1b"} & set("".join([odd.text, *odd.attributes]))
+
+
+def history_of(now):
+    """What is recorded when all that this snapshot counts was dropped within five seconds."""
+    history = History(0.0, 0.0)
+    history.add(replace(now, counters=Part(replace(now.counters.get(), rows={})), at=now.at - 5), now)
+    return history
 
 
 def hostile(text):

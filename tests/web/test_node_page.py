@@ -30,6 +30,7 @@ from tests.nodes import held
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "v3.32.1"
 SERVER = "cali34769d6a557"
+TEN_DROPPED = '<td role="cell" class="number drops">10</td>'
 
 
 class Clock:
@@ -37,7 +38,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=time.thread_time)
+        clock = SimpleNamespace(monotonic=lambda: self.now, thread_time=time.thread_time, time=lambda: self.now)
         monkeypatch.setattr(reading, "time", clock)
         monkeypatch.setattr(node_page, "time", clock)
         monkeypatch.setattr(node_page, "_FIRST_WAIT", 0)
@@ -113,7 +114,7 @@ def test_who_comes_first_sees_what_was_dropped_within_a_second(make_page):
     (answer,) = asked(make_page(), "")
     assert (200, "text/html; charset=utf-8") == (answer.status, answer.content_type)
     assert "packets dropped per second in the last 1 s" in " ".join(answer.body.decode().split())
-    assert '<td class="number drops">10</td>' in answer.body.decode()
+    assert TEN_DROPPED in answer.body.decode()
 
 
 def test_who_asks_for_an_interface_sees_it(make_page):
@@ -163,7 +164,7 @@ def test_the_node_page_tells_of_some_seconds_and_an_endpoints_of_half_a_minute(m
     (seconds,) = re.findall(r"packets dropped per second in the last ([0-9.]+) s", " ".join(node.split()))
     assert 5 <= float(seconds) <= 11
     assert "10 packets dropped." in endpoint  # counted half a minute ago
-    assert '<td class="number drops">10</td>' not in node
+    assert TEN_DROPPED not in node
 
 
 def test_an_unused_page_keeps_no_snapshots(make_page, monkeypatch):
@@ -181,6 +182,62 @@ def test_an_unused_page_keeps_no_snapshots(make_page, monkeypatch):
         return kept
 
     assert [] == [kept() for kept in asyncio.run(watch()) if kept()]
+
+
+def watched(one, clock, *pauses):
+    """The server's page after each of these pauses between two requests for it."""
+
+    async def watch():
+        await one.answer("")
+        pages = []
+        for seconds in pauses:
+            clock.after(seconds)
+            pages.append((await one.answer(f"interface={SERVER}")).body.decode())
+        return pages
+
+    return asyncio.run(watch())
+
+
+def columns_of(page):
+    """The intervals of the page's graph: when they ended."""
+    return re.findall(r"<title>\S+ to (\S+) UTC: policy inbound", page)
+
+
+def test_the_graph_is_there_for_whoever_loads_the_page_again(make_page, clock):
+    *_, last = watched(make_page(), clock, 5, 5, 5)
+    # A page shows what was recorded before it.
+    assert 2 == len(columns_of(last))
+    assert "This exporter started at" in last
+
+
+def test_a_graph_has_a_gap_where_nobody_had_the_page_open(make_page, clock):
+    *_, before, _, last = watched(make_page(), clock, 5, 5, 60, 5, 5)
+    assert "Where a line is broken" not in before
+    assert 1 == len(re.findall("Where a line is broken, nothing was recorded: nobody had the page open for", last))
+    assert len(columns_of(last)) > len(columns_of(before))
+
+
+def test_what_was_recorded_more_than_ten_minutes_ago_is_not_shown(make_page, clock):
+    *_, before, after = watched(make_page(), clock, 5, 5, 5, 620)
+    assert columns_of(before)
+    assert not columns_of(after)
+
+
+def test_the_numbers_of_the_graph_are_kept_ten_minutes_after_the_last_request(make_page, monkeypatch):
+    timers = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_later(self, delay, callback, *args, context=None):
+            timers.append((delay, callback))
+            return super().call_later(delay, callback, *args, context=context)
+
+    one = make_page()
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(one.answer(""))
+        monkeypatch.setattr(one, "_history", object())
+        (forget,) = [callback for delay, callback in timers if delay == 600]
+        forget()
+    assert one._history is None
 
 
 def test_counters_that_cannot_be_read_are_a_sentence_and_health_is_there(make_page, bundles):
@@ -330,7 +387,8 @@ def test_the_page_shows_how_collectors_did_in_the_last_scrape(make_page):
 
     before, after = asyncio.run(watch())
     assert "There was none yet." in before.body.decode()
-    assert '<td class="state ok">ok</td><th scope="row">counters</th>' in after.body.decode()
+    row = r'<td role="cell" class="state ok">ok</td><th scope="row" role="rowheader">counters</th>'
+    assert row in after.body.decode()
 
 
 def test_the_page_is_served_with_its_headers_in_gzip_too(shared_server):

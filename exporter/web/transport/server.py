@@ -28,9 +28,9 @@ log = logging.getLogger("exporter.web")
 
 _MAX_CONNECTIONS = 512
 _OWN_DESCRIPTORS = 64
-_MAX_UNSENT = 32 << 20
-_GRACE = 0.7
-_ACCEPT_AGAIN = 0.5
+_MAX_UNSENT_BYTES = 32 << 20
+_STOP_SECONDS = 0.7
+_ACCEPT_AGAIN_SECONDS = 0.5
 _ACCEPT_BATCH = 32
 
 
@@ -85,7 +85,7 @@ class Server:
         for connection in self._admitted.unprotected(time.monotonic()):
             self._connections[connection].cancel()
         if self._connections:
-            await asyncio.wait(self._connections.values(), timeout=_GRACE)
+            await asyncio.wait(self._connections.values(), timeout=_STOP_SECONDS)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class Server:
                 if str(error) != reported:
                     log.warning("connections cannot be accepted: %s", error.strerror)
                 reported = str(error)
-                await asyncio.sleep(_ACCEPT_AGAIN)
+                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
                 continue
             reported = ""
             self._admit(sock, address[0])
@@ -129,7 +129,7 @@ class Server:
     def _entering(self, connection: Connection, phase: Phase) -> None:
         self._admitted.move(connection, phase)
         if phase is Phase.SENDING:
-            for one in self._admitted.beyond(_MAX_UNSENT):
+            for one in self._admitted.beyond(_MAX_UNSENT_BYTES):
                 self._connections[one].cancel()
 
     def _is_current(self, tls: "Tls | None") -> bool:
