@@ -93,7 +93,7 @@ def test_the_form_says_which_rule_decides_and_the_answer_stays(opened, picture, 
     assert first == answer.locator("p").first.inner_text()
     assert "GlobalNetworkPolicy security.gate, tier security, rule 0" in answer.inner_text()
     assert (CART.ipv4, "udp", "6666") == tuple(
-        form.get_by_label(name).input_value() for name in ("Peer", "Protocol", "Port")
+        form.get_by_label(name, exact=True).input_value() for name in ("Peer", "Protocol", "Port")
     )
     if not script:
         return
