@@ -194,8 +194,8 @@ def memory_of(ask: Asked, process: int) -> dict[str, object]:
         sys.exit(f"{down} of the made nodes are not scraped in time: this machine is too busy")
     return {
         "resident_mib": round(resident(process)),
-        "heap_mib": round(ask.own("go_memstats_heap_inuse_bytes") / 2**20),
-        "head_series": int(ask.own("prometheus_tsdb_head_series")),
+        "heap_mib": round(ask.self_metric("go_memstats_heap_inuse_bytes") / 2**20),
+        "head_series": int(ask.self_metric("prometheus_tsdb_head_series")),
         "samples_per_scrape": scraped,
         "samples_per_second": round(scraped / INTERVAL),
     }
@@ -224,8 +224,8 @@ def add_blocks(ask: Asked, ready: Path, data: Path) -> dict[str, object]:
     stats = [json.loads((block / "meta.json").read_text(encoding="utf-8"))["stats"] for block in blocks]
     for block in blocks:
         shutil.move(block, data / block.name)
-    before, deadline = ask.own(reloads), time.monotonic() + 180
-    while ask.own(reloads) == before:
+    before, deadline = ask.self_metric(reloads), time.monotonic() + 180
+    while ask.self_metric(reloads) == before:
         if time.monotonic() > deadline:
             sys.exit("Prometheus does not read the blocks of the history")
         time.sleep(1)

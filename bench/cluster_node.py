@@ -44,6 +44,7 @@ _READY = 0x6  # for IPv4 and IPv6, and no workload
 _DROPPED = {"unknown_source": 500, "malformed_ip": 3}
 _PORT = 10942
 _MAX_WAIT = 30.0
+_COUNT_INTERVAL = 1  # seconds; the entries of some maps are known after the second count only
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class NodeServer:
         """What `serve` with these flags answers as soon as it knows all pods and has counted what it counts."""
         where = ["--bpf.fs", self.bpf_fs, "--calico.run-dir", self.run_dir, "--log.level", "error"]
         names = ["--kubernetes.kubeconfig", self.kubeconfig, "--kubernetes.node", "node"]
+        names += ["--collector.maps.interval", str(_COUNT_INTERVAL)]
         command = [sys.executable, "-m", "exporter", "serve", *where, *names, *flags]
         with subprocess.Popen([*command, "--web.listen-address", f"127.0.0.1:{_PORT}"]) as server:
             try:
@@ -72,14 +74,16 @@ def _complete(flags: Sequence[str]) -> str:
         wanted.append('calico_bpf_map_counted_timestamp_seconds{map="conntrack"')
     if "--collector.conntrack" in flags:
         wanted.append("calico_bpf_conntrack_entries{")
-    deadline, text = time.monotonic() + _MAX_WAIT, ""
+    deadline, before = time.monotonic() + _MAX_WAIT, -1
     while time.monotonic() < deadline:
+        time.sleep(_COUNT_INTERVAL * 1.5)
         with contextlib.suppress(urllib.error.URLError):
             with urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/metrics") as answer:
                 text = answer.read().decode()
-            if all(one in text for one in wanted) and "collector_success" in text:
+            lines = text.count("\n") if all(one in text for one in wanted) else -1
+            if lines == before != -1:
                 return text
-        time.sleep(0.2)
+            before = lines
     sys.exit(f"serve {' '.join(flags)} does not expose all of {wanted}")
 
 

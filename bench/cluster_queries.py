@@ -102,7 +102,7 @@ class Asked:
         """Labels and value of each series of an answer at this moment."""
         return [(one["metric"], one["value"][1]) for one in self("query", query=expr)["result"]]
 
-    def own(self, metric: str) -> float:
+    def self_metric(self, metric: str) -> float:
         """The value of a metric about itself without labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=60) as answer:
             text = answer.read().decode()

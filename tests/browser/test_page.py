@@ -86,7 +86,7 @@ def test_the_form_says_which_rule_decides_and_the_answer_stays(opened, picture, 
     form.get_by_label("A packet").select_option("from")
     form.get_by_label("Peer").fill(CART.ipv4)
     form.get_by_label("Protocol").fill("udp")
-    form.get_by_label("Port").fill("6666")
+    form.get_by_label("Port", exact=True).fill("6666")
     form.get_by_role("button", name="Which rule decides?").click()
     answer = page.get_by_role("region", name="Which rule decides about this packet")
     first = f"shop/frontend ({FRONTEND.ipv4}) to shop/cart ({CART.ipv4}), udp to port 6666: denied."
@@ -111,7 +111,7 @@ def test_hostile_text_in_the_form_stays_text(opened):
     page = opened(f"/?interface={FRONTEND.interface}")
     form = page.get_by_role("form", name="Which rule decides")
     form.get_by_label("Peer").fill(HOSTILE)
-    form.get_by_label("Port").fill("80")
+    form.get_by_label("Port", exact=True).fill("80")
     form.get_by_role("button", name="Which rule decides?").click()
     answer = page.get_by_role("region", name="Which rule decides about this packet")
     assert answer.inner_text().startswith(f"data/{HOSTILE} (")  # a pod of this name is on the demo node

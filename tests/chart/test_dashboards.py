@@ -23,7 +23,7 @@ from exporter.demo.namespace import enter_namespace
 from exporter.demo.node import Node
 from exporter.demo.plan import BLACKHOLE, CART, FRONTEND, PROBE
 from exporter.demo.policy_files import policy_files
-from exporter.metrics import counters, endpoints, maps, nic, rules, self_metrics
+from exporter.metrics import conntrack, counters, endpoints, maps, nic, rules, self_metrics
 from exporter.metrics.family import Family
 from exporter.web import registry
 from tests.chart.dashboards import DASHBOARDS, FOLDER, filled_in, links, panels, queries, used_variables, variables
@@ -38,7 +38,7 @@ from tests.web.authority import Authority
 PROMETHEUS = ROOT / ".tools" / "bin" / "prometheus"
 FAMILIES = {
     value.name
-    for module in (counters, endpoints, self_metrics, maps, nic, rules)
+    for module in (conntrack, counters, endpoints, self_metrics, maps, nic, rules)
     for value in vars(module).values()
     if isinstance(value, Family)
 } | {registry.REJECTED}
@@ -307,6 +307,13 @@ def test_the_linters_rules_are_left_out_for_a_reason_and_only_for_the_instance()
 JOB, CLUSTER, NODE = "calico-bpf-exporter", "test", "demo"
 LOST = replace(CART, namespace="ops", name="lost", number=9)  # everything is wrong with it
 SECONDS = 13
+SENDER = """
+import socket, sys, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    while True:
+        sender.sendto(b"x", (sys.argv[1], 5000))
+        time.sleep(0.001)
+"""
 ALL = {"namespace": ".*", "direction": ".*", "reason": ".+", "tier": ".*"}
 RANGES = {"__rate_interval": "10s", "__range": "10s"}
 CHOICES = {
@@ -372,10 +379,12 @@ def prometheus(request, tmp_path_factory):
         cleanup.callback(node.close)
         node.build()
         lose(node)
+        cleanup.enter_context(sending(node, LOST))
         inside = ("ip", "netns", "exec", node.namespace)
         names = cleanup.enter_context(api_server(node, folder))
         where = (node.bpf.path, node.run_dir, folder / "serve.log")
-        serving = Serving(*where, prefix=inside, more=["--collector.nic", *names])
+        more = ["--collector.nic", "--collector.conntrack", "--collector.maps.interval=1", *names]
+        serving = Serving(*where, prefix=inside, more=more)
         cleanup.callback(serving.end)
         cleanup.enter_context(running(inside, folder, serving.port))
         node.send_forever()
@@ -385,12 +394,24 @@ def prometheus(request, tmp_path_factory):
 
 
 def lose(node):
-    """Adds a pod whose interface lacks counters, IPv6 programs and a policy file."""
+    """Adds a pod whose interface lacks the program for what it sends, counters, IPv6 programs and a policy file."""
     node.add_pod(LOST)
+    run("tc", "-n", node.namespace, "filter", "delete", "dev", LOST.interface, "ingress")
     index = node.ifindex(LOST.interface)
     node.bpf.delete("tc/globals", "cali_counters6", u32(index, TC_EGRESS))
     node.bpf.write_interface(index, LOST.interface, 0x1 | 0x2)  # a workload, ready for IPv4
     (node.run_dir / "bpf" / "policy" / min(name for name in policy_files(LOST) if "v4" in name)).unlink()
+
+
+@contextmanager
+def sending(node, pod):
+    """Meanwhile the pod sends some hundred packets a second: two scrapes may follow close on each other."""
+    command = ["ip", "netns", "exec", node.pod_namespace(pod), sys.executable, "-c", SENDER, FRONTEND.ipv4]
+    with subprocess.Popen(command) as sender:
+        try:
+            yield
+        finally:
+            sender.kill()
 
 
 @contextmanager
@@ -511,5 +532,5 @@ def test_every_rule_is_evaluated_and_what_alerts_ask_for_is_said_of_the_lost_pod
     # Every pod here accepts something in each direction in which it is denied.
     assert ["cluster_job_node_interface_namespace_pod_direction:calico_bpf_fully_denied_packets:rate5m"] == empty
     # Alerts demand minutes; tests/rules has those. Here it is what they are made of.
-    for family in ("counters_missing", "policy_error", "not_ready"):
+    for family in ("counters_missing", "policy_error", "not_ready", "uncounted_drops"):
         assert {LOST.name} == {labels["pod"] for labels, _ in prometheus.query(f"calico_bpf_endpoint_{family}")}
