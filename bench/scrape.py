@@ -88,6 +88,7 @@ def main() -> None:
     print("".join(f"{column:>17}" for column in (*columns, *beside)))
     for count in INTERFACES:
         with made_node(count) as (bpf_fs, run_dir):
+            time.sleep(2)  # files newer than that are read again at every scrape, which is not the steady state
             for zeros in ("core", "all"):
                 print("".join(f"{cell:>17}" for cell in measured(bpf_fs, run_dir, count, zeros)))
     print()
