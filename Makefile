@@ -166,7 +166,7 @@ bench: setup  ## measure time and memory
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/peer.py
 
-# A real Prometheus over made nodes, in a network namespace: 500 take 10 minutes and 5 GB, 20 with SECONDS=90 two minutes.
+# A real Prometheus over made nodes, in a network namespace: 500 take 15 minutes, 20 with SECONDS=90 four.
 bench-cluster: setup  ## what a cluster costs Prometheus: NODES=500 SECONDS=330
 	$(BIN)/python bench/cluster.py --nodes $(NODES) --seconds $(SECONDS) $(KEEP)
 
