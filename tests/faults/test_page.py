@@ -42,6 +42,7 @@ COVERED_BY = {
         "test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes_back_with_it",
         "test_what_the_exporter_never_knew_has_no_name_until_it_is_there_and_its_counts_all_the_same",
         "test_in_a_mount_of_the_folder_itself_what_was_made_again_is_seen_after_a_restart",
+        "test_a_file_system_mounted_over_a_folder_is_another_folder",
     ],
     "a folder of it hangs": ["test_a_folder_that_hangs_takes_only_its_facts_and_is_waited_for_once"],
     "Calico's run directory is not there": [

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from exporter.calico.hooks import TC_HOOKS
@@ -28,7 +29,8 @@ COUNTERS = "cali_counters6"
 # A total that no traffic here comes near.
 LEFT_BEHIND = 10**12
 ARRAY = "cali_progs_ing2"
-_SIDES = {"ingress": "from_endpoint", "egress": "to_endpoint"}
+# The programs of each side, in their order.
+_SIDES = {"ingress": ("translate", "from_endpoint"), "egress": ("to_endpoint",)}
 
 
 class ChangingFs(BpfFs):
@@ -76,12 +78,13 @@ class ChangingNode(Node):
         made.close()
         self._load()
         for interface in self.indexes():
-            for side, name in _SIDES.items():
-                words = ("filter", "replace", "dev", interface, side, "pref", 49152, "handle", 1)
-                run("tc", "-n", self.namespace, *words, "bpf", "da", "object-pinned", self.bpf.program(name))
+            for side, names in _SIDES.items():
+                for priority, name in enumerate(names, 1):
+                    words = ("filter", "replace", "dev", interface, side, "pref", priority, "handle", 1)
+                    run("tc", "-n", self.namespace, *words, "bpf", "da", "object-pinned", self.bpf.program(name))
         if with_array:
             self._pin_array()
-        for name in _SIDES.values():
+        for name in chain(*_SIDES.values()):
             (self.bpf.path / "demo" / old / name).unlink()
         (self.bpf.path / "demo" / old).rmdir()
 
@@ -94,7 +97,7 @@ class ChangingNode(Node):
 
     def _pin_array(self) -> None:
         array = PinnedMap(self.pins / ARRAY, PROG_ARRAY, 4, 4, max_entries=10)
-        for slot, name in enumerate(_SIDES.values()):
+        for slot, name in enumerate(chain(*_SIDES.values())):
             put_program(array, slot, self.bpf.program(name))
         array.close()
 
