@@ -4,6 +4,7 @@ PYTHON ?= python3
 DURATION ?= 10m
 NODES ?= 500
 SECONDS ?= 330
+PROMETHEUS ?= http://localhost:9090
 PORT := 10042
 TOOLS := .tools
 UV := $(TOOLS)/uv/bin/uv
@@ -19,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests wait about as much as they compute, so two processes more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-apiserver test-fresh test-all coverage image chart lint type format docs chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
+.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-apiserver test-fresh test-all coverage image chart lint type format docs screens chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -113,6 +114,11 @@ docs: setup  ## generate docs/commands.md and build the site
 	@$(SYNC) --all-extras --group docs
 	@$(BIN)/python .ci/command-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs -q build
+
+# From the Prometheus that `make demo` starts; after eight minutes it has something to show.
+screens: setup  ## draw docs/images/dashboard-*.png: PROMETHEUS=address
+	@$(SYNC) --all-extras --group screens
+	PYTHONPATH=. $(BIN)/python .ci/dashboard-screens $(PROMETHEUS) 8
 
 chart-docs: setup  ## generate the chart's README and schema
 	$(BIN)/python .ci/chart-docs
