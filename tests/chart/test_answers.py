@@ -1,4 +1,4 @@
-"""The pictures of the dashboards: a panel of each type, from answers as a Prometheus gave them on the demo node."""
+"""The pictures of the dashboards: a panel of each type, from answers in the shape of Prometheus' API."""
 
 import json
 from contextlib import contextmanager
