@@ -53,7 +53,6 @@ class Layout:
 _HEAD = "<QQ4B3xB"
 BODY = struct.calcsize(_HEAD)
 _KEY_4, _KEY_6 = struct.Struct("<I4s4sHH"), struct.Struct("<I16s16sHH")
-KEY_SIZE_4 = _KEY_4.size
 _LEGS = "QI4xIIQI4xII"
 _LAYOUTS = {
     (16, 64): Layout(4, _KEY_4, struct.Struct(f"{_HEAD}4xII4xII4sH10x"), counts=False),

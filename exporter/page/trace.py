@@ -4,7 +4,7 @@ An evaluation shares the thread of scrapes, so it is limited: to the policy file
 meet, to what takes a tenth of a second, and of connection tracking to the entries of the very flow.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from shlex import quote
@@ -19,6 +19,7 @@ from exporter.diagnosis.trace_program import Budget, Files
 from exporter.diagnosis.trace_sentences import sentences
 from exporter.errors import ExporterError
 from exporter.node.endpoints import Endpoint
+from exporter.snapshot.reading import Reading
 from exporter.snapshot.snapshot import Snapshot
 
 TRACE_PARTS = PARTS - {"policy_files"} | {"policy_file_names"}
@@ -65,22 +66,22 @@ def evaluate(
     now: Snapshot,
     endpoint: Endpoint,
     asked: Asked,
-    prefixes: Sequence[str],
-    read_policy_files: Callable[[Collection[str], Sequence[bytes]], Snapshot],
+    reading: Reading,
     is_over: Callable[[], bool],
 ) -> Evaluated:
-    """What `trace` says. `now` has `TRACE_PARTS`; `read_policy_files` adds those of the interfaces that it is given,
-    and the entries of connection tracking with these keys.
+    """What `trace` says. `now` has `TRACE_PARTS`; of policy files and connection tracking, `reading` reads only what
+    is about this packet.
     """
     own = f"{INTERFACE}{endpoint.interface}"
     ends = (asked.peer, own) if asked.way == TO else (own, asked.peer)
     try:
         described = _described(asked)
         packet, source, destination = resolve(now, described, ends, _OPTIONS)
-        flows = _flows(now, described, packet)
-        snapshot = read_policy_files(interfaces_of(now, packet, source, destination), flows)
+        if flows := _flows(now, described, packet):
+            reading.read_flows(packet.family, flows)
+        snapshot = reading.read_policy_files(interfaces_of(now, packet, source, destination))
         files = Files(snapshot, Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over))
-        result = trace(snapshot, packet, source, destination, "", prefixes, files)
+        result = trace(snapshot, packet, source, destination, "", reading.prefixes, files)
     except ExporterError as error:
         return Evaluated(asked, problem=str(error))
     lines = list(sentences(result, named(source), named(destination), verbose=False))

@@ -180,9 +180,7 @@ class Bundle:
         """See `NodeSource`."""
         self._raise("queue_drops", NodeError)
         if "queue_drops.json" not in self._members:
-            raise NodeError(
-                "the bundle holds no drops of queueing disciplines: it was made before they were part of it"
-            )
+            raise NodeError("the bundle holds no drops of clsact: it was made before they were part of it")
         return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
 
     def check_run_dir(self) -> None:
@@ -291,8 +289,7 @@ def _check(bundle: Bundle) -> None:
 
 def _pod(row: dict[str, Any]) -> ClusterPod:
     addresses = tuple(_text(address) for address in row["addresses"])
-    names = (_text(row[name]) for name in ("namespace", "pod", "owner_kind", "owner"))
-    namespace, pod, owner_kind, owner = names
+    namespace, pod, owner_kind, owner = (_text(row[name]) for name in ("namespace", "pod", "owner_kind", "owner"))
     return ClusterPod(namespace, pod, addresses, owner_kind, owner)
 
 

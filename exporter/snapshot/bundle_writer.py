@@ -1,14 +1,14 @@
 """Writes a bundle: everything this program reads on a node, as raw data. `bundle.py` has the format and reads it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import IO, Any, TypeVar
 
 from exporter.archive import write_archive
 from exporter.bpf.maps import ProgramInfo
-from exporter.calico.pins import POLICY_PROGRAMS
+from exporter.calico.pins import POLICY_PROGRAMS, Pin
 from exporter.node.endpoints import Endpoints
 from exporter.node.files import Folder
 from exporter.snapshot.bundle import ADDRESSES, FOLDERS, FORMAT, max_bytes
@@ -63,19 +63,13 @@ def write_bundle(
     those that were captured.
     """
     errors: dict[str, str] = {}
-    members: dict[str, bytes] = {}
     pinned = _value(errors, "pins", snapshot.pins) or ()
-    pins = [pin.name for pin in pinned if pin.datum not in POLICY_PROGRAMS.values()]
-    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
-    for pin in pinned:
-        if pin.name in pins:
-            members |= _value(errors, f"maps/{pin.name}", Part.of(partial(map_members, source, pin, endpoints))) or {}
+    kept = [pin for pin in pinned if pin.datum not in POLICY_PROGRAMS.values()]
     entries: dict[str, Entries] = {}
     if not snapshot.ifstate.error:
         entries = _value(errors, "policy_programs", Part.of(partial(_policy_entries, source, snapshot))) or {}
-    for name, found in entries.items():
-        members |= _value(errors, f"maps/{name}", Part.of(partial(entry_members, source, name, found))) or {}
-    pins += entries
+    pins = [*(pin.name for pin in kept), *entries]
+    members = _map_members(source, snapshot, kept, entries, errors)
     parts: dict[str, Part[Any]] = {
         "programs": Part.of(partial(_programs, source, snapshot, entries)),
         "links": snapshot.links,
@@ -112,6 +106,19 @@ def write_bundle(
         sum(name.startswith(tuple(f"{folder}/" for folder in FOLDERS.values())) for name in members),
         tuple(f"{part}: {sentence}" for part, sentence in errors.items()),
     )
+
+
+def _map_members(
+    source: NodeSource, snapshot: Snapshot, pins: Iterable[Pin], entries: dict[str, Entries], errors: dict[str, str]
+) -> dict[str, bytes]:
+    """The maps at `pins`, and of the maps of policy programs these entries."""
+    endpoints = all_addresses(snapshot.endpoints.or_else(Endpoints({})))
+    reads = {pin.name: partial(map_members, source, pin, endpoints) for pin in pins}
+    reads |= {name: partial(entry_members, source, name, found) for name, found in entries.items()}
+    members: dict[str, bytes] = {}
+    for name, read in reads.items():
+        members |= _value(errors, f"maps/{name}", Part.of(read)) or {}
+    return members
 
 
 def _leave_out_oversized(members: dict[str, bytes], errors: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ Reads only the requested parts; an error in one part affects only the parts deri
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -82,21 +82,17 @@ class Reading:
         read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
         return Snapshot(reader=self._source.reader_name, at=self._at, **read)
 
-    def read_policy_files(self, interfaces: Collection[str], flows: Sequence[bytes] = ()) -> Snapshot:
-        """The snapshot with all parts read before, and the policy files of these interfaces alone.
-
-        Of connection tracking it has the entries with the keys `flows`, which are of one IP family.
-        """
+    def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
+        """The snapshot with all parts read before, and the policy files of these interfaces alone."""
         self._parts["policy_files"] = Part.of(lambda: self._source.policy_files(interfaces))
-        if flows:
-            self._parts["conntrack"] = Part.of(partial(self._flows, flows))
         return self.read(())
 
-    def _flows(self, keys: Sequence[bytes]) -> "Conntrack":
-        from exporter.calico.conntrack_rows import KEY_SIZE_4
+    def read_flows(self, family: int, keys: Collection[bytes]) -> Snapshot:
+        """The snapshot with all parts read before, and the connection-tracking entries with these keys alone."""
         from exporter.snapshot.pinned_conntrack import read_flows
 
-        return read_flows(self._source, self._pinned_maps(), 4 if len(keys[0]) == KEY_SIZE_4 else 6, keys)
+        self._parts["conntrack"] = Part.of(lambda: read_flows(self._source, self._pinned_maps(), family, keys))
+        return self.read(())
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -238,7 +234,7 @@ class Reading:
         """The endpoint behind each interface, from the sources that could be read."""
         links, states = (self._parts[name].or_else(None) for name in ("links", "ifstate"))
         routes = self._parts["host_routes"].or_else(())
-        pods, cluster = self._parts["pods"].or_else(_NO_PODS), self._parts["cluster_pods"].or_else(None)
+        pods, cluster = self._parts["pods"].or_else(LocalPods((), ())), self._parts["cluster_pods"].or_else(None)
         known, before = cluster.pods if cluster else (), self._memory.joined
         facts = (links, routes, states, pods, known)
         if before and all(map(is_, before[0], facts)):
@@ -294,9 +290,6 @@ class Reading:
         "map_fills": _map_fills,
         "packets": lambda self: self._source.packets(),
     }
-
-
-_NO_PODS = LocalPods((), ())
 
 
 def take_snapshot(

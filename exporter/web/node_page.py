@@ -134,14 +134,7 @@ class Page:
         if endpoint is None:
             return self._not_found(asked)
         form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
-        found = evaluate(
-            now,
-            endpoint,
-            form,
-            reading.prefixes,
-            reading.read_policy_files,
-            lambda: time.monotonic() - start > MAX_SECONDS,
-        )
+        found = evaluate(now, endpoint, form, reading, lambda: time.monotonic() - start > MAX_SECONDS)
         return self._endpoint(now, endpoint, found)
 
     @property

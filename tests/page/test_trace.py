@@ -29,21 +29,29 @@ SERVER, PLAIN = "cali34769d6a557", "cali14a81566bd7"
 OPTIONS = ("--from", "--to")
 
 
+class Noting(Reading):
+    """Notes the interfaces whose policy files are read."""
+
+    def __init__(self, bundle):
+        super().__init__(bundle, Settings(), Memory())
+        self.of_files = []
+
+    def read_policy_files(self, interfaces):
+        self.of_files.append(set(interfaces))
+        return super().read_policy_files(interfaces)
+
+
 class Form:
     """The form of an interface of this node: `read` are the interfaces whose policy files were read, in its calls."""
 
     def __init__(self, bundle):
-        self.reading = Reading(bundle, Settings(), Memory())
+        self.reading = Noting(bundle)
         self.now = self.reading.read(PARTS | TRACE_PARTS)
-        self.read = []
-
-    def files_of(self, interfaces, flows):
-        self.read.append(set(interfaces))
-        return self.reading.read_policy_files(interfaces, flows)
+        self.read = self.reading.of_files
 
     def ask(self, interface=SERVER, is_over=lambda: False, **given):
         endpoint = endpoint_named(self.now, interface)
-        return evaluate(self.now, endpoint, Asked(**given), DEFAULT_PREFIXES, self.files_of, is_over)
+        return evaluate(self.now, endpoint, Asked(**given), self.reading, is_over)
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +116,12 @@ def test_what_cannot_be_evaluated_is_a_sentence(form, parsed, given, sentence):
     assert "This is not known: " in parsed(shown(form, found)).text
 
 
-def test_policy_files_that_cannot_be_read_are_a_sentence(form):
-    def refuse(interfaces, _):
+def test_policy_files_that_cannot_be_read_are_a_sentence(form, monkeypatch):
+    def refuse(interfaces):
         raise NodeError(f"the files of {len(interfaces)} interfaces could not be read")
 
-    found = evaluate(form.now, endpoint_named(form.now, SERVER), Asked("10.0.0.1", port="1"), (), refuse, lambda: False)
-    assert "could not be read" in found.problem
+    monkeypatch.setattr(form.reading, "read_policy_files", refuse)
+    assert "could not be read" in form.ask(peer="10.0.0.1", port="1").problem
 
 
 def test_only_the_files_of_interfaces_on_the_way_are_read(form):
