@@ -35,20 +35,6 @@ class Conntrack:
     at: int | None
     partial: bool = False
 
-    def between(self, protocol: int, source: str, destination: str, port: int) -> tuple[Entry, ...]:
-        """The kept entries of flows that `source` opened to this address and port, latest first.
-
-        Forward NAT entries match the service's address, others the backend's; ICMP has port 0.
-        """
-        wanted = str(ip_address(source)), str(ip_address(destination)), port
-        found = [
-            one
-            for one in self.entries
-            if one.protocol == protocol
-            and (one.source.address, one.destination.address, one.destination.port) == wanted
-        ]
-        return tuple(sorted(found, key=lambda one: -one.last_seen))
-
     def age(self, entry: Entry) -> float | None:
         """Seconds since the entry's last packet when it was read."""
         return None if self.at is None else max(self.at - entry.last_seen, 0) / 1e9
