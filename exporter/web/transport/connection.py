@@ -55,13 +55,17 @@ class Connection:
 
         The caller closes the stream.
         """
-        # Too slow, disconnected, or stopped reading a response.
-        with suppress(TimeoutError, OSError, h11.LocalProtocolError):
-            async with asyncio.timeout(None) as self._deadline:
-                self._enter(Phase.OPENING)
-                still_sending = await self._serve_all(handler)
-                self._enter(Phase.CLOSING)
-                await self.stream.end(still_sending=still_sending)
+        try:
+            # Too slow, disconnected, or stopped reading a response.
+            with suppress(TimeoutError, OSError, h11.LocalProtocolError):
+                async with asyncio.timeout(None) as self._deadline:
+                    self._enter(Phase.OPENING)
+                    still_sending = await self._serve_all(handler)
+                    self._enter(Phase.CLOSING)
+                    await self.stream.end(still_sending=still_sending)
+        finally:
+            # It refers to the task, and an evicted task's error to this: the buffers would wait for a garbage collection.
+            del self._deadline
 
     async def _serve_all(self, handler: Handler) -> bool:
         """Opens the stream and answers the requests; whether the client may still be sending."""

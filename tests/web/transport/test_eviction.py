@@ -1,12 +1,16 @@
 """Which connection makes way for a new one, and what it costs to find it."""
 
+import asyncio
+import gc
 import time
+import weakref
 from dataclasses import dataclass
 
 import pytest
 
+from exporter.web.transport.connection import Connection
 from exporter.web.transport.eviction import Admitted
-from exporter.web.transport.phases import Phase
+from exporter.web.transport.phases import Limits, Phase
 
 IDLE, WORKING, SENDING = Phase.IDLE, Phase.WORKING, Phase.SENDING
 
@@ -94,3 +98,46 @@ def cost(number, clients):
 @pytest.mark.parametrize("clients", [1, 512])
 def test_an_admission_costs_the_same_beside_8_and_512_connections(clients):
     assert cost(512, clients) < 3 * cost(8, clients)
+
+
+class Silent:
+    """A stream whose client sends nothing until it is `gone`."""
+
+    def __init__(self, gone):
+        self._gone = gone
+
+    async def open(self):
+        pass
+
+    async def read(self, size):
+        await self._gone.wait()
+        return b""
+
+    async def end(self, *, still_sending):
+        pass
+
+
+@pytest.mark.parametrize("ended", ["evicted", "too slow", "closed by its client"])
+def test_a_connection_that_has_ended_is_freed_without_a_garbage_collection(ended):
+    """The buffers of TLS are large and no Python objects: many would be dead before a collection seems worth it."""
+
+    async def left():
+        gone, limits = asyncio.Event(), Limits({Phase.OPENING: 0.01 if ended == "too slow" else 60.0})
+        task = asyncio.create_task(Connection(Silent(gone), limits).serve(None))
+        await asyncio.sleep(0)
+        stream = weakref.ref(task.get_coro().cr_frame.f_locals["self"].stream)
+        if ended == "evicted":
+            task.cancel()
+        elif ended == "closed by its client":
+            gone.set()
+        await asyncio.wait({task})
+        assert task.cancelled() == (ended == "evicted")
+        del task
+        await asyncio.sleep(0)
+        return stream()
+
+    gc.disable()
+    try:
+        assert asyncio.run(left()) is None
+    finally:
+        gc.enable()

@@ -102,7 +102,7 @@ def test_a_thousand_connections_that_never_finish_a_handshake_delay_nobody(secur
     for _ in range(1000):
         clear(running).sendall(said)
     scrape_in_time(running)
-    assert running.memory() - memory < 60e6
+    assert running.memory() - memory < 50e6
     assert threads == running.threads()
     assert running.descriptors() < 600
 
@@ -115,7 +115,7 @@ def test_a_thousand_idle_connections_in_tls_delay_nobody(secure, many_descriptor
         with suppress(ConnectionError, ssl.SSLError):  # the oldest are evicted for the newest
             running.open(said)
     scrape_in_time(running)
-    assert running.memory() - memory < 55e6
+    assert running.memory() - memory < 40e6
     assert threads == running.threads()
     assert running.descriptors() < 600
 
