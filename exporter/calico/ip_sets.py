@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
+from exporter.calico.protocols import protocol_name
 
 KEY_SIZES = {20: 4, 32: 16}  # of the key to that of the address
 _LENGTH_SIZE = 4
 _NUMBER_BITS = 64
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,4 @@ def _member(raw: bytes, size: int) -> str:
         # A prefix length that the kernel's trie would refuse is shown as it is.
         return f"{address}/{int.from_bytes(raw[:4], 'little') - _NUMBER_BITS}"
     shown = f"[{address}]" if address.version == 6 else str(address)
-    return f"{shown}:{port}/{_PROTOCOLS.get(protocol, f'protocol {protocol}')}"
+    return f"{shown}:{port}/{protocol_name(protocol)}"

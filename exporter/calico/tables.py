@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 from exporter.calico import LayoutError
 
-PORTLESS = frozenset({1, 58})
-PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _Layout = TypeVar("_Layout")
 
 
@@ -59,8 +57,3 @@ def remembered(text: Callable[[bytes], str]) -> Callable[[bytes], str]:
         return found
 
     return call
-
-
-def protocol_name(protocol: int) -> str:
-    """`tcp`, `udp`, …, or `protocol 47`."""
-    return PROTOCOLS.get(protocol, f"protocol {protocol}")

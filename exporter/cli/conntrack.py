@@ -6,7 +6,7 @@ from itertools import islice
 
 import click
 
-from exporter.calico.tables import protocol_name
+from exporter.calico.protocols import protocol_name
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot

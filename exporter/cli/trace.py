@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from exporter.calico.packet import PROTOCOLS, SCTP, TCP, WITH_PORTS
+from exporter.calico.packet import WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY
+from exporter.calico.protocols import PROTOCOLS, SCTP, TCP
 from exporter.cli.candidates import complete_ends, complete_interfaces
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import one_snapshot

@@ -7,8 +7,8 @@ not known.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from exporter.calico.packet import ICMP, ICMP6
 from exporter.calico.policy_program import ALLOW
+from exporter.calico.protocols import PORTLESS
 from exporter.calico.rules import INGRESS
 from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_flows, packet_of
 from exporter.diagnosis.trace_node import Hidden
@@ -59,7 +59,7 @@ def ruling_of(program: ProgramTrace) -> Ruling:
 
 
 def _ruling(snapshot: Snapshot, flow: DeniedFlows, prefixes: Sequence[str], files: Files) -> Ruling:
-    hidden = _NO_TYPE if flow.protocol in (ICMP, ICMP6) else Hidden()
+    hidden = _NO_TYPE if flow.protocol in PORTLESS else Hidden()
     return ruling_of(
         Programs(snapshot, packet_of(flow), prefixes, files).evaluate(flow.receiver, INGRESS, (0,), hidden)
     )

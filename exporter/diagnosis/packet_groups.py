@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from exporter.calico.conntrack import Entry
-from exporter.calico.packet import ICMP, ICMP6, Packet
+from exporter.calico.packet import Packet
 from exporter.calico.policy_program import DENY
-from exporter.calico.tables import PORTLESS, protocol_name
+from exporter.calico.protocols import PORTLESS, protocol_name
 from exporter.diagnosis.denied import Ruling, with_port
 from exporter.diagnosis.denied_rules import ruling_of
 from exporter.diagnosis.trace import trace
@@ -68,7 +68,6 @@ class _Flows:
     """What a snapshot knows about captured flows of one endpoint."""
 
     def __init__(self, snapshot: Snapshot, endpoint: Endpoint) -> None:
-        self._snapshot = snapshot
         self._own = {str(ip_address(one)) for one in endpoint.addresses}
         self._interface = endpoint.interface
         conntrack = snapshot.conntrack.or_else(None)
@@ -226,13 +225,11 @@ def _has_ports(flow: SeenFlow) -> bool:
 
 
 def _by_opener(entries: Iterable[Entry]) -> Mapping[tuple[int, str, int], list[Entry]]:
-    """The entries with both legs, in both directions: a captured packet may be an answer."""
+    """The entries in both directions: a captured packet may be an answer."""
     found: dict[tuple[int, str, int], list[Entry]] = {}
     for entry in entries:
-        if entry.forth is None or entry.back is None:
-            continue
         for one in (entry, replace(entry, source=entry.destination, destination=entry.source, service=None)):
-            port = 0 if one.protocol in (ICMP, ICMP6) else one.source.port
+            port = 0 if one.protocol in PORTLESS else one.source.port
             found.setdefault((one.protocol, one.source.address, port), []).append(one)
     return found
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from exporter.calico.packet import TCP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import TCP
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
@@ -217,7 +218,7 @@ class NodeFacts:
             ends = (entry.source.address, entry.source.port), (entry.destination.address, entry.destination.port)
             if entry.protocol != packet.protocol or ends not in (wanted, wanted[::-1]):
                 continue
-            age, timeout = conntrack.age(entry), entry.timeout
-            if entry.forth and entry.back and age is not None and timeout is not None and age < timeout:
+            age = conntrack.age(entry)
+            if age is not None and age < entry.timeout:
                 return (entry.forth, entry.back) if ends == wanted else (entry.back, entry.forth)
         return None

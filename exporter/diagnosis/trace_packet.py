@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.calico.packet import ICMP, ICMP6, PROTOCOLS, SCTP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import ICMP, ICMP6, PROTOCOLS, SCTP
 from exporter.diagnosis.selection import NotHere, WrongUsage, pod_named
 from exporter.diagnosis.trace_node import End, NodeFacts
 from exporter.node.endpoints import HOST, Endpoint, Endpoints

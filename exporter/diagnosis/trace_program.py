@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.hooks import XDP, hook_name
-from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
+from exporter.calico.packet import NEIGHBOUR_DISCOVERY, Packet
 from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
 from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
 from exporter.calico.policy_machine import MAX_STEPS
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
+from exporter.calico.protocols import UDP
 from exporter.diagnosis.policy_run import LoadedFile, PolicyRun, Step, load_file, run_policy
 from exporter.diagnosis.trace_node import Hidden
 from exporter.errors import ExporterError

@@ -5,7 +5,7 @@ The entries are those of the last count in the background; before the first one 
 
 from typing import ClassVar
 
-from exporter.calico.tables import protocol_name
+from exporter.calico.protocols import protocol_name
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node.endpoints import workloads_by_address

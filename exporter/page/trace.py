@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from shlex import quote
 
 from exporter.calico.conntrack_rows import keys_of
-from exporter.calico.packet import PROTOCOLS, TCP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import PROTOCOLS, TCP
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, interfaces_of, trace
 from exporter.diagnosis.trace_node import NodeFacts

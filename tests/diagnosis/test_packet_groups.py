@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import TCP, UDP
+from exporter.calico.protocols import TCP, UDP
 from exporter.diagnosis import packet_groups
 from exporter.diagnosis.explain import Drop, explain
 from exporter.diagnosis.packet_groups import (

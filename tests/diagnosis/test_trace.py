@@ -10,9 +10,10 @@ import pytest
 
 from exporter.bpf.maps import MapDenied
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP, ICMP6, SCTP, TCP, UDP, Packet
+from exporter.calico.packet import Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
+from exporter.calico.protocols import ICMP, ICMP6, SCTP, TCP, UDP
 from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP, TCP, UDP
+from exporter.calico.protocols import ICMP, TCP, UDP
 from exporter.diagnosis.trace import PARTS as WHOLE
 from exporter.diagnosis.trace import trace
 from exporter.diagnosis.trace_packet import Described, named, resolve

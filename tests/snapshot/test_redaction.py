@@ -5,11 +5,12 @@ import itertools
 import json
 import random
 import re
-from dataclasses import replace
+import struct
 
 import pytest
 
 from exporter.calico.conntrack import decode_conntrack
+from exporter.calico.conntrack_rows import BODY
 from exporter.calico.names import workload_interface
 from exporter.calico.nat import decode_affinity, decode_backends, decode_frontends
 from exporter.calico.pins import (
@@ -316,11 +317,16 @@ def test_maps_have_the_entries_of_the_new_addresses(a, b, c, family):
         yield decode_routes, ROUTES, route(host, 0xC, ifindex=7)
         yield flows, CONNTRACK, flow(6, (a, 1), (b, 2), {"bits": OPENER}, {})
         yield flows, CONNTRACK, flow(6, (a, 1), (b, 2), {"bits": OPENER}, {}, service=(c, 3))
-        yield flows, CONNTRACK, forward(6, (a, 1), (b, 2), (c, 3))
+        yield ends, CONNTRACK, forward(6, (a, 1), (b, 2), (c, 3))
 
     def flows(table):
-        # Another of the two ends can be the first one in the key, which a flag says.
-        return [replace(one, flags=0) for one in decode_conntrack(table)]
+        return list(decode_conntrack(table))
+
+    def ends(table):
+        """The two ends of the key, and of the reverse entry's key behind the head of the value, in any order."""
+        size = len(ipaddress.ip_address(a).packed)
+        both = [struct.unpack_from(f"<4x{size}s{size}sHH", raw) for raw in (table.keys, table.values[BODY:])]
+        return [{(one, port), (other, other_port)} for one, other, port, other_port in both]
 
     names = Names(KEY)
     rows = MapRows(names, RuleIds(names, KEY, ()))
