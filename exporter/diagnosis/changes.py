@@ -4,7 +4,6 @@ Pure functions of two snapshots. A counter that decreased was reset, so its valu
 Prometheus' `increase()`; no change is negative.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from exporter.bpf.maps import MapError
@@ -15,8 +14,6 @@ from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
 APPEARED, VANISHED = "appeared", "vanished"
-
-_Hooks = Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
