@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapBatch, MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link, NodeAddress
@@ -94,7 +94,7 @@ class FakeNode:
     def map_batches(self, name):
         self.asked[f"batches {name}"] += 1
         dump = self._map(name)
-        yield MapBatch(dump.info, dump.keys, dump.values)
+        yield MapDump(dump.info, dump.keys, dump.values)
 
     def predates(self, _):
         return False

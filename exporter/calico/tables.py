@@ -28,6 +28,11 @@ class Columns:
         """The fields of each entry."""
         return zip(key.iter_unpack(self.keys), value.iter_unpack(self.values), strict=True)
 
+    def part(self, start: int, end: int) -> "Columns":
+        """The entries from position `start` to before `end`."""
+        key, value = self.key_size, self.value_size
+        return Columns(self.keys[start * key : end * key], self.values[start * value : end * value], key, value)
+
 
 def layout_of(name: str, columns: Columns, layouts: Mapping[tuple[int, int], _Layout]) -> _Layout:
     """The layout for these sizes of key and value. Raises `LayoutError` when there is none or an entry is cut off."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 
-from exporter.bpf.maps import MapBatch, MapMissing
+from exporter.bpf.maps import MapMissing
 from exporter.calico.conntrack import Entry, decode_conntrack
 from exporter.calico.conntrack_rows import layout_of_conntrack
 from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import Conntrack, Totals, Wanted
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.source import NodeSource
 
 
@@ -61,8 +61,3 @@ def _read_family(source: NodeSource, maps: PinnedMaps, family: int, wanted: Want
         found.append(totals)
     # Calico's programs change the live map all the time; one that an upgrade left behind is as old as the upgrade.
     return max(found, key=lambda one: one.newest)
-
-
-def columns_of(batch: MapBatch) -> Columns:
-    """The same entries as a decoder takes them."""
-    return Columns(batch.keys, batch.values, batch.info.key_size, batch.info.value_size)

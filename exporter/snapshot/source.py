@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
+from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.folder_watch import FolderWatch
@@ -59,7 +59,7 @@ class NodeSource(Protocol):
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys in the map pinned as `name`, None where there is no entry."""
 
-    def map_batches(self, name: str) -> Iterator[MapBatch]:
+    def map_batches(self, name: str) -> Iterator[MapDump]:
         """The content of the large map pinned as `name`, in batches; of a bundle, what it holds of it."""
 
     def predates(self, datum: str) -> bool:
@@ -169,7 +169,7 @@ class LiveNode:
         """See `NodeSource`."""
         return self._reader.lookup(f"{self._globals}/{name}", keys)
 
-    def map_batches(self, name: str) -> Iterator[MapBatch]:
+    def map_batches(self, name: str) -> Iterator[MapDump]:
         """See `NodeSource`."""
         return self._reader.batches(f"{self._globals}/{name}")
 
