@@ -10,10 +10,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.counters import CounterTable
+from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import has_workload_prefix, workload_interface
-from exporter.node.endpoint_status import LocalPod
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -118,7 +118,7 @@ def join_endpoints(
     links: Sequence[Link] | None,
     routes: Sequence[HostRoute],
     states: Sequence[InterfaceState] | None,
-    pods: Sequence[LocalPod],
+    pods: Sequence[EndpointStatus],
     cluster: Sequence[ClusterPod],
     prefixes: Sequence[str],
     before: Endpoints,
@@ -166,7 +166,7 @@ class _Claims:
     def __init__(
         self,
         names: Mapping[int, str],
-        pods: Sequence[LocalPod],
+        pods: Sequence[EndpointStatus],
         cluster: Sequence[ClusterPod],
         prefixes: Sequence[str],
         routes: Sequence[HostRoute],
@@ -213,7 +213,7 @@ class _Claims:
         self,
         claims: dict[int, tuple[str, str]],
         ifindex: int | None,
-        pod: LocalPod | ClusterPod,
+        pod: EndpointStatus | ClusterPod,
         leads_to: Mapping[str, int],
     ) -> None:
         identity = (pod.namespace, pod.pod)
