@@ -27,10 +27,10 @@ from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.bundle_writer import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle_writer import write_bundle
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import is_policy_file_of
+from tests.parts import EVERY_PART
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FACTS = (

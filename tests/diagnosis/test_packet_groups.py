@@ -26,8 +26,9 @@ from exporter.node import NodeError
 from exporter.node.endpoints import WORKLOAD as POD
 from exporter.node.packet_flows import Capture, SeenFlow
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.reading import EVERY_PART, take_snapshot
+from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
+from tests.parts import EVERY_PART
 from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow, packed
 from tests.traces.experiments import experiments
 
