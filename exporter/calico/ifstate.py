@@ -52,6 +52,11 @@ class InterfaceState:
         """Whether it is part of a bond, whose tc programs sit on the bond itself."""
         return bool(self.flags & _BOND_SLAVE)
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether Calico's programs are in place on it, for one IP family at least."""
+        return self.managed and (self.ready(4) or self.ready(6))
+
     def ready(self, family: int) -> bool:
         """Whether the programs of IP `family` (4 or 6) are in place."""
         return bool(self.flags & (_READY_4 if family == 4 else _READY_6))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY
 from exporter.calico.protocols import SCTP, protocol_name
-from exporter.diagnosis.policy_run import NO_PROFILE, Step
+from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.trace import Trace
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.quantities import plural
-from exporter.snapshot.rules import END_OF_TIER
+from exporter.snapshot.rules import END_OF_TIER, NO_PROFILE
 
 # The kind of a program's line. That of the first line is the verdict, that of a rule which matched its action.
 PROGRAM = "program"

@@ -71,7 +71,7 @@ class Endpoint:
         # Felix creates the entry before it attaches a program and marks the interface ready after; the tc programs of
         # bond slaves are on the bond.
         state = self.state
-        attached = state is not None and state.managed and not state.bond_slave and (state.ready(4) or state.ready(6))
+        attached = state is not None and state.has_programs and not state.bond_slave
         if not attached or not counters.layout.entries_made_by_felix:
             return ()
         return tuple(hook for hook in TC_HOOKS if (self.ifindex, hook) not in counters.rows)
