@@ -9,10 +9,8 @@ import click
 
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.serving import ServeOptions, serve
-from exporter.metrics.collector import CollectorOptions
-from exporter.metrics.counters import ZEROS
+from exporter.metrics.collector import ZEROS, CollectorOptions
 from exporter.metrics.rule_hits import DETAILS
-from exporter.metrics.rule_hits import ZEROS as RULES_ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
@@ -85,7 +83,7 @@ def _collector_flags(command: Any) -> Any:
     "collector.rules.zeros",
     "Which zero-valued series of rules to expose (core = deny rules and tier ends).",
     command="serve",
-    type=click.Choice(RULES_ZEROS),
+    type=click.Choice(ZEROS),
     default="core",
 )
 @flag(
