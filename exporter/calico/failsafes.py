@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
-from exporter.calico.ip_sets import IpSetTrie, trie_of
+from exporter.calico.ip_sets import PrefixTrie, trie_of
 from exporter.calico.protocols import TCP, UDP
 
 KEY_SIZES = (12, 24)
@@ -26,7 +26,7 @@ DEFAULT_OUTBOUND = frozenset(
 class Failsafes:
     """The failsafe ports of one IP family."""
 
-    trie: IpSetTrie
+    trie: PrefixTrie
 
     def inbound(self, protocol: int, port: int, peer: str) -> bool:
         """Whether packets from `peer` to this port of the node are accepted whatever policy says."""

@@ -19,7 +19,7 @@ _NUMBER_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class IpSetTrie:
+class PrefixTrie:
     """A longest-prefix map as the kernel searches it: the prefixes of its keys, as numbers, by their length in bits."""
 
     prefixes: dict[int, set[int]]
@@ -31,7 +31,7 @@ class IpSetTrie:
         return any(number >> bits - length in found for length, found in self.prefixes.items() if length <= bits)
 
 
-def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
+def ip_set_trie(keys: Iterable[bytes]) -> PrefixTrie:
     """The IP-set map with these keys. Raises `LayoutError`."""
     rows = list(keys)
     if any(len(key) not in KEY_SIZES for key in rows):
@@ -39,7 +39,7 @@ def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
     return trie_of(rows)
 
 
-def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
+def trie_of(keys: Iterable[bytes]) -> PrefixTrie:
     """The longest-prefix map with these keys. Raises `LayoutError`."""
     prefixes: dict[int, set[int]] = {}
     for key in keys:
@@ -47,7 +47,7 @@ def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
         if not 0 <= length <= bits:
             raise LayoutError(f"a longest-prefix map has a key of {bits} bits with a prefix of {length}")
         prefixes.setdefault(length, set()).add(int.from_bytes(key[_LENGTH_SIZE:], "big") >> bits - length)
-    return IpSetTrie(prefixes)
+    return PrefixTrie(prefixes)
 
 
 def decode_ip_sets(keys: bytes, key_size: int) -> dict[int, tuple[str, ...]]:

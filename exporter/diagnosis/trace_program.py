@@ -97,11 +97,11 @@ class Files:
         return bool(self._contents or self._names or self._unread)
 
     def __contains__(self, name: PolicyFileName) -> bool:
-        return _path(name) in self._contents or _path(name) in self._unread
+        return name.text in self._contents or name.text in self._unread
 
     def load(self, name: PolicyFileName) -> LoadedFile:
         """The file of this name. Raises `NotKnown` or `PolicyDebugError`."""
-        path = _path(name)
+        path = name.text
         content = self._contents.get(path)
         if path in self._unread:
             raise NotKnown("; ".join(["its policy file could not be read", *self._problems[:1]]))
@@ -111,10 +111,6 @@ class Files:
             self.budget.spend(len(content))
             self._loaded[path] = load_file(name, content)
         return self._loaded[path]
-
-
-def _path(name: PolicyFileName) -> str:
-    return f"{name.interface}_{name.direction}_v{name.family}.json"
 
 
 class Programs:

@@ -49,8 +49,8 @@ class Watched:
     left_out: int = 0
 
     def program(self, loopback: int) -> tuple[Instruction, ...]:
-        """The filter for it; `loopback` is the index of `lo`."""
-        return filter_of(self, loopback)
+        """The filter for it; `loopback` is the index of `lo`, on which packets are seen a second time."""
+        return _by_family(_pass_if(self.ifindex), loopback, _of_family(self, 4), _of_family(self, 6))
 
     def keeps(self, header: Header, interface: str) -> bool:
         """Whether a flow is kept that opens with this header, by this interface: the filter has chosen already."""
@@ -92,11 +92,6 @@ class WatchedNode:
             or header.destination in self.destinations
             or (header.destination, header.destination_port) in self.node_ports
         )
-
-
-def filter_of(watched: Watched, loopback: int = 1) -> tuple[Instruction, ...]:
-    """The program for these; `loopback` is the index of `lo`, on which packets are seen a second time."""
-    return _by_family(_pass_if(watched.ifindex), loopback, _of_family(watched, 4), _of_family(watched, 6))
 
 
 def _by_family(

@@ -17,7 +17,7 @@ from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
-from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
+from exporter.calico.ip_sets import PrefixTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.pins import (
     COUNTERS,
     FAILSAFES,
@@ -158,7 +158,7 @@ class Reading:
         dump = self._kept_dump(datum)
         return decode_ip_sets(dump.keys, dump.info.key_size)
 
-    def _ip_set_trie(self, datum: str) -> IpSetTrie:
+    def _ip_set_trie(self, datum: str) -> PrefixTrie:
         return ip_set_trie(key for key, _ in self._kept_dump(datum).entries())
 
     def _kept_dump(self, datum: str) -> MapDump:

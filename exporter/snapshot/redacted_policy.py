@@ -13,20 +13,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
-from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_comments import LOADS_ID, parse_policy_file
 from exporter.calico.policy_debug import PolicyFileName
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
+from exporter.calico.policy_program import PART_START
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import unescaped
 from exporter.snapshot.redacted_names import Names
 from exporter.snapshot.redacted_rules import RuleIds
 
 _CUT_OFF = b"{"  # of a file that cannot be parsed
-_PART = re.compile(r"##### Start of program \d+ #####")
 _ADDRESS = re.compile(r"/\* state->(?:ip_src|(?:pre|post)_nat_ip_dst) \*/")
 _LOAD = b"\x61\x91"
 _BEFORE = (_LOAD, b"\xb4\x02", b"\x5c\x12")
-_LOADS_ID = b"\x18\x02"
 _COMPARES = (b"\x16\x02", b"\x56\x02")
 _BOUNDARY = re.compile(r"((?:Start|End) of )(\S*)( ?)(.*)", re.DOTALL)
 _RULE_ID = re.compile(r"(Rule MatchID: *)([0-9]{1,20})")
@@ -72,7 +71,7 @@ class PolicyFiles:
         return row | {key: value for key, value in more.items() if value}
 
     def _note_tags(self, instructions: Sequence[Instruction], code: Sequence[bytes]) -> None:
-        starts = [number for number, one in enumerate(instructions) if any(map(_PART.fullmatch, one.comments))]
+        starts = [number for number, one in enumerate(instructions) if any(map(PART_START.fullmatch, one.comments))]
         for start, end in pairwise([0, *starts, len(code)]):
             before = program_tags([one.code for one in instructions[start:end]])
             self.tags |= dict.fromkeys(before, min(program_tags(code[start:end])))
@@ -92,7 +91,7 @@ class Code:
         """Their code, with other networks and rule ids."""
         code = [one.code for one in instructions]
         for number, one in enumerate(instructions):
-            if one.code[:2] == _LOADS_ID and number + 1 < len(code):
+            if one.code[:2] == LOADS_ID and number + 1 < len(code):
                 low, high = code[number], code[number + 1]
                 new = self._rule_ids.redact(int.from_bytes(low[4:] + high[4:], "little")).to_bytes(8, "little")
                 code[number], code[number + 1] = low[:4] + new[:4], high[:4] + new[4:]
