@@ -198,7 +198,8 @@ def test_a_change_that_could_not_be_read_is_read_the_next_time(read, tmp_path, m
     def refused(path):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
 
-    with monkeypatch.context() as patched, pytest.raises(NodeError, match="Too many open files"):
-        patched.setattr(os, "scandir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(NodeError, match="Too many open files"):
         getattr(node, read)()
+    monkeypatch.undo()
     assert {"old", "new"} == set(getattr(node, read)().files)
