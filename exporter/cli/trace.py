@@ -51,24 +51,22 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 
 _PORT, _BYTE = click.IntRange(0, 65535), click.IntRange(0, 255)
-
-
-_own = partial(flag, command="trace")
+_flag = partial(flag, command="trace")
 
 
 @click.command("trace", short_help="Show which rule decides about a packet.")
-@_own("from", "Source: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends)
-@_own(
+@_flag("from", "Source: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends)
+@_flag(
     "to", "Destination: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends
 )
-@_own("protocol", "Protocol: tcp, udp, icmp, icmpv6, sctp or a number.", type=Protocol(), default="tcp")
-@_own("port", "Destination port, for tcp, udp and sctp.", type=_PORT)
-@_own("source-port", "Source port (default: 40000).", type=_PORT)
-@_own("icmp-type", "ICMP type (default: echo request).", type=_BYTE)
-@_own("icmp-code", "ICMP code (default: 0).", type=_BYTE)
-@_own("via", "Host interface that the packet takes, where it is not known.", shell_complete=complete_interfaces)
-@_own("verbose", "Also show the rules that did not match, and why.", is_flag=True)
-@_own("output", "Output format.", type=click.Choice(["text", "json"]), default="text", short="-o")
+@_flag("protocol", "Protocol: tcp, udp, icmp, icmpv6, sctp or a number.", type=Protocol(), default="tcp")
+@_flag("port", "Destination port, for tcp, udp and sctp.", type=_PORT)
+@_flag("source-port", "Source port (default: 40000).", type=_PORT)
+@_flag("icmp-type", "ICMP type (default: echo request).", type=_BYTE)
+@_flag("icmp-code", "ICMP code (default: 0).", type=_BYTE)
+@_flag("via", "Host interface that the packet takes, where it is not known.", shell_complete=complete_interfaces)
+@_flag("verbose", "Also show the rules that did not match, and why.", is_flag=True)
+@_flag("output", "Output format.", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options()
 def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, **given: Any) -> None:
     """Run the node's own policy programs on the first packet of a new flow, and show which rule decides about it.
