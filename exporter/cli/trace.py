@@ -87,7 +87,7 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
     except WrongUsage as error:
         raise click.UsageError(printable(str(error))) from error
     _check_via(snapshot, via)
-    result = trace(snapshot, packet, source, destination, via or "", node.prefixes)
+    result = trace(snapshot, packet, source, destination, via or "")
     lines = list(sentences(result, named(source), named(destination), verbose=verbose))
     if output == "json":
         click.echo(json.dumps({**_json(result), "text": [line for line, _ in lines]}, indent=2))

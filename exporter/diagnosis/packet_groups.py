@@ -4,7 +4,7 @@ Pure functions of a snapshot and a capture. A flow was denied if none of its pac
 came back, connection tracking does not know it as allowed, and the policy program of the side that decides denies it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
@@ -115,9 +115,7 @@ class _Flows:
         return flow.destination in self._own or {one for one, _ in self.backends(flow)} <= self._own
 
 
-def groups_of(
-    snapshot: Snapshot, capture: Capture, endpoint: Endpoint, prefixes: Sequence[str]
-) -> tuple[PacketGroup, ...]:
+def groups_of(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> tuple[PacketGroup, ...]:
     """What was captured of new flows by peer, direction, protocol and port, most packets first.
 
     Raises `MapError` or `NodeError` without endpoints.
@@ -132,7 +130,7 @@ def groups_of(
             total = (before.flows + 1, before.packets + one.packets) if before else (1, one.packets)
             groups[*key, one.verdict, one.why] = replace(before or one, flows=total[0], packets=total[1])
     ranked = sorted(groups.values(), key=lambda one: (-one.packets, one.direction, one.peer, one.protocol, one.port))
-    return _judged(snapshot, ranked, prefixes)
+    return _judged(snapshot, ranked)
 
 
 def policies_of_flows(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
@@ -172,7 +170,7 @@ def _group(flows: _Flows, flow: SeenFlow, direction: str) -> PacketGroup:
     return one
 
 
-def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequence[str]) -> tuple[PacketGroup, ...]:
+def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup]) -> tuple[PacketGroup, ...]:
     """The groups whose verdict is open, with that of the policy programs."""
     found, asked = [], 0
     files = Files(snapshot, Budget()) if snapshot.policy_files.error is None else None
@@ -183,15 +181,15 @@ def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequenc
         elif asked > MAX_EVALUATED:
             found.append(replace(one, verdict=UNKNOWN, why=f"only the {MAX_EVALUATED} largest groups are evaluated"))
         else:
-            found.append(_judge(snapshot, one, prefixes, files))
+            found.append(_judge(snapshot, one, files))
     return tuple(found)
 
 
-def _judge(snapshot: Snapshot, group: PacketGroup, prefixes: Sequence[str], files: Files | None) -> PacketGroup:
+def _judge(snapshot: Snapshot, group: PacketGroup, files: Files | None) -> PacketGroup:
     flow, facts = group.sample, NodeFacts(snapshot, group.family)
     packet = _packet(flow, group.translated)
     try:
-        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", prefixes, files)
+        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", files)
     except ExporterError as error:
         return replace(group, verdict=UNKNOWN, why=str(error))
     if found.verdict != DENY:

@@ -114,12 +114,11 @@ class Files:
 
 
 class Programs:
-    """The policy programs of a snapshot, to be asked about one packet. `prefixes` are those of workload interfaces."""
+    """The policy programs of a snapshot, to be asked about one packet."""
 
-    def __init__(self, snapshot: Snapshot, packet: Packet, prefixes: Sequence[str], files: Files) -> None:
+    def __init__(self, snapshot: Snapshot, packet: Packet, files: Files) -> None:
         self.snapshot = snapshot
         self.packet = packet
-        self._prefixes = prefixes
         self._files = files
 
     @property
@@ -167,7 +166,7 @@ class Programs:
             raise NotKnown("the file is not the program in the kernel: Calico is replacing it, or could not load it")
         every = [self.packet.state(one) for one in flags]
         states = [{name: value for name, value in state.items() if name not in hidden} for state in every]
-        owners = RuleOwners(self.snapshot.endpoints.get().by_index.values(), self._prefixes, [file.parsed])
+        owners = RuleOwners([program.endpoint], (), [file.parsed])
         hits, max_steps = self.snapshot.rule_hits.or_else(None), self._files.budget.steps
         run = run_policy(file, states, self._is_member, owners, hits, max_steps)
         if run.verdict == DENY and program.endpoint.kind == HOST and self._may_be_tunnel():

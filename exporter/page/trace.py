@@ -82,7 +82,7 @@ def evaluate(
             reading.read_flows(packet.family, flows)
         snapshot = reading.read_policy_files(interfaces_of(now, packet, source, destination))
         files = Files(snapshot, Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over))
-        result = trace(snapshot, packet, source, destination, "", reading.prefixes, files)
+        result = trace(snapshot, packet, source, destination, "", files)
     except ExporterError as error:
         return Evaluated(asked, problem=str(error))
     lines = list(sentences(result, named(source), named(destination), verbose=False))

@@ -67,11 +67,6 @@ class Reading:
         self._pin_names: list[str] = []
         self._at: float | None = None
 
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """The prefixes of workload interfaces."""
-        return self._settings.prefixes
-
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
         wanted = with_sources(parts)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.protocols import ICMP, TCP, UDP
 from exporter.diagnosis.trace import PARTS as WHOLE
 from exporter.diagnosis.trace import trace
@@ -79,7 +78,7 @@ def test_it_says_what_the_command_says(form, parsed, given, described, ends):
     snapshot = Reading(recording("v3.32.1/02-ingress-deny.after").bundle, Settings(), Memory()).read(WHOLE)
     words = tuple(f"interface:{one}" if one == SERVER else one for one in ends)
     packet, source, destination = resolve(snapshot, described, words, OPTIONS)
-    result = trace(snapshot, packet, source, destination, "", DEFAULT_PREFIXES)
+    result = trace(snapshot, packet, source, destination, "")
     found = form.ask(**given)
     without_source_port = [_NOT_LOOKED_UP] if described.protocol == UDP else []
     lines = list(sentences(result, named(source), named(destination), verbose=False))
