@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from exporter.bpf.maps import MapDump, MapMissing
+from exporter.bpf.maps import MapDump
 from exporter.calico.conntrack_rows import NAT_REVERSE, SYN_SENT, UNREPLIED, last_use, scan_conntrack
-from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import packed
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
@@ -56,17 +55,11 @@ def count_conntrack(
 ) -> Generator[None, None, ConntrackCount]:
     """Counts both families' maps, yielding after each slice; `addresses` are the local ones, `read` reads a map.
 
-    Raises `MapError` or `LayoutError`. A family without a map has no entries, but one of them must have a map.
+    Raises `MapError` or `LayoutError`.
     """
     local = packed(addresses)
     tallies: dict[int, _Tally] = {}
-    for family, datum in CONNTRACK.items():
-        try:
-            candidates = maps.in_use(datum)
-        except MapMissing:
-            if family == max(CONNTRACK) and not tallies:
-                raise
-            continue
+    for family, candidates in maps.conntrack().items():
         for one in candidates:
             tally = yield from _count_map(read(one.name), local, dated=len(candidates) > 1)
             # Calico's programs change the live map all the time; one that an upgrade left is as old as the upgrade.
