@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from exporter.calico.counters import CounterTable
 from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
-from exporter.calico.ifstate import InterfaceState
+from exporter.calico.ifstate import LOOPBACK, InterfaceState
 from exporter.calico.names import has_workload_prefix, workload_interface
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
@@ -22,8 +22,6 @@ LEFTOVER = "leftover"  # of an interface that the kernel does not have
 
 # At most this many unknown interfaces are exported: a map full of stale entries must not become 20000 series.
 MAX_UNKNOWN = 100
-
-_LOOPBACK = 1  # in every network namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +233,15 @@ def _by_address(pods: Iterable[ClusterPod]) -> dict[str, set[tuple[str, str]]]:
 
 def _is_foreign(links: Sequence[Link], states: Sequence[InterfaceState]) -> bool:
     """Whether the links are not the node's, but of another network namespace: none of Calico's is among them."""
+    here, every = calicos_here(links, states)
+    return every > 1 and not here  # a single one may be gone, or renamed just now
+
+
+def calicos_here(links: Iterable[Link], states: Iterable[InterfaceState]) -> tuple[int, int]:
+    """How many of the interfaces that Calico knows are among the links, and how many it knows."""
     here = {(link.ifindex, link.name) for link in links}
-    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
-    return len(calicos) > 1 and calicos.isdisjoint(here)  # a single one may be gone, or renamed just now
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != LOOPBACK}
+    return len(calicos & here), len(calicos)
 
 
 def _names(
