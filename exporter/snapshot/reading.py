@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from functools import partial
+from functools import cache, partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
 
+_ABSENT: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
+
 
 class Reading:
     """Reads one snapshot, possibly in several steps: no part is read twice."""
@@ -69,13 +71,9 @@ class Reading:
 
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
-        wanted = with_sources(parts)
-        for name in self._READERS:
-            if name in wanted:
-                self._part(name)
-        absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in self._READERS}
-        return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+        for name in self._in_order(frozenset(parts)):
+            self._part(name)
+        return Snapshot(reader=self._source.reader_name, at=self._at, **(self._NOT_REQUESTED | self._parts))
 
     def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
         """The snapshot with all parts read before, and the policy files of these interfaces alone."""
@@ -88,6 +86,12 @@ class Reading:
 
         self._parts["conntrack"] = Part.of(lambda: read_flows(self._source, self._pinned_maps(), family, keys))
         return self.read(())
+
+    @staticmethod
+    @cache  # asked for the same few sets at every scrape
+    def _in_order(parts: frozenset[str]) -> tuple[str, ...]:
+        wanted = with_sources(parts)
+        return tuple(name for name in Reading._READERS if name in wanted)
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -286,6 +290,7 @@ class Reading:
         "map_fills": _map_fills,
         "packets": lambda self: self._source.packets(),
     }
+    _NOT_REQUESTED: ClassVar[dict[str, Any]] = dict.fromkeys(_READERS, _ABSENT)
 
 
 def take_snapshot(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str]) -> Snapshot:

@@ -166,7 +166,8 @@ class LiveNode:
         self._globals = bpf_fs / pins.GLOBALS
         self._run_dir = run_dir
         status, policies = (run_dir / one for one in _FOLDERS)
-        self._status = _KeptFolder(status, partial(read_folder, max_bytes=endpoint_status.MAX_BYTES))
+        read_status = partial(read_folder, max_bytes=endpoint_status.MAX_BYTES)
+        self._status: _KeptFolder[Folder[bytes]] = _KeptFolder(status, read_status)
         self._policies = _KeptFolder(policies, read_policies)
 
     def pin_names(self) -> list[str]:
