@@ -17,7 +17,7 @@ _UNCHANGED = (
 )
 _RANGES = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "2000::/3", "fc00::/7", "64:ff9b::/96")
 # What can be an address in a text: `ip_address` decides.
-_IN_TEXT = re.compile(
+IN_TEXT = re.compile(
     r"(?<![\w.:])[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?(?:/\d{1,3})?(?![\w:]|\.\w)"
     r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2})?(?!\w|\.\w)"
 )
@@ -66,7 +66,7 @@ class Addresses:
 
     def in_text(self, text: str) -> str:
         """The text with every address and network in it replaced."""
-        return _IN_TEXT.sub(lambda found: self.one(found[0]), text)
+        return IN_TEXT.sub(lambda found: self.one(found[0]), text)
 
     def _packed(self, packed: bytes) -> bytes:
         size = len(packed)
