@@ -181,7 +181,7 @@ def test_sentences_about_the_scaling_are_of_its_table():
     read = {
         (int(cpus), int(interfaces)): float(milliseconds)
         for cpus, interfaces, milliseconds in re.findall(
-            r"^\| (\d+) \| \1 \| (\d+) \| [\d.]+ \| ([\d.]+) \|", text, re.M
+            r"^\| (\d+) \| \1 \| (\d+) \| [\d.]+ \| ([\d.]+) \|", text, re.MULTILINE
         )
     }
     said = re.search(
@@ -195,7 +195,9 @@ def test_sentences_about_the_scaling_are_of_its_table():
 
 def test_the_sentence_about_the_peer_is_of_its_table():
     text = page("docs/performance.md")
-    rows = re.findall(r"^\| (\d+) \| all \| (?:identity|gzip) \| \d+ \| \d+ \| ([\d.]+) \| ([\d.]+) \|", text, re.M)
+    rows = re.findall(
+        r"^\| (\d+) \| all \| (?:identity|gzip) \| \d+ \| \d+ \| ([\d.]+) \| ([\d.]+) \|", text, re.MULTILINE
+    )
     ratios = sorted(float(ours) / float(peers) for size, ours, peers in rows if int(size) >= 110)
     assert "takes a fourteenth to a sixth of the peer's CPU from 110 interfaces on" in text
     assert [1 / 14, 1 / 6] == pytest.approx([ratios[0], ratios[-1]], rel=0.1)
