@@ -86,10 +86,35 @@ def test_a_private_address_stays_private_and_becomes_another():
 
 @pytest.mark.parametrize(
     "address",
-    ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "ff02::2"],
+    [
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "fe80::ecee:eeff:feee:eeee",
+        "ff02::2",
+    ],
 )
 def test_an_address_with_a_meaning_of_its_own_stays(address):
     assert address == Addresses(KEY).one(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("fe80::858:aff:fe41:3", "fe80::/64"),  # of a MAC address with 10.65.0.3 in it, as CNI plugins make it
+        ("fe80::42:acff:fe11:2", "fe80::/64"),  # of one with 172.17.0.2, as Docker makes it
+        ("ff02::1:ff41:3", "ff02::1:ff00:0/104"),
+    ],
+)
+def test_an_address_that_holds_another_one_is_replaced_in_its_network(address, network):
+    replaced = ipaddress.ip_address(Addresses(KEY).one(address))
+    assert replaced in ipaddress.ip_network(network)
+    assert replaced.packed[-3:] != ipaddress.ip_address(address).packed[-3:]
 
 
 def test_another_key_gives_other_addresses_and_names():
