@@ -18,12 +18,10 @@ from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, Trace, trace
-from exporter.diagnosis.trace_packet import Described, addresses_of, named, protocol_of, resolve
+from exporter.diagnosis.trace_packet import Described, addresses_of, check_via, named, protocol_of, resolve
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.diagnosis.trace_sentences import PROGRAM, sentences
-from exporter.node.endpoints import HOST
 from exporter.printable import printable, say
-from exporter.snapshot.snapshot import Snapshot
 
 EXIT_CODES = {ALLOW: 0, DENY: 3}
 NOT_KNOWN = 1
@@ -84,9 +82,9 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         parts = PARTS if described.protocol == TCP else PARTS | {"conntrack"}
         snapshot = one_snapshot(node, parts, lambda endpoints: addresses_of(endpoints, ends))
         packet, source, destination = resolve(snapshot, described, ends, ("--from", "--to"))
+        check_via(snapshot, via or "", "--via")
     except WrongUsage as error:
         raise click.UsageError(printable(str(error))) from error
-    _check_via(snapshot, via)
     result = trace(snapshot, packet, source, destination, via or "")
     lines = list(sentences(result, named(source), named(destination), verbose=verbose))
     if output == "json":
@@ -95,12 +93,6 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         for line, about in lines:
             say(line, _STYLES.get(about, ""))
     raise click.exceptions.Exit(EXIT_CODES.get(result.verdict, NOT_KNOWN))
-
-
-def _check_via(snapshot: Snapshot, via: str | None) -> None:
-    hosts = sorted(one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST)
-    if via is not None and via not in hosts:
-        raise click.UsageError(f"--via {via} is no interface of the host: it has {', '.join(hosts)}")
 
 
 def _json(result: Trace) -> dict[str, object]:

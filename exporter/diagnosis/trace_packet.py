@@ -77,6 +77,18 @@ def resolve(
     return _packet(described, family, source.address, destination.address), source, destination
 
 
+def host_interfaces(snapshot: Snapshot) -> list[str]:
+    """The interfaces of the host, one of which a packet can take."""
+    return sorted(one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST)
+
+
+def check_via(snapshot: Snapshot, via: str, option: str) -> None:
+    """Raises `WrongUsage` if `via`, which the user gave as `option`, is given and no interface of the host."""
+    hosts = host_interfaces(snapshot)
+    if via and via not in hosts:
+        raise WrongUsage(f"{option} {_shortened(via)} is no interface of the host: it has {', '.join(hosts)}")
+
+
 def addresses_of(endpoints: Endpoints, ends: Sequence[str]) -> set[str]:
     """The addresses of these ends, as far as they can be told before there is a snapshot."""
     pods = (one for one in endpoints.by_index.values() if one.pod in ends or one.title in ends)
