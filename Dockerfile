@@ -29,8 +29,8 @@ RUN .ci/build-dist /uv/bin/uv /dist \
     && find lib -type d \( -name tests -o -name include \) -prune -exec rm -r {} + \
     && find lib -name '*.pyi' -delete \
     && find bin -name 'activate*' -delete && find bin -name 'deactivate*' -delete \
-    # Nothing reads the docstrings of dependencies; the exporter's own are the help of its commands.
-    && bin/python /src/.ci/compile-without-docstrings lib/python3.13/site-packages exporter
+    # Nothing reads docstrings, which take a MiB of memory with those of the standard library, but the help of commands.
+    && bin/python /src/.ci/compile-without-docstrings "$PWD/lib/python3.13/site-packages" exporter/cli exporter/kubectl
 
 # --- The root: Debian packages unpacked side by side, with what they depend on and nothing else.
 FROM ${BASE} AS root
@@ -46,6 +46,7 @@ RUN export DEBIAN_FRONTEND=noninteractive && apt-get -qq update \
         libseccomp2 ${BCC} \
     # Depended on for a machine's administration, and by modules of Python that nothing imports.
     && rm -f debconf_* mawk_* tzdata_* libdb5* readline-common_* dpkg_* tar_*
+COPY .ci/compile-without-docstrings /
 RUN mkdir -p /root-fs/etc /root-fs/tmp /root-fs/var/lib/dpkg/status.d \
     && dpkg-deb -x base-files_*.deb /root-fs \
     && for package in *.deb; do \
@@ -61,7 +62,7 @@ RUN mkdir -p /root-fs/etc /root-fs/tmp /root-fs/var/lib/dpkg/status.d \
     && echo 'root:x:0:0:root:/:/nonexistent' >/root-fs/etc/passwd \
     && echo 'root:x:0:' >/root-fs/etc/group \
     && echo 'hosts: files dns' >/root-fs/etc/nsswitch.conf \
-    && python3.13 -m compileall -q -s /root-fs --invalidation-mode unchecked-hash /root-fs/usr/lib/python3.13
+    && python3.13 /compile-without-docstrings --installed-in /usr/lib/python3.13 /root-fs/usr/lib/python3.13
 
 FROM scratch
 ARG VERSION=0.0.0

@@ -166,7 +166,7 @@ def measured(bpf_fs: Path, run_dir: Path, count: int, zeros: str) -> list[str]:
     pin = str(bpf_fs / "tc/globals/cali_counters6")
     dump = reader.read(pin, sum_cpus=True)
     whole = scrape(node, memory, collectors)
-    snapshot = take_snapshot(node, Settings(), memory)
+    snapshot = take_snapshot(node, Settings(), memory, frozenset().union(*(one.parts for one in collectors)))
     results = [run_collector(collector, lambda _: snapshot) for collector in collectors]
 
     read = cpu(lambda: reader.read(pin, sum_cpus=True))

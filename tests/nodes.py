@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapBatch, MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link, NodeAddress
@@ -27,10 +27,10 @@ from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.bundle_writer import PARTS as BUNDLE_PARTS
 from exporter.snapshot.bundle_writer import write_bundle
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
 from exporter.snapshot.source import is_policy_file_of
+from tests.parts import EVERY_PART
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FACTS = (
@@ -94,7 +94,7 @@ class FakeNode:
     def map_batches(self, name):
         self.asked[f"batches {name}"] += 1
         dump = self._map(name)
-        yield MapBatch(dump.info, dump.keys, dump.values)
+        yield MapDump(dump.info, dump.keys, dump.values)
 
     def predates(self, _):
         return False

@@ -14,10 +14,10 @@ from pathlib import Path
 from exporter.metrics.scrape import COLLECTORS
 from exporter.snapshot.bundle import Bundle, read_bundle
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
+from tests.parts import EVERY_PART
 
 RECORDINGS = Path(__file__).parent / "recordings"
 NAMES = sorted(str(path.relative_to(RECORDINGS)).removesuffix(".tar.xz") for path in RECORDINGS.rglob("*.tar.xz"))

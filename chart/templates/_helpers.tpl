@@ -321,3 +321,13 @@ labelLimit: {{ . }}
     name: {{ include "exporter.fullname" . }}-layout
 {{- end }}
 {{- end }}
+
+{{/* A duration of Prometheus in seconds, 0 if empty. */}}
+{{- define "exporter.seconds" -}}
+{{- $seconds := 0.0 }}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 }}
+{{- $unit := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) (regexFind "[a-z]+" .) }}
+{{- $seconds = addf $seconds (mulf (regexFind "[0-9]+" . | float64) $unit) }}
+{{- end }}
+{{- $seconds }}
+{{- end }}

@@ -19,7 +19,6 @@ from typing import IO, Any, cast
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.json_rows import objects_of
 from exporter.bpf.maps import (
-    MapBatch,
     MapDenied,
     MapDump,
     MapError,
@@ -93,7 +92,7 @@ class BpftoolReader:
         with _parsing(pin):
             return None if answer is None else _bytes(answer["value"], len(answer["value"]))
 
-    def batches(self, pin: str) -> Iterator[MapBatch]:
+    def batches(self, pin: str) -> Iterator[MapDump]:
         """See `maps.Reader`. The JSON takes a hundred times the space of the entries, so it is parsed in pieces."""
         info = self.info(pin)
         arguments = [self._path, "--json", "map", "dump", "pinned", pin]
@@ -207,9 +206,9 @@ def _dump(info: MapInfo, entries: list[dict[str, Any]], copies: int) -> MapDump:
     return MapDump(info, b"".join(keys), b"".join(values), copies)
 
 
-def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapBatch:
+def _batch(info: MapInfo, rows: list[dict[str, Any]]) -> MapDump:
     keys = b"".join([_bytes(row["key"], info.key_size) for row in rows])
-    return MapBatch(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
+    return MapDump(info, keys, b"".join([_bytes(row["value"], info.value_size) for row in rows]))
 
 
 def _deleted(entry: dict[str, Any]) -> bool:

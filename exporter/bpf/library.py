@@ -14,7 +14,6 @@ from functools import lru_cache
 
 from exporter.bpf.accounting import MapUsage, usage_of
 from exporter.bpf.maps import (
-    MapBatch,
     MapDump,
     MapError,
     MapInfo,
@@ -24,8 +23,7 @@ from exporter.bpf.maps import (
     map_error,
     map_type,
 )
-from exporter.bpf.stream import stream
-from exporter.bpf.walk import Calls, possible_cpus, read_map
+from exporter.bpf.walk import Calls, possible_cpus, read_map, stream
 
 _BPF_F_RDONLY = 1 << 3
 # type, id, key_size, value_size, max_entries, map_flags, name[16]: the start of struct bpf_map_info since Linux 4.15.
@@ -142,12 +140,11 @@ class LibraryReader:
             raise map_error(pin, error.errno or 0, "reading") from error
         return True
 
-    def batches(self, pin: str) -> Iterator[MapBatch]:
+    def batches(self, pin: str) -> Iterator[MapDump]:
         """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
             try:
-                for keys, values in stream(self._calls, descriptor, info):
-                    yield MapBatch(info, keys, values)
+                yield from stream(self._calls, descriptor, info)
             except OSError as error:
                 raise map_error(pin, error.errno or 0, "reading") from error
 
@@ -158,14 +155,9 @@ class LibraryReader:
 
     @contextmanager
     def _opened(self, pin: str) -> Iterator[tuple[int, MapInfo]]:
-        with self._open(pin) as descriptor:
-            yield descriptor, self._map_info(pin, descriptor)
-
-    @contextmanager
-    def _open(self, pin: str) -> Iterator[int]:
         descriptor = self._descriptor(pin)
         try:
-            yield descriptor
+            yield descriptor, self._map_info(pin, descriptor)
         finally:
             os.close(descriptor)
 

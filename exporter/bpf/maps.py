@@ -96,7 +96,7 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class MapDump:
-    """The whole content of a map in columns, the entries in no particular order.
+    """The content of a map in columns, all of it or a part, the entries in no particular order.
 
     `keys` are the keys, one after the other; `values` are `copies` values for each of them, in the same order. That is
     the number of possible CPUs for a per-CPU map, unless they were summed, and 1 for any other. The padding that the
@@ -122,15 +122,6 @@ class MapDump:
 
 def _pieces(column: bytes, size: int) -> Iterator[bytes]:
     return chain.from_iterable(struct.iter_unpack(f"{size}s", column)) if column else iter(())
-
-
-@dataclass(frozen=True, slots=True)
-class MapBatch:
-    """Some entries of a map with one value for each key, row after row in both byte strings."""
-
-    info: MapInfo
-    keys: bytes
-    values: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +160,7 @@ class Reader(Protocol):
         read whole.
         """
 
-    def batches(self, pin: str) -> Iterator[MapBatch]:
+    def batches(self, pin: str) -> Iterator[MapDump]:
         """The entries of a large map that is not per-CPU, in batches that need not be held together.
 
         On kernels without batches (before Linux 5.6) an entry can come twice.

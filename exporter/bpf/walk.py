@@ -1,15 +1,17 @@
-"""Reads a whole map through an open descriptor: in batches, or key by key where the kernel has no batches.
+"""Reads a map through an open descriptor: whole, or in parts that need not be held together.
 
 Knows how the kernel walks a map and how concurrent changes affect it. A missing key in the middle of a walk was
 deleted concurrently and is skipped; any other error raises OSError, so a partial map is never taken for a whole one.
+Where the kernel has no batches, a walk goes key by key and restarts when its key is deleted: an entry can come twice.
 Only this module knows the stride of per-CPU values (value size rounded up to 8).
 """
 
 import ctypes
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, ReadAborted
@@ -18,7 +20,7 @@ from exporter.bpf.sums import CpuSums
 # The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number is
 # read here and never from `os.cpu_count()`.
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
-_BATCH_BYTES = 1 << 18
+_BATCH_BYTES, _STREAM_BYTES = 1 << 18, 1 << 20
 _MIN_BATCH = 64
 # ENOTSUPP is internal to the kernel and has no name in errno.h; map types without batches return it. Kernels before 5.6
 # (commit aa2e93b8e58e, "bpf: Add generic support for update and delete batch ops") return EINVAL.
@@ -40,18 +42,36 @@ class Calls:
     program_by_id: Callable[[int], int]
 
 
-def read_map(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, sum_cpus: bool = False) -> MapDump:
+def read_map(calls: Calls, descriptor: int, info: MapInfo, copies: int, *, sum_cpus: bool) -> MapDump:
     """The content of the map behind `descriptor`, with `copies` values for each key; with `sum_cpus`, each batch is
     summed over CPUs.
     """
     rows = _Rows(info, copies, sum_cpus=sum_cpus)
+    found: dict[bytes, bytes] = {}
     try:
-        keys, values = _read_batches(calls, descriptor, info, rows)
+        batches = list(_kept_batches(calls, descriptor, info, rows))
     except OSError as error:
         if error.errno not in NO_BATCHES:
             raise
-        keys, values = _read_keys(calls, descriptor, info, rows)
-    return MapDump(info, keys, values, rows.copies)
+        for key, value in _by_key(calls, descriptor, info, rows.size):
+            found.setdefault(key, rows.kept(value, 1))
+        batches = list(found.items())
+    return MapDump(info, b"".join([one for one, _ in batches]), b"".join([one for _, one in batches]), rows.copies)
+
+
+def stream(calls: Calls, descriptor: int, info: MapInfo) -> Iterator[MapDump]:
+    """The content, part by part, of a large map with one value for each key."""
+    started, size = False, info.value_size
+    try:
+        for keys, values, count in _batches(calls, descriptor, info, size, _STREAM_BYTES):
+            started = True
+            yield MapDump(info, keys, bytes(values[: count * size]))
+    except OSError as error:
+        if started or error.errno not in NO_BATCHES:
+            raise
+        entries = ((key, bytes(value)) for key, value in _by_key(calls, descriptor, info, size))
+        while part := list(islice(entries, max(_STREAM_BYTES // (info.key_size + size), _MIN_BATCH))):
+            yield MapDump(info, b"".join([key for key, _ in part]), b"".join([value for _, value in part]))
 
 
 class _Rows:
@@ -75,18 +95,23 @@ class _Rows:
         return b"".join([whole[start : start + self._value_size] for start in starts])
 
 
-def _read_batches(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> tuple[bytes, bytes]:
-    size = min(max(_BATCH_BYTES // (info.key_size + rows.size), _MIN_BATCH), max(info.max_entries, 1))
+def _kept_batches(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> Iterator[tuple[bytes, bytes]]:
+    for keys, values, count in _batches(calls, descriptor, info, rows.size, _BATCH_BYTES):
+        yield keys, rows.kept(values, count)
+
+
+def _batches(
+    calls: Calls, descriptor: int, info: MapInfo, value_size: int, batch_bytes: int
+) -> Iterator[tuple[bytes, bytearray, int]]:
+    """The keys of each batch, a buffer with their values, which the next one overwrites, and their number."""
+    size = min(max(batch_bytes // (info.key_size + value_size), _MIN_BATCH), max(info.max_entries, 1))
     # The kernel's cursor is a u32 for hash maps and a key for others: allocate the larger of the two.
     cursor = bytearray(max(info.key_size, 4))
-    keys, values = bytearray(size * info.key_size), bytearray(size * rows.size)
-    found: list[tuple[bytes, bytes]] = []
-    started = False
-    total = 0
-    while True:
+    keys, values = bytearray(size * info.key_size), bytearray(size * value_size)
+    start: int | None = None
+    total, at_end = 0, False
+    while not at_end:
         count = ctypes.c_uint32(size)
-        at_end = False
-        start = _address(cursor) if started else None
         try:
             calls.lookup_batch(
                 descriptor, start, _address(cursor), _address(keys), _address(values), ctypes.byref(count)
@@ -94,38 +119,32 @@ def _read_batches(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> 
         except OSError as error:
             if error.errno == errno.ENOSPC and size < 2 * info.max_entries:
                 size *= 2  # one bucket holds more entries than the batch: retry at the same cursor
-                keys, values = bytearray(size * info.key_size), bytearray(size * rows.size)
+                keys, values = bytearray(size * info.key_size), bytearray(size * value_size)
                 continue
             if error.errno != errno.ENOENT:
                 raise
             at_end = True  # the end of the map; the last entries have been returned
-        started = True
-        found.append((bytes(keys[: count.value * info.key_size]), rows.kept(values, count.value)))
-        total += count.value
-        if at_end:
-            return b"".join([one for one, _ in found]), b"".join([one for _, one in found])
-        if total > 2 * info.max_entries:
-            raise ReadAborted(f"{info.pin} kept growing while it was read; the next scrape reads it again")
+        start, total = _address(cursor), total + count.value
+        yield bytes(keys[: count.value * info.key_size]), values, count.value
+        if total > 2 * info.max_entries and not at_end:
+            raise ReadAborted(f"{info.pin} kept growing while it was read; the next time it may not")
 
 
-def _read_keys(calls: Calls, descriptor: int, info: MapInfo, rows: _Rows) -> tuple[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+def _by_key(calls: Calls, descriptor: int, info: MapInfo, value_size: int) -> Iterator[tuple[bytes, bytearray]]:
+    """The key of each entry, and a buffer with its value, which the next one overwrites."""
     key, following = bytearray(info.key_size), bytearray(info.key_size)
-    value = bytearray(rows.size)
+    value = bytearray(value_size)
     start: int | None = None  # NULL: get the first key
     # When the current key is deleted, the kernel restarts at the first one. Reading known keys again is harmless, an
     # endless loop is not.
     for _ in range(4 * info.max_entries + 1):
-        if not key_found(calls.next_key, descriptor, start, _address(following)):
-            break
+        if not _key_found(calls.next_key, descriptor, start, _address(following)):
+            return
         key[:] = following
         start = _address(key)
-        name = bytes(key)
-        if name not in found and key_found(calls.lookup, descriptor, start, _address(value)):
-            found[name] = rows.kept(value, 1)
-    else:
-        raise ReadAborted(f"{info.pin} kept changing while it was read; the next scrape reads it again")
-    return b"".join(found), b"".join(found.values())
+        if _key_found(calls.lookup, descriptor, start, _address(value)):
+            yield bytes(key), value
+    raise ReadAborted(f"{info.pin} kept changing while it was read; the next time it may not")
 
 
 def _address(buffer: bytearray) -> int:
@@ -133,7 +152,7 @@ def _address(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
 
 
-def key_found(call: Callable[..., int], *arguments: int | None) -> bool:
+def _key_found(call: Callable[..., int], *arguments: int | None) -> bool:
     """Calls and returns whether the key was there."""
     try:
         call(*arguments)

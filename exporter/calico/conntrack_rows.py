@@ -14,17 +14,17 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from exporter.calico.protocols import TCP
 from exporter.calico.tables import Columns, layout_of
 
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 # `enum cali_ct_type`.
 NORMAL, NAT_FORWARD, NAT_REVERSE = "normal", "nat_forward", "nat_reverse"
 SYN_SENT, ESTABLISHED, CLOSING, UNREPLIED, UNKNOWN = "syn_sent", "established", "closing", "unreplied", "unknown"
 KINDS = {0: NORMAL, 1: NAT_FORWARD, 2: NAT_REVERSE}
 # The bits of `struct calico_ct_leg`.
-SYN, ACK, FIN, RST, APPROVED, OPENER, WORKLOAD = (1 << bit for bit in range(7))
+SYN, ACK, FIN, RST, APPROVED, OPENER = (1 << bit for bit in range(6))
 SEEN = SYN | ACK | FIN | RST
-FROM_B = 0x100  # CALI_CT_FLAG_BA: the flow was opened from B to A (in all releases but the oldest)
+FROM_B = 0x1  # of flags2, CALI_CT_FLAG_BA: the flow was opened from B to A (in all releases but the oldest)
 
 
 def state_of(protocol: int, forth: int, back: int, packets: int) -> str:
@@ -59,7 +59,6 @@ _LAYOUTS = {
     (16, 88): Layout(4, _KEY_4, struct.Struct(f"{_HEAD}{_LEGS}4x4sH6x"), counts=True),
     (40, 128): Layout(6, _KEY_6, struct.Struct(f"{_HEAD}{_LEGS}16x16sH22x"), counts=True),
 }
-SOURCE_PORT = struct.Struct("<H")  # behind the key in a forward entry: the port that the source was given
 
 
 def keys_of(protocol: int, one: tuple[bytes, int], other: tuple[bytes, int]) -> tuple[bytes, bytes]:
@@ -93,7 +92,7 @@ def _scan(layout: Layout, columns: Columns) -> Iterator[tuple[int, str, bytes, b
             yield protocol, kind, a, b, False
             continue
         forth, back, source, destination = first, first + step, a, b
-        if row[back] & OPENER or (row[6] & 1 and not row[forth] & OPENER):
+        if row[back] & OPENER or (row[6] & FROM_B and not row[forth] & OPENER):
             forth, back, source, destination = back, forth, b, a
         half = bool(row[forth] & APPROVED and not row[back] & APPROVED)
         packets = row[back - 1] if layout.counts else 0

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
-from exporter.calico.ip_sets import IpSetTrie, trie_of
+from exporter.calico.ip_sets import PrefixTrie, trie_of
+from exporter.calico.protocols import TCP, UDP
 
 KEY_SIZES = (12, 24)
 _OUTBOUND = 1
 # The default FailsafeInboundHostPorts and FailsafeOutboundHostPorts of a FelixConfiguration: TCP but for DHCP and DNS.
-_TCP, _UDP = 6, 17
-DEFAULT_INBOUND = frozenset({(_TCP, port) for port in (22, 179, 2379, 2380, 5473, 6443, 6666, 6667)} | {(_UDP, 68)})
+DEFAULT_INBOUND = frozenset({(TCP, port) for port in (22, 179, 2379, 2380, 5473, 6443, 6666, 6667)} | {(UDP, 68)})
 DEFAULT_OUTBOUND = frozenset(
-    {(_TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667)} | {(_UDP, 53), (_UDP, 67)}
+    {(TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667)} | {(UDP, 53), (UDP, 67)}
 )
 
 
@@ -26,7 +26,7 @@ DEFAULT_OUTBOUND = frozenset(
 class Failsafes:
     """The failsafe ports of one IP family."""
 
-    trie: IpSetTrie
+    trie: PrefixTrie
 
     def inbound(self, protocol: int, port: int, peer: str) -> bool:
         """Whether packets from `peer` to this port of the node are accepted whatever policy says."""

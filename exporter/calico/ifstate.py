@@ -18,7 +18,7 @@ from exporter.calico.tables import Columns
 KEY_SIZE = 4
 MIN_VALUE_SIZE = 20
 _SIZES_WITH_ONE_READY_FLAG = (20, 40)
-_LOOPBACK = 1  # its index in every network namespace
+LOOPBACK = 1  # its index in every network namespace
 _INDEX, _STATE_WITH_INDEXES = struct.Struct("<I"), struct.Struct("<I16s6i8x")
 
 _WORKLOAD, _READY_4, _READY_6, _BOND_SLAVE, _NOT_MANAGED = 0x1, 0x2, 0x4, 0x20, 0x400
@@ -52,6 +52,11 @@ class InterfaceState:
         """Whether it is part of a bond, whose tc programs sit on the bond itself."""
         return bool(self.flags & _BOND_SLAVE)
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether Calico's programs are in place on it, for one IP family at least."""
+        return self.managed and (self.ready(4) or self.ready(6))
+
     def ready(self, family: int) -> bool:
         """Whether the programs of IP `family` (4 or 6) are in place."""
         return bool(self.flags & (_READY_4 if family == 4 else _READY_6))
@@ -78,7 +83,7 @@ def check_ifstate_fits(states: Sequence[InterfaceState], links: Mapping[int, str
     flagged = [state for state in pods if state.workload or not state.managed]
     if len(pods) > 1 and 2 * len(flagged) < len(pods):
         raise LayoutError(f"the interface state map flags {len(flagged)} of {len(pods)} workload interfaces as such")
-    if any(state.workload and state.ifindex == _LOOPBACK for state in named):
+    if any(state.workload and state.ifindex == LOOPBACK for state in named):
         raise LayoutError("the interface state map flags the loopback interface as a workload's")
 
 

@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
+from exporter.calico.protocols import protocol_name
 
 KEY_SIZES = {20: 4, 32: 16}  # of the key to that of the address
 _LENGTH_SIZE = 4
 _NUMBER_BITS = 64
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
-class IpSetTrie:
+class PrefixTrie:
     """A longest-prefix map as the kernel searches it: the prefixes of its keys, as numbers, by their length in bits."""
 
     prefixes: dict[int, set[int]]
@@ -31,7 +31,7 @@ class IpSetTrie:
         return any(number >> bits - length in found for length, found in self.prefixes.items() if length <= bits)
 
 
-def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
+def ip_set_trie(keys: Iterable[bytes]) -> PrefixTrie:
     """The IP-set map with these keys. Raises `LayoutError`."""
     rows = list(keys)
     if any(len(key) not in KEY_SIZES for key in rows):
@@ -39,7 +39,7 @@ def ip_set_trie(keys: Iterable[bytes]) -> IpSetTrie:
     return trie_of(rows)
 
 
-def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
+def trie_of(keys: Iterable[bytes]) -> PrefixTrie:
     """The longest-prefix map with these keys. Raises `LayoutError`."""
     prefixes: dict[int, set[int]] = {}
     for key in keys:
@@ -47,7 +47,7 @@ def trie_of(keys: Iterable[bytes]) -> IpSetTrie:
         if not 0 <= length <= bits:
             raise LayoutError(f"a longest-prefix map has a key of {bits} bits with a prefix of {length}")
         prefixes.setdefault(length, set()).add(int.from_bytes(key[_LENGTH_SIZE:], "big") >> bits - length)
-    return IpSetTrie(prefixes)
+    return PrefixTrie(prefixes)
 
 
 def decode_ip_sets(keys: bytes, key_size: int) -> dict[int, tuple[str, ...]]:
@@ -70,4 +70,4 @@ def _member(raw: bytes, size: int) -> str:
         # A prefix length that the kernel's trie would refuse is shown as it is.
         return f"{address}/{int.from_bytes(raw[:4], 'little') - _NUMBER_BITS}"
     shown = f"[{address}]" if address.version == 6 else str(address)
-    return f"{shown}:{port}/{_PROTOCOLS.get(protocol, f'protocol {protocol}')}"
+    return f"{shown}:{port}/{protocol_name(protocol)}"

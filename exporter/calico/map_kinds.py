@@ -26,7 +26,6 @@ class MapPin:
 
     map: str
     ip_family: str
-    version: int
     name: str
     kind: MapKind | None
 
@@ -80,10 +79,10 @@ def filling_maps(names: tuple[str, ...]) -> tuple[tuple[MapPin, ...], ...]:
 
 def _parse(name: str) -> MapPin | None:
     parts = split_pin(name)
-    if parts is None or parts[2] or parts[0] in _NOT_FILLING or parts[0] in _READ_WHOLE:
+    if parts is None or parts[2] or parts[0] in _NOT_FILLING | _READ_WHOLE:
         return None
-    base, version, _ = parts
+    base = parts[0]
     if base in _KINDS:
         kind, family = _KINDS[base]
-        return MapPin(kind.name, family, version, name, kind)
-    return MapPin(name, "", 1, name, None) if base.startswith("cali_") else None
+        return MapPin(kind.name, family, name, kind)
+    return MapPin(name, "", name, None) if base.startswith("cali_") else None

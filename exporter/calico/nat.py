@@ -16,8 +16,8 @@ from exporter.calico.tables import Columns, address_text, layout_of, remembered
 
 # felix/bpf/nat/maps.go: `BlackHoleCount`, the entry that drops what comes from outside the source ranges.
 _DROP_COUNT = 0xFFFFFFFF
-# `NATFlgExternalLocal`, `NATFlgInternalLocal`, `NATFlgExclude` (v3.27), `NATFlgMaglev` (v3.32).
-_EXTERNAL_LOCAL, _INTERNAL_LOCAL, _EXCLUDE, _MAGLEV = 0x1, 0x2, 0x4, 0x8
+# `NATFlgExternalLocal`, `NATFlgInternalLocal`, `NATFlgExclude` (v3.27).
+_EXTERNAL_LOCAL, _INTERNAL_LOCAL, _EXCLUDE = 0x1, 0x2, 0x4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,6 @@ class Frontend:
         """Whether Calico leaves this service to another load balancer (an excluded service)."""
         return bool(self.flags & _EXCLUDE)
 
-    @property
-    def maglev(self) -> bool:
-        """Whether the backend is chosen by consistent hashing."""
-        return bool(self.flags & _MAGLEV)
-
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -75,14 +70,13 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """The backend that `client` gets at a frontend; `used_at` is when it last asked, in ns of the boot clock."""
+    """The backend that `client` gets at a frontend."""
 
     address: str
     port: int
     protocol: int
     client: str
     backend: Backend
-    used_at: int
 
 
 _FRONTENDS = {
@@ -94,8 +88,8 @@ _BACKENDS = {
     (8, 20): (struct.Struct("<II"), struct.Struct("<16sHxx")),
 }
 _AFFINITY = {
-    (16, 16): (struct.Struct("<4sHBx4s4x"), struct.Struct("<4sHxxQ")),
-    (40, 32): (struct.Struct("<16sHBx16s4x"), struct.Struct("<16sHxx4xQ")),
+    (16, 16): (struct.Struct("<4sHBx4s4x"), struct.Struct("<4sHxx8x")),
+    (40, 32): (struct.Struct("<16sHBx16s4x"), struct.Struct("<16sHxx4x8x")),
 }
 
 
@@ -126,7 +120,7 @@ def decode_affinity(columns: Columns) -> tuple[Affinity, ...]:
     key, value = layout_of("NAT affinity", columns, _AFFINITY)
     text = remembered(address_text)
     found = []
-    for (address, port, protocol, client), (backend, backend_port, used_at) in columns.rows(key, value):
-        row = Affinity(text(address), port, protocol, text(client), Backend(text(backend), backend_port), used_at)
+    for (address, port, protocol, client), (backend, backend_port) in columns.rows(key, value):
+        row = Affinity(text(address), port, protocol, text(client), Backend(text(backend), backend_port))
         found.append(((address, port, protocol, client), row))
     return tuple(row for _, row in sorted(found, key=lambda one: one[0]))

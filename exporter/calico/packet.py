@@ -7,8 +7,8 @@ where the destination's port would; any other protocol has zeros, SCTP too (`tc_
 import ipaddress
 from dataclasses import dataclass
 
-ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132
-PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMP6, "sctp": SCTP}
+from exporter.calico.protocols import ICMP, ICMP6, TCP, UDP
+
 WITH_PORTS = (TCP, UDP)
 DESTINATION_IS_HOST, SOURCE_IS_HOST = 1 << 2, 1 << 3  # bits of the state's flags
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)  # types of ICMPv6 that policy is not asked about

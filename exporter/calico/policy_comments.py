@@ -25,15 +25,16 @@ from exporter.calico.policy_file import Instruction, PolicyFile
 
 # R1 = state->flags; R1 &= from or to this host; if R1 != 0 goto: what follows is for packets that are forwarded.
 _FORWARDED = (b"\x79\x91", b"\x57\x01", b"\x55\x01")
-_NORMAL_LABEL = "to_or_from_host"
+NORMAL_LABEL = "to_or_from_host"
 _OLD_RULE = re.compile(r"\w+:")
 _ACTIONS = {"": "allow", "next-tier": "pass"}
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
 # The label of the first instruction after the host endpoints' policy, which a pod's program contains too.
-_END_OF_HOST_POLICY = "allowed_by_host_policy"
+END_OF_HOST_POLICY = "allowed_by_host_policy"
 _MAX_ID = 22  # a blank and the 20 digits of 2**64 - 1
 _NAMED_PORTS = re.compile(r" named ports \{([^{}]+)\}")
 _SET_NUMBER_SIZE = 8
+LOADS_ID = b"\x18\x02"  # R2 = a number of 64 bits, whose other half is in the next instruction; 0x12 would be a map
 
 
 def parse_policy_file(about: PolicyFileName, content: bytes) -> PolicyProgram:
@@ -95,9 +96,9 @@ class _Parser:
     half: bytes = b""  # the first half of one
 
     def take(self, instruction: Instruction) -> None:
-        if _END_OF_HOST_POLICY in instruction.labels:
+        if END_OF_HOST_POLICY in instruction.labels:
             self._end_host_policy()
-        if _NORMAL_LABEL in instruction.labels:
+        if NORMAL_LABEL in instruction.labels:
             self.phase = NORMAL
         for comment in instruction.comments:
             self._take_comment(comment)
@@ -218,5 +219,5 @@ class _Parser:
             if self.ending:
                 self.done[-1] = replace(self.done[-1], end_id=loaded)
             self.ending, self.low = False, None
-        elif code[:2] == b"\x18\x02":  # ld_imm64 of a plain number; 0x12 there would be a map
+        elif code[:2] == LOADS_ID:
             self.low = int.from_bytes(code[4:], "little")

@@ -27,6 +27,11 @@ class PolicyFileName:
     direction: str
     family: int
 
+    @property
+    def text(self) -> str:
+        """The name itself, which `parse_file_name` parses."""
+        return f"{self.interface}_{self.direction}_v{self.family}.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from exporter.calico.policy_comments import places_of
+from exporter.calico.policy_comments import END_OF_HOST_POLICY, LOADS_ID, NORMAL_LABEL, places_of
 from exporter.calico.policy_debug import FORWARD, NORMAL, PRE_DNAT, UNTRACKED, WORKLOAD, RulePosition
 from exporter.calico.policy_file import Instruction
 
@@ -20,7 +20,6 @@ _ENDS = frozenset({"deny", "exit", "allow", "xdp_pass", "next-program"})
 # R0 = state->pol_rc; R1 = 0; state->pol_rc = R1; then for each place to go on: if R0 == n goto it.
 _RESUMES = (b"\x61\x90", b"\xb4\x01", b"\x63\x19", b"\x15\x00")
 _ALWAYS = 0x05
-_LOADS_ID = b"\x18\x02"
 _ENDS_MATCH = re.compile(r", (?:skip|jump) to next (?:rule|ipset)$")
 _SET = re.compile(r"(doesn't match|matches|doesn't match any of) (?:ipset \S+ \(0x[0-9a-f]+\)|the IP sets)")
 _NO_NAMED_PORTS = "named ports {}"
@@ -94,7 +93,7 @@ def _is_record(instruction: Instruction) -> bool:
 def _id_after(instructions: Sequence[Instruction], start: int) -> int:
     """The id that the code from `start` on records, even if it does not fit."""
     for index in range(start, len(instructions) - 1):
-        if instructions[index].code[:2] == _LOADS_ID:
+        if instructions[index].code[:2] == LOADS_ID:
             low, high = (instructions[one].code[4:] for one in (index, index + 1))
             return int.from_bytes(low + high, "little")
     return 0
@@ -128,8 +127,8 @@ class _Phases:
         self._xdp = xdp
         labels = {label: index for index, one in enumerate(instructions) for label in one.labels}
         after = len(instructions)
-        self._workload = labels.get("allowed_by_host_policy", 0)
-        self._normal = labels.get("to_or_from_host", self._workload)
+        self._workload = labels.get(END_OF_HOST_POLICY, 0)
+        self._normal = labels.get(NORMAL_LABEL, self._workload)
         host = (index for index in self._flag_loads(instructions) if index < self._normal)
         self._forward = next(host, after)
 

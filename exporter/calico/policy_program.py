@@ -15,7 +15,7 @@ from exporter.errors import ExporterError
 
 ALLOW, DENY, NO_MATCH = "allow", "deny", "no_match"  # no match: an XDP program leaves the packet to the tc program
 
-_PART = re.compile(r"##### Start of program \d+ #####")
+PART_START = re.compile(r"##### Start of program \d+ #####")
 _JUMP = re.compile(r"(?:(Allow|Deny) jump to|Tail call to policy program at index .* =) (\d+)")
 _FIELD = re.compile(r"\*\(u(\d+) \*\) ?\(R9 \+ (\d+)\) /\* state->(\w+) \*/")
 
@@ -46,7 +46,7 @@ def program_of(instructions: Sequence[Instruction], *, xdp: bool) -> Program:
     parts, jumps = [0], {}
     for index, one in enumerate(instructions):
         for comment in one.comments:
-            if _PART.fullmatch(comment):
+            if PART_START.fullmatch(comment):
                 parts.append(index)
             elif found := _JUMP.fullmatch(comment):
                 jumps[index] = ((found[1] or "").lower(), int(found[2]))

@@ -12,40 +12,25 @@ from ipaddress import ip_address
 
 from exporter.calico.tables import Columns, address_text, layout_of, remembered
 
-# `enum cali_rt_flags` in felix/bpf-gpl/routes.h, with the names that Calico's own tool prints for them.
-FLAGS = {
-    0x1: "in-pool",
-    0x2: "nat-out",
-    0x4: "workload",
-    0x8: "local",
-    0x10: "host",
-    0x20: "same-subnet",
-    0x40: "tunneled",
-    0x80: "no-dsr",
-    0x100: "blackhole-drop",
-    0x200: "blackhole-reject",
-    0x400: "vxlan",
-    0x800: "skip-ingress-redir",
-}
-_IN_POOL, _WORKLOAD, _LOCAL, _HOST = 0x1, 0x4, 0x8, 0x10
+# `enum cali_rt_flags` in felix/bpf-gpl/routes.h; a blackhole drops or rejects.
+_IN_POOL, _NAT_OUTGOING, _WORKLOAD, _LOCAL, _HOST, _TUNNELED, _BLACKHOLE = 0x1, 0x2, 0x4, 0x8, 0x10, 0x40, 0x300
 # With both flags, the next hop is the index of an interface.
 LOCAL_WORKLOAD = _WORKLOAD | _LOCAL
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What Calico knows about the addresses of a prefix; `next_hop` is empty and `ifindex` 0 where there is none."""
+    """What Calico knows about the addresses of a prefix; `next_hop` is the node that has them, empty for none."""
 
     address: str
     bits: int
     flags: int
     next_hop: str
-    ifindex: int
 
     @property
     def local_workload(self) -> bool:
         """Whether it is a pod of this node."""
-        return bool(self.flags & _WORKLOAD and self.flags & _LOCAL)
+        return self.flags & LOCAL_WORKLOAD == LOCAL_WORKLOAD
 
     @property
     def remote_workload(self) -> bool:
@@ -73,9 +58,19 @@ class Route:
         return bool(self.flags & _IN_POOL)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of its flags, lowest bit first; a bit without a name as a hexadecimal number."""
-        return tuple(FLAGS.get(1 << bit, hex(1 << bit)) for bit in range(32) if self.flags >> bit & 1)
+    def nat_outgoing(self) -> bool:
+        """Whether outgoing NAT replaces the source of packets from it to outside of all IP pools."""
+        return bool(self.flags & _NAT_OUTGOING)
+
+    @property
+    def tunneled(self) -> bool:
+        """Whether packets to it are in a tunnel."""
+        return bool(self.flags & _TUNNELED)
+
+    @property
+    def blackhole(self) -> bool:
+        """Whether what comes in for it is dropped or rejected before policy."""
+        return bool(self.flags & _BLACKHOLE)
 
 
 _LAYOUTS = {
@@ -90,10 +85,8 @@ def decode_routes(columns: Columns) -> tuple[Route, ...]:
     text = remembered(address_text)
     found = []
     for (bits, address), (flags, hop) in columns.rows(key, value):
-        by_index = flags & LOCAL_WORKLOAD == LOCAL_WORKLOAD
-        ifindex = int.from_bytes(hop[:4], "little") if by_index else 0
-        next_hop = "" if by_index or not any(hop) else text(hop)
-        found.append(((address, -bits), Route(text(address), bits, flags, next_hop, ifindex)))
+        is_node = flags & LOCAL_WORKLOAD != LOCAL_WORKLOAD and any(hop)
+        found.append(((address, -bits), Route(text(address), bits, flags, text(hop) if is_node else "")))
     return tuple(route for _, route in sorted(found, key=lambda one: one[0]))
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from exporter.errors import ExporterError
 
-# A field's value: a text, or the fields of a message.
-Value = "str | Fields"
+# A value is a text, or the fields of a message.
 Fields = list[tuple[str, "str | Fields"]]
 
 _TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[{}<>:;,])|(?P<word>[^\s{}<>:;,"]+))')

@@ -22,15 +22,12 @@ class Service:
     """What happens to a packet to `frontend`.
 
     `verdict` is `nat` (it goes to one of `backends`), `no_backends` (it is rejected), `dropped` (its source is in none
-    of the source ranges) or `excluded` (Calico leaves it to another load balancer). `node_port` says that the port was
-    found on a node's address; `addresses` are all frontends of the service's port, of whatever kind.
+    of the source ranges) or `excluded` (Calico leaves it to another load balancer).
     """
 
     frontend: Frontend
     verdict: str
     backends: tuple[Backend, ...]
-    node_port: bool
-    addresses: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +55,7 @@ class Services:
         frontend = self._matching(str(ip), port, protocol, source)
         if frontend is None and host:
             frontend = self._matching(NODE_PORT_ADDRESSES[ip.version], port, protocol, source)
-        if frontend is None:
-            return None
-        verdict, backends = self._decide(frontend, external=external)
-        addresses = tuple((one.address, one.port) for one in self._of_id(frontend.id)) if not frontend.drops else ()
-        node_port = (NODE_PORT_ADDRESSES[ip.version], frontend.port) in addresses
-        return Service(frontend, verdict, backends, node_port, addresses)
+        return None if frontend is None else Service(frontend, *self._decide(frontend, external=external))
 
     def bound(self, address: str, port: int, protocol: int, client: str) -> Backend | None:
         """The backend that session affinity gave this client last at an address, which may have expired since.
@@ -73,14 +65,6 @@ class Services:
         asked = str(ip_address(address)), port, protocol, str(ip_address(client))
         found = (one for one in self.affinity if (one.address, one.port, one.protocol, one.client) == asked)
         return next((one.backend for one in found), None)
-
-    def _of_id(self, number: int) -> tuple[Frontend, ...]:
-        return tuple(
-            {(one.address, one.port): one for one in self.frontends if one.id == number and not one.drops}.values()
-        )
-
-    def _backends_of(self, frontend: Frontend) -> tuple[Backend, ...]:
-        return self.backends.get(frontend.id, ())[: frontend.count]
 
     def _matching(self, address: str, port: int, protocol: int, source: str) -> Frontend | None:
         found = self._at.get((address, port, protocol), ())
@@ -94,7 +78,7 @@ class Services:
             return DROPPED, ()
         if frontend.excluded:
             return EXCLUDED, ()
-        backends = self._backends_of(frontend)
+        backends = self.backends.get(frontend.id, ())[: frontend.count]
         if frontend.external_local if external else frontend.internal_local:
             backends = backends[: frontend.local]
         return (NAT if backends else NO_BACKENDS), backends

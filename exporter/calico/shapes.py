@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
+from exporter.calico.ifstate import MIN_VALUE_SIZE
 from exporter.calico.pins import (
     CONNTRACK,
     COUNTERS,
@@ -23,7 +24,6 @@ from exporter.calico.pins import (
 )
 
 _PER_CPU = ("percpu_hash", "lru_percpu_hash")
-_MIN_STATE = 20  # flags and the interface's name
 _MIN_FLOW = 64  # times, flags and two legs
 
 
@@ -41,7 +41,7 @@ def _are_counts(size: int) -> bool:
 _SHAPES: Mapping[str, _Shape] = {
     COUNTERS: _Shape(_PER_CPU, 8, _are_counts),
     RULES: _Shape(_PER_CPU, 8, _are_counts),
-    IFACE: _Shape(("hash", "lru_hash"), 4, lambda size: size >= _MIN_STATE),
+    IFACE: _Shape(("hash", "lru_hash"), 4, lambda size: size >= MIN_VALUE_SIZE),
     PROGRAMS: _Shape(("prog_array",), 4, lambda size: size == 4),
     IP_SETS[4]: _Shape(("lpm_trie",), 20, lambda size: size == 4),
     IP_SETS[6]: _Shape(("lpm_trie",), 32, lambda size: size == 4),

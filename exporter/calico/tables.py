@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 from exporter.calico import LayoutError
 
-PORTLESS = frozenset({1, 58})
-PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _Layout = TypeVar("_Layout")
 
 
@@ -29,6 +27,11 @@ class Columns:
     def rows(self, key: struct.Struct, value: struct.Struct) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
         """The fields of each entry."""
         return zip(key.iter_unpack(self.keys), value.iter_unpack(self.values), strict=True)
+
+    def part(self, start: int, end: int) -> "Columns":
+        """The entries from position `start` to before `end`."""
+        key, value = self.key_size, self.value_size
+        return Columns(self.keys[start * key : end * key], self.values[start * value : end * value], key, value)
 
 
 def layout_of(name: str, columns: Columns, layouts: Mapping[tuple[int, int], _Layout]) -> _Layout:
@@ -59,8 +62,3 @@ def remembered(text: Callable[[bytes], str]) -> Callable[[bytes], str]:
         return found
 
     return call
-
-
-def protocol_name(protocol: int) -> str:
-    """`tcp`, `udp`, …, or `protocol 47`."""
-    return PROTOCOLS.get(protocol, f"protocol {protocol}")

@@ -1,7 +1,7 @@
 """`why --packets` and `bundle --packets`: captures packets between two snapshots of the node."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,11 +47,11 @@ class Watch:
     capture: Capture
     error: str = ""
 
-    def report(self, explanation: Explanation, prefixes: Sequence[str]) -> PacketReport:
+    def report(self, explanation: Explanation) -> PacketReport:
         """What the capture says beside this explanation."""
         if self.error:
             return PacketReport(error=self.error)
-        return report(self.after, self.capture, self.watched, explanation, prefixes)
+        return report(self.after, self.capture, self.watched, explanation)
 
 
 def watch(options: NodeOptions, seconds: float, choose: Callable[[Snapshot], Endpoint]) -> Watch:
@@ -99,15 +99,13 @@ def recorded_flows(bundle: Snapshot, endpoint: Endpoint) -> Capture:
     return capture_of(bundle, recorded.capture, endpoint) if recorded else Capture()
 
 
-def recorded_report(
-    bundle: Snapshot, endpoint: Endpoint, prefixes: Sequence[str], *, wanted: bool
-) -> PacketReport | None:
+def recorded_report(bundle: Snapshot, endpoint: Endpoint, *, wanted: bool) -> PacketReport | None:
     """What a bundle's capture says about an endpoint; without one it is None, or the reason if it is `wanted`."""
     if wanted:
         refuse_host(endpoint)
     recorded, error = bundle.packets.or_else(None), bundle.packets.error
     if recorded and endpoint.kind == WORKLOAD:
-        return report_of_bundle(bundle, recorded, endpoint, prefixes)
+        return report_of_bundle(bundle, recorded, endpoint)
     if error or wanted:
         return PacketReport(error=str(error or _NOT_RECORDED))
     return None

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 import click
 
-from exporter.calico.tables import protocol_name
+from exporter.calico.protocols import protocol_name
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot
@@ -18,22 +19,14 @@ from exporter.printable import say
 from exporter.quantities import plural
 from exporter.snapshot.conntrack import Conntrack
 
+_flag = partial(flag, command="conntrack")
 _MAX_PEERS = 20
 
 
 @click.command("conntrack", short_help="Show connection tracking by pod, protocol and state.")
 @selector_options("conntrack")
-@flag(
-    "top", "Show the top N endpoints and peers by entries.", command="conntrack", type=click.IntRange(1), default=None
-)
-@flag(
-    "output",
-    "Output format.",
-    command="conntrack",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    short="-o",
-)
+@_flag("top", "Show the top N endpoints and peers by entries.", type=click.IntRange(1), default=None)
+@_flag("output", "Output format.", type=click.Choice(["table", "json"]), default="table", short="-o")
 @node_options()
 def command(node: NodeOptions, selector: Selector, output: str, top: int | None) -> None:
     """Show how many connection-tracking entries each endpoint has, by protocol and state, and which flows were denied.

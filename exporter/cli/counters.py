@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -15,38 +16,31 @@ from exporter.diagnosis.counters import PARTS, EndpointCounters, counters_by_end
 from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
 
+_flag = partial(flag, command="counters")
+
 
 @click.command("counters", short_help="Show accepted and dropped packets, top droppers first.")
 @selector_options("counters")
-@flag("nonzero", "Hide zero rows and endpoints.", command="counters", is_flag=True)
-@flag(
-    "output",
-    "Output format.",
-    command="counters",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    short="-o",
-)
-@flag(
+@_flag("nonzero", "Hide zero rows and endpoints.", is_flag=True)
+@_flag("output", "Output format.", type=click.Choice(["table", "json"]), default="table", short="-o")
+@_flag(
     "diff",
     "Show only what is counted within this time (10s if not given).",
-    command="counters",
     type=Duration(),
     is_flag=False,
     flag_value="10s",
     default=None,
 )
-@flag(
+@_flag(
     "watch",
     "Show counts since the start and current rates, refreshed at this interval (2s if not given); a pipe gets one line "
     "per counter and interval.",
-    command="counters",
     type=Duration(),
     is_flag=False,
     flag_value="2s",
     default=None,
 )
-@flag("top", "Show the top N endpoints by drops.", command="counters", type=click.IntRange(1), default=None)
+@_flag("top", "Show the top N endpoints by drops.", type=click.IntRange(1), default=None)
 @node_options(bundles=2)
 def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
     """Show packets and flows by endpoint, reason and direction, top droppers first.

@@ -3,7 +3,6 @@
 An error is one sentence on standard error and exit code 1; wrong usage is exit code 2; a traceback is always a bug.
 """
 
-import errno
 import importlib
 import io
 import os
@@ -15,6 +14,7 @@ import click
 from exporter import __version__
 from exporter.errors import ExporterError
 from exporter.printable import colours, printable, wrap_error
+from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 
 # Each is the function `command` of the module of the same name in this package.
 COMMANDS = ("serve", "counters", "policy", "why", "trace", "conntrack", "scrape", "check", "bundle", "demo")
@@ -86,10 +86,6 @@ def sentence_of(error: BaseException) -> str | None:
     """The sentence for the user, or None for a bug, which deserves its traceback."""
     if isinstance(error, ExporterError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        # Other files report their errors themselves.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes it again at exit
-        return "standard output could not be written: no space left"
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # no dedicated class
         return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
     if isinstance(error, MemoryError):
@@ -99,9 +95,11 @@ def sentence_of(error: BaseException) -> str | None:
 
 def main() -> None:
     """Runs the program with the arguments it was started with."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show a name
     if COMPLETE in os.environ:
         importlib.import_module("exporter.cli.shells").register_completion()
-    program(prog_name=PROGRAM, complete_var=COMPLETE, color=colours())
+    with exit_on_unwritable_output():
+        program(prog_name=PROGRAM, complete_var=COMPLETE, color=colours())

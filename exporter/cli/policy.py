@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ _OFF = (
     "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
     "(its default), and check --calico.run-dir"
 )
+_flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
 # The members of IP sets by IP family and set number.
 Members = Mapping[int, Mapping[int, tuple[str, ...]]]
@@ -40,18 +42,17 @@ class ShowOptions:
 
 @click.command("policy", short_help="Show policy rules with hits, including tier ends.")
 @selector_options("policy")
-@flag(
+@_flag(
     "direction",
     "Traffic direction, as seen by the endpoint.",
-    command="policy",
     type=click.Choice(["inbound", "outbound", "all"]),
     default="all",
 )
-@flag("family", "IP family.", command="policy", type=click.Choice(["4", "6", "all"]), default="all")
-@flag("nonzero", "Hide rules without hits.", command="policy", is_flag=True)
-@flag("ip-sets", "List the members of the rules' IP sets.", command="policy", is_flag=True)
-@flag("instructions", "Also show the programs' instructions.", command="policy", is_flag=True)
-@flag("output", "Output format.", command="policy", type=click.Choice(["table", "json"]), default="table", short="-o")
+@_flag("family", "IP family.", type=click.Choice(["4", "6", "all"]), default="all")
+@_flag("nonzero", "Hide rules without hits.", is_flag=True)
+@_flag("ip-sets", "List the members of the rules' IP sets.", is_flag=True)
+@_flag("instructions", "Also show the programs' instructions.", is_flag=True)
+@_flag("output", "Output format.", type=click.Choice(["table", "json"]), default="table", short="-o")
 @node_options(bundles=2)
 def command(node: NodeOptions, selector: Selector, output: str, **given: Any) -> None:
     """Show the tiers, policies and rules of endpoints in the order in which a packet meets them, with their hits.

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,108 +10,81 @@ import click
 
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.serving import ServeOptions, serve
-from exporter.metrics.collector import CollectorOptions
-from exporter.metrics.counters import ZEROS
+from exporter.metrics.collector import ZEROS, CollectorOptions
 from exporter.metrics.rule_hits import DETAILS
-from exporter.metrics.rule_hits import ZEROS as RULES_ZEROS
 from exporter.metrics.scrape import COLLECTOR_NAMES, COLLECTORS, ON_BY_DEFAULT
 
+_flag = partial(flag, command="serve")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 
 def _collector_flags(command: Any) -> Any:
     for one in reversed(COLLECTORS):
-        command = flag(f"collector.{one.name}", one.about, command="serve", switch=True, default=None)(command)
+        command = _flag(f"collector.{one.name}", one.about, switch=True, default=None)(command)
     return command
 
 
 @click.command("serve", short_help="Serve the metrics over HTTP until SIGTERM.")
-@flag(
-    "web.listen-address",
-    "Address to listen on, HOST:PORT (can be repeated).",
-    command="serve",
-    multiple=True,
-    default=(":10042",),
-)
-@flag(
+@_flag("web.listen-address", "Address to listen on, HOST:PORT (can be repeated).", multiple=True, default=(":10042",))
+@_flag(
     "web.config.file",
     "Path to the web configuration file (TLS, users, headers, rate limit).",
-    command="serve",
     type=click.Path(path_type=Path),
 )
-@flag("web.telemetry-path", "Path under which to expose metrics.", command="serve", default="/metrics")
-@flag(
-    "web.max-requests",
-    "Maximum concurrent requests (0 = unlimited).",
-    command="serve",
-    type=click.IntRange(0),
-    default=40,
-)
-@flag(
+@_flag("web.telemetry-path", "Path under which to expose metrics.", default="/metrics")
+@_flag("web.max-requests", "Maximum concurrent requests (0 = unlimited).", type=click.IntRange(0), default=40)
+@_flag(
     "web.timeout-offset",
     "Offset subtracted from Prometheus's scrape timeout, in seconds.",
-    command="serve",
     type=click.FloatRange(0),
     default=0.5,
 )
-@flag("web.page", "Serve a page about this node at /.", command="serve", switch=True, default=True)
-@flag(
+@_flag("web.page", "Serve a page about this node at /.", switch=True, default=True)
+@_flag(
     "web.allowed-hosts",
     "Name of this server in requests, besides its addresses, localhost and the node's names; if given, metrics and "
     "health checks require one of them too, as the page always does (can be repeated).",
-    command="serve",
     multiple=True,
 )
-@flag("web.disable-exporter-metrics", "Exclude process_* and python_* metrics.", command="serve", is_flag=True)
-@flag(
+@_flag("web.disable-exporter-metrics", "Exclude process_* and python_* metrics.", is_flag=True)
+@_flag(
     "collector.counters.zeros",
     "Which zero-valued series to expose (core = those worth an alert).",
-    command="serve",
     type=click.Choice(ZEROS),
     default="core",
 )
-@flag(
+@_flag(
     "collector.counters.namespaces",
     "Namespace whose pods have series; all if not given (can be repeated).",
-    command="serve",
     multiple=True,
 )
-@flag(
-    "collector.counters.exclude-namespaces",
-    "Namespace whose pods have no series (can be repeated).",
-    command="serve",
-    multiple=True,
-)
-@flag(
+@_flag("collector.counters.exclude-namespaces", "Namespace whose pods have no series (can be repeated).", multiple=True)
+@_flag(
     "collector.rules.zeros",
     "Which zero-valued series of rules to expose (core = deny rules and tier ends).",
-    command="serve",
-    type=click.Choice(RULES_ZEROS),
+    type=click.Choice(ZEROS),
     default="core",
 )
-@flag(
+@_flag(
     "collector.rules.detail",
     "Expose a series for each rule, or one for each policy and action.",
-    command="serve",
     type=click.Choice(DETAILS),
     default="rule",
 )
-@flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", command="serve", is_flag=True)
-@flag(
+@_flag("collector.rules.unattributed", "Add a series for each rule ID in no policy file.", is_flag=True)
+@_flag(
     "collector.maps.interval",
     "Seconds between counts of maps (default: as long as keeps counting below 0.2 % of a core).",
-    command="serve",
     type=click.FloatRange(1),
     default=None,
 )
-@flag("collector.disable-defaults", "Disable all collectors by default.", command="serve", is_flag=True)
+@_flag("collector.disable-defaults", "Disable all collectors by default.", is_flag=True)
 @_collector_flags
-@flag("kubernetes.authorization", "Authorize bearer tokens through the API server.", command="serve", is_flag=True)
-@flag("kubernetes.workload-labels", "Add a series with the owner of each pod.", command="serve", is_flag=True)
-@flag(
+@_flag("kubernetes.authorization", "Authorize bearer tokens through the API server.", is_flag=True)
+@_flag("kubernetes.workload-labels", "Add a series with the owner of each pod.", is_flag=True)
+@_flag(
     "security.drop-capabilities",
     "Drop root, capabilities and bpf(2) write commands before serving.",
-    command="serve",
     switch=True,
     default=True,
 )

@@ -9,20 +9,19 @@ from typing import Any
 
 import click
 
-from exporter.calico.packet import PROTOCOLS, SCTP, TCP, WITH_PORTS
+from exporter.calico.packet import WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY
+from exporter.calico.protocols import PROTOCOLS, SCTP, TCP
 from exporter.cli.candidates import complete_ends, complete_interfaces
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, Trace, trace
-from exporter.diagnosis.trace_packet import Described, addresses_of, named, protocol_of, resolve
+from exporter.diagnosis.trace_packet import Described, addresses_of, check_via, named, protocol_of, resolve
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.diagnosis.trace_sentences import PROGRAM, sentences
-from exporter.node.endpoints import HOST
 from exporter.printable import printable, say
-from exporter.snapshot.snapshot import Snapshot
 
 EXIT_CODES = {ALLOW: 0, DENY: 3}
 NOT_KNOWN = 1
@@ -50,24 +49,22 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 
 _PORT, _BYTE = click.IntRange(0, 65535), click.IntRange(0, 255)
-
-
-_own = partial(flag, command="trace")
+_flag = partial(flag, command="trace")
 
 
 @click.command("trace", short_help="Show which rule decides about a packet.")
-@_own("from", "Source: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends)
-@_own(
+@_flag("from", "Source: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends)
+@_flag(
     "to", "Destination: pod [NAMESPACE/]NAME, address or interface:NAME.", required=True, shell_complete=complete_ends
 )
-@_own("protocol", "Protocol: tcp, udp, icmp, icmpv6, sctp or a number.", type=Protocol(), default="tcp")
-@_own("port", "Destination port, for tcp, udp and sctp.", type=_PORT)
-@_own("source-port", "Source port (default: 40000).", type=_PORT)
-@_own("icmp-type", "ICMP type (default: echo request).", type=_BYTE)
-@_own("icmp-code", "ICMP code (default: 0).", type=_BYTE)
-@_own("via", "Host interface that the packet takes, where it is not known.", shell_complete=complete_interfaces)
-@_own("verbose", "Also show the rules that did not match, and why.", is_flag=True)
-@_own("output", "Output format.", type=click.Choice(["text", "json"]), default="text", short="-o")
+@_flag("protocol", "Protocol: tcp, udp, icmp, icmpv6, sctp or a number.", type=Protocol(), default="tcp")
+@_flag("port", "Destination port, for tcp, udp and sctp.", type=_PORT)
+@_flag("source-port", "Source port (default: 40000).", type=_PORT)
+@_flag("icmp-type", "ICMP type (default: echo request).", type=_BYTE)
+@_flag("icmp-code", "ICMP code (default: 0).", type=_BYTE)
+@_flag("via", "Host interface that the packet takes, where it is not known.", shell_complete=complete_interfaces)
+@_flag("verbose", "Also show the rules that did not match, and why.", is_flag=True)
+@_flag("output", "Output format.", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options()
 def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, **given: Any) -> None:
     """Run the node's own policy programs on the first packet of a new flow, and show which rule decides about it.
@@ -85,10 +82,10 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         parts = PARTS if described.protocol == TCP else PARTS | {"conntrack"}
         snapshot = one_snapshot(node, parts, lambda endpoints: addresses_of(endpoints, ends))
         packet, source, destination = resolve(snapshot, described, ends, ("--from", "--to"))
+        check_via(snapshot, via or "", "--via")
     except WrongUsage as error:
         raise click.UsageError(printable(str(error))) from error
-    _check_via(snapshot, via)
-    result = trace(snapshot, packet, source, destination, via or "", node.prefixes)
+    result = trace(snapshot, packet, source, destination, via or "")
     lines = list(sentences(result, named(source), named(destination), verbose=verbose))
     if output == "json":
         click.echo(json.dumps({**_json(result), "text": [line for line, _ in lines]}, indent=2))
@@ -96,12 +93,6 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
         for line, about in lines:
             say(line, _STYLES.get(about, ""))
     raise click.exceptions.Exit(EXIT_CODES.get(result.verdict, NOT_KNOWN))
-
-
-def _check_via(snapshot: Snapshot, via: str | None) -> None:
-    hosts = sorted(one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST)
-    if via is not None and via not in hosts:
-        raise click.UsageError(f"--via {via} is no interface of the host: it has {', '.join(hosts)}")
 
 
 def _json(result: Trace) -> dict[str, object]:

@@ -54,11 +54,11 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     seen = watch(node, seconds, partial(_one, selector=selector)) if packets and node.bundle is None else None
     before, after = (seen.before, seen.after) if seen else _two_snapshots(node, seconds, selector)
     explanation = explain(before, after, _endpoint(before, after, selector))
-    explanation = replace(explanation, denied=with_rulings(after, explanation.denied, node.prefixes))
+    explanation = replace(explanation, denied=with_rulings(after, explanation.denied))
     if node.bundle is not None:
-        found = recorded_report(after, explanation.endpoint, node.prefixes, wanted=packets)
+        found = recorded_report(after, explanation.endpoint, wanted=packets)
     else:
-        found = seen.report(explanation, node.prefixes) if seen else None
+        found = seen.report(explanation) if seen else None
     passed = after.seconds_since(before) if before else None
     if output == "json":
         click.echo(json.dumps(_json(explanation, found, passed, after), indent=2))

@@ -4,7 +4,6 @@ Pure functions of two snapshots. A counter that decreased was reset, so its valu
 Prometheus' `increase()`; no change is negative.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from exporter.bpf.maps import MapError
@@ -15,8 +14,6 @@ from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
 APPEARED, VANISHED = "appeared", "vanished"
-
-_Hooks = Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +57,13 @@ def compare_counters(before: Snapshot, after: Snapshot) -> list[EndpointChange]:
 
 def compare_rules(before: RuleHits, after: RuleHits) -> dict[int, int]:
     """The increase of hits by rule id between two snapshots, without zeros; since the reset for reset counters."""
-    changes = {}
-    for rule_id, hits in after.items():
-        earlier = before.get(rule_id, 0)
-        changes[rule_id] = hits - earlier if hits >= earlier else hits
+    changes = {rule_id: increase(hits, before.get(rule_id, 0)) for rule_id, hits in after.items()}
     return {rule_id: hits for rule_id, hits in changes.items() if hits}
+
+
+def increase(value: int, earlier: int) -> int:
+    """What a counter counted since it had the earlier value; since the reset, if it was reset."""
+    return value - earlier if value >= earlier else value
 
 
 def _change(before: EndpointCounters | None, after: EndpointCounters) -> EndpointChange:

@@ -15,7 +15,7 @@ from exporter.diagnosis import map_fill
 from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
-from exporter.node.endpoints import WORKLOAD
+from exporter.node.endpoints import WORKLOAD, calicos_here
 from exporter.privileges import remedy_of_modes
 from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
@@ -27,7 +27,6 @@ PARTS = frozenset(
     | {"received", "queue_drops", "run_dir"}
     | map_fill.PARTS
 )
-_LOOPBACK = 1  # in every namespace
 
 _TURN_ON_BPF = (
     "turn Calico's eBPF dataplane on (linuxDataplane: BPF), check that calico-node runs on this node, and set "
@@ -101,17 +100,15 @@ def _layout(layout: Layout) -> str:
 
 
 def _namespace(snapshot: Snapshot) -> str:
-    links, states = snapshot.links.get(), snapshot.ifstate.get()
-    here = {(link.ifindex, link.name) for link in links}
-    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
+    here, every = calicos_here(snapshot.links.get(), snapshot.ifstate.get())
     # A node can keep many entries of interfaces that are gone; but in another namespace there is no pod's, either.
     pods = any(one.kind == WORKLOAD and one.state for one in snapshot.endpoints.get().by_index.values())
-    if 2 * len(calicos & here) < len(calicos) and not (pods and snapshot.endpoints.get().links_known):
+    if 2 * here < every and not (pods and snapshot.endpoints.get().links_known):
         raise ExporterError(
-            f"only {len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here",
+            f"only {here} of the {every} interfaces that Calico knows are here",
             "run it in the node's network namespace (hostNetwork: true)",
         )
-    return f"{len(calicos & here)} of the {len(calicos)} interfaces that Calico knows are here"
+    return f"{here} of the {every} interfaces that Calico knows are here"
 
 
 def _map_fill(snapshot: Snapshot) -> Iterator[Finding]:

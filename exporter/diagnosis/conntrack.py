@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from exporter.calico.conntrack import Entry, Side
-from exporter.calico.conntrack_rows import NAT_FORWARD
-from exporter.calico.tables import PORTLESS
+from exporter.calico.protocols import PORTLESS
 from exporter.diagnosis.denied import DeniedFlows, denied_flows
 from exporter.node.endpoints import Endpoint, workloads_by_address
 from exporter.snapshot.snapshot import Snapshot
@@ -96,8 +95,6 @@ def _peers(snapshot: Snapshot, chosen: Collection[int]) -> tuple[PeerEntries, ..
     owners = workloads_by_address(snapshot.endpoints.get())
     counts: Counter[tuple[int, str, str, int, int, Side | None]] = Counter()
     for entry in snapshot.conntrack.get().entries:
-        if entry.kind == NAT_FORWARD:
-            continue  # the reverse entry is of the same flow, and knows its backend
         port = 0 if entry.protocol in PORTLESS else entry.destination.port
         for near, far, direction in _ends(entry):
             owner = owners.get(near)

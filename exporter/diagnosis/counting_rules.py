@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from exporter.calico.counters import DROPPED_BY_POLICY
 from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
-from exporter.calico.policy_debug import parse_file_name
+from exporter.calico.policy_debug import PROFILE, parse_file_name
 from exporter.calico.rules import NO_PROFILE_MATCH
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange, compare_rules
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of, sharers
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, Endpoint
-from exporter.snapshot.rules import END_OF_TIER, TIER
+from exporter.snapshot.rules import END_OF_TIER, NO_PROFILE, TIER
 from exporter.snapshot.snapshot import Snapshot
 
 _ORDER = {"deny": 0, "pass": 1, "allow": 2}
@@ -134,6 +134,6 @@ def _counting(
             about = (program.hook, TIER, "", tier.name, END_OF_TIER, tier.end_action)
             yield CountingRule(*about, tier.end_hits, *others(tier.end_id), "what no rule of the tier matched")
     if program.no_profile_match:
-        about = (program.hook, "Profile", "", "", "no_profile_match", "deny")
+        about = (program.hook, PROFILE, "", "", NO_PROFILE, "deny")
         match = "what no profile of the endpoint matched, inbound or outbound"
         yield CountingRule(*about, program.no_profile_match, *others(NO_PROFILE_MATCH), match)

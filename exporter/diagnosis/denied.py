@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.calico.conntrack import SCAN_PERIOD, Entry, Side
 from exporter.calico.packet import Packet
-from exporter.calico.tables import PORTLESS, protocol_name
+from exporter.calico.protocols import PORTLESS, protocol_name
 from exporter.node.endpoints import Endpoint, Endpoints, workloads_by_address
 from exporter.quantities import format_duration, plural
 from exporter.snapshot.conntrack import Conntrack
@@ -142,7 +142,7 @@ def address_port(side: Side) -> str:
 
 def _group(conntrack: Conntrack, owners: Mapping[str, Endpoint], entries: list[Entry]) -> DeniedFlows:
     latest = max(entries, key=lambda one: one.last_seen)
-    counts = [one.forth.packets for one in entries if one.forth is not None and one.forth.packets is not None]
+    counts = [one.forth.packets for one in entries if one.forth.packets is not None]
     return DeniedFlows(
         receiver=owners[latest.destination.address],
         sender=owners.get(latest.source.address),
@@ -156,5 +156,5 @@ def _group(conntrack: Conntrack, owners: Mapping[str, Endpoint], entries: list[E
         flows=len(entries),
         packets=sum(counts) if len(counts) == len(entries) else None,
         age=conntrack.age(latest),
-        lifetime=latest.timeout or 0,
+        lifetime=latest.timeout,
     )

@@ -7,8 +7,8 @@ not known.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from exporter.calico.packet import ICMP, ICMP6
 from exporter.calico.policy_program import ALLOW
+from exporter.calico.protocols import PORTLESS
 from exporter.calico.rules import INGRESS
 from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_flows, packet_of
 from exporter.diagnosis.trace_node import Hidden
@@ -26,14 +26,14 @@ _NO_TYPE = Hidden(
 )
 
 
-def with_rulings(snapshot: Snapshot, found: Sequence[DeniedFlows], prefixes: Sequence[str]) -> tuple[DeniedFlows, ...]:
+def with_rulings(snapshot: Snapshot, found: Sequence[DeniedFlows]) -> tuple[DeniedFlows, ...]:
     """The same flows, the first `MAX_RULINGS` with the rule that denies them."""
     if not found:
         return ()
     asked: list[DeniedFlows] = []
     try:
         files = Files(snapshot, Budget())
-        asked += (replace(one, ruling=_ruling(snapshot, one, prefixes, files)) for one in found[:MAX_RULINGS])
+        asked += (replace(one, ruling=_ruling(snapshot, one, files)) for one in found[:MAX_RULINGS])
     except ExporterError as error:
         return tuple(replace(one, ruling=Ruling(why_unknown=str(error))) for one in found)
     left = f"only the rules of the latest {MAX_RULINGS} are looked up"
@@ -58,8 +58,6 @@ def ruling_of(program: ProgramTrace) -> Ruling:
     return Ruling(why_unknown=program.why or program.conditional or "no rule decided")
 
 
-def _ruling(snapshot: Snapshot, flow: DeniedFlows, prefixes: Sequence[str], files: Files) -> Ruling:
-    hidden = _NO_TYPE if flow.protocol in (ICMP, ICMP6) else Hidden()
-    return ruling_of(
-        Programs(snapshot, packet_of(flow), prefixes, files).evaluate(flow.receiver, INGRESS, (0,), hidden)
-    )
+def _ruling(snapshot: Snapshot, flow: DeniedFlows, files: Files) -> Ruling:
+    hidden = _NO_TYPE if flow.protocol in PORTLESS else Hidden()
+    return ruling_of(Programs(snapshot, packet_of(flow), files).evaluate(flow.receiver, INGRESS, (0,), hidden))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
-from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
+from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.reasons import reason_of
 from exporter.diagnosis import counters, rules, uncounted
 from exporter.diagnosis.changes import APPEARED, EndpointChange, compare_counters
@@ -208,7 +208,7 @@ def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
     slots = after.counters.get().layout.slots
     categorized = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED)]
     silent = []
-    for hook in (TC_INGRESS, TC_EGRESS):
+    for hook in TC_HOOKS:
         row = change.counters.hooks.get(hook)
         if row and row[TOTAL_PACKETS] and not any(row[number] for number in categorized):
             silent.append(hook)

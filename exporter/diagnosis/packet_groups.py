@@ -4,14 +4,14 @@ Pure functions of a snapshot and a capture. A flow was denied if none of its pac
 came back, connection tracking does not know it as allowed, and the policy program of the side that decides denies it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from exporter.calico.conntrack import Entry
-from exporter.calico.packet import ICMP, ICMP6, Packet
+from exporter.calico.packet import Packet
 from exporter.calico.policy_program import DENY
-from exporter.calico.tables import PORTLESS, protocol_name
+from exporter.calico.protocols import PORTLESS, protocol_name
 from exporter.diagnosis.denied import Ruling, with_port
 from exporter.diagnosis.denied_rules import ruling_of
 from exporter.diagnosis.trace import trace
@@ -68,7 +68,6 @@ class _Flows:
     """What a snapshot knows about captured flows of one endpoint."""
 
     def __init__(self, snapshot: Snapshot, endpoint: Endpoint) -> None:
-        self._snapshot = snapshot
         self._own = {str(ip_address(one)) for one in endpoint.addresses}
         self._interface = endpoint.interface
         conntrack = snapshot.conntrack.or_else(None)
@@ -116,9 +115,7 @@ class _Flows:
         return flow.destination in self._own or {one for one, _ in self.backends(flow)} <= self._own
 
 
-def groups_of(
-    snapshot: Snapshot, capture: Capture, endpoint: Endpoint, prefixes: Sequence[str]
-) -> tuple[PacketGroup, ...]:
+def groups_of(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> tuple[PacketGroup, ...]:
     """What was captured of new flows by peer, direction, protocol and port, most packets first.
 
     Raises `MapError` or `NodeError` without endpoints.
@@ -133,7 +130,7 @@ def groups_of(
             total = (before.flows + 1, before.packets + one.packets) if before else (1, one.packets)
             groups[*key, one.verdict, one.why] = replace(before or one, flows=total[0], packets=total[1])
     ranked = sorted(groups.values(), key=lambda one: (-one.packets, one.direction, one.peer, one.protocol, one.port))
-    return _judged(snapshot, ranked, prefixes)
+    return _judged(snapshot, ranked)
 
 
 def policies_of_flows(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> set[str]:
@@ -173,7 +170,7 @@ def _group(flows: _Flows, flow: SeenFlow, direction: str) -> PacketGroup:
     return one
 
 
-def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequence[str]) -> tuple[PacketGroup, ...]:
+def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup]) -> tuple[PacketGroup, ...]:
     """The groups whose verdict is open, with that of the policy programs."""
     found, asked = [], 0
     files = Files(snapshot, Budget()) if snapshot.policy_files.error is None else None
@@ -184,15 +181,15 @@ def _judged(snapshot: Snapshot, groups: Iterable[PacketGroup], prefixes: Sequenc
         elif asked > MAX_EVALUATED:
             found.append(replace(one, verdict=UNKNOWN, why=f"only the {MAX_EVALUATED} largest groups are evaluated"))
         else:
-            found.append(_judge(snapshot, one, prefixes, files))
+            found.append(_judge(snapshot, one, files))
     return tuple(found)
 
 
-def _judge(snapshot: Snapshot, group: PacketGroup, prefixes: Sequence[str], files: Files | None) -> PacketGroup:
+def _judge(snapshot: Snapshot, group: PacketGroup, files: Files | None) -> PacketGroup:
     flow, facts = group.sample, NodeFacts(snapshot, group.family)
     packet = _packet(flow, group.translated)
     try:
-        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", prefixes, files)
+        found = trace(snapshot, packet, facts.end(flow.source), facts.end(flow.destination), "", files)
     except ExporterError as error:
         return replace(group, verdict=UNKNOWN, why=str(error))
     if found.verdict != DENY:
@@ -226,13 +223,11 @@ def _has_ports(flow: SeenFlow) -> bool:
 
 
 def _by_opener(entries: Iterable[Entry]) -> Mapping[tuple[int, str, int], list[Entry]]:
-    """The entries with both legs, in both directions: a captured packet may be an answer."""
+    """The entries in both directions: a captured packet may be an answer."""
     found: dict[tuple[int, str, int], list[Entry]] = {}
     for entry in entries:
-        if entry.forth is None or entry.back is None:
-            continue
         for one in (entry, replace(entry, source=entry.destination, destination=entry.source, service=None)):
-            port = 0 if one.protocol in (ICMP, ICMP6) else one.source.port
+            port = 0 if one.protocol in PORTLESS else one.source.port
             found.setdefault((one.protocol, one.source.address, port), []).append(one)
     return found
 

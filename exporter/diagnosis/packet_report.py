@@ -60,13 +60,11 @@ class PacketReport:
         return any(one.verdict == DENIED for one in self.groups)
 
 
-def report(
-    snapshot: Snapshot, capture: Capture, watched: Watched, explanation: Explanation, prefixes: Sequence[str]
-) -> PacketReport:
+def report(snapshot: Snapshot, capture: Capture, watched: Watched, explanation: Explanation) -> PacketReport:
     """The report about the endpoint of the explanation. Raises `MapError` or `NodeError` without endpoints."""
     interface = explanation.endpoint.interface
     counted = [Counted(interface, drop.direction, drop.reason, drop.packets) for drop in explanation.drops]
-    found = _report(snapshot, RecordedPackets(capture, tuple(counted)), explanation.endpoint, prefixes)
+    found = _report(snapshot, RecordedPackets(capture, tuple(counted)), explanation.endpoint)
     return replace(found, addresses_left_out=watched.left_out)
 
 
@@ -76,19 +74,17 @@ def capture_of(snapshot: Snapshot, capture: Capture, endpoint: Endpoint) -> Capt
     return replace(capture, flows=tuple(one for one in capture.flows if watched.concerns(one)))
 
 
-def report_of_bundle(
-    snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint, prefixes: Sequence[str]
-) -> PacketReport:
+def report_of_bundle(snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint) -> PacketReport:
     """The report about one endpoint from a capture of all pods. Raises as `report`."""
     own = replace(recorded, capture=capture_of(snapshot, recorded.capture, endpoint))
-    found = _report(snapshot, own, endpoint, prefixes)
+    found = _report(snapshot, own, endpoint)
     return replace(found, when=f"in {format_duration(recorded.capture.seconds)} while the bundle was made")
 
 
-def _report(snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint, prefixes: Sequence[str]) -> PacketReport:
+def _report(snapshot: Snapshot, recorded: RecordedPackets, endpoint: Endpoint) -> PacketReport:
     capture = recorded.capture
     unreadable = capture.unreadable.get(endpoint.interface, {})
-    groups = groups_of(snapshot, capture, endpoint, prefixes)
+    groups = groups_of(snapshot, capture, endpoint)
     counted: Counter[tuple[str, str]] = Counter()
     for one in recorded.counted:
         if one.interface == endpoint.interface:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from exporter.calico.policy_comments import parse_instructions
-from exporter.calico.policy_debug import PolicyFileName, PolicyProgram, RulePosition
+from exporter.calico.policy_debug import PROFILE, PolicyFileName, PolicyProgram, RulePosition
 from exporter.calico.policy_file import Instruction, PolicyFile
 from exporter.calico.policy_machine import MAX_RULE_IDS, MAX_STEPS, Result, run
 from exporter.calico.policy_path import Visited, in_words, visited
@@ -16,9 +16,7 @@ from exporter.calico.policy_program import NotKnown, Program, program_of
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import match_of
 from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
-from exporter.snapshot.rules import END_OF_TIER, TIER, RuleOwners
-
-NO_PROFILE = "no_profile_match"
+from exporter.snapshot.rules import END_OF_TIER, NO_PROFILE, TIER, RuleOwners
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ def _end(
     matched = one.id is not None
     if place is None:
         match = "what no profile matched"
-        return Step("Profile", "", "", "", NO_PROFILE, "deny", match, counted, matched, "", one.phase)
+        return Step(PROFILE, "", "", "", NO_PROFILE, "deny", match, counted, matched, "", one.phase)
     tier = parsed.tiers[place.tier]
     return Step(
         TIER,

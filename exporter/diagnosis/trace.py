@@ -47,7 +47,6 @@ def trace(
     source: End,
     destination: End,
     via: str,
-    prefixes: Sequence[str],
     files: Files | None = None,
 ) -> Trace:
     """Follows the packet through this node; `via` is the host's interface that the user named.
@@ -61,7 +60,7 @@ def trace(
     service = facts.service(packet)
 
     def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
-        programs = Programs(snapshot, replace(packet, translated=translated), prefixes, loaded)
+        programs = Programs(snapshot, replace(packet, translated=translated), loaded)
         return _follow(Walk(programs, facts, source, to, via))
 
     if packet.translated:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from exporter.calico.packet import TCP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import TCP
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # only where it is used
     from exporter.calico.routes import Route
     from exporter.calico.services import Service
 
-_NAT_OUTGOING, _TUNNELED, _BLACKHOLE = 0x2, 0x40, 0x300
 # Where an end is, seen from this node.
 HERE, OTHER_NODE, OUTSIDE, SOMEWHERE = "here", "other_node", "outside", "unknown"
 _TUNNEL_SOURCE = "policy then sees the tunnel's address as the source: name that address instead"
@@ -97,7 +97,7 @@ class NodeFacts:
     def is_blackhole(self, address: str) -> bool:
         """Whether Calico's programs drop or reject what comes in for this address before policy."""
         route = self.route(address)
-        return route is not None and bool(route.flags & _BLACKHOLE)
+        return route is not None and route.blackhole
 
     def location(self, end: End) -> Location:
         """Where an end is, as far as Calico's routes tell."""
@@ -111,7 +111,7 @@ class NodeFacts:
     def is_tunneled(self, address: str) -> bool:
         """Whether packets between this node and a pod elsewhere may be in a tunnel."""
         route = self.route(address)
-        return route is not None and route.remote_workload and (bool(route.flags & _TUNNELED) or self._has_tunnel())
+        return route is not None and route.remote_workload and (route.tunneled or self._has_tunnel())
 
     def hidden_source(self, source: End, destination: End) -> Hidden:
         """What its own node may have changed in a packet from elsewhere to this node."""
@@ -131,13 +131,13 @@ class NodeFacts:
 
     def _may_use_tunnel(self, host: "Route") -> bool:
         """Whether another node may reach pods here through a tunnel. The route of a tunnel's own address says so."""
-        if host.flags & _TUNNELED:
+        if host.tunneled:
             return False
         if self._has_tunnel():
             return True
         pods = [one for one in self._routes.routes if one.remote_workload] if self._routes else []
         theirs = [one for one in pods if one.next_hop == host.next_hop] or pods
-        return not theirs or any(one.flags & _TUNNELED for one in theirs)
+        return not theirs or any(one.tunneled for one in theirs)
 
     def _has_tunnel(self) -> bool:
         """Whether a device of a tunnel is in use: Calico then gives it an address. Routes may not tell."""
@@ -150,7 +150,7 @@ class NodeFacts:
         if self._routes is None:
             return True
         own, theirs = self.route(source), self.route(destination)
-        outgoing = own is not None and bool(own.flags & _NAT_OUTGOING)
+        outgoing = own is not None and own.nat_outgoing
         return outgoing and not (theirs is not None and theirs.in_pool)
 
     def interface_to(self, address: str) -> int | None:
@@ -160,7 +160,7 @@ class NodeFacts:
         """
         route, chosen = self.route(address), self._snapshot.interfaces_to.or_else({}).get(address)
         if route and route.next_hop:
-            if route.flags & _TUNNELED:
+            if route.tunneled:
                 return None
             address = route.next_hop
         if chosen is not None:
@@ -217,7 +217,7 @@ class NodeFacts:
             ends = (entry.source.address, entry.source.port), (entry.destination.address, entry.destination.port)
             if entry.protocol != packet.protocol or ends not in (wanted, wanted[::-1]):
                 continue
-            age, timeout = conntrack.age(entry), entry.timeout
-            if entry.forth and entry.back and age is not None and timeout is not None and age < timeout:
+            age = conntrack.age(entry)
+            if age is not None and age < entry.timeout:
                 return (entry.forth, entry.back) if ends == wanted else (entry.back, entry.forth)
         return None

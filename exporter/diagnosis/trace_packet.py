@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.calico.packet import ICMP, ICMP6, PROTOCOLS, SCTP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import ICMP, ICMP6, PROTOCOLS, SCTP
 from exporter.diagnosis.selection import NotHere, WrongUsage, pod_named
 from exporter.diagnosis.trace_node import End, NodeFacts
 from exporter.node.endpoints import HOST, Endpoint, Endpoints
@@ -74,6 +75,18 @@ def resolve(
     facts = NodeFacts(snapshot, family)
     source, destination = (_end(facts, text, one, family) for text, one in zip(ends, endpoints, strict=True))
     return _packet(described, family, source.address, destination.address), source, destination
+
+
+def host_interfaces(snapshot: Snapshot) -> list[str]:
+    """The interfaces of the host, one of which a packet can take."""
+    return sorted(one.interface for one in snapshot.endpoints.get().by_index.values() if one.kind == HOST)
+
+
+def check_via(snapshot: Snapshot, via: str, option: str) -> None:
+    """Raises `WrongUsage` if `via`, which the user gave as `option`, is given and no interface of the host."""
+    hosts = host_interfaces(snapshot)
+    if via and via not in hosts:
+        raise WrongUsage(f"{option} {_shortened(via)} is no interface of the host: it has {', '.join(hosts)}")
 
 
 def addresses_of(endpoints: Endpoints, ends: Sequence[str]) -> set[str]:

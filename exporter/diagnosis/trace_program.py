@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.hooks import XDP, hook_name
-from exporter.calico.packet import NEIGHBOUR_DISCOVERY, UDP, Packet
+from exporter.calico.packet import NEIGHBOUR_DISCOVERY, Packet
 from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
 from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
 from exporter.calico.policy_machine import MAX_STEPS
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
+from exporter.calico.protocols import UDP
 from exporter.diagnosis.policy_run import LoadedFile, PolicyRun, Step, load_file, run_policy
 from exporter.diagnosis.trace_node import Hidden
 from exporter.errors import ExporterError
@@ -96,11 +97,11 @@ class Files:
         return bool(self._contents or self._names or self._unread)
 
     def __contains__(self, name: PolicyFileName) -> bool:
-        return _path(name) in self._contents or _path(name) in self._unread
+        return name.text in self._contents or name.text in self._unread
 
     def load(self, name: PolicyFileName) -> LoadedFile:
         """The file of this name. Raises `NotKnown` or `PolicyDebugError`."""
-        path = _path(name)
+        path = name.text
         content = self._contents.get(path)
         if path in self._unread:
             raise NotKnown("; ".join(["its policy file could not be read", *self._problems[:1]]))
@@ -112,17 +113,12 @@ class Files:
         return self._loaded[path]
 
 
-def _path(name: PolicyFileName) -> str:
-    return f"{name.interface}_{name.direction}_v{name.family}.json"
-
-
 class Programs:
-    """The policy programs of a snapshot, to be asked about one packet. `prefixes` are those of workload interfaces."""
+    """The policy programs of a snapshot, to be asked about one packet."""
 
-    def __init__(self, snapshot: Snapshot, packet: Packet, prefixes: Sequence[str], files: Files) -> None:
+    def __init__(self, snapshot: Snapshot, packet: Packet, files: Files) -> None:
         self.snapshot = snapshot
         self.packet = packet
-        self._prefixes = prefixes
         self._files = files
 
     @property
@@ -170,7 +166,7 @@ class Programs:
             raise NotKnown("the file is not the program in the kernel: Calico is replacing it, or could not load it")
         every = [self.packet.state(one) for one in flags]
         states = [{name: value for name, value in state.items() if name not in hidden} for state in every]
-        owners = RuleOwners(self.snapshot.endpoints.get().by_index.values(), self._prefixes, [file.parsed])
+        owners = RuleOwners([program.endpoint], (), [file.parsed])
         hits, max_steps = self.snapshot.rule_hits.or_else(None), self._files.budget.steps
         run = run_policy(file, states, self._is_member, owners, hits, max_steps)
         if run.verdict == DENY and program.endpoint.kind == HOST and self._may_be_tunnel():

@@ -5,18 +5,18 @@ Names are not escaped: the caller escapes each line for its output.
 
 from collections.abc import Iterator
 
-from exporter.calico.packet import PROTOCOLS, SCTP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY
-from exporter.diagnosis.policy_run import NO_PROFILE, Step
+from exporter.calico.protocols import SCTP, protocol_name
+from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.trace import Trace
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.quantities import plural
-from exporter.snapshot.rules import END_OF_TIER
+from exporter.snapshot.rules import END_OF_TIER, NO_PROFILE
 
 # The kind of a program's line. That of the first line is the verdict, that of a rule which matched its action.
 PROGRAM = "program"
 _VERDICTS = {ALLOW: "allowed", DENY: "denied"}
-_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 def sentences(trace: Trace, source: str, destination: str, *, verbose: bool) -> Iterator[tuple[str, str]]:
@@ -37,7 +37,7 @@ def sentences(trace: Trace, source: str, destination: str, *, verbose: bool) -> 
 
 def words_of(packet: Packet) -> str:
     """The protocol, and the port or the type and code, as rules say it."""
-    name = _NAMES.get(packet.protocol, f"protocol {packet.protocol}")
+    name = protocol_name(packet.protocol)
     if packet.is_icmp:
         return f"{name} type {packet.icmp_type} code {packet.icmp_code}"
     return f"{name} to port {packet.destination_port}" if packet.protocol in (*WITH_PORTS, SCTP) else name

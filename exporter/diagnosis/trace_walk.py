@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
-from exporter.calico.packet import DESTINATION_IS_HOST, PROTOCOLS, SOURCE_IS_HOST, TCP
+from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
+from exporter.calico.protocols import PROTOCOLS, TCP
 from exporter.calico.rules import EGRESS, INGRESS
 from exporter.diagnosis.trace_node import OTHER_NODE, End, Hidden, NodeFacts
 from exporter.diagnosis.trace_program import XDP_FILE, Programs, ProgramTrace

@@ -53,7 +53,7 @@ def sent_by_pods(snapshot: Snapshot) -> dict[tuple[int, str], Sent]:
             *received[one.interface], rows.get((one.ifindex, TC_INGRESS), idle)[TOTAL_PACKETS]
         )
         for one in (snapshot.endpoints.get().by_index.values() if snapshot.endpoints.get().links_known else ())
-        if _has_programs(one) and one.interface in received
+        if one.kind == WORKLOAD and one.state and one.state.has_programs and one.interface in received
     }
 
 
@@ -94,12 +94,6 @@ def uncounted_of(before: Snapshot, after: Snapshot, endpoint: Endpoint) -> int:
     # A lower bound: whatever entered the program may be among them. A few may be of the time between two readings.
     surplus = dropped - entered
     return surplus if surplus > 0 and surplus * 10 >= dropped else 0
-
-
-def _has_programs(one: Endpoint) -> bool:
-    state = one.state
-    ready = state is not None and state.managed and (state.ready(4) or state.ready(6))
-    return one.kind == WORKLOAD and ready
 
 
 def _queue_drops(before: Snapshot, after: Snapshot, ifindex: int) -> int:

@@ -30,6 +30,7 @@ from exporter.kubectl.kubectl import KubectlError
 from exporter.kubectl.processes import end_all
 from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
+from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 from exporter.termination import exit_on_sigterm
 
 PROGRAM = "kubectl calico-bpf"
@@ -44,7 +45,8 @@ class PluginGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
         """Runs the command; the plugin's own errors become a sentence."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except click.ClickException as error:
             wrap_error(error)
             raise
@@ -52,6 +54,7 @@ class PluginGroup(click.Group):
             failure = click.ClickException(printable(str(error)))
             wrap_error(failure)
             raise failure from error
+        return result
 
 
 @click.group(PROGRAM, cls=PluginGroup, context_settings=_HELP)
@@ -244,7 +247,8 @@ def _say(target: Target) -> None:
 
 def main() -> None:
     """Runs the plugin with the arguments it was started with."""
-    with exit_on_sigterm(end_all):
+    open_closed_streams()
+    with exit_on_unwritable_output(), exit_on_sigterm(end_all):
         program(prog_name=PROGRAM, color=colours())
 
 
@@ -253,6 +257,7 @@ def complete() -> None:
 
     The output is cobra's: one candidate per line, then a colon and a number.
     """
+    open_closed_streams()
     *words, incomplete = sys.argv[1:] or [""]
     found = ShellComplete(program, {}, PROGRAM, "").get_completions(words, incomplete)
     for item in found:

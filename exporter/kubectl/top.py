@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import isfinite
 
 import click
 
@@ -106,7 +107,7 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
                 rate, packets = one["per_second"], int(one["count"])
-                if packets >> 64:
+                if packets >> 64 or not isfinite(rate or 0):
                     raise ValueError("a counter has 64 bits")
                 yield Dropper(
                     answer.target.node,

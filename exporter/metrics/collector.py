@@ -6,12 +6,14 @@ from typing import ClassVar, Protocol
 from exporter.metrics.family import Samples
 from exporter.snapshot.snapshot import Snapshot
 
+ZEROS = ("core", "all", "none")
+
 
 @dataclass(frozen=True, slots=True)
 class CollectorOptions:
     """User options.
 
-    Which zero-valued series to expose (`core`, `all` or `none`) of packets and of rules; whether to expose series for
+    Which zero-valued series to expose (one of `ZEROS`) of packets and of rules; whether to expose series for
     rules or for whole policies (`rule`, `policy`), for unattributed rule ids, and for the owners of pods; and the
     namespaces whose pods have series: only `namespaces`, unless that is empty, without `exclude_namespaces`.
     """
@@ -23,6 +25,9 @@ class CollectorOptions:
     workloads: bool = False
     namespaces: frozenset[str] = frozenset()
     exclude_namespaces: frozenset[str] = frozenset()
+
+
+DEFAULTS = CollectorOptions()
 
 
 class Collector(Protocol):

@@ -5,8 +5,8 @@ The entries are those of the last count in the background; before the first one 
 
 from typing import ClassVar
 
-from exporter.calico.tables import protocol_name
-from exporter.metrics.collector import CollectorOptions
+from exporter.calico.protocols import protocol_name
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node.endpoints import workloads_by_address
 from exporter.snapshot.snapshot import Snapshot
@@ -41,7 +41,7 @@ class ConntrackCollector:
     on_by_default: ClassVar[bool] = False
     parts: ClassVar[frozenset[str]] = frozenset({"conntrack_count", "endpoints"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:

@@ -26,14 +26,12 @@ from exporter.calico.counters import (
     Slot,
 )
 from exporter.calico.hooks import TC_HOOKS, TC_INGRESS, XDP, hook_name
-from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import COUNTER, ENDPOINT_LABELS, GAUGE, Family, Samples
 from exporter.metrics.other_drops import OTHER_DROPPED_PACKETS, NamespaceFilter, OtherDrops
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.snapshot.snapshot import Snapshot
-
-ZEROS = ("core", "all", "none")
 
 PROGRAM_PACKETS = Family(
     "calico_bpf_program_packets_total",
@@ -137,8 +135,7 @@ class CountersCollector:
     on_by_default: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = frozenset({"counters", "endpoints"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
-        options = options or CollectorOptions()
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._zeros = options.zeros
         self._filter = NamespaceFilter(options.namespaces, options.exclude_namespaces)
         self._other, self._left_out = OtherDrops(), list[tuple[_Key, str]]()

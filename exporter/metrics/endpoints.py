@@ -10,7 +10,7 @@ from typing import ClassVar
 from exporter.calico.counters import CounterTable
 from exporter.calico.hooks import hook_name
 from exporter.diagnosis.uncounted import Sent, sent_by_pods, uncounted
-from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.counters import LEFTOVER_ENTRIES
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
@@ -83,8 +83,8 @@ class EndpointsCollector:
     on_by_default: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "received", "policy_file_names"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
-        self._workloads = (options or CollectorOptions()).workloads
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
+        self._workloads = options.workloads
         self._made_from: tuple[Endpoints, tuple[object, ...]] | None = None
         self._made: list[Samples] = []
         # What each pod had sent in the last scrape, and the interfaces that were suspect then.

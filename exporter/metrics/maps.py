@@ -6,7 +6,7 @@ A map that is not pinned has no series; while the live version is undecided, eve
 from typing import ClassVar
 
 from exporter.bpf.maps import MapMissing
-from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
 from exporter.snapshot.map_fill import MapFill
@@ -50,7 +50,7 @@ class MapsCollector:
     on_by_default: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:

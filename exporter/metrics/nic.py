@@ -8,7 +8,7 @@ namespace. The kernel's drop counters do not include Calico's drops.
 from collections.abc import Iterator
 from typing import ClassVar
 
-from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import COUNTER, Family, Samples
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.node.nic import Nic, NicCounters
@@ -50,7 +50,7 @@ class NicCollector:
     on_by_default: ClassVar[bool] = False
     parts: ClassVar[frozenset[str]] = frozenset({"nics", "endpoints"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from exporter.calico.counters import DROPPED, Layout
+from exporter.diagnosis.changes import increase
 from exporter.metrics.family import COUNTER, Family, Samples
 from exporter.node.endpoints import Endpoint
 
@@ -55,8 +56,7 @@ class OtherDrops:
             for slot in drops if row else ():
                 # An entry that is new or started over has counted from 0.
                 earlier = before[slot.number] if len(before) == len(row) else 0
-                increment = row[slot.number] - earlier
-                self._totals[direction, slot.reason] += increment if increment >= 0 else row[slot.number]
+                self._totals[direction, slot.reason] += increase(row[slot.number], earlier)
         self._last = rows
         shown = {key: value for key, value in self._totals.items() if value or key[1] == _POLICY}
         return Samples(OTHER_DROPPED_PACKETS, sorted(shown.items()))

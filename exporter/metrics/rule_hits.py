@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import compress
 
 from exporter.calico.rules import RuleHits
+from exporter.diagnosis.changes import increase
 from exporter.metrics.family import COUNTER, Family, Samples
 from exporter.snapshot.rules import END_OF_TIER, PolicyName, RuleName, RuleTable
 
-ZEROS = ("core", "all", "none")
 DETAILS = ("rule", "policy")
 POLICY_LABELS = ("kind", "policy_namespace", "policy", "tier", "direction")
 HITS = Family(
@@ -57,17 +57,13 @@ class PolicyHits:
         """The policies of `table` with their actions, and what their rules counted since the first call."""
         # The first snapshot is where counting starts; later, an id without an earlier value has counted from 0.
         last = hits if self._last is None else self._last
-        increments = {one: _increment(count, last.get(one, 0)) for one, count in hits.items()}
+        increments = {one: increase(count, last.get(one, 0)) for one, count in hits.items()}
         self._last = dict(hits)
         names = [_whole(name) for name in table.names]
         for name, ids in zip(names, table.ids, strict=True):
             self._totals[name] = self._totals.get(name, 0) + sum(increments.get(one, 0) for one in ids)
         known = sorted(set(names))
         return known, [self._totals[name] for name in known]
-
-
-def _increment(value: int, before: int) -> int:
-    return value - before if value >= before else value
 
 
 def _whole(name: RuleName) -> RuleName:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
-from exporter.metrics.collector import CollectorOptions
+from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.endpoints import PROBLEMS
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
 from exporter.metrics.rule_hits import HITS, POLICY_LABELS, RuleHitSamples, policy_labels
@@ -70,8 +70,7 @@ class RulesCollector:
     on_by_default: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters"})
 
-    def __init__(self, options: CollectorOptions | None = None) -> None:
-        options = options or CollectorOptions()
+    def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._unattributed = options.unattributed
         self._hits = RuleHitSamples(options.rules_zeros, options.rules_detail)
         self._table: RuleTable | None = None

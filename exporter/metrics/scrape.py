@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from exporter.errors import ExporterError
-from exporter.metrics.collector import Collector, CollectorOptions
+from exporter.metrics.collector import DEFAULTS, Collector, CollectorOptions
 from exporter.metrics.conntrack import ConntrackCollector
 from exporter.metrics.counters import CountersCollector
 from exporter.metrics.endpoints import EndpointsCollector
@@ -46,10 +46,10 @@ class Collected:
     failure: str | None = None
 
 
-def make_collectors(names: Iterable[str], options: CollectorOptions | None = None) -> list[Collector]:
+def make_collectors(names: Iterable[str], options: CollectorOptions = DEFAULTS) -> list[Collector]:
     """The collectors with these names, in the order of `COLLECTORS`."""
     wanted = set(names)
-    return [one(options or CollectorOptions()) for one in COLLECTORS if one.name in wanted]
+    return [one(options) for one in COLLECTORS if one.name in wanted]
 
 
 def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapshot]) -> Collected:

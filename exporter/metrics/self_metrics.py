@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from exporter import __version__
-from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
 from exporter.node.endpoint_status import LocalPods
 from exporter.node.pods import ClusterPods
@@ -87,9 +86,6 @@ class ExporterCollector:
     parts: ClassVar[frozenset[str]] = frozenset(
         {"pins", "pods", "cluster_pods", "endpoints", "run_dir", "policy_file_names"}
     )
-
-    def __init__(self, options: CollectorOptions | None = None) -> None:
-        del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module that are not about collectors; unknown values are omitted."""

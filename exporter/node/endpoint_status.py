@@ -1,23 +1,13 @@
 """The pods of this node, from Calico's endpoint-status files, without the Kubernetes API.
 
-Turns the folder's content into `LocalPod`s; an unusable file is reported as a problem and not a failure.
+An unusable file is reported as a problem and not a failure; `calico/endpoint_status.py` parses one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exporter.calico.endpoint_status import EndpointStatusError, parse_endpoint_status
+from exporter.calico.endpoint_status import EndpointStatus, EndpointStatusError, parse_endpoint_status
 from exporter.node.files import Folder
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPod:
-    """A pod on this node: its name, the host side of its interface, and its addresses."""
-
-    namespace: str
-    pod: str
-    interface: str
-    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +18,9 @@ class LocalPods:
     between two snapshots.
     """
 
-    pods: tuple[LocalPod, ...]
+    pods: tuple[EndpointStatus, ...]
     problems: tuple[str, ...]
-    parsed: Mapping[tuple[str, bytes], LocalPod | str] = field(default_factory=dict, compare=False)
+    parsed: Mapping[tuple[str, bytes], EndpointStatus | str] = field(default_factory=dict, compare=False)
 
 
 def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods:
@@ -40,13 +30,12 @@ def pods_of(folder: Folder[bytes], before: LocalPods | None = None) -> LocalPods
     problems = (*folder.problems, *(one for one in parsed.values() if isinstance(one, str)))
     if before and parsed == known and problems == before.problems:
         return before
-    pods = tuple(one for one in parsed.values() if isinstance(one, LocalPod))
+    pods = tuple(one for one in parsed.values() if isinstance(one, EndpointStatus))
     return LocalPods(pods, problems, parsed)
 
 
-def _pod(name: str, content: bytes) -> LocalPod | str:
+def _pod(name: str, content: bytes) -> EndpointStatus | str:
     try:
-        status = parse_endpoint_status(name, content.decode("utf-8", "replace"))
+        return parse_endpoint_status(name, content.decode("utf-8", "replace"))
     except EndpointStatusError as error:
         return str(error)
-    return LocalPod(status.namespace, status.pod, status.interface, status.addresses)

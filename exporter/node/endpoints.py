@@ -10,10 +10,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.counters import CounterTable
+from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
-from exporter.calico.ifstate import InterfaceState
+from exporter.calico.ifstate import LOOPBACK, InterfaceState
 from exporter.calico.names import has_workload_prefix, workload_interface
-from exporter.node.endpoint_status import LocalPod
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -22,8 +22,6 @@ LEFTOVER = "leftover"  # of an interface that the kernel does not have
 
 # At most this many unknown interfaces are exported: a map full of stale entries must not become 20000 series.
 MAX_UNKNOWN = 100
-
-_LOOPBACK = 1  # in every network namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Endpoint:
         # Felix creates the entry before it attaches a program and marks the interface ready after; the tc programs of
         # bond slaves are on the bond.
         state = self.state
-        attached = state is not None and state.managed and not state.bond_slave and (state.ready(4) or state.ready(6))
+        attached = state is not None and state.has_programs and not state.bond_slave
         if not attached or not counters.layout.entries_made_by_felix:
             return ()
         return tuple(hook for hook in TC_HOOKS if (self.ifindex, hook) not in counters.rows)
@@ -118,7 +116,7 @@ def join_endpoints(
     links: Sequence[Link] | None,
     routes: Sequence[HostRoute],
     states: Sequence[InterfaceState] | None,
-    pods: Sequence[LocalPod],
+    pods: Sequence[EndpointStatus],
     cluster: Sequence[ClusterPod],
     prefixes: Sequence[str],
     before: Endpoints,
@@ -166,7 +164,7 @@ class _Claims:
     def __init__(
         self,
         names: Mapping[int, str],
-        pods: Sequence[LocalPod],
+        pods: Sequence[EndpointStatus],
         cluster: Sequence[ClusterPod],
         prefixes: Sequence[str],
         routes: Sequence[HostRoute],
@@ -213,7 +211,7 @@ class _Claims:
         self,
         claims: dict[int, tuple[str, str]],
         ifindex: int | None,
-        pod: LocalPod | ClusterPod,
+        pod: EndpointStatus | ClusterPod,
         leads_to: Mapping[str, int],
     ) -> None:
         identity = (pod.namespace, pod.pod)
@@ -235,9 +233,15 @@ def _by_address(pods: Iterable[ClusterPod]) -> dict[str, set[tuple[str, str]]]:
 
 def _is_foreign(links: Sequence[Link], states: Sequence[InterfaceState]) -> bool:
     """Whether the links are not the node's, but of another network namespace: none of Calico's is among them."""
+    here, every = calicos_here(links, states)
+    return every > 1 and not here  # a single one may be gone, or renamed just now
+
+
+def calicos_here(links: Iterable[Link], states: Iterable[InterfaceState]) -> tuple[int, int]:
+    """How many of the interfaces that Calico knows are among the links, and how many it knows."""
     here = {(link.ifindex, link.name) for link in links}
-    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != _LOOPBACK}
-    return len(calicos) > 1 and calicos.isdisjoint(here)  # a single one may be gone, or renamed just now
+    calicos = {(state.ifindex, state.name) for state in states if state.ifindex != LOOPBACK}
+    return len(calicos & here), len(calicos)
 
 
 def _names(

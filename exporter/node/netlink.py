@@ -186,7 +186,7 @@ def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list
     """The rows up to the end of a dump, and whether the dump is consistent.
 
     Each buffer is parsed before the next is received: pyroute2's messages have a hundred times their size, and its dump
-    of 1000 links leaves 30 MiB allocated.
+    of 1000 links leaves 31 MiB allocated.
     """
     rows: list[_Row] = []
     consistent = True

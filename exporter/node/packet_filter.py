@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from exporter.calico.protocols import TCP
 from exporter.node.packet_flows import SeenFlow
 from exporter.node.packet_headers import Header
 
@@ -24,7 +25,7 @@ _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_LENGTH = 0x20, 0x28, 0x30, 0x80
 _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _JUMP_IF_SET, _JUMP, _RETURN = 0x15, 0x35, 0x45, 0x05, 0x06
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _NO_OPTIONS, _IPV4_PORT = 0x45, 22  # where the destination's port is, without options
-_TCP, _SYN_OR_RST, _FRAGMENT_OFFSET = 6, 0x06, 0x1FFF
+_SYN_OR_RST, _FRAGMENT_OFFSET = 0x06, 0x1FFF
 
 # An instruction: code, jump if true, jump if false, operand.
 Instruction = tuple[int, int, int, int]
@@ -48,8 +49,8 @@ class Watched:
     left_out: int = 0
 
     def program(self, loopback: int) -> tuple[Instruction, ...]:
-        """The filter for it; `loopback` is the index of `lo`."""
-        return filter_of(self, loopback)
+        """The filter for it; `loopback` is the index of `lo`, on which packets are seen a second time."""
+        return _by_family(_pass_if(self.ifindex), loopback, _of_family(self, 4), _of_family(self, 6))
 
     def keeps(self, header: Header, interface: str) -> bool:
         """Whether a flow is kept that opens with this header, by this interface: the filter has chosen already."""
@@ -78,10 +79,10 @@ class WatchedNode:
         four = _outside_connections(
             33,
             (_load(_LOAD_BYTE, _NETWORK, 0), (_JUMP_IF_EQUAL, 1, 0, _NO_OPTIONS)),
-            (_load(_LOAD_BYTE, _NETWORK, 9), (_JUMP_IF_EQUAL, 1, 0, _TCP)),
+            (_load(_LOAD_BYTE, _NETWORK, 9), (_JUMP_IF_EQUAL, 1, 0, TCP)),
             (_load(_LOAD_HALF, _NETWORK, 6), (_JUMP_IF_SET, 0, 1, _FRAGMENT_OFFSET)),
         )
-        six = _outside_connections(53, (_load(_LOAD_BYTE, _NETWORK, 6), (_JUMP_IF_EQUAL, 1, 0, _TCP)))
+        six = _outside_connections(53, (_load(_LOAD_BYTE, _NETWORK, 6), (_JUMP_IF_EQUAL, 1, 0, TCP)))
         return _by_family((), loopback, four, six)
 
     def keeps(self, header: Header, interface: str) -> bool:
@@ -91,11 +92,6 @@ class WatchedNode:
             or header.destination in self.destinations
             or (header.destination, header.destination_port) in self.node_ports
         )
-
-
-def filter_of(watched: Watched, loopback: int = 1) -> tuple[Instruction, ...]:
-    """The program for these; `loopback` is the index of `lo`, on which packets are seen a second time."""
-    return _by_family(_pass_if(watched.ifindex), loopback, _of_family(watched, 4), _of_family(watched, 6))
 
 
 def _by_family(

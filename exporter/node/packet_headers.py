@@ -6,7 +6,8 @@ Only headers are read: of IP, and of TCP, UDP, SCTP and ICMP the ports, flags an
 import struct
 from typing import NamedTuple
 
-ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132
+from exporter.calico.protocols import ICMP, ICMP6, SCTP, TCP, UDP
+
 # What a packet is to its flow. The last four have no flow.
 OPENS, CONTINUES, SHORT, MALFORMED, FRAGMENT, OTHER = "opens", "continues", "short", "malformed", "fragment", "other"
 

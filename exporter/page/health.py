@@ -10,7 +10,7 @@ from exporter.calico.map_kinds import EVICTED_BY_DESIGN
 from exporter.diagnosis.check import MISSING, NOTE, OK, Finding, findings
 from exporter.diagnosis.map_fill import NEAR_FULL, map_fills, remedy, sentence, title
 from exporter.quantities import plural
-from exporter.snapshot import map_fill
+from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.snapshot import MapVersions, Snapshot
 
 FAILED, FULL = "failed", "full"
@@ -18,7 +18,7 @@ _SHOWN_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class MapFill:
+class ShownMap:
     """The fill of one of Calico's maps; None while the live map is undecided, `chosen_by` empty where not known."""
 
     datum: str
@@ -41,7 +41,7 @@ class Health:
     fine: str = ""
     findings: Sequence[Finding] = ()
     failures: Mapping[str, str | None] = field(default_factory=dict)
-    maps: Sequence[MapFill] = ()
+    maps: Sequence[ShownMap] = ()
 
 
 def health_of(now: Snapshot, failures: Mapping[str, str | None]) -> Health:
@@ -62,7 +62,7 @@ def health_of(now: Snapshot, failures: Mapping[str, str | None]) -> Health:
     )
 
 
-def _half_full(one: map_fill.MapFill) -> Finding:
+def _half_full(one: MapFill) -> Finding:
     nearly = one.ratio > NEAR_FULL and one.map not in EVICTED_BY_DESIGN
     return Finding("map fill", FULL if nearly else NOTE, sentence(one), remedy(one) if nearly else "")
 
@@ -77,17 +77,17 @@ def _fine(now: Snapshot, every: Sequence[Finding], failures: Mapping[str, str | 
         yield f"{plural(len(known), 'map')} at most {known[0].ratio:.0%} full"
 
 
-def _maps(now: Snapshot, half_full: Sequence[map_fill.MapFill]) -> Iterator[MapFill]:
+def _maps(now: Snapshot, half_full: Sequence[MapFill]) -> Iterator[ShownMap]:
     for datum, part in now.maps.items():
         if not part.error:
             yield _fill(datum, part.get())
     for one in half_full:
         if one.map not in now.maps:
-            yield MapFill(title(one), one.pin, "", one.entries, one.max_entries)
+            yield ShownMap(title(one), one.pin, "", one.entries, one.max_entries)
 
 
-def _fill(datum: str, versions: MapVersions) -> MapFill:
+def _fill(datum: str, versions: MapVersions) -> ShownMap:
     live, chosen_by = versions.choice.live, versions.choice.chosen_by
     if live is None:
-        return MapFill(datum, ", ".join(one.name for one in versions.candidates), chosen_by)
-    return MapFill(datum, live.name, chosen_by, versions.entries, live.info.max_entries)
+        return ShownMap(datum, ", ".join(one.name for one in versions.candidates), chosen_by)
+    return ShownMap(datum, live.name, chosen_by, versions.entries, live.info.max_entries)

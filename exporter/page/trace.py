@@ -10,11 +10,12 @@ from ipaddress import ip_address
 from shlex import quote
 
 from exporter.calico.conntrack_rows import keys_of
-from exporter.calico.packet import PROTOCOLS, TCP, WITH_PORTS, Packet
+from exporter.calico.packet import WITH_PORTS, Packet
+from exporter.calico.protocols import PROTOCOLS, TCP
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, interfaces_of, trace
 from exporter.diagnosis.trace_node import NodeFacts
-from exporter.diagnosis.trace_packet import INTERFACE, Described, named, number_of, protocol_of, resolve
+from exporter.diagnosis.trace_packet import INTERFACE, Described, check_via, named, number_of, protocol_of, resolve
 from exporter.diagnosis.trace_program import Budget, Files
 from exporter.diagnosis.trace_sentences import sentences
 from exporter.errors import ExporterError
@@ -35,21 +36,22 @@ TO, FROM = "to", "from"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The form as it was filled in: `way` is `to` or `from` this endpoint."""
+    """The form as it was filled in: `way` is `to` or `from` this endpoint, `via` an interface of the host."""
 
     peer: str = ""
     way: str = TO
     protocol: str = ""
     port: str = ""
     source_port: str = ""
+    via: str = ""
 
     @classmethod
     def of(cls, query: Callable[[str], str]) -> "Asked":
         """The form in the parameters of a page."""
         way = FROM if query("way") == FROM else TO
-        typed = (query(name).strip() for name in ("peer", "protocol", "port", "source-port"))
-        peer, protocol, port, source_port = typed
-        return cls(peer, way, protocol, port, source_port)
+        typed = (query(name).strip() for name in ("peer", "protocol", "port", "source-port", "via"))
+        peer, protocol, port, source_port, via = typed
+        return cls(peer, way, protocol, port, source_port, via)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,12 @@ def evaluate(
     try:
         described = _described(asked)
         packet, source, destination = resolve(now, described, ends, _OPTIONS)
+        check_via(now, asked.via, "the interface")
         if flows := _flows(now, described, packet):
             reading.read_flows(packet.family, flows)
         snapshot = reading.read_policy_files(interfaces_of(now, packet, source, destination))
         files = Files(snapshot, Budget(_MAX_FILE_BYTES, _MAX_STEPS, is_over))
-        result = trace(snapshot, packet, source, destination, "", reading.prefixes, files)
+        result = trace(snapshot, packet, source, destination, asked.via, files)
     except ExporterError as error:
         return Evaluated(asked, problem=str(error))
     lines = list(sentences(result, named(source), named(destination), verbose=False))
@@ -89,7 +92,7 @@ def evaluate(
         lines.append(_NOT_LOOKED_UP)
     if len(lines) > _MAX_LINES:
         lines = [*lines[:_MAX_LINES], (f"{len(lines) - _MAX_LINES} more lines: use the command", "")]
-    return Evaluated(asked, lines, command=_command(described, ends))
+    return Evaluated(asked, lines, command=_command(described, ends, asked.via))
 
 
 def busy(asked: Asked) -> Evaluated:
@@ -125,9 +128,9 @@ def _described(asked: Asked) -> Described:
     return described
 
 
-def _command(described: Described, ends: tuple[str, str]) -> str:
+def _command(described: Described, ends: tuple[str, str], via: str) -> str:
     ports = ("--port", described.port), ("--source-port", described.source_port)
     port = [word for name, number in ports if number is not None for word in (name, str(number))]
     protocol = next((name for name, one in PROTOCOLS.items() if one == described.protocol), str(described.protocol))
-    words = ["--from", ends[0], "--to", ends[1], "--protocol", protocol, *port]
+    words = ["--from", ends[0], "--to", ends[1], "--protocol", protocol, *port, *(["--via", via] if via else [])]
     return " ".join(["calico-bpf-exporter", "trace", *map(quote, words)])

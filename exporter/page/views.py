@@ -17,6 +17,7 @@ from exporter.diagnosis.explain import PARTS as EXPLAIN_PARTS
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.rules import CountedProgram, merged, programs_of
 from exporter.diagnosis.sentences import sentences
+from exporter.diagnosis.trace_packet import host_interfaces
 from exporter.node.endpoints import Endpoint
 from exporter.page.graph import Graph, Trend, graph, trends
 from exporter.page.health import Health, health_of
@@ -109,7 +110,7 @@ class EndpointView:
 
     `why` are lines with their kind; `hooks` are the columns of `counters`: name and direction. `hits` are by rule id
     within the last `seconds`, None if unknown. `trace` is the form about a packet, and its answer; `graph` are its
-    drops in the last ten minutes, None while nothing is recorded.
+    drops in the last ten minutes, None while nothing is recorded; `hosts` are the interfaces of the host.
     """
 
     endpoint: Endpoint
@@ -123,6 +124,7 @@ class EndpointView:
     hits: Mapping[int, int] | None = None
     trace: Evaluated = field(default_factory=lambda: Evaluated(Asked()))
     graph: Graph | None = None
+    hosts: Sequence[str] = ()
 
 
 def node_view(
@@ -186,6 +188,7 @@ def endpoint_view(
         else None,
         trace=evaluated or Evaluated(Asked()),
         graph=graph(history, endpoint, now.at) if history and now.at else None,
+        hosts=host_interfaces(now),
     )
 
 

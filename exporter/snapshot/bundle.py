@@ -21,7 +21,7 @@ from typing import Any
 
 from exporter.archive import ArchiveError, read_archive
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapBatch, MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
 from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -111,11 +111,11 @@ class Bundle:
             raise BundleError(f"the bundle is damaged: its map {name} is incomplete")
         return sum_over_cpus(dump) if sum_cpus else dump
 
-    def map_batches(self, name: str) -> Iterator[MapBatch]:
+    def map_batches(self, name: str) -> Iterator[MapDump]:
         """See `NodeSource`; of connection tracking it holds the entries of the node's endpoints."""
         info = self.map_info(name)
-        columns = (self._members.get(f"maps/{name}/{part}", b"") for part in ("keys", "values"))
-        yield MapBatch(info, *columns)
+        keys, values = (self._members.get(f"maps/{name}/{part}", b"") for part in ("keys", "values"))
+        yield MapDump(info, keys, values)
 
     def predates(self, datum: str) -> bool:
         """See `NodeSource`."""

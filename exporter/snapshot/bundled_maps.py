@@ -4,11 +4,11 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
-from exporter.bpf.maps import MapDump, MapInfo
+from exporter.bpf.maps import MapInfo
 from exporter.calico.conntrack_rows import pick
 from exporter.calico.pins import CONNTRACK, NAT_AFFINITY, NAT_BACKENDS, NAT_FRONTENDS, ROUTES, Pin
 from exporter.snapshot.conntrack import MAX_ENTRIES, Wanted
-from exporter.snapshot.pinned_conntrack import columns_of
+from exporter.snapshot.pinned_maps import columns_of
 from exporter.snapshot.source import NodeSource
 
 # The data that bundles of version 0.1 and before have no maps of.
@@ -21,7 +21,7 @@ def map_members(source: NodeSource, pin: Pin, addresses: Collection[str]) -> dic
     """The members of an archive for the map behind `pin`; of flows, those that have one of the addresses."""
     if pin.datum in CONNTRACK.values():
         return _flows(source, pin.name, Wanted.of(addresses, addresses))
-    dump: MapDump = source.map_dump(pin.name)
+    dump = source.map_dump(pin.name)
     return _members(pin.name, dump.info, dump.copies, dump.keys, dump.values)
 
 

@@ -6,16 +6,17 @@ this node, which are what its policy denied, and the entries of the addresses th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from exporter.calico.conntrack import Entry, decode_conntrack
-from exporter.calico.conntrack_rows import last_use, scan_conntrack
+from exporter.calico.conntrack_rows import NAT_FORWARD, UNKNOWN, last_use, pick, scan_conntrack
 from exporter.calico.tables import Columns
 
 MAX_ENTRIES = 1 << 15
+_NOT_DECODED = (NAT_FORWARD, UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,15 @@ class Wanted:
         """The same of addresses as text."""
         return cls(packed(local), packed(named))
 
-    def positions(self, columns: Columns) -> tuple[list[int], list[int]]:
-        """Of the entries to keep, those of flows that a local endpoint denied and the others."""
+    def positions(self, columns: Columns, without: Container[str] = ()) -> tuple[list[int], list[int]]:
+        """Of the entries to keep, those of flows that a local endpoint denied and the others; none in a state of
+        `without`.
+        """
         denied, others = [], []
-        for number, (_, _, source, destination, half) in enumerate(scan_conntrack(columns)):
+        for number, (_, state, source, destination, half) in enumerate(scan_conntrack(columns)):
             if half and destination in self.local:
                 denied.append(number)
-            elif source in self.named or destination in self.named:
+            elif state not in without and (source in self.named or destination in self.named):
                 others.append(number)
         return denied, others
 
@@ -81,9 +84,9 @@ class Totals:
             self.counts[family, protocol, state] += 1
             for address in {source, destination} & self.wanted.local:
                 self.of_address[address, protocol, state] += 1
-        denied, others = self.wanted.positions(columns)
+        denied, others = self.wanted.positions(columns, without=_NOT_DECODED)
         space = max(MAX_ENTRIES - self.denied, 0), max(MAX_ENTRIES - self.others, 0)
-        self.entries += decode_conntrack(columns, [*denied[: space[0]], *others[: space[1]]])
+        self.entries += decode_conntrack(pick(columns, sorted([*denied[: space[0]], *others[: space[1]]])))
         self.denied += len(denied)
         self.others += len(others)
         self.newest = max(self.newest, last_use(columns))

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from exporter.bpf.maps import MapBatch, MapMissing
+from exporter.bpf.maps import MapDump
 from exporter.calico.conntrack_rows import NAT_REVERSE, SYN_SENT, UNREPLIED, last_use, scan_conntrack
-from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import packed
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 
 # The state of a flow that a pod of this node denied: approved by its opener's end and not by the pod's.
 DENIED = "denied"
@@ -52,21 +51,15 @@ class _Tally:
 
 
 def count_conntrack(
-    maps: PinnedMaps, addresses: Iterable[str], read: Callable[[str], Iterator[MapBatch]]
+    maps: PinnedMaps, addresses: Iterable[str], read: Callable[[str], Iterator[MapDump]]
 ) -> Generator[None, None, ConntrackCount]:
     """Counts both families' maps, yielding after each slice; `addresses` are the local ones, `read` reads a map.
 
-    Raises `MapError` or `LayoutError`. A family without a map has no entries, but one of them must have a map.
+    Raises `MapError` or `LayoutError`.
     """
     local = packed(addresses)
     tallies: dict[int, _Tally] = {}
-    for family, datum in CONNTRACK.items():
-        try:
-            candidates = maps.in_use(datum)
-        except MapMissing:
-            if family == max(CONNTRACK) and not tallies:
-                raise
-            continue
+    for family, candidates in maps.conntrack().items():
         for one in candidates:
             tally = yield from _count_map(read(one.name), local, dated=len(candidates) > 1)
             # Calico's programs change the live map all the time; one that an upgrade left is as old as the upgrade.
@@ -78,14 +71,11 @@ def count_conntrack(
     )
 
 
-def _count_map(batches: Iterator[MapBatch], local: frozenset[bytes], *, dated: bool) -> Generator[None, None, _Tally]:
+def _count_map(batches: Iterator[MapDump], local: frozenset[bytes], *, dated: bool) -> Generator[None, None, _Tally]:
     tally = _Tally()
     for batch in batches:
-        info = batch.info
-        for start in range(0, len(batch.keys) // info.key_size, _AT_ONCE):
-            keys = batch.keys[start * info.key_size : (start + _AT_ONCE) * info.key_size]
-            values = batch.values[start * info.value_size : (start + _AT_ONCE) * info.value_size]
-            columns = Columns(keys, values, info.key_size, info.value_size)
+        for start in range(0, batch.count, _AT_ONCE):
+            columns = columns_of(batch).part(start, start + _AT_ONCE)
             tally.add(columns, local)
             tally.newest = max(tally.newest, last_use(columns)) if dated else 0
             yield

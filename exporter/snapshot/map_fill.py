@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from exporter.bpf.accounting import Accounting, MapUsage
-from exporter.bpf.maps import MapBatch, MapError
+from exporter.bpf.maps import MapDump, MapError
 from exporter.calico.map_kinds import EVICTING_TYPE, MapPin, filling_maps
 from exporter.calico.pins import parse_pins
 from exporter.snapshot.live_map import Candidate, newest_user
@@ -118,11 +118,11 @@ class MapCounts:
         for _ in self.batches(source, pin.name):
             yield
 
-    def batches(self, source: NodeSource, name: str) -> Iterator[MapBatch]:
+    def batches(self, source: NodeSource, name: str) -> Iterator[MapDump]:
         """The batches of a map, which is counted as soon as all of them have been taken."""
         before, entries = source.map_usage(name), 0
         for batch in source.map_batches(name):
-            entries += len(batch.keys) // batch.info.key_size
+            entries += batch.count
             yield batch
         after = source.map_usage(name)
         if after.info.id == before.info.id:  # not replaced meanwhile

@@ -1,51 +1,8 @@
-"""The parts of a snapshot by name: in which order they are read, and which ones each is derived from."""
+"""Which parts of a snapshot each part is derived from, by name; `reading.py` has all in the order of reading."""
 
 from collections.abc import Collection
 from functools import cache
 
-# The parts in read order; large ones that only commands need are separate.
-COMMON_PARTS = (
-    "pins",
-    "counter_map",
-    "rule_map",
-    "ifstate_map",
-    "received",  # compared with the counters: right after them
-    "queue_drops",
-    "counters",
-    "rule_hits",
-    "links",
-    "ifstate",
-    "host_routes",
-    "run_dir",
-    "pods",
-    "cluster_pods",
-    "endpoints",
-    "nics",
-    "policy_file_names",
-    "policies",
-    "rules",
-)
-READ_ON_REQUEST = (
-    "ip_sets_4",
-    "ip_sets_6",
-    "ip_set_trie_4",
-    "ip_set_trie_6",
-    "failsafes_4",
-    "failsafes_6",
-    "services_4",
-    "services_6",
-    "routes_4",
-    "routes_6",
-    "addresses",
-    "interfaces_to",
-    "conntrack",
-    "conntrack_count",
-    "policy_tags",
-    "policy_files",
-    "map_fills",
-    "packets",
-)
-EVERY_PART = frozenset(COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 # The parts that a part is derived from; all others are read directly from the node.
 _DERIVED_FROM = {

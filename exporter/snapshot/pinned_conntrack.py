@@ -1,26 +1,20 @@
 """Reads the connection-tracking maps, batch by batch, into what a snapshot keeps of them; or single entries of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from exporter.bpf.maps import MapBatch, MapMissing
 from exporter.calico.conntrack import Entry, decode_conntrack
 from exporter.calico.conntrack_rows import layout_of_conntrack
 from exporter.calico.pins import CONNTRACK
 from exporter.calico.tables import Columns, address_text
 from exporter.snapshot.conntrack import Conntrack, Totals, Wanted
-from exporter.snapshot.pinned_maps import PinnedMaps
+from exporter.snapshot.live_map import Candidate
+from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.source import NodeSource
 
 
 def read_conntrack(source: NodeSource, maps: PinnedMaps, wanted: Wanted) -> Conntrack:
-    """What both families' maps hold. Raises `MapError` or `LayoutError`.
-
-    A family without a map has no entries, but one of them must have a map.
-    """
-    found = [_read_family(source, maps, family, wanted) for family in CONNTRACK]
-    read = [one for one in found if isinstance(one, Totals)]
-    if not read:
-        raise next(one for one in found if isinstance(one, MapMissing))
+    """What both families' maps hold. Raises `MapError` or `LayoutError`."""
+    read = [_read_family(source, family, one, wanted) for family, one in maps.conntrack().items()]
     return Conntrack(
         counts={key: number for one in read for key, number in one.counts.items()},
         of_address={
@@ -48,11 +42,7 @@ def read_flows(source: NodeSource, maps: PinnedMaps, family: int, keys: Collecti
     return Conntrack({}, {}, tuple(found), 0, source.clock_ns(), partial=True)
 
 
-def _read_family(source: NodeSource, maps: PinnedMaps, family: int, wanted: Wanted) -> Totals | MapMissing:
-    try:
-        candidates = maps.in_use(CONNTRACK[family])
-    except MapMissing as error:
-        return error
+def _read_family(source: NodeSource, family: int, candidates: Iterable[Candidate], wanted: Wanted) -> Totals:
     found = []
     for candidate in candidates:
         totals = Totals(wanted)
@@ -61,8 +51,3 @@ def _read_family(source: NodeSource, maps: PinnedMaps, family: int, wanted: Want
         found.append(totals)
     # Calico's programs change the live map all the time; one that an upgrade left behind is as old as the upgrade.
     return max(found, key=lambda one: one.newest)
-
-
-def columns_of(batch: MapBatch) -> Columns:
-    """The same entries as a decoder takes them."""
-    return Columns(batch.keys, batch.values, batch.info.key_size, batch.info.value_size)

@@ -6,13 +6,14 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import cached_property
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
 from exporter.calico import LayoutError
 from exporter.calico.counters import Layout, layout_of, slot_count
 from exporter.calico.ifstate import decode_ifstate
 from exporter.calico.layout_file import LayoutFile
-from exporter.calico.pins import COUNTERS, IFACE, PROGRAMS, Pin
+from exporter.calico.pins import CONNTRACK, COUNTERS, IFACE, PROGRAMS, Pin
 from exporter.calico.shapes import check_shape
 from exporter.calico.tables import Columns
 from exporter.node.netlink import Link
@@ -39,7 +40,6 @@ class PinnedMaps:
         self._links = links
         self._layout_file = layout_file
         self._dumps: dict[str, MapDump] = {}
-        self._programs: list[ProgramInfo] | None = None
 
     def read(self, datum: str) -> tuple[MapVersions, MapDump | LayoutError | None]:
         """The versions of the map that holds `datum`, and the content of the live map: None while undecided, an error
@@ -71,6 +71,20 @@ class PinnedMaps:
         candidates = self._candidates(datum)
         live = self._choose_newest(datum, candidates).live
         return (live,) if live else tuple(candidates)
+
+    def conntrack(self) -> dict[int, tuple[Candidate, ...]]:
+        """The connection-tracking maps in use by IP family; a family without a map has no entries, but one of them must
+        have a map.
+        """
+        found, missing = {}, []
+        for family, datum in CONNTRACK.items():
+            try:
+                found[family] = self.in_use(datum)
+            except MapMissing as error:
+                missing.append(error)
+        if not found:
+            raise missing[0]
+        return found
 
     def layout_of(self, info: MapInfo) -> Layout:
         """The slot layout of a counter map of this shape. Raises `LayoutError` if it cannot be a counter map."""
@@ -121,7 +135,7 @@ class PinnedMaps:
             memory.fingerprints = {candidates[0].info.id: live_map.fingerprint(self._dump(candidates[0]))}
             memory.proven = candidates[0].info.id
             return Choice(candidates[0], live_map.ONLY)
-        by_programs = live_map.newest_user(candidates, self.programs())
+        by_programs = live_map.newest_user(candidates, self._programs)
         if by_programs:
             memory.proven, memory.fingerprints = by_programs.info.id, {}  # in case programs are unreadable next time
             return Choice(by_programs, live_map.PROGRAMS)
@@ -137,7 +151,7 @@ class PinnedMaps:
     def _choose_newest(self, datum: str, candidates: Sequence[Candidate]) -> Choice:
         if len(candidates) == 1:
             return Choice(candidates[0], live_map.ONLY)
-        by_programs = live_map.newest_user(candidates, self.programs())
+        by_programs = live_map.newest_user(candidates, self._programs)
         if by_programs:
             return Choice(by_programs, live_map.PROGRAMS)
         if datum != IFACE:
@@ -146,14 +160,12 @@ class PinnedMaps:
         best = live_map.ranked_by_names(candidates, lambda one: _names(self._dump(one)), existing)
         return Choice(best, live_map.KEYS)
 
-    def programs(self) -> list[ProgramInfo]:
-        """The programs in Calico's program arrays; empty if they cannot be read."""
+    @cached_property
+    def _programs(self) -> list[ProgramInfo]:
         # Needs CAP_SYS_ADMIN; without it the other evidence decides, so a refusal is not an error.
-        if self._programs is None:
-            self._programs = []
-            with suppress(MapError):
-                self._programs = programs_of(self._source, self._pins.get())
-        return self._programs
+        with suppress(MapError):
+            return programs_of(self._source, self._pins.get())
+        return []
 
     def _dump(self, candidate: Candidate) -> MapDump:
         if candidate.name not in self._dumps:

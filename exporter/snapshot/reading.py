@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from functools import partial
+from functools import cache, partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from exporter.calico import LayoutError
 from exporter.calico.counters import CounterTable, decode_counters
 from exporter.calico.failsafes import Failsafes, decode_failsafes
 from exporter.calico.ifstate import InterfaceState, check_ifstate_fits, decode_ifstate
-from exporter.calico.ip_sets import IpSetTrie, decode_ip_sets, ip_set_trie
+from exporter.calico.ip_sets import PrefixTrie, decode_ip_sets, ip_set_trie
 from exporter.calico.pins import (
     COUNTERS,
     FAILSAFES,
@@ -38,7 +38,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
+from exporter.snapshot.parts import with_sources
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -51,6 +51,8 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
+
+_ABSENT: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
 
 
 class Reading:
@@ -67,20 +69,11 @@ class Reading:
         self._pin_names: list[str] = []
         self._at: float | None = None
 
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """The prefixes of workload interfaces."""
-        return self._settings.prefixes
-
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
-        wanted = with_sources(parts)
-        for name in (*COMMON_PARTS, *READ_ON_REQUEST):
-            if name in wanted:
-                self._part(name)
-        absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
-        return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+        for name in self._in_order(frozenset(parts)):
+            self._part(name)
+        return Snapshot(reader=self._source.reader_name, at=self._at, **(self._NOT_REQUESTED | self._parts))
 
     def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
         """The snapshot with all parts read before, and the policy files of these interfaces alone."""
@@ -93,6 +86,12 @@ class Reading:
 
         self._parts["conntrack"] = Part.of(lambda: read_flows(self._source, self._pinned_maps(), family, keys))
         return self.read(())
+
+    @staticmethod
+    @cache  # asked for the same few sets at every scrape
+    def _in_order(parts: frozenset[str]) -> tuple[str, ...]:
+        wanted = with_sources(parts)
+        return tuple(name for name in Reading._READERS if name in wanted)
 
     def _part(self, name: str) -> Part[Any]:
         if name not in self._parts:
@@ -158,7 +157,7 @@ class Reading:
         dump = self._kept_dump(datum)
         return decode_ip_sets(dump.keys, dump.info.key_size)
 
-    def _ip_set_trie(self, datum: str) -> IpSetTrie:
+    def _ip_set_trie(self, datum: str) -> PrefixTrie:
         return ip_set_trie(key for key, _ in self._kept_dump(datum).entries())
 
     def _kept_dump(self, datum: str) -> MapDump:
@@ -250,22 +249,34 @@ class Reading:
         self._memory.rules = join_rules(policies, endpoints, prefixes, before, time.monotonic())
         return self._memory.rules
 
-    # What reads each part.
+    # What reads each part, in the order in which they are read: maps back to back, what the kernel received and dropped
+    # right after them; large parts, which only commands need, come last.
     _READERS: ClassVar[Mapping[str, Callable[["Reading"], object]]] = {
         "pins": _pins,
         "counter_map": lambda self: self._map(COUNTERS),
         "rule_map": lambda self: self._map(RULES),
         "ifstate_map": lambda self: self._map(IFACE),
+        "received": lambda self: self._source.received(),
+        "queue_drops": lambda self: self._source.queue_drops(),
         "counters": _counters,
         "rule_hits": _rule_hits,
+        "links": lambda self: self._source.links(),
         "ifstate": _ifstate,
+        "host_routes": lambda self: self._source.host_routes(),
+        "run_dir": lambda self: self._source.check_run_dir(),
+        "pods": _pods,
+        "cluster_pods": lambda self: self._source.cluster_pods(),
+        "endpoints": _endpoints,
+        "nics": lambda self: self._source.nics(),
+        "policy_file_names": lambda self: self._source.policy_file_names(),
+        "policies": lambda self: self._source.policies(),
+        "rules": _rules,
         "ip_sets_4": lambda self: self._ip_sets(IP_SETS[4]),
         "ip_sets_6": lambda self: self._ip_sets(IP_SETS[6]),
         "ip_set_trie_4": lambda self: self._ip_set_trie(IP_SETS[4]),
         "ip_set_trie_6": lambda self: self._ip_set_trie(IP_SETS[6]),
         "failsafes_4": lambda self: self._failsafes(FAILSAFES[4]),
         "failsafes_6": lambda self: self._failsafes(FAILSAFES[6]),
-        "policy_tags": _policy_tags,
         "services_4": lambda self: self._services(4),
         "services_6": lambda self: self._services(6),
         "routes_4": lambda self: self._routes(4),
@@ -274,26 +285,14 @@ class Reading:
         "interfaces_to": _interfaces_to,
         "conntrack": _conntrack,
         "conntrack_count": _conntrack_count,
-        "links": lambda self: self._source.links(),
-        "host_routes": lambda self: self._source.host_routes(),
-        "run_dir": lambda self: self._source.check_run_dir(),
-        "pods": _pods,
-        "cluster_pods": lambda self: self._source.cluster_pods(),
-        "endpoints": _endpoints,
-        "nics": lambda self: self._source.nics(),
-        "received": lambda self: self._source.received(),
-        "queue_drops": lambda self: self._source.queue_drops(),
-        "policy_file_names": lambda self: self._source.policy_file_names(),
-        "policies": lambda self: self._source.policies(),
+        "policy_tags": _policy_tags,
         "policy_files": lambda self: self._source.policy_files(),
-        "rules": _rules,
         "map_fills": _map_fills,
         "packets": lambda self: self._source.packets(),
     }
+    _NOT_REQUESTED: ClassVar[dict[str, Any]] = dict.fromkeys(_READERS, _ABSENT)
 
 
-def take_snapshot(
-    source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str] = EVERY_PART
-) -> Snapshot:
+def take_snapshot(source: NodeSource, settings: Settings, memory: Memory, parts: Collection[str]) -> Snapshot:
     """A snapshot with these parts and the parts they are derived from."""
     return Reading(source, settings, memory).read(parts)

@@ -1,8 +1,11 @@
 """Replaces IP addresses so that two of them share as many leading bits as they did before.
 
 Each bit is inverted or not as a keyed hash of the bits before it says: networks stay networks, and no two addresses
-become one. Blocks with a meaning of their own, such as link-local and multicast addresses, stay as they are, and an
+become one. Blocks with a meaning of their own, such as loopback and multicast addresses, stay as they are, and an
 address stays in the private range that it is from.
+
+A link-local address of IPv6 holds the MAC address of its interface, in which many CNI plugins write the IPv4 address,
+and a solicited-node address the end of another one: these are replaced, but for those that mean the same everywhere.
 """
 
 import hashlib
@@ -13,11 +16,15 @@ from ipaddress import ip_address, ip_network
 
 _UNCHANGED = (
     *("0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"),
-    *("::/127", "fe80::/10", "ff00::/8"),
+    *("::/127", "fe80::/120", "fe80::ecee:eeff:feee:eeee/128", "ff00::/8"),  # the third is Calico's, of any pod
 )
-_RANGES = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "2000::/3", "fc00::/7", "64:ff9b::/96")
+_SOLICITED = "ff02::1:ff00:0/104"
+_RANGES = (
+    *("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"),
+    *("2000::/3", "fc00::/7", "64:ff9b::/96", "fe80::/64", _SOLICITED),
+)
 # What can be an address in a text: `ip_address` decides.
-_IN_TEXT = re.compile(
+IN_TEXT = re.compile(
     r"(?<![\w.:])[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?(?:/\d{1,3})?(?![\w:]|\.\w)"
     r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2})?(?!\w|\.\w)"
 )
@@ -33,6 +40,7 @@ def _blocks(size: int, networks: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _UNCHANGED_BITS = {size: _blocks(size, _UNCHANGED) for size in (4, 16)}
+_SOLICITED_BITS = _blocks(16, (_SOLICITED,))
 # The bits that lead to a block: the next one is kept, so that nothing enters or leaves the block.
 _PATHS = {
     size: frozenset(block[:end] for block in _blocks(size, _UNCHANGED + _RANGES) for end in range(len(block)))
@@ -66,11 +74,12 @@ class Addresses:
 
     def in_text(self, text: str) -> str:
         """The text with every address and network in it replaced."""
-        return _IN_TEXT.sub(lambda found: self.one(found[0]), text)
+        return IN_TEXT.sub(lambda found: self.one(found[0]), text)
 
     def _packed(self, packed: bytes) -> bytes:
         size = len(packed)
-        if _bits(packed).startswith(_UNCHANGED_BITS[size]):
+        bits = _bits(packed)
+        if bits.startswith(_UNCHANGED_BITS[size]) and not bits.startswith(_SOLICITED_BITS):
             return packed
         return bytes(byte ^ self._inverted(size, packed[:place], byte) for place, byte in enumerate(packed))
 

@@ -3,7 +3,7 @@
 The code stays a program that decides as before, so `trace` works on it. It compares an address in parts of 4 bytes
 (`writeCIDRSMatch` in felix/bpf/polprog/pol_prog_builder.go): a load into R1, a mask in R2, their conjunction, and a
 jump that compares R2 with the network's part. It loads the ids of rules as numbers of 64 bits into R2. The numbers of
-IP sets stay.
+IP sets stay. A comment, label or annotation of no known form is left out or replaced: it could hold a name.
 """
 
 import base64
@@ -13,26 +13,39 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
-from exporter.calico.policy_comments import parse_policy_file
+from exporter.calico.policy_comments import LOADS_ID, parse_policy_file
 from exporter.calico.policy_debug import PolicyFileName
 from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
+from exporter.calico.policy_program import PART_START
 from exporter.calico.program_tag import program_tags
 from exporter.calico.rule_text import unescaped
 from exporter.snapshot.redacted_names import Names
 from exporter.snapshot.redacted_rules import RuleIds
 
 _CUT_OFF = b"{"  # of a file that cannot be parsed
-_PART = re.compile(r"##### Start of program \d+ #####")
 _ADDRESS = re.compile(r"/\* state->(?:ip_src|(?:pre|post)_nat_ip_dst) \*/")
 _LOAD = b"\x61\x91"
 _BEFORE = (_LOAD, b"\xb4\x02", b"\x5c\x12")
-_LOADS_ID = b"\x18\x02"
 _COMPARES = (b"\x16\x02", b"\x56\x02")
 _BOUNDARY = re.compile(r"((?:Start|End) of )(\S*)( ?)(.*)", re.DOTALL)
 _RULE_ID = re.compile(r"(Rule MatchID: *)([0-9]{1,20})")
 _ACTION_OF_TIER = re.compile(r": \w+$")
 _STRING = re.compile(r'(\w+)(:\s*)"((?:[^"\\]|\\.)*)"')
+_QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")')
 _FIELD = re.compile(r"\w+:")
+_BARE = re.compile(r"(\w+)(:\s*)([^\s\"<>{}\[\],]+)")
+_BARE_KEPT = re.compile(r"-?\d+|true|false|[A-Z][A-Z0-9_]*")  # numbers and enumerations
+_HOOK = re.compile(r"(?:tc )?(?:ingress|egress|xdp)|tc")
+_COMMENT = re.compile(
+    r"(?:If (?:protocol|source|dest|destPreNAT|ICMP|not)|Match:|IPSets|Splitting program after|(?:Allow|Deny) jump to"
+    r"|Tail call to policy program|Load packet metadata|Save state pointer|##### Start of program \d+) ?.*"
+)
+_LABEL_WORD = re.compile(
+    r"\d+|rule|part|no|match|exit|start|policy|allow|allowed|by|host|deny|end|of|tier|to|or|from|next|program|xdp|pass"
+)
+_ANNOTATION = re.compile(
+    r"|call bpf_\w+|(?:R\d+ = )?\*\(u\d+ \*\) ?\(R\d+ [+-] \d+\) /\* (?:(?:state|skb|ctx)->[\w\[\]]+)? ?\*/(?: = R\d+)?"
+)
 _PROTOCOLS = frozenset({"tcp", "udp", "icmp", "icmpv6", "sctp", "udplite"})
 
 
@@ -56,23 +69,35 @@ class PolicyFiles:
         try:
             instructions = list(file.instructions())
             fields = {key: file.text(key) for key in ("ifacename", "hook", "error")}
+            fields["hook"] = fields["hook"] if _HOOK.fullmatch(fields["hook"]) else ""
         except PolicyDebugError:
             return _CUT_OFF
         code = Code(self._names, self._rule_ids, 4 if family == 4 else 16).redact(instructions)
         self._note_tags(instructions, code)
         fields["ifacename"] = self._names.interface(fields["ifacename"])
-        fields["error"] = self._names.in_text(fields["error"])
+        fields["error"] = self._names.sentence(fields["error"])
         whole = fields | {"policyInfo": [*map(self._row, instructions, code)]}
         return json.dumps(whole, separators=(",", ":")).encode()
 
     def _row(self, one: Instruction, code: bytes) -> dict[str, object]:
         row: dict[str, object] = {"inst": base64.b64encode(code).decode()}
-        comments = [self._comments.redact(comment) for comment in one.comments]
-        more = {"labels": one.labels, "comments": comments, "annotation": one.annotation}
+        comments = [*filter(None, map(self._comments.redact, one.comments))]
+        labels = [*map(self._label, one.labels)]
+        more = {"labels": labels, "comments": comments, "annotation": self._annotation(one.annotation)}
         return row | {key: value for key, value in more.items() if value}
 
+    def _label(self, label: str) -> str:
+        known = all(map(_LABEL_WORD.fullmatch, re.split("[_-]", label)))
+        return label if known else self._names.identifier(label)
+
+    def _annotation(self, annotation: str) -> str:
+        jump, _, label = annotation.partition("goto ")
+        if label and not jump:
+            return f"goto {self._label(label)}"
+        return annotation if _ANNOTATION.fullmatch(annotation) else ""
+
     def _note_tags(self, instructions: Sequence[Instruction], code: Sequence[bytes]) -> None:
-        starts = [number for number, one in enumerate(instructions) if any(map(_PART.fullmatch, one.comments))]
+        starts = [number for number, one in enumerate(instructions) if any(map(PART_START.fullmatch, one.comments))]
         for start, end in pairwise([0, *starts, len(code)]):
             before = program_tags([one.code for one in instructions[start:end]])
             self.tags |= dict.fromkeys(before, min(program_tags(code[start:end])))
@@ -92,7 +117,7 @@ class Code:
         """Their code, with other networks and rule ids."""
         code = [one.code for one in instructions]
         for number, one in enumerate(instructions):
-            if one.code[:2] == _LOADS_ID and number + 1 < len(code):
+            if one.code[:2] == LOADS_ID and number + 1 < len(code):
                 low, high = code[number], code[number + 1]
                 new = self._rule_ids.redact(int.from_bytes(low[4:] + high[4:], "little")).to_bytes(8, "little")
                 code[number], code[number + 1] = low[:4] + new[:4], high[:4] + new[4:]
@@ -122,13 +147,13 @@ class Comments:
         self._rule_ids = rule_ids
 
     def redact(self, comment: str) -> str:
-        """The comment with other names, networks and selectors."""
+        """The comment with other names, networks and selectors; empty if it is of no known form."""
         identified = _RULE_ID.fullmatch(comment)
         if identified:
             return identified[1] + str(self._rule_ids.redact(int(identified[2])))
         boundary = _BOUNDARY.fullmatch(comment)
         if not boundary:
-            return self._names.in_text(comment)
+            return self._names.in_text(comment) if _COMMENT.fullmatch(comment) else ""
         start, what, space, rest = boundary.groups()
         if what == "rule":
             return start + what + space + self._rule(rest, ends=start.startswith("End"))
@@ -139,6 +164,8 @@ class Comments:
         if what == "policy":
             return start + what + space + self._names.name(rest)
         name, last, number = rest.rpartition(" ")
+        if not number.isdigit():
+            name, last, number = rest, "", ""
         return start + what + space + self._names.name(name) + last + number
 
     def _rule(self, text: str, *, ends: bool) -> str:
@@ -146,7 +173,14 @@ class Comments:
             name, space, identifier = text.rpartition(" ")
             return self._names.name(name) + space + self._names.identifier(identifier)
         name, space, fields = ("", "", text) if _FIELD.match(text) else text.partition(" ")
-        return self._names.name(name) + space + _STRING.sub(self._field, fields)
+        # What is not quoted is a number or of an enumeration; another word is no text that Felix writes.
+        parts = _QUOTED.split(fields)
+        parts[::2] = [_BARE.sub(self._bare, part) for part in parts[::2]]
+        return self._names.name(name) + space + _STRING.sub(self._field, "".join(parts))
+
+    def _bare(self, found: re.Match[str]) -> str:
+        field, colon, value = found.groups()
+        return field + colon + (value if _BARE_KEPT.fullmatch(value) else self._names.identifier(value))
 
     def _field(self, found: re.Match[str]) -> str:
         field, colon, quoted = found.groups()
@@ -156,7 +190,7 @@ class Comments:
         if field == "action" or (field == "name" and value in _PROTOCOLS):
             return value
         if field.endswith("_net"):
-            return self._names.addresses.one(value)
+            return self._names.address(value)
         if field.endswith(("_ip_set_ids", "_ip_port_set_ids")):
             return self._names.ip_set(value)
         if field.endswith("selector"):

@@ -133,7 +133,8 @@ class Redaction:
         if listed is None:
             return None
         names = self.names
-        texts = {key: names.in_text(listed[key]) for key in ("problem", "advice") if listed.get(key)}
+        texts = {"problem": names.sentence(listed["problem"])} if listed.get("problem") else {}
+        texts |= {"advice": names.in_text(listed["advice"])} if listed.get("advice") else {}
         return listed | texts | {"node": names.name(listed["node"]), "pods": [*map(self._pod, listed["pods"])]}
 
     def _pod(self, row: dict[str, Any]) -> dict[str, object]:
@@ -163,7 +164,7 @@ class Redaction:
         if "node" in head["about"]:
             about["node"] = names.name(head["about"]["node"])
         folders = {part: self._folder(part, state) for part, state in head["folders"].items()}
-        errors = {self._part(part): names.in_text(text) for part, text in head["errors"].items()} | self._errors
+        errors = {self._part(part): names.sentence(text) for part, text in head["errors"].items()} | self._errors
         attached = [self._attach_point(name) for name in head["attach_point_folders"]]
         return head | {"about": about, "folders": folders, "errors": errors, "attach_point_folders": attached}
 
@@ -185,6 +186,6 @@ class Redaction:
         for problem in state["problems"]:
             for before, after in unread.items():
                 problem = problem.replace(before, after)  # noqa: PLW2901  one after another
-            problems.append(self.names.in_text(problem))
+            problems.append(self.names.sentence(problem))
         known = {"unread": [*unread.values()]} if "unread" in state else {}
         return {"present": state["present"], "problems": problems, **known}

@@ -15,7 +15,8 @@ from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, RuleHits, r
 from exporter.node.endpoints import WORKLOAD, Endpoint, Endpoints
 from exporter.node.policies import Policies
 
-TIER, END_OF_TIER = "Tier", "end_of_tier"
+# What stands for the kind of a policy and for the position of a rule where there is neither.
+TIER, END_OF_TIER, NO_PROFILE = "Tier", "end_of_tier", "no_profile_match"
 COUNTED_ACTIONS = ("allow", "deny", "pass")
 DIRECTIONS = {INGRESS: "inbound", EGRESS: "outbound", "xdp": "inbound"}
 _OTHER = {INGRESS: EGRESS, EGRESS: INGRESS}

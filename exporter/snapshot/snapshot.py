@@ -12,7 +12,7 @@ from exporter.bpf.maps import MapInfo, MapMissing
 from exporter.calico.counters import FIRST_COUNT_WITH_TIER_ENDS, CounterTable, Layout
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.ifstate import InterfaceState
-from exporter.calico.ip_sets import IpSetTrie
+from exporter.calico.ip_sets import PrefixTrie
 from exporter.calico.pins import COUNTERS, IFACE, RULES, Pin
 from exporter.calico.rules import RuleHits
 from exporter.errors import ExporterError
@@ -102,8 +102,8 @@ class Snapshot:
     ifstate: Part[tuple[InterfaceState, ...]]
     ip_sets_4: Part[Mapping[int, tuple[str, ...]]]
     ip_sets_6: Part[Mapping[int, tuple[str, ...]]]
-    ip_set_trie_4: Part[IpSetTrie]
-    ip_set_trie_6: Part[IpSetTrie]
+    ip_set_trie_4: Part[PrefixTrie]
+    ip_set_trie_6: Part[PrefixTrie]
     failsafes_4: Part[Failsafes]
     failsafes_6: Part[Failsafes]
     policy_tags: Part[PolicyTags]
@@ -149,7 +149,7 @@ class Snapshot:
         """The members of each IP set of IP `family` by its number."""
         return self.ip_sets_4 if family == 4 else self.ip_sets_6
 
-    def ip_set_trie(self, family: int) -> Part[IpSetTrie]:
+    def ip_set_trie(self, family: int) -> Part[PrefixTrie]:
         """The IP-set map of IP `family`, to look keys up."""
         return self.ip_set_trie_4 if family == 4 else self.ip_set_trie_6
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from exporter.bpf.bpftool import BpftoolReader
-from exporter.bpf.maps import MapBatch, MapError, MapInfo, ReadAborted
+from exporter.bpf.maps import MapDump, MapError, MapInfo, ReadAborted
 
 SHOWN = {"id": 7, "type": "hash", "name": "cali", "flags": 0, "bytes_key": 2, "bytes_value": 1, "max_entries": 10}
 INFO = MapInfo("/pin", 7, "cali", "hash", 2, 1, 10, 0)
@@ -35,7 +35,7 @@ DELETED = {"key": ["0x03", "0x04"], "value": {"error": "No such file or director
 
 
 def test_entries_are_bytes_and_one_deleted_meanwhile_is_left_out(printing):
-    assert list(printing(dumped(ONE, DELETED)).batches("/pin")) == [MapBatch(INFO, b"\x01\x02", b"\xff")]
+    assert list(printing(dumped(ONE, DELETED)).batches("/pin")) == [MapDump(INFO, b"\x01\x02", b"\xff")]
     assert list(printing(dumped()).batches("/pin")) == []
 
 

@@ -107,6 +107,19 @@ def test_the_form_says_which_rule_decides_and_the_answer_stays(opened, picture, 
     assert [False] == list({"peer=" in url for url in asked})
 
 
+def test_the_form_takes_the_interface_of_the_host(opened):
+    page = opened(f"/?interface={FRONTEND.interface}")
+    form = page.get_by_role("form", name="Which rule decides")
+    form.get_by_label("Peer").fill("192.0.2.1")
+    form.get_by_label("Port", exact=True).fill("80")
+    answer = page.get_by_role("region", name="Which rule decides about this packet")
+    for via, found in (("eth0", " --via eth0"), (CART.interface, "no interface of the host: it has eth0")):
+        form.get_by_label("Via").fill(via)
+        form.get_by_role("button", name="Which rule decides?").click()
+        answer.get_by_text(found).wait_for()
+        assert via == form.get_by_label("Via").input_value()
+
+
 def test_hostile_text_in_the_form_stays_text(opened):
     page = opened(f"/?interface={FRONTEND.interface}")
     form = page.get_by_role("form", name="Which rule decides")

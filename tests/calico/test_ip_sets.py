@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from exporter.calico import LayoutError
 from exporter.calico.ip_sets import decode_ip_sets
 
-WORDS = {6: "tcp", 17: "udp", 132: "sctp"}
+WORDS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 
 def key(number, member, port=0, protocol=0):
@@ -33,7 +33,7 @@ def columns(*keys, size=20):
         (("10.65.0.2", 8080, 6), 20, "10.65.0.2:8080/tcp"),
         (("10.65.0.2", 53, 17), 20, "10.65.0.2:53/udp"),
         (("10.65.0.2", 1, 132), 20, "10.65.0.2:1/sctp"),
-        (("10.65.0.2", 0, 1), 20, "10.65.0.2:0/protocol 1"),
+        (("10.65.0.2", 0, 47), 20, "10.65.0.2:0/protocol 47"),
         (("10.65.0.2", 65535, 255), 20, "10.65.0.2:65535/protocol 255"),
         (("fd00:65::2/128",), 32, "fd00:65::2/128"),
         (("::/0",), 32, "::/0"),

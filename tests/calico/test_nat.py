@@ -46,21 +46,16 @@ def test_an_entry_is_read_byte_by_byte():
     value = bytes.fromhex("04000000 03000000 01000000 302a0000 03000000")
     expected = Frontend("10.96.42.230", 80, 6, "192.168.0.0/16", 16, 4, 3, 1, 10800, 3)
     assert decode_frontends(columns((key, value))) == (expected,)
-    assert (expected.external_local, expected.internal_local, expected.excluded, expected.maglev) == (
-        True,
-        True,
-        False,
-        False,
-    )
+    assert (expected.external_local, expected.internal_local, expected.excluded) == (True, True, False)
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [(0, (0, 0, 0, 0)), (1, (1, 0, 0, 0)), (2, (0, 1, 0, 0)), (4, (0, 0, 1, 0)), (8, (0, 0, 0, 1))],
+    [(0, (0, 0, 0)), (1, (1, 0, 0)), (2, (0, 1, 0)), (4, (0, 0, 1)), (8, (0, 0, 0))],
 )
 def test_each_flag_has_its_bit(flags, expected):
     (one,) = decode_frontends(columns(frontend("10.96.0.1", 443, 6, 0, 1, flags=flags)))
-    assert (one.external_local, one.internal_local, one.excluded, one.maglev) == tuple(map(bool, expected))
+    assert (one.external_local, one.internal_local, one.excluded) == tuple(map(bool, expected))
 
 
 def test_an_entry_outside_the_source_ranges_drops():
@@ -80,14 +75,10 @@ def test_an_entry_outside_the_source_ranges_drops():
 
 def test_affinity_binds_a_client_to_a_backend():
     v4 = affinity("10.96.0.7", 80, 6, "10.65.0.2", "10.65.0.9", 8080, 1 << 40)
-    assert decode_affinity(columns(v4)) == (
-        Affinity("10.96.0.7", 80, 6, "10.65.0.2", Backend("10.65.0.9", 8080), 1 << 40),
-    )
+    assert decode_affinity(columns(v4)) == (Affinity("10.96.0.7", 80, 6, "10.65.0.2", Backend("10.65.0.9", 8080)),)
     v6 = affinity("fd00:96::7", 80, 6, "fd00:65::2", "fd00:65::9", 8080, 5)
     assert (len(v6[0]), len(v6[1])) == (40, 32)
-    assert decode_affinity(columns(v6)) == (
-        Affinity("fd00:96::7", 80, 6, "fd00:65::2", Backend("fd00:65::9", 8080), 5),
-    )
+    assert decode_affinity(columns(v6)) == (Affinity("fd00:96::7", 80, 6, "fd00:65::2", Backend("fd00:65::9", 8080)),)
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(4, ((16, 20), (8, 8))), (6, ((40, 20), (8, 20)))])

@@ -6,11 +6,12 @@ import re
 import pytest
 
 from exporter.calico.ip_sets import ip_set_trie
-from exporter.calico.packet import PROTOCOLS, Packet
+from exporter.calico.packet import Packet
 from exporter.calico.policy_file import PolicyFile
 from exporter.calico.policy_machine import run
 from exporter.calico.policy_path import visited
 from exporter.calico.policy_program import DENY, program_of
+from exporter.calico.protocols import PROTOCOLS
 from exporter.diagnosis.changes import compare_rules
 from tests.recorded import PAIRS, recording
 from tests.traces.experiments import experiments

@@ -273,6 +273,15 @@ def test_legends_and_columns_are_of_labels_that_the_query_keeps(name, panel):
         assert columns <= {label for query in of(name, panel["title"]) for label in query.kept}
 
 
+@each_panel
+def test_no_legend_is_empty(name, panel):
+    """Rules of profiles have no tier, those of global policies no namespace, and before v3.32 profiles no name."""
+    for target in panel["targets"]:
+        labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        named = set(re.findall(r'"(\w+)", "[^"]+", "\1", ""\)', target["expr"]))
+        assert not labels or labels - {"tier", "policy_namespace", "policy"} | labels & named
+
+
 @pytest.mark.parametrize(
     ("name", "others"), [("overview", {"pod", "node", "rules"}), ("pod", {"node", "rules"}), ("node", {"pod", "rules"})]
 )

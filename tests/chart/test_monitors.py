@@ -197,6 +197,8 @@ CREDENTIALS = {"authorization": {"credentials": {"name": "scraper", "key": "toke
 PASSWORD = {"basicAuth": {"username": {"name": "a", "key": "u"}, "password": {"name": "a", "key": "p"}}}
 TOKENS, USERS = {"kubernetes": {"authorization": True}}, {"webConfig": {"content": {"basic_auth_users": {"a": "b"}}}}
 
+ALERTS = {"prometheusRule": {"enabled": True}}
+
 
 @pytest.mark.parametrize(
     ("values", "said"),
@@ -211,6 +213,12 @@ TOKENS, USERS = {"kubernetes": {"authorization": True}}, {"webConfig": {"content
             "leave both out of podMonitor.params",
         ),
         ({"podMonitor": {"enabled": True, "rulesInterval": "1m"}, "collectors": {"rules": False}}, "collectors.rules"),
+        ({"podMonitor": {"enabled": True, "rulesInterval": "2m1s"}}, "podMonitor.rulesInterval is 2m1s"),
+        ({"serviceMonitor": {"enabled": True, "interval": "150s"}, **ALERTS}, "serviceMonitor.interval is 150s"),
+        (
+            {"podMonitor": {"enabled": True, "interval": "1h"}, **ALERTS},
+            "which have two samples up to an interval of 2m",
+        ),
     ],
 )
 def test_a_monitor_that_could_only_fail_is_refused_with_the_way_out(values, said):
@@ -220,6 +228,8 @@ def test_a_monitor_that_could_only_fail_is_refused_with_the_way_out(values, said
 @pytest.mark.parametrize(
     "values",
     [
+        {"podMonitor": {"enabled": True, "interval": "1m60s", "rulesInterval": "120000ms"}, **ALERTS},
+        {"podMonitor": {"enabled": True, "interval": "5m"}},
         {"podMonitor": {"enabled": True, **CREDENTIALS}, **TOKENS},
         {"podMonitor": {"enabled": True, "scrapeClass": "a"}, **TOKENS},
         {"serviceMonitor": {"enabled": True, "bearerTokenFile": "/token"}, **TOKENS},

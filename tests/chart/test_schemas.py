@@ -144,6 +144,12 @@ def test_values_that_contradict_each_other_are_a_sentence(values, said):
     assert re.search(rf"Error: .*{said}", refused(values), re.DOTALL)
 
 
+@pytest.mark.parametrize("name", ["counters", "endpoints", "rules", "maps", "nic", "conntrack"])
+def test_one_collector_is_enough(name):
+    others = dict.fromkeys(("counters", "endpoints", "rules", "maps", "nic", "conntrack"), False)
+    assert render({"collectors": {**others, name: True}})
+
+
 @pytest.mark.parametrize("profile", ["sysadmin", "privileged"])
 def test_bpftool_is_taken_where_it_may_read(profile):
     assert render({"reader": "bpftool", "securityProfile": profile})

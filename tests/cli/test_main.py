@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,8 @@ def test_a_reader_that_leaves_early_gets_no_traceback(recording, command):
 
 # Once: standard output on a full disk (here /dev/full) ends in a traceback: Commands.invoke passes on OSError.
 @pytest.mark.parametrize(
-    "command", [["counters"], ["counters", "-o", "json"], ["scrape"], ["check"], ["check", "-o", "json"]]
+    "command",
+    [["counters"], ["counters", "-o", "json"], ["scrape"], ["check"], ["check", "-o", "json"], ["counters", "--help"]],
 )
 def test_an_output_that_is_full_is_a_sentence(start, recording, command):
     with Path("/dev/full").open("wb") as full:
@@ -118,3 +120,28 @@ def test_an_output_that_is_full_is_a_sentence(start, recording, command):
     assert 1 == ended.returncode
     assert b"Traceback" not in ended.stderr
     assert 1 == len(ended.stderr.splitlines())
+
+
+@pytest.mark.parametrize("command", [["counters"], ["scrape"], ["check", "-o", "json"], ["policy"], ["--version"]])
+def test_an_output_that_is_closed_is_a_sentence(recording, command):
+    words = [installed.program(), *command, *(["--bundle", recording(HERE)] if command != ["--version"] else [])]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, check=False)
+    assert (1, b"Error: standard output could not be written: it is closed\n") == (ended.returncode, ended.stderr)
+
+
+def test_input_and_errors_that_are_closed_change_nothing(start, recording):
+    words = [installed.program(), "counters", "--bundle", recording(HERE)]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *words], stdout=subprocess.PIPE, check=False)
+    assert (0, start(*words[1:]).stdout) == (ended.returncode, ended.stdout)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream():
+    """What a library prints to standard error would be written into it."""
+    code = (
+        "import os, sys; from exporter.standard_streams import open_closed_streams; open_closed_streams();"
+        "print([os.readlink(f'/proc/self/fd/{one}') for one in range(3)], file=open(sys.argv[1], 'w'))"
+    )
+    command = 'exec "$@" <&- >&- 2>&-'
+    with tempfile.NamedTemporaryFile() as told:
+        subprocess.run(["sh", "-c", command, "sh", sys.executable, "-c", code, told.name], check=True)
+        assert str(["/dev/null"] * 3) == told.read().decode().strip()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.calico.packet import PROTOCOLS
+from exporter.calico.protocols import PROTOCOLS
 from tests.traces.experiments import INGRESS, SHAPES, experiments
 
 TRUE = [name for name in experiments() if name not in SHAPES]

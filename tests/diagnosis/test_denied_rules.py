@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP, TCP, UDP
+from exporter.calico.protocols import ICMP, TCP, UDP
 from exporter.diagnosis.denied import denied_flows, denied_lines
 from exporter.diagnosis.denied_rules import MAX_RULINGS, policies_of, with_rulings
 from exporter.diagnosis.trace import PARTS
@@ -46,7 +45,7 @@ def asked(make):
         node.facts |= facts
         snapshot = take_snapshot(node, Settings(), Memory(), PARTS | {"conntrack"})
         found = denied_flows(snapshot.conntrack.get(), snapshot.endpoints.get())
-        return with_rulings(snapshot, found, DEFAULT_PREFIXES)
+        return with_rulings(snapshot, found)
 
     return ask
 

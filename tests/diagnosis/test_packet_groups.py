@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import TCP, UDP
+from exporter.calico.protocols import TCP, UDP
 from exporter.diagnosis import packet_groups
 from exporter.diagnosis.explain import Drop, explain
 from exporter.diagnosis.packet_groups import (
@@ -26,8 +25,9 @@ from exporter.node import NodeError
 from exporter.node.endpoints import WORKLOAD as POD
 from exporter.node.packet_flows import Capture, SeenFlow
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.reading import EVERY_PART, take_snapshot
+from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
+from tests.parts import EVERY_PART
 from tests.service_tables import APPROVED, MAPS, OPENER, WORKLOAD, flow, packed
 from tests.traces.experiments import experiments
 
@@ -90,7 +90,7 @@ def of(snapshot, interface):
 
 
 def judged(snapshot, interface, *flows):
-    return groups_of(snapshot, Capture(flows), of(snapshot, interface), DEFAULT_PREFIXES)
+    return groups_of(snapshot, Capture(flows), of(snapshot, interface))
 
 
 def test_the_experiments_were_denied_by_senders_and_receivers():
@@ -277,7 +277,7 @@ def test_peers_have_the_names_that_the_node_knows(node):
 def told(snapshot, interface, capture, drops=()):
     explanation = explain(None, snapshot, of(snapshot, interface))
     explanation = replace(explanation, drops=tuple(drops))
-    found = report(snapshot, capture, watched_of(snapshot, of(snapshot, interface)), explanation, DEFAULT_PREFIXES)
+    found = report(snapshot, capture, watched_of(snapshot, of(snapshot, interface)), explanation)
     return found, list(lines(found))
 
 

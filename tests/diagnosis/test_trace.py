@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from exporter.bpf.maps import MapDenied
-from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP, ICMP6, SCTP, TCP, UDP, Packet
+from exporter.calico.packet import Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
+from exporter.calico.protocols import ICMP, ICMP6, SCTP, TCP, UDP
 from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
@@ -60,11 +60,11 @@ def node(make):
 
 
 def follow(source, packet, via=""):
-    settings = Settings(DEFAULT_PREFIXES, None, lambda _: {packet.source, packet.destination})
+    settings = Settings(flows_of=lambda _: {packet.source, packet.destination})
     snapshot = take_snapshot(source, settings, Memory(), PARTS | {"conntrack"})
     facts = NodeFacts(snapshot, packet.family)
     ends = (facts.end(one) for one in (packet.source, packet.destination))
-    return trace(snapshot, packet, *ends, via, DEFAULT_PREFIXES)
+    return trace(snapshot, packet, *ends, via)
 
 
 OTHER, OTHER_POD, OTHER_TUNNEL = "10.99.0.7", "10.244.9.5", "10.244.9.0"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.packet import ICMP, ICMP6, TCP, UDP
+from exporter.calico.protocols import ICMP, ICMP6, TCP, UDP
 from exporter.diagnosis.selection import NotHere, WrongUsage
 from exporter.diagnosis.trace import PARTS
 from exporter.diagnosis.trace_packet import Described, named, number_of, protocol_of, resolve

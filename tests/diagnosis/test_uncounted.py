@@ -5,7 +5,7 @@ import pytest
 from exporter.diagnosis.check import findings
 from exporter.diagnosis.explain import PARTS, explain
 from exporter.diagnosis.uncounted import Sent, is_suspect, sent_by_pods, uncounted
-from exporter.snapshot.parts import EVERY_PART
+from tests.parts import EVERY_PART
 
 WORKLOAD, READY, HOST, UNMANAGED = 0x1, 0x6, 0x8, 0x400
 LINKS = {1: "lo", 3: "eth0", 5: "cali5"}

@@ -93,6 +93,10 @@ def test_its_build_info_says_of_which_commit_it_is(image):
     assert f'revision="{commit}"' in next(line for line in scrape.split("\n") if "build_info{" in line)
 
 
-def test_it_has_what_it_weighs_and_not_much_more(image):
-    size = json.loads(run("podman", "image", "inspect", image).stdout)[0]["Size"]
-    assert size < 150 << 20
+def test_of_all_docstrings_those_of_commands_are_there(root):
+    modules = "asyncio", "h11", "exporter.snapshot.snapshot", "exporter.cli.main", "exporter.kubectl.plugin"
+    code = f"import {', '.join(modules)}; print(*(bool(one.__doc__) for one in ({', '.join(modules)})))"
+    python = "/opt/calico-bpf-exporter/bin/python"
+    assert "False False False True True" == run("chroot", root, python, "-IBc", code).stdout.strip()
+    where = run("chroot", root, python, "-IBc", "import asyncio; print(asyncio.run.__code__.co_filename)").stdout
+    assert "/usr/lib/python3.13/asyncio/runners.py" == where.strip()

@@ -9,8 +9,8 @@ import re
 import struct
 from dataclasses import replace
 
-from exporter.calico.packet import ICMP, ICMP6
 from exporter.calico.policy_file import Instruction
+from exporter.calico.protocols import ICMP, ICMP6
 from tests.kernel.random_programs import instruction
 
 PREFIX = ipaddress.ip_address("2001:db8:64::")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.bpf import bpftool, stream
+from exporter.bpf import bpftool, walk
 from exporter.bpf.maps import MapMissing, NotAMap
 from tests.kernel.pinned import HASH, LPM_TRIE, NO_PREALLOC, u32, u64
 
@@ -17,7 +17,7 @@ FLOW = (16, 88)
 @pytest.fixture
 def small_batches(monkeypatch):
     """Batches of some entries."""
-    monkeypatch.setattr(stream, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(walk, "_STREAM_BYTES", 1)
     monkeypatch.setattr(bpftool, "_ENTRIES_AT_ONCE", 100)
 
 

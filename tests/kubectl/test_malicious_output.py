@@ -50,9 +50,11 @@ def saying(cluster, tmp_path):
         json.dumps(row(count=float("nan"))),
         json.dumps(row(per_second="fast")),
         json.dumps(row(per_second=[])),
+        json.dumps(row(per_second=float("nan"))),
+        json.dumps(row(per_second=float("inf"))),
         f'{{"endpoints": [], "more": {"9" * 5000}}}',
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_an_answer_of_another_shape_is_a_sentence(saying, kubectl, text):
     saying(text)
@@ -118,6 +120,14 @@ def test_a_reader_that_goes_away_ends_it_without_a_trace(saying, environment):
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("NODE")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_streams_that_are_closed_change_nothing(saying, environment, closed):
+    saying(json.dumps({"endpoints": [ROW]}))
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", installed.program("kubectl-calico_bpf"), "top"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
+    assert (0, True) == (done.returncode, b"a/b" in done.stdout)
 
 
 def test_without_kubectl_it_is_a_sentence(environment, tmp_path):

@@ -16,10 +16,10 @@ from exporter.node.netlink import HostRoute, Link
 from exporter.node.policies import policies_of
 from exporter.snapshot.bundle import read_bundle
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import EVERY_PART
 from exporter.snapshot.reading import Reading, take_snapshot
 from exporter.snapshot.settings import Settings
 from tests.kernel.conftest import give_up
+from tests.parts import EVERY_PART
 
 ROOT = Path(__file__).parents[2]
 CPUS = 2

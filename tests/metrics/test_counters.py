@@ -14,8 +14,8 @@ from exporter.calico import LayoutError
 from exporter.calico.counters import SLOTS
 from exporter.calico.layout_file import parse_layout_file
 from exporter.metrics import counters
-from exporter.metrics.collector import CollectorOptions
-from exporter.metrics.counters import ZEROS, CountersCollector
+from exporter.metrics.collector import ZEROS, CollectorOptions
+from exporter.metrics.counters import CountersCollector
 from exporter.metrics.exposition import TEXT, render
 from exporter.node import NodeError
 from exporter.snapshot.memory import Memory

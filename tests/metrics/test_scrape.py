@@ -25,7 +25,7 @@ from exporter.metrics.scrape import (
 from exporter.metrics.self_metrics import ExporterCollector
 from exporter.node import NodeError
 from exporter.node.pods import ClusterPod, ClusterPods
-from exporter.snapshot.parts import EVERY_PART
+from tests.parts import EVERY_PART
 
 LEVEL = Family("test_level", GAUGE, "A level.")
 POD = ("cali1", 0x7)

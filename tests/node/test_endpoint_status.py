@@ -1,5 +1,6 @@
+from exporter.calico.endpoint_status import EndpointStatus
 from exporter.node import endpoint_status
-from exporter.node.endpoint_status import LocalPod, LocalPods, pods_of
+from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.files import Folder
 
 CLIENT = b'{"ifaceName":"calibf331a988cf","mac":"5e:70:53:22:8e:f3","ipv4Nets":["10.65.0.2/32"],"ipv6Nets":[]}'
@@ -13,8 +14,8 @@ def folder(problems=(), **files):
 def test_each_file_is_a_pod():
     server = CLIENT.replace(b"calibf331a988cf", b"cali34769d6a557")
     expected = (
-        LocalPod("ns-a", "client", "calibf331a988cf", ("10.65.0.2",)),
-        LocalPod("ns-b", "server", "cali34769d6a557", ("10.65.0.2",)),
+        EndpointStatus("calibf331a988cf", "ns-a", "client", ("10.65.0.2",)),
+        EndpointStatus("cali34769d6a557", "ns-b", "server", ("10.65.0.2",)),
     )
     assert LocalPods(expected, ()) == pods_of(folder(client=CLIENT, server=server))
 
@@ -45,7 +46,7 @@ def test_bytes_that_are_not_utf_8_are_no_failure():
 
 def test_a_workload_of_another_orchestrator_has_no_pod_name():
     odd = folder(**{"openstack vm%2F1 eth0": CLIENT})
-    assert (LocalPod("", "", "calibf331a988cf", ("10.65.0.2",)),) == pods_of(odd).pods
+    assert (EndpointStatus("calibf331a988cf", "", "", ("10.65.0.2",)),) == pods_of(odd).pods
 
 
 def test_a_file_is_parsed_again_only_when_it_changed_even_one_that_says_nothing_usable(monkeypatch):

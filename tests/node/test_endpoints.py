@@ -3,17 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.calico.counters import CounterTable, layout_of
+from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.ifstate import InterfaceState
 from exporter.calico.names import workload_interface
-from exporter.node.endpoint_status import LocalPod
 from exporter.node.endpoints import Endpoint, Endpoints, join_endpoints
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
 WORKLOAD, HOST, UNMANAGED = 0x7, 0xE, 0x400
 CLIENT, SERVER = "calibf331a988cf", "cali34769d6a557"
-CLIENT_POD = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2",))
-SERVER_POD = LocalPod("ns-b", "server", SERVER, ("10.65.0.3",))
+CLIENT_POD = EndpointStatus(CLIENT, "ns-a", "client", ("10.65.0.2",))
+SERVER_POD = EndpointStatus(SERVER, "ns-b", "server", ("10.65.0.3",))
 
 
 def join(links=(), routes=(), states=(), pods=(), prefixes=("cali",), remembered=None, cluster=()):
@@ -137,14 +137,14 @@ def test_another_name_on_an_index_is_another_endpoint():
 
 
 def test_a_source_that_names_a_pod_again_overrides_the_remembered_identity():
-    other = LocalPod("ns-x", "other", CLIENT, ())
+    other = EndpointStatus(CLIENT, "ns-x", "other", ())
     first = join([(5, CLIENT)], pods=[CLIENT_POD])
     second = join([(5, CLIENT)], pods=[other], remembered=first)
     assert {5: ("ns-x", "other")} == pods(second)
 
 
 def test_a_workload_of_another_orchestrator_has_addresses_and_no_pod():
-    joined = join([(5, CLIENT)], pods=[LocalPod("", "", CLIENT, ("10.65.0.2",))])
+    joined = join([(5, CLIENT)], pods=[EndpointStatus(CLIENT, "", "", ("10.65.0.2",))])
     assert Endpoint(5, CLIENT, "workload", "", "", ("10.65.0.2",), None) == joined.of(5)
     assert {} == pods(join([(5, CLIENT)], remembered=joined))
 
@@ -156,7 +156,7 @@ def test_addresses_are_the_routes_to_the_interface_each_once():
 
 
 def test_addresses_come_from_the_status_where_there_is_no_route():
-    pod = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2", "fd00::2", "10.65.0.2"))
+    pod = EndpointStatus(CLIENT, "ns-a", "client", ("10.65.0.2", "fd00::2", "10.65.0.2"))
     assert ("10.65.0.2", "fd00::2") == join([(5, CLIENT)], pods=[pod]).of(5).addresses
     assert ("10.0.0.9",) == join([(5, CLIENT)], [("10.0.0.9", 5)], pods=[pod]).of(5).addresses
 
@@ -178,7 +178,7 @@ def test_a_pods_address_routed_to_another_interface_is_a_mismatch(routes, mismat
 
 
 def test_a_pod_with_two_stray_addresses_is_one_mismatch():
-    pod = LocalPod("ns-a", "client", CLIENT, ("10.65.0.2", "fd00:65::2"))
+    pod = EndpointStatus(CLIENT, "ns-a", "client", ("10.65.0.2", "fd00:65::2"))
     joined = join([(5, CLIENT)], [("10.65.0.2", 7), ("fd00:65::2", 7)], pods=[pod])
     assert 1 == joined.mismatches
 
@@ -194,7 +194,7 @@ INDEXES = st.integers(1, 5)
 LINKS = st.lists(st.tuples(INDEXES, NAMES.filter(bool)), unique_by=(lambda link: link[0], lambda link: link[1]))
 STATES = st.lists(st.tuples(INDEXES, NAMES, st.integers(0, 0x7FF)), unique_by=lambda state: state[0])
 ROUTES = st.lists(st.tuples(st.sampled_from(["10.65.0.2", "10.65.0.3", "fd00::1"]), INDEXES))
-PODS = st.lists(st.sampled_from([CLIENT_POD, SERVER_POD, LocalPod("", "", "cali1", ())]), unique=True)
+PODS = st.lists(st.sampled_from([CLIENT_POD, SERVER_POD, EndpointStatus("cali1", "", "", ())]), unique=True)
 
 
 @given(LINKS, ROUTES, STATES, PODS)
@@ -266,9 +266,9 @@ def test_a_route_through_the_hosts_own_interface_names_nobody():
     [
         (SERVER_POD, "10.65.0.3", "server", 0),
         (None, "10.65.0.3", "server", 0),
-        (LocalPod("ns-b", "other", SERVER, ("10.65.0.9",)), "10.65.0.3", "server", 1),
-        (LocalPod("ns-b", "other", SERVER, ("10.65.0.9",)), "10.65.0.9", "other", 1),
-        (LocalPod("ns-b", "third", SERVER, ()), "10.65.0.9", "third", 1),
+        (EndpointStatus(SERVER, "ns-b", "other", ("10.65.0.9",)), "10.65.0.3", "server", 1),
+        (EndpointStatus(SERVER, "ns-b", "other", ("10.65.0.9",)), "10.65.0.9", "other", 1),
+        (EndpointStatus(SERVER, "ns-b", "third", ()), "10.65.0.9", "third", 1),
         (SERVER_POD, "10.65.0.9", "server", 1),
         (None, "10.65.0.9", "server", 1),
     ],
@@ -347,7 +347,7 @@ def test_the_links_of_another_network_namespace_say_nothing(links):
 
 
 def test_an_interface_that_a_status_file_names_is_a_workload_whatever_its_name():
-    joined = join([(1, "lo"), (5, "eni12")], states=None, pods=[LocalPod("ns-a", "client", "eni12", ())])
+    joined = join([(1, "lo"), (5, "eni12")], states=None, pods=[EndpointStatus("eni12", "ns-a", "client", ())])
     assert "workload" == joined.of(5).kind
 
 

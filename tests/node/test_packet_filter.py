@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from exporter.node.packet_filter import DROP_ALL, MAX_ADDRESSES, SNAP_LENGTH, Watched, WatchedNode, filter_of, packed
+from exporter.node.packet_filter import DROP_ALL, MAX_ADDRESSES, SNAP_LENGTH, Watched, WatchedNode, packed
 from exporter.node.packet_headers import parse_packet
 from tests.node.captured import ACK, RST, SYN, icmp, ipv4, tcp, udp
 
@@ -14,6 +14,7 @@ SERVICE, SERVICE6, NODE, NODE6 = "10.96.0.7", "fd00:96::7", "192.0.2.1", "2001:d
 OTHER, OTHER6 = "10.65.0.99", "fd00:65::63"
 WATCHED = Watched(5, "cali5", (POD, POD6), (SERVICE, SERVICE6), ((NODE, 30080), (NODE6, 30080)))
 HOST, OUTGOING, OTHER_HOST = 0, 4, 3
+LOOPBACK = 1
 TESTS = {0x15: operator.eq, 0x35: operator.ge, 0x45: operator.and_}
 WATCHED_NODE = WatchedNode(
     frozenset({"cali5"}),
@@ -70,7 +71,7 @@ def passes(program, data, ifindex=9, packet_type=HOST, protocol=None):
     ],
 )
 def test_what_is_the_pods_passes_and_nothing_else(packet, passed):
-    program = filter_of(WATCHED)
+    program = WATCHED.program(LOOPBACK)
     for packet_type in (HOST, OUTGOING):
         assert (SNAP_LENGTH if passed else 0) == passes(program, packet, packet_type=packet_type)
     assert 0 == passes(program, packet, packet_type=OTHER_HOST)
@@ -80,7 +81,7 @@ def test_what_is_the_pods_passes_and_nothing_else(packet, passed):
 
 @pytest.mark.parametrize("data", [b"", b"\x45", udp(OTHER, PEER, 1, 2), udp(OTHER6, PEER6, 1, 2)])
 def test_all_of_the_pods_interface_passes(data):
-    program = filter_of(WATCHED)
+    program = WATCHED.program(LOOPBACK)
     assert SNAP_LENGTH == passes(program, data, ifindex=5, protocol=0x0800)
     assert 0 == passes(program, data, ifindex=6, protocol=0x0800)
 
@@ -88,7 +89,7 @@ def test_all_of_the_pods_interface_passes(data):
 def test_at_the_limit_of_addresses_each_one_is_compared():
     numbers = range(MAX_ADDRESSES // 2)
     four, six = [f"10.0.0.{one}" for one in numbers], [f"fd00::{one:x}" for one in numbers]
-    program = filter_of(Watched(5, "cali5", (POD,), (*four, *six)))
+    program = Watched(5, "cali5", (POD,), (*four, *six)).program(LOOPBACK)
     assert len(program) < 4096
     for address in (*four, *six):
         source = PEER6 if ":" in address else PEER
@@ -98,14 +99,14 @@ def test_at_the_limit_of_addresses_each_one_is_compared():
 
 
 def test_a_pod_without_addresses_has_its_interface_alone():
-    program = filter_of(Watched(5, "cali5", ()))
+    program = Watched(5, "cali5", ()).program(LOOPBACK)
     assert (SNAP_LENGTH, 0) == (passes(program, udp(POD, PEER, 1, 2), ifindex=5), passes(program, udp(POD, PEER, 1, 2)))
 
 
 def test_the_first_program_drops_all_and_both_have_the_kernels_layout():
     assert 0 == passes(DROP_ALL, udp(POD, PEER, 1, 2), ifindex=5)
     assert bytes.fromhex("0600000000000000") == packed(DROP_ALL)
-    assert 8 * len(filter_of(WATCHED)) == len(packed(filter_of(WATCHED)))
+    assert 8 * len(WATCHED.program(LOOPBACK)) == len(packed(WATCHED.program(LOOPBACK)))
 
 
 FIN = 0x01

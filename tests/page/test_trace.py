@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.names import DEFAULT_PREFIXES
-from exporter.calico.packet import ICMP, TCP, UDP
+from exporter.calico.protocols import ICMP, TCP, UDP
 from exporter.diagnosis.trace import PARTS as WHOLE
 from exporter.diagnosis.trace import trace
 from exporter.diagnosis.trace_packet import Described, named, resolve
@@ -79,7 +78,7 @@ def test_it_says_what_the_command_says(form, parsed, given, described, ends):
     snapshot = Reading(recording("v3.32.1/02-ingress-deny.after").bundle, Settings(), Memory()).read(WHOLE)
     words = tuple(f"interface:{one}" if one == SERVER else one for one in ends)
     packet, source, destination = resolve(snapshot, described, words, OPTIONS)
-    result = trace(snapshot, packet, source, destination, "", DEFAULT_PREFIXES)
+    result = trace(snapshot, packet, source, destination, "")
     found = form.ask(**given)
     without_source_port = [_NOT_LOOKED_UP] if described.protocol == UDP else []
     lines = list(sentences(result, named(source), named(destination), verbose=False))
@@ -95,9 +94,20 @@ def test_its_command_asks_the_same(form):
     assert command == found.command
 
 
+def test_the_interface_that_a_packet_takes_can_be_named():
+    form = Form(experiments()["v3.32.1/02-default-deny-udp"].bundle)
+    asked = {"peer": "192.0.2.1", "protocol": "udp", "port": "5300"}
+    unnamed, named_ = form.ask(**asked), form.ask(**asked, via="eth0")
+    assert ("not known" in unnamed.lines[0][0], "denied" in named_.lines[0][0]) == (True, True)
+    assert any("--via" in line for line, _ in unnamed.lines)
+    assert named_.command == f"{unnamed.command} --via eth0"
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        ({"peer": "ns-c/plain", "port": "1", "via": SERVER}, f"the interface {SERVER} is no interface of the host"),
+        ({"peer": "ns-c/plain", "port": "1", "via": HOSTILE}, "is no interface of the host: it has "),
         ({"peer": "ns-c/plain"}, "give the destination's port"),
         ({"peer": "ns-c/plain", "port": "65536"}, "the port is no number up to 65535"),
         ({"peer": "ns-c/plain", "port": "9" * 5000}, "the port is no number up to 65535"),
@@ -276,9 +286,10 @@ def test_after_its_time_no_program_is_begun(form):
     way=st.sampled_from([TO, FROM]),
     protocol=st.text(max_size=10) | st.sampled_from(["tcp", "udp", "icmp", "icmpv6", "sctp", "47", "", HOSTILE]),
     port=st.text(max_size=6) | st.integers(0, 70000).map(str) | st.just(HOSTILE),
+    via=st.text(max_size=15) | st.sampled_from(["", "eth0", SERVER, HOSTILE]),
 )
-def test_anything_typed_is_an_answer_or_a_sentence_and_stays_text(form, parsed, peer, way, protocol, port):
-    found = form.ask(peer=peer, way=way, protocol=protocol, port=port)
+def test_anything_typed_is_an_answer_or_a_sentence_and_stays_text(form, parsed, peer, way, protocol, port, via):
+    found = form.ask(peer=peer, way=way, protocol=protocol, port=port, via=via)
     assert bool(found.lines) != bool(found.problem)
     page = parsed(shown(form, found))
     assert "script" not in {tag for tag, *_ in page.shape[:-1] if tag != "script"}
@@ -289,11 +300,14 @@ def test_anything_typed_is_an_answer_or_a_sentence_and_stays_text(form, parsed, 
 
 def test_the_form_keeps_what_was_typed(form, parsed):
     typed = {"peer": "ns-c/plain", "way": "from", "protocol": "udp", "port": "53", "source-port": " 40001"}
+    typed["via"] = "eth1"
     body = shown(form, Evaluated(Asked.of(typed.__getitem__))).decode()
     assert 'name="peer" value="ns-c/plain"' in body
     assert '<option value="from" selected>' in body
     assert ('name="protocol" value="udp"' in body, 'name="port" value="53"' in body) == (True, True)
     assert 'name="source-port" value="40001"' in body
+    assert 'name="via" value="eth1"' in body
+    assert "<option>eth0</option>" in body
     assert f'name="interface" value="{SERVER}"' in body
     text = parsed(shown(form, busy(Asked("ns-c/plain")))).text
     assert "another packet is being evaluated here: ask again" in text

@@ -92,7 +92,7 @@ def test_services_and_routes_can_be_asked(node):
     assert services.find("10.96.0.7", 80, 6).backends == (Backend(SERVER, 8080),)
     assert services.bound("10.96.0.7", 80, 6, CLIENT) == Backend(SERVER, 8080)
     assert services.bound("10.96.0.7", 80, 6, OUTSIDE) is None
-    assert snapshot.routes(4).get().of(SERVER).ifindex == 7
+    assert snapshot.routes(4).get().of(SERVER).local_workload
     assert [one.address for one in snapshot.addresses.get()] == ["192.0.2.8"]
     assert isinstance(taken(node, "services_6").services(6).error, MapMissing)
 
@@ -130,7 +130,7 @@ def test_entries_of_named_addresses_are_kept_too(node):
         (OUTSIDE, "192.0.2.8", 22),
     }
     every = taken(node, "conntrack", flows_of=all_addresses).conntrack.get()
-    assert len(every.entries) == 5
+    assert len(every.entries) == 4
     assert {one.service for one in every.entries} == {None, Side("10.96.0.7", 80)}
 
 
@@ -139,8 +139,8 @@ def test_no_more_are_kept_than_the_limit_and_the_rest_is_counted(node, monkeypat
     monkeypatch.setattr(conntrack, "MAX_ENTRIES", limit)
     del node.maps["cali_v6_ct4"]
     found = taken(node, "conntrack", flows_of=all_addresses).conntrack.get()
-    assert len(found.entries) == min(limit, 1) + min(limit, 3)
-    assert len(found.entries) + found.left_out == 4
+    assert len(found.entries) == min(limit, 1) + min(limit, 2)
+    assert len(found.entries) + found.left_out == 3
     assert sum(found.counts.values()) == 6
 
 
@@ -178,8 +178,9 @@ def test_the_flows_between_two_addresses_are_found_latest_first(node, make):
     denied, *others = between(found, 17, CLIENT, SERVER, 9999)
     assert (denied.half_approved, denied.approved) == (True, False)
     assert [(one.source.port, one.approved) for one in others] == [(3, True), (2, True), (1, True)]
-    (service,) = between(found, 6, CLIENT, "10.96.0.7", 80)
-    assert (service.kind, service.backend, service.approved) == ("nat_forward", Side(SERVER, 8080), False)
+    (translated,) = between(found, 6, CLIENT, SERVER, 8080)
+    assert (translated.service, translated.approved) == (Side("10.96.0.7", 80), True)
+    assert between(found, 6, CLIENT, "10.96.0.7", 80) == ()
     assert between(found, 6, CLIENT, SERVER, 9999) == ()
     assert between(found, 17, SERVER, CLIENT, 9999) == ()
 

@@ -20,11 +20,12 @@ from exporter.metrics.scrape import COLLECTOR_NAMES, make_collectors, run_collec
 from exporter.node import NodeError
 from exporter.snapshot.map_fill import MapCounts
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import EVERY_PART, with_sources
+from exporter.snapshot.parts import with_sources
 from exporter.snapshot.reading import Reading, take_snapshot
 from exporter.snapshot.settings import Settings
 from exporter.snapshot.snapshot import Snapshot
 from tests.nodes import FakeNode, held, is_undecided
+from tests.parts import EVERY_PART
 from tests.service_tables import affinity, backend, flow, frontend, route
 
 CLIENT = "calibf331a988cf"

@@ -5,11 +5,12 @@ import itertools
 import json
 import random
 import re
-from dataclasses import replace
+import struct
 
 import pytest
 
 from exporter.calico.conntrack import decode_conntrack
+from exporter.calico.conntrack_rows import BODY
 from exporter.calico.names import workload_interface
 from exporter.calico.nat import decode_affinity, decode_backends, decode_frontends
 from exporter.calico.pins import (
@@ -37,7 +38,7 @@ from exporter.snapshot.redacted_policy import PolicyFiles
 from exporter.snapshot.redacted_rules import RuleIds
 from exporter.snapshot.redaction import Redaction
 from tests.policy_files import policy, tier, written
-from tests.recorded import NAMES, law_of_recordings
+from tests.recorded import NAMES, Recording, law_of_recordings
 from tests.redacting import KEY
 from tests.service_tables import OPENER, affinity, backend, columns, flow, forward, frontend, route
 from tests.traces.experiments import experiments
@@ -86,10 +87,35 @@ def test_a_private_address_stays_private_and_becomes_another():
 
 @pytest.mark.parametrize(
     "address",
-    ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "ff02::2"],
+    [
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "fe80::ecee:eeff:feee:eeee",
+        "ff02::2",
+    ],
 )
 def test_an_address_with_a_meaning_of_its_own_stays(address):
     assert address == Addresses(KEY).one(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("fe80::858:aff:fe41:3", "fe80::/64"),  # of a MAC address with 10.65.0.3 in it, as CNI plugins make it
+        ("fe80::42:acff:fe11:2", "fe80::/64"),  # of one with 172.17.0.2, as Docker makes it
+        ("ff02::1:ff41:3", "ff02::1:ff00:0/104"),
+    ],
+)
+def test_an_address_that_holds_another_one_is_replaced_in_its_network(address, network):
+    replaced = ipaddress.ip_address(Addresses(KEY).one(address))
+    assert replaced in ipaddress.ip_network(network)
+    assert replaced.packed[-3:] != ipaddress.ip_address(address).packed[-3:]
 
 
 def test_another_key_gives_other_addresses_and_names():
@@ -316,11 +342,16 @@ def test_maps_have_the_entries_of_the_new_addresses(a, b, c, family):
         yield decode_routes, ROUTES, route(host, 0xC, ifindex=7)
         yield flows, CONNTRACK, flow(6, (a, 1), (b, 2), {"bits": OPENER}, {})
         yield flows, CONNTRACK, flow(6, (a, 1), (b, 2), {"bits": OPENER}, {}, service=(c, 3))
-        yield flows, CONNTRACK, forward(6, (a, 1), (b, 2), (c, 3))
+        yield ends, CONNTRACK, forward(6, (a, 1), (b, 2), (c, 3))
 
     def flows(table):
-        # Another of the two ends can be the first one in the key, which a flag says.
-        return [replace(one, flags=0) for one in decode_conntrack(table)]
+        return list(decode_conntrack(table))
+
+    def ends(table):
+        """The two ends of the key, and of the reverse entry's key behind the head of the value, in any order."""
+        size = len(ipaddress.ip_address(a).packed)
+        both = [struct.unpack_from(f"<4x{size}s{size}sHH", raw) for raw in (table.keys, table.values[BODY:])]
+        return [{(one, port), (other, other_port)} for one, other, port, other_port in both]
 
     names = Names(KEY)
     rows = MapRows(names, RuleIds(names, KEY, ()))
@@ -446,3 +477,79 @@ def test_tables_and_sentences_are_redacted():
     new = json.loads(redacted["pods.json"])
     assert ("Job", 1.5, {"connect": 2}) == (new["pods"][0]["owner_kind"], new["synced"], new["errors"])
     assert new["node"] == after["about"]["node"]
+
+
+SENTENCES = (
+    (
+        "the API server does not let this exporter list pods (403): pods is forbidden: User "
+        '"system:serviceaccount:acme:bob" cannot list resource "pods" in API group "" at the cluster scope'
+    ),
+    "the kubeconfig /home/bob/acme.yaml cannot be used: [Errno 2] No such file or directory: '/home/bob/acme.yaml'",
+    "the certificate of the API server https://acme.test:6443 was refused: it is for k8s.acme.test, not bob.test",
+    "the API server https://10.9.8.7/k8s/clusters/c-acme did not answer: bob.acme.svc is not known",
+    "/var/run/acme/endpoint-status/k8s acme%2Fbob eth0: its node's file is not JSON",
+    "cali0acme-bob: no such device; neither is cali0123456789a",
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_sentence_that_quotes_others_names_nobody(sentence):
+    """None of these names stands elsewhere in the bundle."""
+    head = {"about": {}, "pins": [], "errors": {"pods": sentence}, "attach_point_folders": []}
+    folder = {"present": True, "problems": [sentence], "unread": []}
+    members = {
+        "bundle.json": json.dumps(head | {"folders": {"policy_files": folder}}).encode(),
+        "pods.json": json.dumps(
+            {"pods": [], "node": "bob.acme.test", "problem": f"bob.acme.test: {sentence}"}
+        ).encode(),
+        "policy/cali1_ingress_v4.json": json.dumps({"error": sentence, "policyInfo": []}).encode(),
+    }
+    redacted = Redaction(members, KEY).redacted()
+    assert 3 == sum(b"name-" in content for content in redacted.values())
+    for gone in (b"acme", b"bob", b"10.9.8", b"0123456789a"):
+        assert [name for name, content in redacted.items() if gone in content] == []
+
+
+def test_a_sentence_of_the_programs_own_stays():
+    for sentence in (
+        "it has 17 MiB, more than a bundle may hold",
+        "the API server has not answered yet",
+        "failed to load BPF policy program IPV4: invalid argument",
+        "this process runs in no cluster that it could ask; --kubernetes.kubeconfig names one from outside",
+        "/sys/fs/bpf/tc/globals/cali_counters6 could not be read: Permission denied",
+        "the node's eth0 has no address",
+    ):
+        assert sentence == Names(KEY).sentence(sentence)
+
+
+def test_what_felix_may_write_one_day_names_nobody():
+    comments = [
+        "Policy acme of bob",
+        "Start of  acme",
+        "Start of NetworkPolicy acme/bob",
+        "End of NetworkPolicy acme bob",
+        'Start of rule acme/bob src_selector:\'acme\' notes:bob src_net:"acme" rule_id:"1"',
+        "Start of rule src_selector:\"node-role.kubernetes.io/acme == 'b' && bob.k8s.io/acme == 'c'\" rule_id:\"2\"",
+    ]
+    row = {"inst": [0] * 8, "labels": ["of_acme"], "comments": comments, "annotation": "R1 = 7 /* bob */"}
+    jump = {"inst": [0] * 8, "annotation": "goto acme"}
+    content = json.dumps({"hook": "tc of bob", "policyInfo": [row, jump]}).encode()
+    (redacted,) = files(content)[2]
+    assert (b"acme" in redacted, b"bob" in redacted) == (False, False)
+    first, second = json.loads(redacted)["policyInfo"]
+    assert 5 == len(first["comments"])
+    assert second["annotation"].startswith("goto ")
+
+
+@pytest.mark.parametrize("name", ["v3.29.7/57-hep-traffic.after", "v3.32.1/02-ingress-deny.after"])
+def test_what_felix_writes_keeps_its_form(name):
+    """Comments, labels and annotations of a known form are neither left out nor replaced."""
+    members = Recording(name).members
+    redacted = Redaction(members, KEY).redacted()
+    before = [PolicyFile(one) for path, one in members.items() if path.startswith("policy/")]
+    after = [PolicyFile(one) for path, one in redacted.items() if path.startswith("policy/")]
+    for one, other in zip(before, after, strict=True):
+        assert one.text("hook") == other.text("hook")
+        for old, new in zip(one.instructions(), other.instructions(), strict=True):
+            assert (old.labels, old.annotation) == (new.labels, new.annotation)
+            assert len(old.comments) == len(new.comments)

@@ -6,7 +6,8 @@ import tarfile
 from pathlib import Path
 
 from exporter.archive import write_archive
-from exporter.calico.packet import PROTOCOLS, Packet
+from exporter.calico.packet import Packet
+from exporter.calico.protocols import PROTOCOLS
 from exporter.snapshot.bundle import Bundle
 
 ARCHIVE = Path(__file__).with_name("experiments.tar.xz")
