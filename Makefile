@@ -74,7 +74,7 @@ test-browser: setup  ## test the node's page in Chromium
 	@$(SYNC) --all-extras --group browser
 	$(BIN)/pytest -m browser
 
-# Builds it once, in some ten minutes, where Go and Debian's packages are there.
+# Builds Kubernetes once, in some twenty minutes, where Go and Debian's packages are there.
 test-apiserver: setup  ## test the client against a real kube-apiserver
 	.ci/install-kubernetes "$(KUBERNETES)"
 	KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -m apiserver tests/apiserver

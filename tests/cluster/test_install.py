@@ -11,7 +11,7 @@ from tests.cluster.release import LABEL, NAME, Release, block_after, create_demo
 from tests.kernel.machine import labels_of, sample, success
 from tests.kubectl.test_live import Sending, named
 
-INSTALL = "And once, from the clone:"
+INSTALL = "And once, from the clone (tried with Kubernetes 1.34 and containerd 1.6, `make test-cluster`):"
 
 
 @pytest.fixture(scope="module")
