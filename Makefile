@@ -11,7 +11,7 @@ UV := $(TOOLS)/uv/bin/uv
 # uv leaves its lock in the folder for temporary files.
 SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
-# Kept outside the tree: it takes ten minutes to build.
+# Kept outside the tree: Kubernetes takes twenty minutes to build.
 KUBERNETES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/calico-bpf-exporter/kubernetes
 ACTIONLINT := $(TOOLS)/actionlint-1.7.12/actionlint
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

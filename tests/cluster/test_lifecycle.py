@@ -1,16 +1,15 @@
 """A release from its installation to its end: upgrades, late mounts, memory, termination, and what it leaves behind."""
 
-import json
 import re
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from exporter import confine, privileges
 from tests.apiserver.cluster import wait_until
 from tests.cluster.release import NAME, Release, ending
-from tests.kernel.machine import run, sample
+from tests.kernel.machine import run, sample, success
 
 # The sizes of docs/kubernetes.md.
 SIZES = "resources.requests.cpu=10m,resources.requests.memory=80Mi,resources.limits.memory=160Mi"
@@ -86,6 +85,17 @@ def test_the_documented_sizes_are_enough(node, release):
     assert 0 == release.pod()["status"]["containerStatuses"][0]["restartCount"]
 
 
+@pytest.mark.parametrize(("profile", "kept"), [("sysadmin", privileges.SYS_ADMIN), ("capabilities", privileges.BPF)])
+def test_less_than_privileged_is_enough_under_the_runtime_s_own_filter(node, release, profile, kept):
+    node.shell(f"helm upgrade {NAME} {HELM} --set securityProfile={profile}")
+    status = release.status()
+    assert str(confine.USER) == status["Uid"].split()[0]
+    assert (1 << kept) + (1 << privileges.DAC_READ_SEARCH) == int(status["CapEff"], 16)
+    # The runtime's filter of system calls and the exporter's own.
+    assert ("2", "2") == (status["Seccomp"], status["Seccomp_filters"])
+    assert {1.0} == set(success(release.scrape()).values())
+
+
 @pytest.mark.parametrize("profile", ["privileged", "sysadmin"])
 def test_what_is_mounted_later_reaches_the_running_pod(node, release, profile):
     run("umount", "/sys/fs/bpf")
@@ -101,24 +111,21 @@ def test_what_is_mounted_later_reaches_the_running_pod(node, release, profile):
 def test_nothing_is_left_after_an_uninstallation(node, release):
     process, uid = release.process(), release.pod()["metadata"]["uid"]
     assert Path(f"/proc/{process}").exists()
+    assert 4 <= len(list(traces(uid)))
     node.shell(f"helm uninstall {NAME} --namespace {NAME} --wait")
     wait_until(lambda: not Path(f"/proc/{process}").exists(), seconds=30)
     kinds = node.api.kubectl("api-resources", "--verbs=list", "--output=name").split()
     words = ("get", ",".join(kinds), "--all-namespaces", f"--selector=app.kubernetes.io/instance={NAME}")
     wait_until(lambda: "" == node.api.kubectl(*words, "--output=name", "--ignore-not-found"), seconds=30)
-    owned = json.loads(node.api.kubectl("get", "all,secrets,configmaps", f"--namespace={NAME}", "--output=json"))[
-        "items"
-    ]
+    owned = node.get("all,secrets,configmaps", f"--namespace={NAME}")["items"]
     assert ["kube-root-ca.crt"] == [each["metadata"]["name"] for each in owned]
-    left = lambda: [path for path in traces(uid) if path]  # noqa: E731  asked again until the kubelet is done
-    wait_until(lambda: [] == left(), seconds=60)
+    wait_until(lambda: [] == list(traces(uid)), seconds=60)
 
 
 def traces(uid):
     """What is on the node of a pod: mounts, control groups, and files of the kubelet's and the runtime's."""
     yield from re.findall(rf".*{uid}.*", Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     for folder in ("/sys/fs/cgroup", "/var/lib/kubelet/pods", "/var/log/pods"):
-        yield from subprocess.run(
-            ["find", folder, "-name", f"*{uid}*"], capture_output=True, text=True, check=False
-        ).stdout.split()
+        # A folder can go while it is searched.
+        yield from run("find", folder, "-name", f"*{uid}*", check=False).stdout.split()
     yield from Path("/var/log/containers").glob(f"{NAME}*")
