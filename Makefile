@@ -11,8 +11,8 @@ UV := $(TOOLS)/uv/bin/uv
 # uv leaves its lock in the folder for temporary files.
 SYNC := TMPDIR=$(CURDIR)/$(TOOLS) $(UV) sync -q --locked --python $(PYTHON)
 BIN := .venv/bin
-# Kept outside the tree: it takes ten minutes to build.
-APISERVER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/calico-bpf-exporter/apiserver
+# Kept outside the tree: Kubernetes takes twenty minutes to build.
+KUBERNETES := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/calico-bpf-exporter/kubernetes
 ACTIONLINT := $(TOOLS)/actionlint-1.7.12/actionlint
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export UV_PYTHON_DOWNLOADS := never
@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests wait about as much as they compute, so two processes more than CPUs.
 PARALLEL := -n $(shell expr $$(nproc) + 2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-apiserver test-fresh test-all coverage image chart lint type format docs screens chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
+.PHONY: help setup demo test test-fast test-no-bpf test-image test-browser test-apiserver test-cluster test-fresh test-all coverage image chart lint type format docs screens chart-docs dist plugin sbom release-check workflows audit fuzz bench bench-cluster soak clean
 
 help:  ## show this list (the default)
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -63,7 +63,7 @@ coverage: setup  ## all tests with coverage
 	$(BIN)/coverage report
 
 test-no-bpf: lint type  ## lint, types and the tests that need no BPF
-	$(BIN)/pytest $(PARALLEL) -m "not kernel and not image and not browser and not apiserver"
+	$(BIN)/pytest $(PARALLEL) -m "not kernel and not image and not browser and not apiserver and not cluster"
 
 test-image: setup  ## build the image and test it
 	.ci/install-image-tools
@@ -74,10 +74,17 @@ test-browser: setup  ## test the node's page in Chromium
 	@$(SYNC) --all-extras --group browser
 	$(BIN)/pytest -m browser
 
-# Builds it once, in some ten minutes, where Go and Debian's packages are there.
+# Builds Kubernetes once, in some twenty minutes, where Go and Debian's packages are there.
 test-apiserver: setup  ## test the client against a real kube-apiserver
-	.ci/install-apiserver "$(APISERVER)"
-	APISERVER="$(APISERVER)" $(BIN)/pytest -m apiserver tests/apiserver
+	.ci/install-kubernetes "$(KUBERNETES)"
+	KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -m apiserver tests/apiserver
+
+# The same programs, with a kubelet and containerd on a node of their own; builds the image.
+test-cluster: setup  ## install the chart in a cluster whose node is real (root)
+	.ci/install-image-tools
+	.ci/install-kubernetes "$(KUBERNETES)"
+	.ci/cluster-images build/cluster "$(KUBERNETES)"
+	KUBERNETES="$(KUBERNETES)" IMAGES=$(CURDIR)/build/cluster .ci/in-a-node $(BIN)/pytest -m cluster tests/cluster
 
 # The README's commands and then all tests, on minimal Debians 12 and 13; needs root, and an hour.
 test-fresh:  ## the README and all tests on minimal Debians (root, an hour)

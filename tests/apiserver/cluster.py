@@ -26,10 +26,11 @@ class Cluster:
     The server is that of `start` and keeps its port; `second` runs beside it for a moment, over the same etcd.
     """
 
-    def __init__(self, programs, folder, authority):
+    def __init__(self, programs, folder, authority, *addresses):
         self._programs, self.folder, self.authority = programs, folder, authority
-        self._pair = authority.issue("apiserver", "DNS:localhost", "IP:127.0.0.1")
-        self._account = authority.issue("account")
+        named = (f"IP:{each}" for each in ("127.0.0.1", *addresses))
+        self._pair = authority.issue("apiserver", "DNS:localhost", *named)
+        self.account = authority.issue("account")
         self.admin_token = "admin-token"
         (folder / "tokens.csv").write_text(f"{self.admin_token},admin,1,system:masters\n", encoding="ascii")
         self._etcd, self.port, other = free_ports(3)
@@ -48,7 +49,7 @@ class Cluster:
         wait_until(self._etcd_answers, self._processes[self._etcd])
         port = port or self.port
         certificate, key = self._pair
-        known, signing = self._account
+        known, signing = self.account
         process = self._run(
             "kube-apiserver",
             port,
@@ -80,6 +81,10 @@ class Cluster:
         for process in self._processes.values():
             process.kill()
             process.wait()
+
+    def run(self, program, *flags):
+        """Starts another of the programs."""
+        return self._run(program, program, *flags)
 
     def compact(self):
         """Makes etcd forget all but the latest state."""
@@ -137,12 +142,12 @@ class Cluster:
             (folder / name).write_text(content, encoding="ascii")
         return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
 
-    def _run(self, program, port, *flags):
-        with (self.folder / f"{program}-{port}.log").open("ab") as log:
+    def _run(self, program, key, *flags):
+        with (self.folder / f"{key}.log").open("ab") as log:
             # In its own folder: kube-apiserver makes one for certificates where it is started.
             command = [self._programs / program, *flags]
-            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
-        return self._processes[port]
+            self._processes[key] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        return self._processes[key]
 
     def _ready(self, port):
         done = subprocess.run(
@@ -196,5 +201,5 @@ def pod(name, namespace, node, *, owner=None, labels=None):
 
 def programs():
     """The folder with both programs, None where they are not built."""
-    folder = Path(os.environ.get("APISERVER", "/nonexistent"))
+    folder = Path(os.environ.get("KUBERNETES", "/nonexistent"))
     return folder if all((folder / name).exists() for name in ("etcd", "kube-apiserver")) else None

@@ -30,7 +30,7 @@ LISTED = {
     "docker save": "needs docker's daemon",
     "buildah push": "needs the image: make test-image builds it",
     "kind load": "needs kind, and docker's daemon",
-    "helm test": "needs a cluster that runs pods: tests/image runs check in the image",
+    "helm test": "needs a cluster that runs pods: tests/cluster runs it",
     "pipx install .": "pipx is no part of the set-up: tests/kubectl/test_laptop.py installs the same wheel",
     "kubectl -n calico-bpf-exporter exec daemonset/": "the tests' API server has pods and no DaemonSets",
     "kubectl -n calico-bpf-exporter port-forward": "the tests' API server forwards no ports",
