@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from exporter.calico.conntrack import Entry
-from exporter.calico.packet import ICMP, ICMP6, Packet
+from exporter.calico.packet import ICMP, ICMP6, WITH_PORTS, Packet
 from exporter.calico.policy_program import DENY
 from exporter.calico.tables import PORTLESS, protocol_name
 from exporter.diagnosis.denied import Ruling, with_port
@@ -95,8 +95,9 @@ class _Flows:
     def entry(self, flow: SeenFlow) -> Entry | None:
         """The flow's entry in connection tracking."""
         asked = flow.destination, flow.destination_port
-        found = self._entries.get((flow.protocol, flow.source, flow.source_port if _has_ports(flow) else 0), ())
-        if not _has_ports(flow):
+        has_ports = flow.protocol in WITH_PORTS  # in connection tracking: those of SCTP are 0 there
+        found = self._entries.get((flow.protocol, flow.source, flow.source_port if has_ports else 0), ())
+        if not has_ports:
             return next((one for one in found if one.destination.address == flow.destination), None)
         ends = [(one, (one.destination.address, one.destination.port)) for one in found]
         of_service = [(one, (one.service.address, one.service.port)) for one in found if one.service]

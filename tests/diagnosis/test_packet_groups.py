@@ -143,6 +143,14 @@ def test_a_flow_that_connection_tracking_knows_as_allowed_was_not_denied(node, e
     assert PASSED == one.verdict
 
 
+def test_connection_tracking_has_no_ports_of_sctp(node):
+    entry = flow(132, (CLIENT2, 0), (SERVER, 0), SENT, ANSWERED, last_seen=1)
+    captured = replace(udp(CLIENT2, SERVER), protocol=132)
+    for entries, verdict in (((entry,), PASSED), ((), DENIED)):
+        (one,) = judged(node(DENY, *entries), CALI_SERVER, captured)
+        assert (verdict, 5300) == (one.verdict, one.port)
+
+
 def test_flows_to_one_port_are_one_group_and_groups_come_by_packets(node):
     flows = [udp(CLIENT2, SERVER, 6000), *(udp(CLIENT2, SERVER, source_port=number) for number in range(4))]
     first, second = judged(node(DENY), CALI_SERVER, *flows, udp(CLIENT2, SERVER, source_port=9, same_passed=True))[:2]
