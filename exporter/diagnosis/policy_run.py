@@ -91,18 +91,20 @@ def load_file(about: PolicyFileName, content: bytes) -> LoadedFile:
 def run_policy(
     file: LoadedFile,
     states: Sequence[Mapping[str, bytes]],
+    doubt: str,
     in_ip_set: Callable[[bytes], bool],
     owners: RuleOwners,
     hits: RuleHits | None,
     max_steps: int = MAX_STEPS,
 ) -> PolicyRun:
-    """Runs the program on a packet. Where its state is not certain, `states` are all that are possible.
+    """Runs the program on a packet. Where its state is not certain, `states` are all that are possible, and `doubt` is
+    what would tell.
 
     Raises `NotKnown`, also when they do not end the same way.
     """
     results = [run(file.program, state, in_ip_set, max_steps) for state in states]
     if len({(one.verdict, one.rule_ids) for one in results}) > 1:
-        raise NotKnown("its verdict depends on whether an address is the node's own, which is not known here")
+        raise NotKnown(f"its verdict depends on {doubt}")
     result: Result = results[0]
     found = visited(file.instructions, result.path, xdp=file.program.xdp)
     way = tuple(_step(file.parsed, one, result, owners, hits) for one in found)

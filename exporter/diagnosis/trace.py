@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.calico.nat import Backend
-from exporter.calico.packet import Packet
+from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
 from exporter.diagnosis.trace_node import End, Location, NodeFacts
@@ -60,17 +60,18 @@ def trace(
     facts, loaded = NodeFacts(snapshot, packet.family), Files(snapshot, Budget()) if files is None else files
     service = facts.service(packet)
 
-    def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
+    def follow(to: End, translated: tuple[str, int] | None = None, *, excluded: bool = False) -> Trace:
         programs = Programs(snapshot, replace(packet, translated=translated), prefixes, loaded)
-        return _follow(Walk(programs, facts, source, to, via))
+        return _follow(Walk(programs, facts, source, to, via, excluded))
 
     if packet.translated:
         return follow(facts.end(packet.translated[0]), packet.translated)
     if service is None:
         return follow(destination)
-    if service.verdict == EXCLUDED:
-        whole = follow(destination)
-        note = f"{destination.title} is a service that Calico leaves to another load balancer"
+    if packet.protocol not in WITH_PORTS or service.verdict == EXCLUDED:
+        whole = follow(destination, excluded=packet.protocol in WITH_PORTS)
+        why = "leaves to another load balancer" if packet.protocol in WITH_PORTS else "translates for TCP and UDP alone"
+        note = f"{destination.title} is a service that Calico {why}"
         return replace(whole, notes=(*whole.notes, note), service=service)
     if service.verdict != NAT:
         why = "has no backends" if service.verdict == NO_BACKENDS else "does not serve this source (source ranges)"
@@ -127,7 +128,7 @@ def _follow(walk: Walk) -> Trace:
         walk.go()
     except NotKnown as error:
         stuck = str(error)
-    verdict, why = _verdict(walk.met, stuck)
+    verdict, why = (DENY, "") if walk.is_refused else _verdict(walk.met, stuck)
     return Trace(
         walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)), locations=locations
     )
