@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parent.parent
-_SKIP_INIT = f"import sys; sys.path.append({str(ROOT)!r}); import exporter.package_init as p; p.skip_init"
+_SKIP_INIT = f"import sys; sys.path.append({str(ROOT)!r}); import exporter.light_imports as p; p.skip_init"
 # As exporter/ imports them.
 IMPORTS = {
     "bcrypt": "import bcrypt",

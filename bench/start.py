@@ -20,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 PODS = (250, 1000)
 SCRAPES = 50
@@ -28,7 +28,7 @@ PORT = 10944
 
 
 # Imports the modules named on its input, one after the other, and says of each what it adds by itself. Those after a
-# minus sign it takes for not installed.
+# minus sign it takes for not installed; of those after a plus sign the exporter skips the `__init__`.
 ONE_BY_ONE = """
 import importlib, importlib.machinery, os, sys, time
 def resident():
@@ -55,10 +55,14 @@ watch(importlib.machinery.SourceFileLoader, 'exec_module')
 watch(importlib.machinery.ExtensionFileLoader, 'exec_module')
 watch(importlib.machinery.ExtensionFileLoader, 'create_module')
 names = sys.stdin.read().split()
+from exporter.light_imports import skip_init
 bare = resident()
 for name in names:
     if name.startswith('-'):
         sys.modules[name[1:]] = None
+        continue
+    if name.startswith('+'):
+        skip_init(name[1:])
         continue
     try:
         importlib.import_module(name)
@@ -83,7 +87,8 @@ def noted(file: Path, words: list[str]) -> None:
     def write() -> None:
         sys.setprofile(None)
         absent = [f"-{name}" for name, module in sys.modules.items() if module is None]
-        file.write_text(json.dumps([absent + list(sys.modules), sorted(ran)]), encoding="utf-8")
+        skipped = [f"+{name}" for name, module in sys.modules.items() if module and init_is_skipped(module)]
+        file.write_text(json.dumps([absent + skipped + list(sys.modules), sorted(ran)]), encoding="utf-8")
 
     atexit.register(write)
     threading.setprofile(called)
@@ -92,6 +97,11 @@ def noted(file: Path, words: list[str]) -> None:
     from exporter.cli.main import main as exporter
 
     exporter()
+
+
+def init_is_skipped(package: ModuleType) -> bool:
+    """Whether the exporter imported modules of this package without its `__init__`."""
+    return type(vars(package).get("__getattr__")).__module__ == "exporter.light_imports"
 
 
 def main() -> None:

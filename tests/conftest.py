@@ -4,6 +4,7 @@ A busy machine is not a counterexample, hence no deadline.
 """
 
 import os
+import signal
 import sys
 
 import pytest
@@ -16,6 +17,11 @@ from tests import installed
 # programs start a thousand times, and compiling is half of a start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Whoever starts the tests in the background, or with nohup, has these ignored, and so would every program under test.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")

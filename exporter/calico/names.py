@@ -4,15 +4,16 @@ The derivation is `VethNameForWorkload` in libcalico-go: the prefix and the firs
 `<namespace>.<pod>`. The plugins of AWS (`eni`, and `vlan` for branch interfaces) and Azure (`azv`) use the same hash.
 """
 
-import hashlib
 from collections.abc import Sequence
+
+from exporter.hashes import sha1
 
 DEFAULT_PREFIXES = ("cali",)
 
 
 def workload_interface(prefix: str, namespace: str, pod: str) -> str:
     """The host-side interface name that Calico's CNI plugin gives to this pod."""
-    digest = hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()
+    digest = sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()
     return f"{prefix}{digest[:11]}"
 
 

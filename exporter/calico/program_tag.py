@@ -4,8 +4,9 @@
 the descriptors of maps set to zero. Linux 6.18 hashes with SHA-256, older kernels with SHA-1.
 """
 
-import hashlib
 from collections.abc import Sequence
+
+from exporter.hashes import sha1, sha256
 
 _LOAD_64 = 0x18
 _MAPS = (1, 2)  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
@@ -18,5 +19,5 @@ def program_tags(code: Sequence[bytes]) -> frozenset[str]:
     for raw in code:
         second, in_map = in_map, raw[0] == _LOAD_64 and raw[1] >> 4 in _MAPS
         hashed += raw[:4] + bytes(4) if second or in_map else raw
-    digests = (hashlib.sha256(hashed), hashlib.sha1(hashed, usedforsecurity=False))
+    digests = (sha256(hashed), sha1(hashed, usedforsecurity=False))
     return frozenset(digest.hexdigest()[:16] for digest in digests)

@@ -7,12 +7,12 @@ while flow logs are off: with them the ids cannot be computed and change when Fe
 """
 
 import base64
-import hashlib
 import struct
 from collections.abc import Iterator, Mapping
 
 from exporter.calico import LayoutError
 from exporter.calico.tables import Columns
+from exporter.hashes import sha256
 
 KEY_SIZE = VALUE_SIZE = 8
 _WORD = struct.Struct("=Q")
@@ -70,7 +70,7 @@ def _limited(prefix: str) -> str:
     """A prefix that fits NFLOG: the middle of a long one is replaced by its hash (`felix/hashutils`)."""
     if len(prefix.encode()) <= _MAX_PREFIX:
         return prefix
-    digest = base64.urlsafe_b64encode(hashlib.sha256(prefix.encode()).digest()).decode()
+    digest = base64.urlsafe_b64encode(sha256(prefix.encode()).digest()).decode()
     return f"{prefix[:_KEPT_LENGTH]}_{digest[:_HASHED_LENGTH]}_{prefix[-_KEPT_LENGTH:]}"
 
 

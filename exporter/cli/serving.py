@@ -1,6 +1,5 @@
 """Builds the exporter's scrapes and HTTP server, and runs them until SIGTERM."""
 
-import asyncio
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from exporter.calico.layout_file import LayoutFileError
 from exporter.cli.options import NodeOptions
 from exporter.cli.snapshots import node_name, open_source, settings_of
+from exporter.event_loop import asyncio
 from exporter.metrics.collector import CollectorOptions
 from exporter.metrics.scrape import ON_BY_DEFAULT
 from exporter.snapshot.parts import MAP_PARTS

@@ -15,8 +15,7 @@ import click
 from exporter.bpf.maps import Reader
 from exporter.calico.layout_file import LayoutFile, LayoutFileError, parse_layout_file
 from exporter.cli.options import NodeOptions
-from exporter.node.api_server import ApiServer, in_cluster
-from exporter.node.pods import PodSource
+from exporter.node.pods import PodSource, in_cluster
 from exporter.snapshot.live_map import LiveMapMemory
 from exporter.snapshot.memory import Memory
 from exporter.snapshot.reading import Reading, take_snapshot
@@ -197,6 +196,7 @@ def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
         enabled = options.kubeconfig is not None or in_cluster()
     if not enabled:
         return None
+    from exporter.node.api_server import ApiServer
     from exporter.node.pod_watch import ListedPods, LivePods
 
     node, connect = node_name(options), partial(ApiServer, options.kubeconfig)

@@ -5,7 +5,6 @@ Knows the API's errors, but not its resources. `kubeconfig.py` knows where the s
 """
 
 import json
-import os
 import ssl
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 from exporter.node import NodeError
 from exporter.node.cluster_ca import tls_error, verification_problem
 from exporter.node.kubeconfig import Cluster, ConfigError, config_problem, from_file, from_service_account
+from exporter.node.pods import SERVICE_ACCOUNT
 from exporter.node.transport import Limit
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from exporter.node.http_client import Connection
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # For one wait, and for a whole response, from connecting on.
 _TIMEOUT = 3.0
 _WHOLE_TIMEOUT = 8.0
@@ -69,7 +68,7 @@ class ApiServer:
     Raises `ApiServerError` when there is neither; connects at the first request. Not thread-safe.
     """
 
-    def __init__(self, kubeconfig: Path | None = None, service_account: Path = _SERVICE_ACCOUNT) -> None:
+    def __init__(self, kubeconfig: Path | None = None, service_account: Path = SERVICE_ACCOUNT) -> None:
         self._kubeconfig = kubeconfig
         self._service_account = service_account
         self._connection: Connection | None = None
@@ -178,11 +177,6 @@ class ApiServer:
             f"this process runs in no cluster that it could ask ({_message(error)}); "
             "--kubernetes.kubeconfig names one from outside"
         )
-
-
-def in_cluster() -> bool:
-    """Whether this process runs in a pod with a service account."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
 
 
 def reason_of(status: int) -> str:

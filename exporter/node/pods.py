@@ -3,9 +3,13 @@
 Only running pods with an interface on this node: none with hostNetwork, none that has terminated.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,8 @@ class PodSource(Protocol):
 
     def pods(self) -> ClusterPods:
         """The pods known now, without waiting."""
+
+
+def in_cluster() -> bool:
+    """Whether this process runs in a pod with a service account."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists()

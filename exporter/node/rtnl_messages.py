@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.light_imports import skip_init
 from exporter.node import NodeError
-from exporter.package_init import skip_init
 
 # struct nlmsghdr of include/uapi/linux/netlink.h: length, type, flags, sequence number, port.
 HEADER = struct.Struct("=IHHII")

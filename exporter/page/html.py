@@ -5,7 +5,6 @@ are inline and allowed by digest, so that one path serves everything.
 """
 
 import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from exporter import __version__
 from exporter.calico.reasons import page_of, reason_of
+from exporter.hashes import sha256
 from exporter.page.order import COLUMNS
 from exporter.page.views import EndpointView, NodeView, Wanted
 from exporter.printable import printable
@@ -45,7 +45,7 @@ def _text(name: str) -> Markup:
 
 
 def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 class Html:

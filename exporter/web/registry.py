@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from exporter.light_imports import skip_init
 from exporter.metrics.family import COUNTER, Family, Samples
-from exporter.package_init import skip_init
 from exporter.web.transport.log_throttle import LOG_INTERVAL, LogThrottle
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from tests import installed
 from tests.cli.test_serve import cluster, empty_node  # noqa: F401  the first is a fixture
@@ -48,11 +49,17 @@ NEVER = {
     "httpx2": "the API server's client is ours",
     "msgspec": "the API server's client is ours",
 }
-WITHOUT_A_KUBECONFIG = {"yaml": "1.5, for files of YAML", "exporter.node.http_client": "for the API server"}
+WITHOUT_A_KUBECONFIG = {
+    "yaml": "1.5, for files of YAML",
+    "exporter.node.http_client": "for the API server",
+    "exporter.node.kubeconfig": "for the API server",
+    "_ssl": "3.7, with OpenSSL",
+    "libcrypto": "2 to 4.5, with its first digest",
+}
 
 
 def loaded(flags):
-    """The modules that `serve` with these flags has loaded after some scrapes."""
+    """The modules and the libraries that `serve` with these flags has loaded after some scrapes."""
     words = [installed.program(), "serve", "--web.listen-address", "127.0.0.1:0", *map(str, flags)]
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -62,12 +69,14 @@ def loaded(flags):
                 errors.append(line)
                 if found := re.search(r"listening on 127.0.0.1 port (\d+)", line):
                     scrape(int(found[1]))
+                    mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8").split()
                     break
         finally:
             process.send_signal(signal.SIGTERM)
         errors += process.stderr
     assert "Traceback" not in "".join(errors)
-    return {line.rpartition("|")[2].strip() for line in errors if line.startswith("import time:")}
+    libraries = {Path(one).name.partition(".")[0] for one in mapped if ".so" in one}
+    return libraries | {line.rpartition("|")[2].strip() for line in errors if line.startswith("import time:")}
 
 
 def scrape(port):
@@ -92,5 +101,5 @@ def test_without_an_api_server_nothing_is_loaded_for_it(tmp_path):
 def test_with_one_a_kubeconfig_is_read_and_nothing_else_is_loaded(cluster, tmp_path):  # noqa: F811
     found = loaded([*empty_node(tmp_path), "--kubernetes.kubeconfig", cluster.config, "--kubernetes.node", "node-1"])
     assert cluster.seen
-    assert {"exporter.node.http_client", "ssl", "yaml"} <= found
+    assert {"exporter.node.http_client", "_ssl", "libcrypto", "yaml"} <= found
     assert [] == unwanted(found, NEVER)

@@ -8,14 +8,36 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
-from exporter.web.access.config import TlsSettings, WebConfigError
+from exporter.web.access.config import WebConfigError
 from exporter.web.transport.tls import Certificate, Tls, reason
 
 # Go's default: key exchanges that do not cost the server much more than the client.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The settings in `tls_server_config`. PEM is inline text or the path of a file.
+
+    `ciphers` are OpenSSL's names for TLS 1.2, empty for the default; `curve` is OpenSSL's name. `allowed_sans` is None
+    if any verified certificate is allowed.
+    """
+
+    cert: str | Path
+    key: str | Path
+    client_ca: str | Path | None = None
+    client_certificate: ssl.VerifyMode = ssl.CERT_NONE
+    allowed_sans: frozenset[str] | None = None
+    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    ciphers: tuple[str, ...] = ()
+    server_order: bool = True
+    curve: str | None = None
 
 
 def make_tls(settings: TlsSettings, cert: str, key: str, client_ca: str | None) -> Tls:

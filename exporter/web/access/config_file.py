@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.web.access.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.certificates import TlsSettings
+from exporter.web.access.config import RateLimit, WebConfig, WebConfigError
 
 if TYPE_CHECKING:
     from exporter.web.access.yaml_fields import Fields

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from exporter.node import NodeError
 from exporter.web.access.auth_queue import AuthQueue, AuthQueueFull
 from exporter.web.access.config import RateLimit, WebConfig
-from exporter.web.access.passwords import Passwords, parse_basic
 from exporter.web.transport.messages import Handler, Headers, Request, Response
 
 if TYPE_CHECKING:
     from exporter.web.access.live_config import LiveConfig
+    from exporter.web.access.passwords import Passwords
     from exporter.web.access.reviews import Reviews
 
 _OPEN_TO_ALL = ("/healthz", "/readyz")
@@ -67,6 +67,8 @@ class Access:
         self._live.refresh()
         old, new = self._config, self._live.config
         if new.users != old.users:
+            from exporter.web.access.passwords import Passwords
+
             self._passwords = Passwords(new.users) if new.users else None
         if new.rate_limit != old.rate_limit:
             self._bucket = _TokenBucket(new.rate_limit) if new.rate_limit else None
@@ -87,7 +89,9 @@ class Access:
             return self._refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", sentence)
         return None
 
-    async def _password_refusal(self, passwords: Passwords, authorization: str, request: Request) -> Response | None:
+    async def _password_refusal(self, passwords: "Passwords", authorization: str, request: Request) -> Response | None:
+        from exporter.web.access.passwords import parse_basic
+
         given = parse_basic(authorization)
         if given and (
             passwords.is_cached(*given) or await self._auth_queue.check(request.client, lambda: passwords.check(*given))

@@ -11,8 +11,8 @@ import stat
 import time
 from pathlib import Path
 
-from exporter.web.access.certificates import make_tls
-from exporter.web.access.config import TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.certificates import TlsSettings, make_tls
+from exporter.web.access.config import WebConfig, WebConfigError
 from exporter.web.access.config_file import parse_web_config
 from exporter.web.transport.tls import Tls
 

@@ -64,7 +64,7 @@ class Connection:
                     self._enter(Phase.CLOSING)
                     await self.stream.end(still_sending=still_sending)
         finally:
-            # It refers to the task, and an evicted task's error to this: the buffers would wait for a garbage collection.
+            # It refers to the task, and the error of an evicted task to this: a cycle, which would keep the buffers.
             del self._deadline
 
     async def _serve_all(self, handler: Handler) -> bool:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.access.config import RateLimit, TlsSettings, WebConfig, WebConfigError
+from exporter.web.access.certificates import TlsSettings
+from exporter.web.access.config import RateLimit, WebConfig, WebConfigError
 from exporter.web.access.config_file import parse_web_config
 from exporter.web.access.passwords import Passwords
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PACKAGES = ("prometheus_client", "pyroute2")
-SKIP = "import sys; from exporter.package_init import skip_init\nfor one in sys.argv[1:]: skip_init(one)\n"
+SKIP = "import sys; from exporter.light_imports import skip_init\nfor one in sys.argv[1:]: skip_init(one)\n"
 
 
 def python(code, *arguments):
