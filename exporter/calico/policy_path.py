@@ -61,6 +61,8 @@ def visited(instructions: Sequence[Instruction], path: Sequence[int], *, xdp: bo
         # Felix puts stepping stones of long jumps between the instructions of other rules.
         if (matching is None) if place is None else (steps[0] != starts[place] and not resumed):
             continue
+        if place is not None and place.rule < 0 and matching is None:
+            continue  # a tier's end without code has its comment on what follows
         if resumed and place is not None:
             found.pop()
         rule_id = None if matching is None else _id_after(instructions, matching)
@@ -128,7 +130,7 @@ class _Phases:
         self._xdp = xdp
         labels = {label: index for index, one in enumerate(instructions) for label in one.labels}
         after = len(instructions)
-        self._workload = labels.get("allowed_by_host_policy", 0)
+        self._workload = labels.get("allowed_by_host_policy", after)  # absent where nothing leads there
         self._normal = labels.get("to_or_from_host", self._workload)
         host = (index for index in self._flag_loads(instructions) if index < self._normal)
         self._forward = next(host, after)
