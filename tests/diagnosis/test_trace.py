@@ -13,6 +13,7 @@ from exporter.calico.names import DEFAULT_PREFIXES
 from exporter.calico.packet import ICMP, ICMP6, SCTP, TCP, UDP, Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
+from exporter.diagnosis import trace_sentences
 from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
@@ -126,6 +127,49 @@ def test_each_backend_of_a_service_is_followed(node):
     found = follow(node("v3.32.1/31-service-rule-allow"), tcp(CLIENT, "10.96.42.230", 80))
     assert {"10.244.145.199", "10.244.145.200"} == {one.address for one, _ in found.backends}
     assert {"10.244.145.199:8080", "10.244.145.200:8080"} == {one.backend for one in found.programs}
+
+
+def test_the_answer_has_each_backend_with_its_verdict_and_says_whose_program_is_whose(node):
+    found = follow(node("v3.32.1/31-service-rule-allow"), tcp(CLIENT, "10.96.42.230", 80))
+    lines = [line for line, _ in trace_sentences.sentences(found, "ns-a/client", "10.96.42.230", verbose=False)]
+    pods = "ns-b/web-6f65f784b4-c8dx8", "ns-b/web-6f65f784b4-pc7t8"
+    assert [
+        f"  backend {one.address}:8080 ({pod}): allowed" for (one, _), pod in zip(found.backends, pods, strict=True)
+    ] == lines[1:3]
+    headers = [line.partition(", backend ")[2].partition(": ")[0] for line in lines if "IPv4" in line]
+    assert [f"{one.address}:8080" for one, _ in found.backends for _ in range(2)] == headers
+
+
+def test_an_ipv6_backend_is_written_as_in_a_url(make):
+    source = make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    tables = {
+        "cali_v6_nat_fe3": ("lpm_trie", frontend("fd00:96::1", 80, TCP, 7, 1)),
+        "cali_v6_nat_be": ("hash", backend(7, 0, "fd00:65::3", 8080)),
+    }
+    for number, (name, (kind, entry)) in enumerate(tables.items()):
+        source.maps[name] = make.table(name, 600 + number, kind, entry)
+    found = follow(source, Packet(6, "fd00:65::2", "fd00:96::1", TCP, 40000, 80))
+    assert {"[fd00:65::3]:8080"} == {one.backend for one in found.programs}
+    assert any(
+        "  backend [fd00:65::3]:8080 (ns-b/server): " in line
+        for line, _ in trace_sentences.sentences(found, "", "", verbose=False)
+    )
+
+
+def test_why_a_service_denies_says_whether_it_has_backends_elsewhere_or_refuses_the_source(node, make):
+    name, address = "v3.32.1/31-service-rule-allow", "10.96.5.5"
+    for more, source, said in (
+        ({"flags": 0x3}, OUTSIDE, "has no backends on this node, and its traffic policy is Local: Calico rejects"),
+        ({"flags": 0x3}, CLIENT, "has no backends on this node, and its traffic policy is Local: Calico rejects"),
+        ({"count": 0xFFFFFFFF}, OUTSIDE, "does not serve this source (source ranges): Calico drops"),
+        ({"count": 0}, OUTSIDE, "has no backends: Calico rejects"),
+    ):
+        entry = frontend(address, 80, TCP, 77, more.get("count", 1), flags=more.get("flags", 0))
+        found = follow(with_service(node, make, name, entry, (OTHER_POD, 8080)), tcp(source, address, 80))
+        assert ("deny", [f"the service {address}:80 {said} the packet before policy"]) == (
+            found.verdict,
+            [note for note in found.notes if "service" in note],
+        )
 
 
 @pytest.mark.parametrize("timeout", [10800, 0])
