@@ -77,6 +77,10 @@ class Walk:
         self._doubt_wireguard()
 
     def _leave_the_pod(self, endpoint: Endpoint) -> None:
+        if endpoint == self.destination.endpoint and not self.programs.packet.translated:
+            why = "a pod's packets to its own addresses do not leave it: policy is not asked"
+            self.met.append(self.programs.unasked(endpoint, EGRESS, why))
+            return
         if self._is_blackhole():
             self.met.append(self.programs.unasked(endpoint, EGRESS, _BLACKHOLE, DENY))
             return

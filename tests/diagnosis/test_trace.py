@@ -267,6 +267,15 @@ def test_the_nodes_packets_to_its_own_pods_are_allowed_unasked(node):
     assert "policy is not asked" in found.programs[0].why
 
 
+def test_what_a_pod_sends_to_itself_does_not_leave_it_but_through_a_service(node, make):
+    name = "v3.32.1/02-default-deny-udp"
+    (program,) = follow(node(name), udp(SERVER, SERVER, 5300)).programs
+    assert ("allow", None) == (program.verdict, program.run)
+    entry = frontend("10.96.5.5", 53, UDP, 77, 1)
+    found = follow(with_service(node, make, name, entry, (SERVER, 5300)), udp(SERVER, "10.96.5.5", 53))
+    assert ("deny", [False, False]) == (found.verdict, [one.run is None for one in found.programs])
+
+
 def test_a_failsafe_port_of_the_node_is_open_whatever_policy_says(node, make):
     packet = tcp(OUTSIDE, NODE, 30081, 47001)
     name = "v3.32.1/39-hep-prednat-deny"
