@@ -170,6 +170,24 @@ def test_a_false_source_and_packets_of_the_link_are_told_apart(node):
     assert () == judged(snapshot, CALI_SERVER, udp("0.0.0.0", SERVER), udp(CLIENT2, "224.0.0.1"))
 
 
+def test_a_false_source_is_one_at_the_receiver_too(node):
+    snapshot = node(DENY)
+    (one,) = judged(snapshot, CALI_SERVER, udp("192.0.2.50", SERVER, interface=CALI_CLIENT2))
+    assert (SPOOFED, "inbound", "192.0.2.50", None) == (one.verdict, one.direction, one.peer, one.ruling)
+    (allowed,) = judged(snapshot, CALI_SERVER, udp("192.0.2.50", SERVER, interface=CALI_CLIENT2, same_passed=True))
+    assert PASSED == allowed.verdict
+
+
+def test_a_pod_whose_addresses_are_not_known_has_no_false_source(node, make):
+    snapshot = node(DENY, host_routes=(), endpoint_status=make.folder())
+    assert () == of(snapshot, CALI_CLIENT2).addresses
+    (one,) = judged(snapshot, CALI_CLIENT2, udp(CLIENT2, SERVER))
+    assert SPOOFED != one.verdict
+    family = replace(udp("fd00:65::2", "fd00:65::3"), family=6)  # of a pod that is known to have an IPv4 address
+    (other,) = judged(node(DENY), CALI_CLIENT2, family)
+    assert SPOOFED != other.verdict
+
+
 def test_without_policy_files_the_verdict_is_not_known(node):
     (one,) = judged(node(DENY, policy_files=NodeError("no folder")), CALI_SERVER, udp(CLIENT2, SERVER))
     assert (UNKNOWN, "no folder") == (one.verdict, one.why)
