@@ -1,5 +1,6 @@
 """A folder counts as unchanged only where that is certain."""
 
+import errno
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from exporter import folder_watch
 from exporter.bpf.readers import open_reader
 from exporter.folder_watch import FolderWatch
+from exporter.node import NodeError
 from exporter.node.files import read_folder
 from exporter.snapshot.source import LiveNode
 from tests.kernel.machine import open_descriptors
@@ -182,3 +184,22 @@ def test_an_unchanged_folder_is_not_read_again(folder, tmp_path):
     assert {"a": b"1", "b": b"new"} == second.files
     # A file written just now can change without another time, and is read until it is older.
     assert second is not node.endpoint_status()
+
+
+@pytest.mark.parametrize("read", ["endpoint_status", "policies"])
+def test_a_change_that_could_not_be_read_is_read_the_next_time(read, tmp_path, monkeypatch):
+    folder = tmp_path / {"endpoint_status": "endpoint-status", "policies": "bpf/policy"}[read]
+    folder.mkdir(parents=True)
+    write(folder, "old", b"1")
+    node = LiveNode(open_reader("bpftool"), tmp_path, tmp_path)
+    assert {"old"} == set(getattr(node, read)().files)
+    write(folder, "new", b"2")
+
+    def refused(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(NodeError, match="Too many open files"):
+        getattr(node, read)()
+    monkeypatch.undo()
+    assert {"old", "new"} == set(getattr(node, read)().files)

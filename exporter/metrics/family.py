@@ -27,20 +27,17 @@ class Family:
     help: str
     labels: tuple[str, ...] = ()
 
-    def __hash__(self) -> int:
-        """Of the name alone, which is one family's: lines are looked up by it at each scrape."""
-        return hash(self.name)
-
     def line(self, labels: Sequence[str]) -> bytes:
         """The line of the series with these label values, in the family's order, with `%d` for the value."""
-        pairs = zip(self.labels, labels, strict=True)
-        text = ",".join([f'{name}="{_escape(value)}"' for name, value in pairs])
-        return (f"{self.name}{{{text}}} %d\n" if text else f"{self.name} %d\n").encode()
+        return _line(self.name, self.labels, labels)
 
 
-@lru_cache(maxsize=1024)  # samples made again at each scrape, such as those about the exporter
-def _kept_line(family: Family, labels: tuple[str, ...]) -> bytes:
-    return family.line(labels)
+def _line(name: str, labels: Sequence[str], values: Sequence[str]) -> bytes:
+    text = ",".join([f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True)])
+    return (f"{name}{{{text}}} %d\n" if text else f"{name} %d\n").encode()
+
+
+_kept_line = lru_cache(maxsize=1024)(_line)  # of samples made again at each scrape, such as those about the exporter
 
 
 def _escape(value: str) -> str:
@@ -75,7 +72,7 @@ class Samples:
 
     def add(self, labels: Sequence[str], value: float) -> None:
         """Adds one sample."""
-        line = _kept_line(self.family, tuple(labels))
+        line = _kept_line(self.family.name, self.family.labels, tuple(labels))
         # `%d` would truncate a fraction; `%a` writes the repr.
         self.pieces.append(line if isinstance(value, int) else line.removesuffix(b"%d\n") + b"%a\n")
         self.values.append(value)

@@ -51,8 +51,8 @@ class Unparsable(ExporterError):
 
 def read_folder(
     path: Path,
-    max_bytes: int = MAX_BYTES,
     before: Folder[bytes] | None = None,
+    max_bytes: int = MAX_BYTES,
     wanted: Callable[[str], bool] = lambda _: True,
 ) -> Folder[bytes]:
     """The files directly in `path` with a `wanted` name, each at most `max_bytes` bytes; unchanged ones are taken from

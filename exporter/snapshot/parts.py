@@ -45,6 +45,7 @@ READ_ON_REQUEST = (
     "map_fills",
     "packets",
 )
+ALL_PARTS = COMMON_PARTS + READ_ON_REQUEST
 EVERY_PART = frozenset(COMMON_PARTS)
 MAP_PARTS = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 # The parts that a part is derived from; all others are read directly from the node.
@@ -68,6 +69,13 @@ _DERIVED_FROM = {
 def with_sources(parts: Collection[str]) -> frozenset[str]:
     """These parts and all parts they are derived from."""
     return _closure(frozenset(parts))
+
+
+@cache  # as below
+def in_order(parts: frozenset[str]) -> tuple[str, ...]:
+    """These parts and all parts they are derived from, in read order."""
+    wanted = _closure(parts)
+    return tuple(name for name in ALL_PARTS if name in wanted)
 
 
 @cache  # asked for the same few sets at every scrape

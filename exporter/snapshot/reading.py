@@ -38,7 +38,7 @@ from exporter.node.endpoint_status import LocalPods, pods_of
 from exporter.node.endpoints import Endpoints, join_endpoints
 from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.memory import Memory
-from exporter.snapshot.parts import COMMON_PARTS, EVERY_PART, READ_ON_REQUEST, with_sources
+from exporter.snapshot.parts import ALL_PARTS, EVERY_PART, in_order
 from exporter.snapshot.pinned_maps import PinnedMaps, columns_of
 from exporter.snapshot.policy_tags import PolicyTags, read_policy_tags
 from exporter.snapshot.rules import Rules, join_rules
@@ -51,6 +51,9 @@ if TYPE_CHECKING:  # `serve` needs none of these
     from exporter.calico.services import Services
     from exporter.snapshot.conntrack import Conntrack
     from exporter.snapshot.conntrack_count import ConntrackCount
+
+_ABSENT: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
+_NOT_REQUESTED: dict[str, Any] = dict.fromkeys(ALL_PARTS, _ABSENT)
 
 
 class Reading:
@@ -74,13 +77,9 @@ class Reading:
 
     def read(self, parts: Collection[str]) -> Snapshot:
         """The snapshot with these parts, the parts they are derived from, and all parts read before."""
-        wanted = with_sources(parts)
-        for name in (*COMMON_PARTS, *READ_ON_REQUEST):
-            if name in wanted:
-                self._part(name)
-        absent: Part[Any] = Part(error=ExporterError("this part was not requested when the snapshot was taken"))
-        read: dict[str, Any] = {name: self._parts.get(name, absent) for name in (*COMMON_PARTS, *READ_ON_REQUEST)}
-        return Snapshot(reader=self._source.reader_name, at=self._at, **read)
+        for name in in_order(frozenset(parts)):
+            self._part(name)
+        return Snapshot(reader=self._source.reader_name, at=self._at, **(_NOT_REQUESTED | self._parts))
 
     def read_policy_files(self, interfaces: Collection[str]) -> Snapshot:
         """The snapshot with all parts read before, and the policy files of these interfaces alone."""

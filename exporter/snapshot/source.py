@@ -5,9 +5,10 @@ contents, nothing decoded.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from exporter.bpf.accounting import MapUsage
 from exporter.bpf.maps import MapBatch, MapDump, MapInfo, ProgramInfo, Reader
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from exporter.snapshot.recorded_packets import RecordedPackets
 
 _FOLDERS = (endpoint_status.FOLDER, policy_debug.FOLDER)  # of Calico's run directory
+
+_Content = TypeVar("_Content", bound=Folder[Any])
 
 
 def is_policy_file_of(name: str, interfaces: Collection[str] | None) -> bool:
@@ -114,6 +117,33 @@ class NodeSource(Protocol):
         """The names of the policy debug files; cheap, used for scrapes. Empty if Calico writes none."""
 
 
+class _KeptFolder(Generic[_Content]):
+    """A folder's content as `read` returns it, from the path and the content before; kept until the folder changes.
+
+    Each has a thread of its own, so that a folder that hangs takes only its own facts with it.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path, _Content | None], _Content]) -> None:
+        self.path = path
+        self.thread = ReadThread(path)
+        self._watch = FolderWatch(path)
+        self._read = read
+        self._content: _Content | None = None
+        self._reusable = False
+
+    def content(self) -> _Content:
+        """The content now. Raises `NodeError` when it cannot be read."""
+        return self.thread.read(self._now)
+
+    def _now(self) -> _Content:
+        unchanged = self._watch.unchanged()
+        if self._content is None or not (unchanged and self._reusable):
+            self._reusable = False  # should the reading fail, whose change is told only once
+            self._content = self._read(self.path, self._content)
+            self._reusable = self._content.reusable
+        return self._content
+
+
 class LiveNode:
     """The `NodeSource` of the local node. Reads links and routes on each call unless `live_links` is given.
 
@@ -131,18 +161,14 @@ class LiveNode:
         self.reader_name = reader.name
         self._live_links = live_links
         self._pods = pods
-        self._status: Folder[bytes] | None = None
-        self._policies: Policies | None = None
         self._reader = reader
         self._tc = bpf_fs / "tc"
         self._globals = bpf_fs / pins.GLOBALS
         self._run_dir = run_dir
-        self._status_folder, self._policy_folder = (run_dir / one for one in _FOLDERS)
-        # One each, so that a folder that hangs takes only its own facts with it.
-        self._status_files = ReadThread(self._status_folder)
-        self._policy_files = ReadThread(self._policy_folder)
-        self._status_watch = FolderWatch(self._status_folder)
-        self._policy_watch = FolderWatch(self._policy_folder)
+        status, policies = (run_dir / one for one in _FOLDERS)
+        read_status = partial(read_folder, max_bytes=endpoint_status.MAX_BYTES)
+        self._status: _KeptFolder[Folder[bytes]] = _KeptFolder(status, read_status)
+        self._policies = _KeptFolder(policies, read_policies)
 
     def pin_names(self) -> list[str]:
         """See `NodeSource`."""
@@ -218,12 +244,12 @@ class LiveNode:
     def check_run_dir(self) -> None:
         """See `NodeSource`."""
         # Either thread will do, unless it waits for a folder that hangs.
-        thread = self._policy_files if self._status_files.hangs else self._status_files
+        thread = self._policies.thread if self._status.thread.hangs else self._status.thread
         thread.read(lambda: check_run_dir(self._run_dir, _FOLDERS))
 
     def endpoint_status(self) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._status_files.read(self._read_status)
+        return self._status.content()
 
     def cluster_pods(self) -> ClusterPods | None:
         """See `NodeSource`; in one-shot commands it blocks for the pod list."""
@@ -234,26 +260,14 @@ class LiveNode:
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
         """See `NodeSource`."""
-        return self._policy_files.read(
-            lambda: read_folder(self._policy_folder, wanted=lambda name: is_policy_file_of(name, interfaces))
+        return self._policies.thread.read(
+            lambda: read_folder(self._policies.path, wanted=lambda name: is_policy_file_of(name, interfaces))
         )
 
     def policies(self) -> Policies:
         """See `NodeSource`."""
-        return self._policy_files.read(self._read_policies)
+        return self._policies.content()
 
     def policy_file_names(self) -> list[str]:
         """See `NodeSource`."""
-        return self._policy_files.read(lambda: list_folder(self._policy_folder)) or []
-
-    def _read_status(self) -> Folder[bytes]:
-        unchanged, before = self._status_watch.unchanged(), self._status
-        if not (unchanged and before and before.reusable):
-            self._status = before = read_folder(self._status_folder, endpoint_status.MAX_BYTES, before)
-        return before
-
-    def _read_policies(self) -> Policies:
-        unchanged, before = self._policy_watch.unchanged(), self._policies
-        if not (unchanged and before and before.reusable):
-            self._policies = before = read_policies(self._policy_folder, before)
-        return before
+        return self._policies.thread.read(lambda: list_folder(self._policies.path)) or []

@@ -322,4 +322,4 @@ def test_another_error_of_the_parser_is_not_swallowed(tmp_path):
 def test_reading_a_folder_is_parsing_it_to_its_contents(tmp_path):
     settle(tmp_path / "a", b"1")
     os.mkfifo(tmp_path / "b")
-    assert parse_folder(tmp_path, lambda _, content: content, 100) == read_folder(tmp_path, 100)
+    assert parse_folder(tmp_path, lambda _, content: content, 100) == read_folder(tmp_path, max_bytes=100)
