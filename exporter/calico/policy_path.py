@@ -24,6 +24,7 @@ _LOADS_ID = b"\x18\x02"
 _ENDS_MATCH = re.compile(r", (?:skip|jump) to next (?:rule|ipset)$")
 _SET = re.compile(r"(doesn't match|matches|doesn't match any of) (?:ipset \S+ \(0x[0-9a-f]+\)|the IP sets)")
 _NO_NAMED_PORTS = "named ports {}"
+_UNNAMED_PROTOCOL = ("protocol !=", "protocol ==")  # Felix has a name for few numbers
 _WORDS = {
     "destPreNAT": "destination before service translation",
     "dest": "destination",
@@ -118,6 +119,8 @@ def _criteria(instructions: Sequence[Instruction]) -> list[str]:
 def in_words(criterion: str) -> str:
     """A comment such as `If dest not in {10.0.0.0/8}, skip to next rule` as what was found."""
     text = _ENDS_MATCH.sub("", criterion.removeprefix("If "))
+    if text.strip() in _UNNAMED_PROTOCOL:
+        return "the protocol does not match"
     text = _SET.sub(lambda found: _WORDS[found[1]], text)
     word, _, rest = text.partition(" ")
     return f"{_WORDS.get(word, word)} {rest}".rstrip()
