@@ -225,12 +225,12 @@ def _ip_sets(name, number, *members):
     return _map(name, number, "lpm_trie", keys, np.ones((len(raw), 1, 4), np.uint8))
 
 
-def _failsafes(name, number, *ports):
-    """A failsafe map of inbound ports from (protocol, port, net)."""
+def _failsafes(name, number, *ports, outbound=False):
+    """A failsafe map of inbound or outbound ports from (protocol, port, net)."""
     keys = []
     for protocol, port, net in ports:
         peers = ipaddress.ip_network(net)
-        head = (32 + peers.prefixlen).to_bytes(4, "little") + port.to_bytes(2, "little") + bytes((protocol, 0))
+        head = (32 + peers.prefixlen).to_bytes(4, "little") + port.to_bytes(2, "little") + bytes((protocol, outbound))
         keys.append(head + peers.network_address.packed)
     raw = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
     return _map(name, number, "lpm_trie", raw, np.zeros((len(keys), 1, 4), np.uint8))

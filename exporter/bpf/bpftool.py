@@ -53,7 +53,6 @@ class BpftoolReader:
         self._timeout = timeout
 
     def info(self, pin: str) -> MapInfo:
-        """See `maps.Reader`."""
         answer = self._run(pin, "map", "show", "pinned", pin)
         if not isinstance(answer, dict) or "bytes_key" not in answer:
             raise NotAMap(f"{pin} is not a pinned BPF map")
@@ -74,7 +73,6 @@ class BpftoolReader:
         return MapUsage(self.info(pin), None)
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
-        """See `maps.Reader`."""
         info = self.info(pin)
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1

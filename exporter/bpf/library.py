@@ -99,12 +99,10 @@ class LibraryReader:
         self._calls = calls
 
     def info(self, pin: str) -> MapInfo:
-        """See `maps.Reader`."""
         with self._opened(pin) as (_, info):
             return info
 
     def usage(self, pin: str) -> MapUsage:
-        """See `maps.Reader`."""
         descriptor = self._descriptor(pin)
         try:
             return usage_of(pin, _fdinfo(descriptor))
@@ -114,7 +112,6 @@ class LibraryReader:
             os.close(descriptor)
 
     def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
-        """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
             if not info.key_size:
                 raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
@@ -125,7 +122,6 @@ class LibraryReader:
                 raise map_error(pin, error.errno or 0, "reading") from error
 
     def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
             value = ctypes.create_string_buffer(info.value_size)
             return [value.raw if self._has(pin, descriptor, key, value) else None for key in keys]
@@ -141,7 +137,6 @@ class LibraryReader:
         return True
 
     def batches(self, pin: str) -> Iterator[MapDump]:
-        """See `maps.Reader`."""
         with self._opened(pin) as (descriptor, info):
             try:
                 yield from stream(self._calls, descriptor, info)
@@ -149,7 +144,6 @@ class LibraryReader:
                 raise map_error(pin, error.errno or 0, "reading") from error
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
-        """See `maps.Reader`."""
         found = (self._program(program) for program in ids)
         return [program for program in found if program is not None]
 

@@ -1,16 +1,18 @@
 """A packet as Calico's programs hand it to policy: the fields of their state (felix/bpf-gpl/types.h, parsing.h).
 
 Addresses are in network order, numbers in the node's. Only TCP and UDP have ports there; for ICMP, type and code stand
-where the destination's port would; any other protocol has zeros, SCTP too (`tc_state_fill_from_nexthdr`).
+where the destination's port would; any other protocol has zeros, SCTP too (`tc_state_fill_from_nexthdr`). In IPv6 they
+do not even have their number (`tc_state_fill_from_iphdr_v6` in parsing6.h takes them for extension headers).
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.calico.protocols import ICMP, ICMP6, TCP, UDP
 
 WITH_PORTS = (TCP, UDP)
 DESTINATION_IS_HOST, SOURCE_IS_HOST = 1 << 2, 1 << 3  # bits of the state's flags
+WIREGUARD_PORT = 51820  # by Felix's default
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)  # types of ICMPv6 that policy is not asked about
 _ICMP_ERRORS, _ICMP6_QUERIES = (3, 4, 5, 11, 12), 128
 
@@ -34,6 +36,11 @@ class Packet:
     translated: tuple[str, int] | None = None
 
     @property
+    def port(self) -> int:
+        """The destination's port after service translation."""
+        return self.translated[1] if self.translated else self.destination_port
+
+    @property
     def is_icmp(self) -> bool:
         """Whether it has a type and a code: ICMP in IPv4, ICMPv6 in IPv6."""
         return self.protocol == (ICMP if self.family == 4 else ICMP6)
@@ -47,6 +54,14 @@ class Packet:
         return self.is_icmp and (
             self.icmp_type in _ICMP_ERRORS if self.family == 4 else self.icmp_type < _ICMP6_QUERIES
         )
+
+    @property
+    def seen(self) -> "tuple[Packet, ...]":
+        """The packets that policy can take it for: itself, or one without a protocol in releases that do not read its
+        own from an IPv6 header.
+        """
+        is_read = self.family == 4 or self.protocol in (*WITH_PORTS, ICMP6)
+        return (self,) if is_read else (replace(self, protocol=0), self)
 
     def state(self, flags: int) -> dict[str, bytes]:
         """The fields of the state by name, as far as they are known; `flags` tell whether an end is the node itself."""

@@ -31,6 +31,8 @@ _ACTIONS = {"": "allow", "next-tier": "pass"}
 _ACTION = re.compile(r'\baction: *"([^"]*)"')
 # The label of the first instruction after the host endpoints' policy, which a pod's program contains too.
 END_OF_HOST_POLICY = "allowed_by_host_policy"
+_NEXT_PARTS = (NORMAL_LABEL, END_OF_HOST_POLICY)
+_GOES_ON = b"\xb7\x00"  # R0 = n, where a split program goes on
 _MAX_ID = 22  # a blank and the 20 digits of 2**64 - 1
 _NAMED_PORTS = re.compile(r" named ports \{([^{}]+)\}")
 _SET_NUMBER_SIZE = 8
@@ -60,6 +62,13 @@ def places_of(instructions: Iterable[Instruction]) -> list[RulePosition | None]:
     return places
 
 
+def _begins(label: str, instruction: Instruction) -> bool:
+    """Whether the label's code begins here: stepping stones of long jumps and ends of split programs have it too."""
+    if label not in instruction.labels:
+        return False
+    return instruction.code[:2] != _GOES_ON and instruction.annotation != f"goto {label}"
+
+
 @dataclass(slots=True)
 class _OpenRule:
     """A rule whose comments are still being read."""
@@ -87,6 +96,7 @@ class _Parser:
     of_host: bool = True  # whether the open tier began in host policy
     ending: bool = False  # between `End of tier` and the next comment that begins or ends something
     low: int | None = None  # the first half of an id being loaded
+    ended: int = 0  # tiers
     counts_zero: bool = False
     place: RulePosition | None = None
     phase: str = PRE_DNAT
@@ -96,12 +106,13 @@ class _Parser:
     half: bytes = b""  # the first half of one
 
     def take(self, instruction: Instruction) -> None:
-        if END_OF_HOST_POLICY in instruction.labels:
+        if _begins(END_OF_HOST_POLICY, instruction):
             self._end_host_policy()
-        if NORMAL_LABEL in instruction.labels:
+        if _begins(NORMAL_LABEL, instruction):
             self.phase = NORMAL
         for comment in instruction.comments:
             self._take_comment(comment)
+        self._leave_tier(instruction)
         self.codes = (*self.codes[-2:], instruction.code[:2])
         if self.codes == _FORWARDED and self.phase == PRE_DNAT:
             self.phase = FORWARD
@@ -113,9 +124,7 @@ class _Parser:
         return tuple(self.done)
 
     def _end_host_policy(self) -> None:
-        # Where Felix split the program in the middle of host policy, its first part ends with this label too.
-        if self.tier is None:
-            self._end_profiles()
+        self._end_profiles()
         self.done = [replace(tier, before_workload=True) for tier in self.done]
         self.in_host_policy = False
         self.of_host = True
@@ -127,10 +136,10 @@ class _Parser:
         elif word in ("IPSets", "If", "Match:"):
             self._note_ip_sets(word, comment)
         elif comment.startswith("Start of "):
-            self.ending = False
+            self.ending, self.named_ports = False, []
             self._start(comment[len("Start of ") :])
         elif comment.startswith("End of "):
-            self.ending = False
+            self.ending, self.named_ports = False, []
             self._end(comment[len("End of ") :])
 
     def _start(self, what: str) -> None:
@@ -181,6 +190,17 @@ class _Parser:
         self.place = RulePosition(len(self.done) - 1)
         self.tier, self.policies = None, []
         self.ending = True
+        self.ended += 1
+
+    def _leave_tier(self, instruction: Instruction) -> None:
+        """What follows a tier's end without a comment belongs to nothing: that no profile matched, for one."""
+        if self.place is None or self.place.rule >= 0:
+            return
+        after = [f"end_of_tier_{self.ended - 1}"]
+        if not any(one.startswith("Start of tier ") for one in instruction.comments):
+            after += _NEXT_PARTS
+        if any(_begins(label, instruction) for label in after):
+            self.place, self.ending = None, False
 
     def _end_profiles(self) -> None:
         """Profiles have no end comment: they end where something else starts."""

@@ -23,6 +23,7 @@ _ALWAYS = 0x05
 _ENDS_MATCH = re.compile(r", (?:skip|jump) to next (?:rule|ipset)$")
 _SET = re.compile(r"(doesn't match|matches|doesn't match any of) (?:ipset \S+ \(0x[0-9a-f]+\)|the IP sets)")
 _NO_NAMED_PORTS = "named ports {}"
+_UNNAMED_PROTOCOL = ("protocol !=", "protocol ==")  # Felix has a name for few numbers
 _WORDS = {
     "destPreNAT": "destination before service translation",
     "dest": "destination",
@@ -60,6 +61,8 @@ def visited(instructions: Sequence[Instruction], path: Sequence[int], *, xdp: bo
         # Felix puts stepping stones of long jumps between the instructions of other rules.
         if (matching is None) if place is None else (steps[0] != starts[place] and not resumed):
             continue
+        if place is not None and place.rule < 0 and matching is None:
+            continue  # a tier's end without code has its comment on what follows
         if resumed and place is not None:
             found.pop()
         rule_id = None if matching is None else _id_after(instructions, matching)
@@ -115,6 +118,8 @@ def _criteria(instructions: Sequence[Instruction]) -> list[str]:
 def in_words(criterion: str) -> str:
     """A comment such as `If dest not in {10.0.0.0/8}, skip to next rule` as what was found."""
     text = _ENDS_MATCH.sub("", criterion.removeprefix("If "))
+    if text.strip() in _UNNAMED_PROTOCOL:
+        return "the protocol does not match"
     text = _SET.sub(lambda found: _WORDS[found[1]], text)
     word, _, rest = text.partition(" ")
     return f"{_WORDS.get(word, word)} {rest}".rstrip()
@@ -127,7 +132,7 @@ class _Phases:
         self._xdp = xdp
         labels = {label: index for index, one in enumerate(instructions) for label in one.labels}
         after = len(instructions)
-        self._workload = labels.get(END_OF_HOST_POLICY, 0)
+        self._workload = labels.get(END_OF_HOST_POLICY, after)  # absent where nothing leads there
         self._normal = labels.get(NORMAL_LABEL, self._workload)
         host = (index for index in self._flag_loads(instructions) if index < self._normal)
         self._forward = next(host, after)

@@ -46,6 +46,11 @@ def layout_of(name: str, columns: Columns, layouts: Mapping[tuple[int, int], _La
     return layouts[sizes]
 
 
+def address_port(address: str, port: int) -> str:
+    """An address and port, as in a URL."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def address_text(packed: bytes) -> str:
     """An address of 4 or 16 bytes as text."""
     return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))

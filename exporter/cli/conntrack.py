@@ -8,12 +8,13 @@ from itertools import islice
 import click
 
 from exporter.calico.protocols import protocol_name
+from exporter.calico.tables import address_port
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
-from exporter.diagnosis.denied import DeniedFlows, Ruling, address_port, denied_lines, with_port
+from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_lines, with_port
 from exporter.node.endpoints import Endpoint, Endpoints
 from exporter.printable import say
 from exporter.quantities import plural
@@ -80,7 +81,7 @@ def _print_peers(peers: Sequence[PeerEntries], limit: int) -> None:
             Cell(f"{one.other.title} ({one.peer})" if one.other else one.peer),
             Cell(one.direction),
             Cell(with_port(one.protocol, one.port)),
-            Cell(address_port(one.service) if one.service else ""),
+            Cell(address_port(one.service.address, one.service.port) if one.service else ""),
             Cell(str(one.entries)),
         ]
         for one in peers[:limit]
@@ -119,7 +120,7 @@ def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str
                 "peer_pod": _pod(one.other),
                 "protocol": one.protocol,
                 "port": one.port,
-                "service": address_port(one.service) if one.service else None,
+                "service": address_port(one.service.address, one.service.port) if one.service else None,
                 "entries": one.entries,
             }
             for one in islice(found.peers, top)
@@ -143,7 +144,7 @@ def denied_json(one: DeniedFlows) -> dict[str, object]:
         "ip_family": one.family,
         "protocol": one.protocol,
         "port": one.port,
-        "service": address_port(one.service) if one.service else None,
+        "service": address_port(one.service.address, one.service.port) if one.service else None,
         "flows": one.flows,
         "packets": one.packets,
         "age": one.age,

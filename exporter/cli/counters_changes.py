@@ -37,6 +37,23 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed in `seconds`, None if unknown; of the endpoints the `top` droppers are shown, None for all."""
+
+    changes: Sequence[EndpointChange]
+    layout: Layout
+    seconds: float | None
+    top: int | None
+
+    @property
+    def shown(self) -> Sequence[EndpointChange]:
+        """The endpoints to show."""
+        if self.top is None:
+            return self.changes
+        return [one for one in self.changes if one.counters.dropped(self.layout)][: self.top]
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """The changes of the last interval and its length in seconds, from which a live view computes rates."""
 
@@ -57,46 +74,38 @@ def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interva
                     yield Counted(change.endpoint, hook, slot, count, per_second)
 
 
-def print_changes(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> None:
+def print_changes(found: Difference) -> None:
     """Prints the changes as one table."""
-    click.echo("\n".join(changes_view(changes, layout, seconds, top, width_of(sys.stdout))))
+    click.echo("\n".join(changes_view(found, width_of(sys.stdout))))
 
 
-def changes_lines(
-    changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None, now: datetime
-) -> Iterator[str]:
+def changes_lines(found: Difference, now: datetime) -> Iterator[str]:
     """Timestamped lines: one per counter that changed, then the total."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} "
-    for one in counted(_top(changes, layout, top), layout, Interval(changes, seconds)):
+    for one in counted(found.shown, found.layout, Interval(found.changes, found.seconds)):
         count, direction_of, hook = one.words
         words = (one.endpoint.title, one.endpoint.interface, direction_of, hook, count, str(one.count))
         yield start + printable("  ".join(filter(None, (*words, _rate(one.per_second)))))
-    yield from (f"{start}{note}" for note in notes(changes))
-    yield start + total_line(changes, layout, seconds, top)
+    yield from (f"{start}{note}" for note in notes(found.changes))
+    yield start + total_line(found)
 
 
 def changes_view(
-    changes: Sequence[EndpointChange],
-    layout: Layout,
-    seconds: float | None,
-    top: int | None,
-    width: int | None,
-    interval: Interval | None = None,
-    limit: int | None = None,
+    found: Difference, width: int | None, interval: Interval | None = None, limit: int | None = None
 ) -> list[str]:
     """The lines of a table and the notes below it; at most `limit` counters and `limit` notes, if given.
 
     With `interval`, counts are since the start and rates are those of the last interval, as the headings say.
     """
-    rows = list(counted(_top(changes, layout, top), layout, interval or Interval(changes, seconds)))
-    sentences = list(notes(changes))
+    rows = list(counted(found.shown, found.layout, interval or Interval(found.changes, found.seconds)))
+    sentences = list(notes(found.changes))
     below = [(note, "") for note in sentences[:limit]]
     hidden = 0 if limit is None else max(len(rows) - limit, 0) + max(len(sentences) - limit, 0)
     if hidden:
         below.append((f"{hidden} more lines do not fit this terminal", "dim"))
-    dropped = any(change.counters.dropped(layout) for change in changes)
-    below.append((total_line(changes, layout, seconds, top), DROP_STYLE if dropped else ""))
-    table = lines_of(_columns(seconds, interval), list(_rows(rows[:limit])), width) if rows[:limit] else ()
+    dropped = any(change.counters.dropped(found.layout) for change in found.changes)
+    below.append((total_line(found), DROP_STYLE if dropped else ""))
+    table = lines_of(_columns(found.seconds, interval), list(_rows(rows[:limit])), width) if rows[:limit] else ()
     return [*table, *(styled(piece, style) for line, style in below for piece in wrapped(line, width))]
 
 
@@ -124,18 +133,11 @@ def _rows(rows: Sequence[Counted]) -> Iterator[Row]:
         yield [Cell(text, style) for text in cells]
 
 
-def fitting_view(
-    console: Console,
-    changes: Sequence[EndpointChange],
-    layout: Layout,
-    seconds: float | None,
-    top: int | None,
-    interval: Interval,
-) -> Text:
+def fitting_view(console: Console, found: Difference, interval: Interval) -> Text:
     """A view that fits the height of the terminal, even if it wraps rows."""
     limit = console.height
     while True:
-        view = changes_view(changes, layout, seconds, top, console.width, interval, limit)
+        view = changes_view(found, console.width, interval, limit)
         if limit == 0 or len(view) < console.height:
             return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
         limit = limit * 3 // 4
@@ -159,31 +161,27 @@ def _hook_titles(change: EndpointChange, hooks: Sequence[int]) -> str:
     return " and ".join(change.endpoint.hook_title(hook) for hook in hooks)
 
 
-def total_line(changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None) -> str:
+def total_line(found: Difference) -> str:
     """The number of endpoints that counted, their drops by reason, and the number of endpoints not shown."""
-    moved = [change for change in changes if change.counted]
-    dropped = dropped_in_all((change.counters for change in changes), layout)
+    moved = [change for change in found.changes if change.counted]
+    dropped = dropped_in_all((change.counters for change in found.changes), found.layout)
     packets = sum(dropped.values())
-    over = f" in {format_duration(seconds)}" if seconds else ""
-    line = f"{plural(len(moved), 'endpoint')} of {len(changes)} counted, {plural(packets, 'packet')} dropped{over}"
+    over = f" in {format_duration(found.seconds)}" if found.seconds else ""
+    line = (
+        f"{plural(len(moved), 'endpoint')} of {len(found.changes)} counted, {plural(packets, 'packet')} dropped{over}"
+    )
     line += f": {', '.join(f'{reason} {count}' for reason, count in dropped.items())}" if dropped else ""
-    hidden = len(moved) - sum(one.counted for one in _top(changes, layout, top))
+    hidden = len(moved) - sum(one.counted for one in found.shown)
     return f"{line}; not shown: {plural(hidden, 'endpoint')} that dropped less" if hidden else line
 
 
-def _top(changes: Sequence[EndpointChange], layout: Layout, top: int | None) -> Sequence[EndpointChange]:
-    return changes if top is None else [one for one in changes if one.counters.dropped(layout)][:top]
-
-
-def changes_json(
-    changes: Sequence[EndpointChange], layout: Layout, seconds: float | None, top: int | None
-) -> dict[str, object]:
+def changes_json(found: Difference) -> dict[str, object]:
     """The same data as JSON, without endpoints that neither counted nor appeared, vanished or were reset."""
-    listed = [one for one in _top(changes, layout, top) if one.counted or one.fate or one.reset or one.lost]
+    listed = [one for one in found.shown if one.counted or one.fate or one.reset or one.lost]
     return {
-        "seconds": seconds,
-        "endpoints": [_endpoint_json(one, layout, seconds) for one in listed],
-        "dropped": dropped_in_all((one.counters for one in listed), layout),
+        "seconds": found.seconds,
+        "endpoints": [_endpoint_json(one, found.layout, found.seconds) for one in listed],
+        "dropped": dropped_in_all((one.counters for one in listed), found.layout),
     }
 
 

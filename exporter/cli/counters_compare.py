@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from exporter.cli.counters_changes import Interval, changes_json, changes_lines, fitting_view, print_changes
+from exporter.cli.counters_changes import Difference, Interval, changes_json, changes_lines, fitting_view, print_changes
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
 from exporter.cli.snapshots import NodeSnapshots, two_snapshots
@@ -28,12 +28,11 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
     before, after = two_snapshots(node, seconds, PARTS, lambda snapshot: _select(snapshot, wanted))
     if before is None:
         raise click.UsageError("one bundle is one snapshot: give --bundle twice to compare two")
-    changes = _changes(before, after, wanted)
-    layout, passed = after.counters.get().layout, after.seconds_since(before)
+    found = _difference(before, after, wanted, known=False)
     if wanted.output == "json":
-        click.echo(json.dumps(changes_json(changes, layout, passed, wanted.top), indent=2))
+        click.echo(json.dumps(changes_json(found), indent=2))
     else:
-        print_changes(changes, layout, passed, wanted.top)
+        print_changes(found)
 
 
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
@@ -79,23 +78,25 @@ def _next_complete(snapshots: NodeSnapshots, seconds: float) -> Snapshot:
 
 def _update(live: Live, snapshots: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
     first, previous, snapshot = snapshots
-    changes, recent = _changes(first, snapshot, wanted, known=True), _changes(previous, snapshot, wanted, known=True)
-    layout, top = snapshot.counters.get().layout, wanted.top
-    interval = Interval(recent, snapshot.seconds_since(previous))
-    live.update(fitting_view(live.console, changes, layout, snapshot.seconds_since(first), top, interval), refresh=True)
+    found, last = (_difference(one, snapshot, wanted, known=True) for one in (first, previous))
+    live.update(fitting_view(live.console, found, Interval(last.changes, last.seconds)), refresh=True)
 
 
 def _write(previous: Snapshot, snapshot: Snapshot, wanted: Wanted) -> None:
-    changes = _changes(previous, snapshot, wanted, known=True)
-    layout, passed, now = snapshot.counters.get().layout, snapshot.seconds_since(previous), datetime.now(UTC)
+    found, now = _difference(previous, snapshot, wanted, known=True), datetime.now(UTC)
     if wanted.output == "json":
-        click.echo(json.dumps({"at": now.isoformat(), **changes_json(changes, layout, passed, wanted.top)}))
+        click.echo(json.dumps({"at": now.isoformat(), **changes_json(found)}))
     else:
-        for line in changes_lines(changes, layout, passed, wanted.top, now):
+        for line in changes_lines(found, now):
             say(line)
 
 
-def _changes(before: Snapshot, after: Snapshot, wanted: Wanted, *, known: bool = False) -> list[EndpointChange]:
+def _difference(before: Snapshot, after: Snapshot, wanted: Wanted, *, known: bool) -> Difference:
+    changes = _changes(before, after, wanted, known=known)
+    return Difference(changes, after.counters.get().layout, after.seconds_since(before), wanted.top)
+
+
+def _changes(before: Snapshot, after: Snapshot, wanted: Wanted, *, known: bool) -> list[EndpointChange]:
     """The selected changes. An endpoint that was `known` before may have vanished, which is not an error."""
     every = compare_counters(before, after)
     if wanted.selector == Selector():

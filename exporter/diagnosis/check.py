@@ -24,7 +24,7 @@ OK, NOTE, MISSING = "ok", "note", "missing"
 
 PARTS = frozenset(
     {"pins", "counters", "rule_hits", "ifstate", "links", "host_routes", "pods", "cluster_pods", "endpoints", "rules"}
-    | {"received", "queue_drops", "run_dir"}
+    | {"policy_file_names", "received", "queue_drops", "run_dir"}
     | map_fill.PARTS
 )
 
@@ -71,6 +71,7 @@ def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Fin
     yield _part("namespace", lambda: _namespace(snapshot))
     yield from _map_fill(snapshot)
     yield from _leftovers(snapshot)
+    yield from _endpoints(snapshot)
     yield from _optional(snapshot)
     yield from _uncounted(snapshot, before) if before else ()
 
@@ -129,6 +130,26 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
     left = "; ".join(f"{what}: {listed(names)}" for what, names in leftovers(snapshot).items())
     if left:
         yield Finding("leftovers", NOTE, f"of interfaces that the kernel does not have: {left}", _LEFT_OVER)
+
+
+def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
+    """The interfaces that lose packets because Calico has not, or not completely, set them up."""
+    known = snapshot.endpoints.or_else(None)
+    if known is None or snapshot.counters.error:
+        return
+    losing = [f"{one.title} at {one.hook_title(hook)}" for one, hook in known.lose_packets(snapshot.counters.get())]
+    if losing:
+        found = f"every packet is dropped and not counted for want of a counter entry: {listed(tuple(losing))}"
+        yield Finding("missing entries", NOTE, found, "restart calico-node on this node")
+    waiting = [
+        f"{one.title} (IPv{family})"
+        for family in (snapshot.ip_families() if known.links_known and known.states_known else ())
+        for one in known.by_index.values()
+        if one.state and one.state.managed and not one.state.ready(family)
+    ]
+    if waiting:
+        found = f"Calico's programs are not in place: {listed(tuple(waiting))}"
+        yield Finding("not ready", NOTE, found, "if it stays, search the log of calico-node for these interfaces")
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:

@@ -97,7 +97,7 @@ def _droppers(changes: Sequence[EndpointChange]) -> set[_Hook]:
     for change in changes:
         for hook in TC_HOOKS:
             row = change.counters.hooks.get(hook)
-            if change.fate == VANISHED or (row and row[DROPPED_BY_POLICY]):
+            if change.fate == VANISHED or (row and any(row[DROPPED_BY_POLICY : DROPPED_BY_POLICY + 1])):
                 found.add((change.endpoint.interface, hook_name(hook)))
     return found
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from exporter.calico.conntrack import SCAN_PERIOD, Entry, Side
 from exporter.calico.packet import Packet
 from exporter.calico.protocols import PORTLESS, protocol_name
+from exporter.calico.tables import address_port
 from exporter.node.endpoints import Endpoint, Endpoints, workloads_by_address
 from exporter.quantities import format_duration, plural
 from exporter.snapshot.conntrack import Conntrack
@@ -128,16 +129,11 @@ def denied_lines(found: Iterable[DeniedFlows]) -> list[str]:
 
 def _line(one: DeniedFlows) -> str:
     peer = f"{one.sender.title} ({one.peer})" if one.sender else one.peer
-    asked = f", asked for as service {address_port(one.service)}" if one.service else ""
+    asked = f", asked for as service {address_port(one.service.address, one.service.port)}" if one.service else ""
     counted = plural(one.flows, "flow") + ("" if one.packets is None else f" with {plural(one.packets, 'packet')}")
     when = "" if one.age is None else f", the last {format_duration(one.age)} ago"
     rule = f"; {one.ruling.words}" if one.ruling else ""
     return f"{one.receiver.title} denied {peer} to {one.title} at {one.destination}{asked}: {counted}{when}{rule}"
-
-
-def address_port(side: Side) -> str:
-    """An address and port, as in a URL."""
-    return f"[{side.address}]:{side.port}" if ":" in side.address else f"{side.address}:{side.port}"
 
 
 def _group(conntrack: Conntrack, owners: Mapping[str, Endpoint], entries: list[Entry]) -> DeniedFlows:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from exporter.calico.conntrack import Entry
-from exporter.calico.packet import Packet
+from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import DENY
 from exporter.calico.protocols import PORTLESS, protocol_name
 from exporter.diagnosis.denied import Ruling, with_port
@@ -18,7 +18,7 @@ from exporter.diagnosis.trace import trace
 from exporter.diagnosis.trace_node import NodeFacts
 from exporter.diagnosis.trace_program import Budget, Files, ProgramTrace
 from exporter.errors import ExporterError
-from exporter.node.endpoints import HOST, Endpoint
+from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 from exporter.node.packet_flows import Capture, SeenFlow
 from exporter.snapshot.snapshot import Snapshot
 
@@ -27,6 +27,7 @@ PARTS = frozenset({"endpoints", "conntrack", "services_4", "services_6", "routes
 MAX_EVALUATED = 50
 INBOUND, OUTBOUND = "inbound", "outbound"
 PASSED, DENIED, UNANSWERED, UNKNOWN, SPOOFED = "passed", "denied", "unanswered", "unknown", "spoofed"
+_SPOOFED_WHY = "the source is no address of the pod: Calico drops it and counts none"
 _Side = tuple[str, int]
 
 
@@ -68,8 +69,10 @@ class _Flows:
     """What a snapshot knows about captured flows of one endpoint."""
 
     def __init__(self, snapshot: Snapshot, endpoint: Endpoint) -> None:
-        self._own = {str(ip_address(one)) for one in endpoint.addresses}
+        self._own = _normal(endpoint)
         self._interface = endpoint.interface
+        every = snapshot.endpoints.get().by_index.values()
+        self._pods = {one.interface: _normal(one) for one in every if one.kind == WORKLOAD}
         conntrack = snapshot.conntrack.or_else(None)
         self._entries = _by_opener(conntrack.entries if conntrack else ())
         self._facts = {family: NodeFacts(snapshot, family) for family in (4, 6)}
@@ -83,8 +86,12 @@ class _Flows:
         return "" if flow.source in self._own else INBOUND
 
     def is_spoofed(self, flow: SeenFlow) -> bool:
-        """Whether the pod sends from an address that is none of its own."""
-        return flow.interface == self._interface and flow.source not in self._own
+        """Whether a pod sends from an address that is none of its own, where those of this IP family are known.
+
+        A pod may be allowed to: its packets go out again then.
+        """
+        known = [one for one in self._pods.get(flow.interface, ()) if ip_address(one).version == flow.family]
+        return bool(known) and flow.source not in known and not flow.same_passed
 
     def backends(self, flow: SeenFlow) -> set[_Side]:
         """The backends of the service that the flow is for, empty if it is for none."""
@@ -94,8 +101,9 @@ class _Flows:
     def entry(self, flow: SeenFlow) -> Entry | None:
         """The flow's entry in connection tracking."""
         asked = flow.destination, flow.destination_port
-        found = self._entries.get((flow.protocol, flow.source, flow.source_port if _has_ports(flow) else 0), ())
-        if not _has_ports(flow):
+        has_ports = flow.protocol in WITH_PORTS  # in connection tracking: those of SCTP are 0 there
+        found = self._entries.get((flow.protocol, flow.source, flow.source_port if has_ports else 0), ())
+        if not has_ports:
             return next((one for one in found if one.destination.address == flow.destination), None)
         ends = [(one, (one.destination.address, one.destination.port)) for one in found]
         of_service = [(one, (one.service.address, one.service.port)) for one in found if one.service]
@@ -162,7 +170,7 @@ def _group(flows: _Flows, flow: SeenFlow, direction: str) -> PacketGroup:
         sample=flow,
     )
     if flows.is_spoofed(flow):
-        return replace(one, verdict=SPOOFED, why="the source is no address of the pod: Calico drops it and counts none")
+        return replace(one, verdict=SPOOFED, why=_SPOOFED_WHY)
     if flows.has_passed(flow, entry):
         return replace(one, verdict=PASSED)
     if direction == INBOUND and not flows.is_for(flow, entry):
@@ -230,6 +238,10 @@ def _by_opener(entries: Iterable[Entry]) -> Mapping[tuple[int, str, int], list[E
             port = 0 if one.protocol in PORTLESS else one.source.port
             found.setdefault((one.protocol, one.source.address, port), []).append(one)
     return found
+
+
+def _normal(endpoint: Endpoint) -> set[str]:
+    return {str(ip_address(one)) for one in endpoint.addresses}
 
 
 def _is_of_link(address: str) -> bool:

@@ -89,31 +89,34 @@ def load_file(about: PolicyFileName, content: bytes) -> LoadedFile:
 def run_policy(
     file: LoadedFile,
     states: Sequence[Mapping[str, bytes]],
+    doubt: str,
     in_ip_set: Callable[[bytes], bool],
     owners: RuleOwners,
     hits: RuleHits | None,
     max_steps: int = MAX_STEPS,
 ) -> PolicyRun:
-    """Runs the program on a packet. Where its state is not certain, `states` are all that are possible.
+    """Runs the program on a packet. Where its state is not certain, `states` are all that are possible, and `doubt` is
+    what would tell.
 
     Raises `NotKnown`, also when they do not end the same way.
     """
     results = [run(file.program, state, in_ip_set, max_steps) for state in states]
     if len({(one.verdict, one.rule_ids) for one in results}) > 1:
-        raise NotKnown("its verdict depends on whether an address is the node's own, which is not known here")
+        raise NotKnown(f"its verdict depends on {doubt}")
     result: Result = results[0]
     found = visited(file.instructions, result.path, xdp=file.program.xdp)
-    way = tuple(_step(file.parsed, one, result, owners, hits) for one in found)
+    way = tuple(_step(file.parsed, one, result.verdict if one is found[-1] else "", owners, hits) for one in found)
     matched = sum(step.matched for step in way)
     return PolicyRun(result.verdict, result.rule_ids, matched > MAX_RULE_IDS, way, len(result.path))
 
 
-def _step(parsed: PolicyProgram, one: Visited, result: Result, owners: RuleOwners, hits: RuleHits | None) -> Step:
+def _step(parsed: PolicyProgram, one: Visited, decided: str, owners: RuleOwners, hits: RuleHits | None) -> Step:
+    """`decided` is the program's verdict for the last one on the way, else empty."""
     matched = one.id is not None
     counted = None if hits is None or parsed.about.direction == "xdp" else hits
     place = one.place
     if place is None or place.rule < 0:
-        return _end(parsed, place, one, result, counted)
+        return _end(parsed, place, one, decided, counted)
     tier = parsed.tiers[place.tier]
     policy = tier.policies[place.policy]
     rule = policy.rules[place.rule]
@@ -133,13 +136,12 @@ def _step(parsed: PolicyProgram, one: Visited, result: Result, owners: RuleOwner
     )
 
 
-def _end(
-    parsed: PolicyProgram, place: RulePosition | None, one: Visited, result: Result, hits: RuleHits | None
-) -> Step:
+def _end(parsed: PolicyProgram, place: RulePosition | None, one: Visited, decided: str, hits: RuleHits | None) -> Step:
     number = one.id or NO_PROFILE_MATCH
     counted = hits.get(number, 0) if hits is not None else None
     matched = one.id is not None
-    if place is None:
+    # A tier without code has its comments on what follows: from v3.30 on, when comments have actions, id 0 is no end's.
+    if place is None or (number == NO_PROFILE_MATCH and parsed.tiers[place.tier].end_action):
         match = "what no profile matched"
         return Step(PROFILE, "", "", "", NO_PROFILE, "deny", match, counted, matched, "", one.phase)
     tier = parsed.tiers[place.tier]
@@ -149,7 +151,7 @@ def _end(
         "",
         tier.name,
         END_OF_TIER,
-        tier.end_action or ("deny" if result.verdict == "deny" else "pass"),
+        tier.end_action or ("deny" if decided == "deny" else "pass"),
         "what no rule of the tier matched",
         counted if number else None,  # before v3.30 ends of tiers share id 0
         matched,

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.calico.nat import Backend
-from exporter.calico.packet import Packet
+from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY, NotKnown
 from exporter.calico.services import EXCLUDED, NAT, NO_BACKENDS, Service
+from exporter.calico.tables import address_port
 from exporter.diagnosis.trace_node import End, Location, NodeFacts
 from exporter.diagnosis.trace_program import UNKNOWN, Budget, Files, Programs, ProgramTrace
 from exporter.diagnosis.trace_walk import Walk
@@ -59,22 +60,22 @@ def trace(
     facts, loaded = NodeFacts(snapshot, packet.family), Files(snapshot, Budget()) if files is None else files
     service = facts.service(packet)
 
-    def follow(to: End, translated: tuple[str, int] | None = None) -> Trace:
+    def follow(to: End, translated: tuple[str, int] | None = None, *, excluded: bool = False) -> Trace:
         programs = Programs(snapshot, replace(packet, translated=translated), loaded)
-        return _follow(Walk(programs, facts, source, to, via))
+        return _follow(Walk(programs, facts, source, to, via, excluded))
 
     if packet.translated:
         return follow(facts.end(packet.translated[0]), packet.translated)
     if service is None:
         return follow(destination)
-    if service.verdict == EXCLUDED:
-        whole = follow(destination)
-        note = f"{destination.title} is a service that Calico leaves to another load balancer"
+    if packet.protocol not in WITH_PORTS or service.verdict == EXCLUDED:
+        whole = follow(destination, excluded=packet.protocol in WITH_PORTS)
+        why = "leaves to another load balancer" if packet.protocol in WITH_PORTS else "translates for TCP and UDP alone"
+        note = f"{destination.title} is a service that Calico {why}"
         return replace(whole, notes=(*whole.notes, note), service=service)
     if service.verdict != NAT:
-        why = "has no backends" if service.verdict == NO_BACKENDS else "does not serve this source (source ranges)"
         note = (
-            f"the service {packet.destination}:{packet.destination_port} {why}: Calico rejects the packet before policy"
+            f"the service {address_port(packet.destination, packet.destination_port)} {_why_not(service)} before policy"
         )
         return Trace(packet, DENY, "", (), (note,), service, (), (facts.location(source),))
     found = [(one, follow(facts.end(one.address), (one.address, one.port))) for one in service.backends]
@@ -91,12 +92,20 @@ def interfaces_of(snapshot: Snapshot, packet: Packet, source: End, destination: 
     return hosts | {one.endpoint.interface for one in ends if one.endpoint}
 
 
+def _why_not(service: Service) -> str:
+    if service.verdict != NO_BACKENDS:
+        return "does not serve this source (source ranges): Calico drops the packet"
+    where = " on this node, and its traffic policy is Local" if service.frontend.count else ""
+    return f"has no backends{where}: Calico rejects the packet"
+
+
 def _affinity(facts: NodeFacts, packet: Packet, service: Service) -> Iterator[str]:
     """Which backend session affinity chose for this client."""
     bound = facts.bound(packet)
     if bound and bound in service.backends and service.frontend.affinity:
+        chosen = address_port(bound.address, bound.port)
         yield (
-            f"session affinity gave this client {bound.address}:{bound.port} last, and gives it again within "
+            f"session affinity gave this client {chosen} last, and gives it again within "
             f"{service.frontend.affinity} s of its last connection"
         )
 
@@ -107,7 +116,7 @@ def _of_backends(packet: Packet, service: Service, found: Sequence[tuple[Backend
     verdict = verdicts.pop() if len(verdicts) == 1 else UNKNOWN
     why = next((one.why_unknown for _, one in found if one.why_unknown), "the service's backends differ")
     programs = [
-        replace(program, backend=f"{backend.address}:{backend.port}")
+        replace(program, backend=address_port(backend.address, backend.port))
         for backend, one in found
         for program in one.programs
     ]
@@ -126,7 +135,7 @@ def _follow(walk: Walk) -> Trace:
         walk.go()
     except NotKnown as error:
         stuck = str(error)
-    verdict, why = _verdict(walk.met, stuck)
+    verdict, why = (DENY, "") if walk.is_refused else _verdict(walk.met, stuck)
     return Trace(
         walk.programs.packet, verdict, why, tuple(walk.met), tuple(dict.fromkeys(walk.notes)), locations=locations
     )

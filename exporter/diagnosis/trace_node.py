@@ -191,7 +191,9 @@ class NodeFacts:
             return None
         source, destination = self.route(packet.source), self.route(packet.destination)
         known = source is not None and bool(source.host or source.local_workload or source.remote_workload)
-        host = destination is not None and destination.host
+        # What comes in by a host's interface finds node ports only where the address itself is a frontend.
+        here = not packet.source or (source is not None and (source.local_workload or source.local_host))
+        host = here and destination is not None and destination.host
         asked = packet.destination, packet.destination_port, packet.protocol, packet.source
         return services.find(*asked, host=host, external=not known)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from exporter.calico.failsafes import Failsafes
 from exporter.calico.hooks import XDP, hook_name
-from exporter.calico.packet import NEIGHBOUR_DISCOVERY, Packet
+from exporter.calico.packet import NEIGHBOUR_DISCOVERY, WIREGUARD_PORT, Packet
 from exporter.calico.policy_debug import NORMAL, UNTRACKED, PolicyFileName
 from exporter.calico.policy_debug import WORKLOAD as WORKLOAD_PHASE
 from exporter.calico.policy_file import PolicyDebugError
@@ -25,7 +25,8 @@ from exporter.snapshot.snapshot import Snapshot
 
 UNKNOWN = "unknown"
 XDP_FILE = "xdp"
-_TUNNEL_PORTS = (4789, 51820)  # VXLAN and WireGuard, by Felix's defaults
+_NODES_OWN = "whether an address is the node's own, which is not known here"
+_TUNNEL_PORTS = (4789, WIREGUARD_PORT)  # 4789: VXLAN, by Felix's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +165,13 @@ class Programs:
         checked = self._checked(program.endpoint, way, file.is_program)
         if checked is False:
             raise NotKnown("the file is not the program in the kernel: Calico is replacing it, or could not load it")
-        every = [self.packet.state(one) for one in flags]
+        seen = self.packet.seen
+        every = [packet.state(one) for packet in seen for one in flags]
         states = [{name: value for name, value in state.items() if name not in hidden} for state in every]
         owners = RuleOwners([program.endpoint], (), [file.parsed])
         hits, max_steps = self.snapshot.rule_hits.or_else(None), self._files.budget.steps
-        run = run_policy(file, states, self._is_member, owners, hits, max_steps)
+        doubt = _NODES_OWN if len(seen) == 1 else f"how Calico's release reads protocol {seen[-1].protocol} from IPv6"
+        run = run_policy(file, states, doubt, self._is_member, owners, hits, max_steps)
         if run.verdict == DENY and program.endpoint.kind == HOST and self._may_be_tunnel():
             raise NotKnown("the packets of tunnels between Calico's nodes pass before policy, and this may be one")
         return replace(program, verdict=DENY if run.verdict == DENY else ALLOW, run=run, checked=checked)

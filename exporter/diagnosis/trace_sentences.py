@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from exporter.calico.packet import WITH_PORTS, Packet
 from exporter.calico.policy_program import ALLOW, DENY
 from exporter.calico.protocols import SCTP, protocol_name
+from exporter.calico.tables import address_port
 from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.trace import Trace
 from exporter.diagnosis.trace_program import ProgramTrace
@@ -25,6 +26,7 @@ def sentences(trace: Trace, source: str, destination: str, *, verbose: bool) -> 
     yield f"{source} to {destination}, {words_of(trace.packet)}: {verdict}.", trace.verdict
     if trace.why_unknown:
         yield f"Why: {trace.why_unknown}.", ""
+    yield from _backends(trace)
     for program in trace.programs:
         yield "", ""
         yield from _program(program, verbose=verbose)
@@ -43,10 +45,20 @@ def words_of(packet: Packet) -> str:
     return f"{name} to port {packet.destination_port}" if packet.protocol in (*WITH_PORTS, SCTP) else name
 
 
+def _backends(trace: Trace) -> Iterator[tuple[str, str]]:
+    """The backends of the service, each with its verdict, the pods of this node with their names."""
+    pods = {address: one.endpoint.title for one in trace.programs for address in one.endpoint.addresses}
+    for backend, verdict in trace.backends:
+        name = f" ({pods[backend.address]})" if backend.address in pods else ""
+        end = address_port(backend.address, backend.port)
+        yield f"  backend {end}{name}: {_VERDICTS.get(verdict, 'not known')}", verdict
+
+
 def _program(program: ProgramTrace, *, verbose: bool) -> Iterator[tuple[str, str]]:
     endpoint = program.endpoint
     where = f"{endpoint.title} ({endpoint.interface})" if endpoint.pod else endpoint.interface
     title = f"{where}, {program.direction} ({program.hook}), IPv{program.family}"
+    title += f", backend {program.backend}" if program.backend else ""
     if program.run is None:
         yield f"{title}: {_VERDICTS.get(program.verdict, 'not known')}: {program.why}", PROGRAM
         return

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
-from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST
+from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST, WIREGUARD_PORT
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
-from exporter.calico.protocols import PROTOCOLS, TCP
+from exporter.calico.protocols import PROTOCOLS, TCP, UDP
 from exporter.calico.rules import EGRESS, INGRESS
 from exporter.diagnosis.trace_node import OTHER_NODE, End, Hidden, NodeFacts
 from exporter.diagnosis.trace_program import XDP_FILE, Programs, ProgramTrace
@@ -22,6 +22,7 @@ POLICY_DEBUG_OFF = (
     "which costs some instructions for each rule that a packet matches and a file for each program"
 )
 _IP_IN_IP = 4
+_BLACKHOLE = "a blackhole route (service loop prevention) drops it before policy"
 _INTERNAL = ("lo", "bpfin.cali", "bpfout.cali")  # interfaces of the node to itself
 
 
@@ -34,12 +35,17 @@ class Walk:
     source: End
     destination: End
     via: str
+    excluded: bool = False  # whether it is for a service that Calico leaves alone: its route is then not looked up
     met: list[ProgramTrace] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     hidden: Hidden = field(default_factory=Hidden)
+    is_refused: bool = False
 
     def go(self) -> None:
-        """Goes as far as the packet does. Raises `NotKnown` where its way is not known."""
+        """Goes as far as the packet does. Raises `NotKnown` where its way is not known.
+
+        `is_refused` is then whether it is dropped before any program of a policy.
+        """
         if not self.programs.any_file:
             raise NotKnown(POLICY_DEBUG_OFF)
         if self.programs.packet.protocol == _IP_IN_IP:
@@ -64,27 +70,52 @@ class Walk:
         if self.source.is_node:
             self._leave_the_node()
         elif self.source.endpoint:
-            self._refuse_blackhole(self.source.endpoint, EGRESS)
-            self._ask(self.source.endpoint, EGRESS, self._flags())
-            self._arrive()
+            self._leave_the_pod(self.source.endpoint)
         else:
             self.hidden = self.facts.hidden_source(self.source, self.destination)
             self._note_the_other_half(self.source)
             self._come_in()
+        self._doubt_wireguard()
+
+    def _leave_the_pod(self, endpoint: Endpoint) -> None:
+        if endpoint == self.destination.endpoint and not self.programs.packet.translated:
+            why = "a pod's packets to its own addresses do not leave it: policy is not asked"
+            self.met.append(self.programs.unasked(endpoint, EGRESS, why))
+            return
+        if self._is_blackhole():
+            self.met.append(self.programs.unasked(endpoint, EGRESS, _BLACKHOLE, DENY))
+            return
+        self._ask(endpoint, EGRESS, self._flags())
+        self._arrive()
 
     def _come_in(self) -> None:
+        if self._is_blackhole() and not self._has_policy((XDP_FILE,)):
+            self._refuse()
+            return
         try:
             passed = self._at_host_endpoint(INGRESS, self.source, self._flags(), self._unless_node(self.source))
         except NotKnown:
             if self.destination.endpoint and not self._has_policy((XDP_FILE,)):
                 self._arrive()  # a pod that denies it settles it, whichever interface it comes by
             raise
-        if not passed:
+        if not passed and self._is_blackhole():
+            self._refuse()
+        elif not passed:
             self._arrive()
+
+    def _refuse(self) -> None:
+        self.is_refused = True
+        self.notes.append(f"{self.destination.title}: {_BLACKHOLE}")
 
     def _find_the_node(self) -> None:
         """Neither end is a pod here, so one of them is the node itself: its addresses may not be known."""
         if None not in (self.source.is_node, self.destination.is_node):
+            either = self.source.is_node or self.destination.is_node
+            if not (either or self.via or self.programs.packet.translated or self._is_blackhole()):
+                raise NotKnown(
+                    f"neither {self.source.title} nor {self.destination.title} is a pod of this node or the node "
+                    "itself: ask the node of one of them, or name the host's interface that forwards it with --via"
+                )
             return
         if not self.via:
             raise NotKnown(
@@ -101,7 +132,7 @@ class Walk:
 
     def _flags(self) -> tuple[int, ...]:
         """The flags that the packet can have where it enters the node."""
-        known = self.destination.is_node
+        known = self.destination.is_node and not self.excluded
         return (0, DESTINATION_IS_HOST) if known is None else (DESTINATION_IS_HOST,) if known else (0,)
 
     def _unless_node(self, end: End) -> str:
@@ -136,12 +167,34 @@ class Walk:
                 "the FelixConfiguration decides after policy about a pod's packets to its own node: by default it "
                 "drops them"
             )
-        if not destination.is_node:
+        if not destination.is_node and not self._goes_on_in_a_tunnel():
             if self.source.endpoint and self.facts.may_translate_source(self.source.address, destination.address):
                 why = f"outgoing NAT may replace {self.source.title} before, by an address that is not known here"
                 self.hidden = Hidden(("ip_src", "sport"), why)
             self._note_the_other_half(destination)
             self._at_host_endpoint(EGRESS, destination, (0,), self._unless_node(destination))
+
+    def _goes_on_in_a_tunnel(self) -> bool:
+        """From outside through a service to another node: `dnat_should_encap`, which no policy is asked about."""
+        if self.source.endpoint or self.source.is_node or not self.programs.packet.translated:
+            return False
+        self._note_the_other_half(self.destination)
+        return True
+
+    def _doubt_wireguard(self) -> None:
+        """Calico v3.32 drops what comes from, or goes to, its WireGuard port but for its own nodes (parsing.h)."""
+        packet = self.programs.packet
+        came_in = not self.source.endpoint and not self.source.is_node
+        goes_out = not self.destination.endpoint and not self.destination.is_node
+        crossed = [(self.source, packet.destination_port)] if came_in else []
+        crossed += [(self.destination, packet.port)] if goes_out else []
+        for peer, port in crossed:
+            route = self.facts.route(peer.address)
+            if packet.protocol == UDP and port == WIREGUARD_PORT and not (route and route.remote_host):
+                raise NotKnown(
+                    f"udp port {port} is that of WireGuard between Calico's nodes by default: Calico v3.32 drops such "
+                    f"packets before policy if the other end, here {peer.title}, is none of them"
+                )
 
     def _note_the_other_half(self, end: End) -> None:
         location = self.facts.location(end)
@@ -164,7 +217,7 @@ class Walk:
         if self.programs.has_file(endpoint, way):
             of_node = (SOURCE_IS_HOST if way == EGRESS else DESTINATION_IS_HOST) in flags
             if of_node and self._is_failsafe(way):
-                why = f"port {self.programs.packet.destination_port} is a failsafe port: policy is not asked"
+                why = f"port {self.programs.packet.port} is a failsafe port: policy is not asked"
                 self.met.append(self.programs.unasked(endpoint, way, why))
             else:
                 conditional = conditional or (self._unless_failsafe(way) if of_node else "")
@@ -181,19 +234,19 @@ class Walk:
 
     def _is_failsafe(self, way: str) -> bool:
         packet, known = self.programs.packet, self.programs.failsafes
-        port = packet.protocol, packet.translated[1] if packet.translated else packet.destination_port
         if known is None:
             return False
-        return known.outbound(*port, packet.destination) if way == EGRESS else known.inbound(*port, packet.source)
+        peer, asked = (self.destination, known.outbound) if way == EGRESS else (self.source, known.inbound)
+        return asked(packet.protocol, packet.port, peer.address)
 
     def _unless_failsafe(self, way: str) -> str:
         """Why policy may not be asked where the failsafe ports are not known."""
         packet = self.programs.packet
         defaults = DEFAULT_OUTBOUND if way == EGRESS else DEFAULT_INBOUND
-        if self.programs.failsafes is not None or (packet.protocol, packet.destination_port) not in defaults:
+        if self.programs.failsafes is not None or (packet.protocol, packet.port) not in defaults:
             return ""
         return (
-            f"port {packet.destination_port} is a failsafe port by default, which policy is not asked about: whether "
+            f"port {packet.port} is a failsafe port by default, which policy is not asked about: whether "
             "it is one here is not known"
         )
 
@@ -221,11 +274,9 @@ class Walk:
         names = ", ".join(one.interface for one in every)
         raise NotKnown(f"which of {names} lies between this node and {peer.title} is not known: name it with --via")
 
-    def _refuse_blackhole(self, endpoint: Endpoint, way: str) -> None:
+    def _is_blackhole(self) -> bool:
         """Service loop prevention: what enters the node for such an address is dropped before policy."""
-        if self.facts.is_blackhole(self.destination.address):
-            why = "a blackhole route (service loop prevention) drops it before policy"
-            self.met.append(self.programs.unasked(endpoint, way, why, DENY))
+        return not self.excluded and self.facts.is_blackhole(self.destination.address)
 
     def _ask(self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "") -> None:
         flow = self.facts.flow(self.programs.packet)

@@ -68,17 +68,14 @@ class Bundle:
         return int(live["id"]) if live else None
 
     def pin_names(self) -> list[str]:
-        """See `NodeSource`."""
         self._raise("pins", MapError)
         return list(self._head["pins"])
 
     def attach_point_folders(self) -> list[str]:
-        """See `NodeSource`."""
         self._raise("attach_point_folders", MapError)
         return list(self._head["attach_point_folders"])
 
     def map_info(self, name: str) -> MapInfo:
-        """See `NodeSource`."""
         self._raise(f"maps/{name}", MapError)
         if name not in self._head["pins"]:
             raise MapMissing(f"the bundle holds no map {name}")
@@ -95,11 +92,9 @@ class Bundle:
         )
 
     def map_usage(self, name: str) -> MapUsage:
-        """See `NodeSource`."""
         return MapUsage(self.map_info(name), None)
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
-        """See `NodeSource`."""
         info = self.map_info(name)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
@@ -118,16 +113,13 @@ class Bundle:
         yield MapDump(info, keys, values)
 
     def predates(self, datum: str) -> bool:
-        """See `NodeSource`."""
         return datum in (*NEW_DATA, ADDRESSES) and datum not in self._head.get("data", ())
 
     def clock_ns(self) -> int | None:
-        """See `NodeSource`."""
         clock = self._head.get("clock_ns")
         return None if clock is None else int(clock)
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
-        """See `NodeSource`."""
         self._raise("programs", MapError)
         wanted = set(ids)
         return [
@@ -137,23 +129,19 @@ class Bundle:
         ]
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `NodeSource`."""
         dump = self.map_dump(name)
         found = dict(dump.entries())
         return [found.get(key) for key in keys]
 
     def links(self) -> tuple[Link, ...]:
-        """See `NodeSource`."""
         self._raise("links", NodeError)
         return tuple(Link(int(row["ifindex"]), _text(row["name"])) for row in self._json("links.json"))
 
     def host_routes(self) -> tuple[HostRoute, ...]:
-        """See `NodeSource`."""
         self._raise("routes", NodeError)
         return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
 
     def addresses(self) -> tuple[NodeAddress, ...]:
-        """See `NodeSource`."""
         if self.predates(ADDRESSES):
             raise NodeError("this bundle was made by an older version and has no addresses of the node")
         self._raise(ADDRESSES, NodeError)
@@ -161,11 +149,9 @@ class Bundle:
         return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
     def interfaces_to(self, addresses: Collection[str]) -> dict[str, int]:
-        """See `NodeSource`."""
         raise NodeError(f"a bundle does not hold the kernel's routes, such as to {', '.join(sorted(addresses)[:3])}")
 
     def nics(self) -> dict[str, Nic]:
-        """See `NodeSource`."""
         self._raise("nics", NodeError)
         if "nics.json" not in self._members:
             raise NodeError("the bundle holds no interface counters: it was made before they were part of it")
@@ -173,26 +159,21 @@ class Bundle:
         return {name: Nic(NicCounters(**row["received"]), NicCounters(**row["sent"])) for name, row in rows}
 
     def received(self) -> dict[str, tuple[int, int]]:
-        """See `NodeSource`."""
         return {name: (nic.received.packets, nic.received.bytes) for name, nic in self.nics().items()}
 
     def queue_drops(self) -> dict[int, int]:
-        """See `NodeSource`."""
         self._raise("queue_drops", NodeError)
         if "queue_drops.json" not in self._members:
             raise NodeError("the bundle holds no drops of clsact: it was made before they were part of it")
         return {int(ifindex): int(count) for ifindex, count in self._json("queue_drops.json").items()}
 
     def check_run_dir(self) -> None:
-        """See `NodeSource`."""
         self._raise("run_dir", NodeError)
 
     def endpoint_status(self) -> Folder[bytes]:
-        """See `NodeSource`."""
         return self._folder("endpoint_status")
 
     def cluster_pods(self) -> ClusterPods | None:
-        """See `NodeSource`."""
         self._raise("pods", NodeError)
         if "pods.json" not in self._members:
             return None
@@ -209,24 +190,20 @@ class Bundle:
         )
 
     def packets(self) -> RecordedPackets | None:
-        """See `NodeSource`."""
         self._raise("packets", NodeError)
         return parse_packets(self._json(PACKETS)) if PACKETS in self._members else None
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
-        """See `NodeSource`."""
         folder = self._folder("policy_files")
         files = {name: one for name, one in folder.files.items() if is_policy_file_of(name, interfaces)}
         return replace(folder, files=files)
 
     def policies(self) -> Policies:
-        """See `NodeSource`."""
         if self._policies is None:
             self._policies = policies_of(self.policy_files())
         return self._policies
 
     def policy_file_names(self) -> list[str]:
-        """See `NodeSource`."""
         return sorted(self.policy_files().files)
 
     def _folder(self, part: str) -> Folder[bytes]:

@@ -171,84 +171,65 @@ class LiveNode:
         self._policies = _KeptFolder(policies, read_policies)
 
     def pin_names(self) -> list[str]:
-        """See `NodeSource`."""
         return list_pins(self._globals)
 
     def attach_point_folders(self) -> list[str]:
-        """See `NodeSource`."""
         folders = filter(pins.is_attach_point_folder, list_subdirectories(self._tc))
         return [folder for folder in folders if any(map(pins.is_attach_point_counters, list_pins(self._tc / folder)))]
 
     def map_info(self, name: str) -> MapInfo:
-        """See `NodeSource`."""
         return self._reader.info(f"{self._globals}/{name}")
 
     def map_usage(self, name: str) -> MapUsage:
-        """See `NodeSource`."""
         return self._reader.usage(f"{self._globals}/{name}")
 
     def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
-        """See `NodeSource`."""
         return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus)
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `NodeSource`."""
         return self._reader.lookup(f"{self._globals}/{name}", keys)
 
     def map_batches(self, name: str) -> Iterator[MapDump]:
-        """See `NodeSource`."""
         return self._reader.batches(f"{self._globals}/{name}")
 
     def predates(self, datum: str) -> bool:
-        """See `NodeSource`."""
         del datum
         return False
 
     def clock_ns(self) -> int | None:
-        """See `NodeSource`."""
         return time.monotonic_ns()
 
     def programs(self, ids: Sequence[int]) -> list[ProgramInfo]:
-        """See `NodeSource`."""
         return self._reader.programs(ids)
 
     def links(self) -> tuple[netlink.Link, ...]:
-        """See `NodeSource`."""
         return self._live_links.links() if self._live_links else netlink.read_links()
 
     def host_routes(self) -> tuple[netlink.HostRoute, ...]:
-        """See `NodeSource`."""
         return self._live_links.host_routes() if self._live_links else netlink.read_host_routes()
 
     def addresses(self) -> tuple[netlink.NodeAddress, ...]:
-        """See `NodeSource`."""
         return netlink.read_addresses()
 
     def interfaces_to(self, addresses: Collection[str]) -> Mapping[str, int]:
-        """See `NodeSource`."""
         found = {address: netlink.read_interface_to(address) for address in addresses}
         return {address: ifindex for address, ifindex in found.items() if ifindex is not None}
 
     def nics(self) -> dict[str, Nic]:
-        """See `NodeSource`."""
         return read_nics()
 
     def received(self) -> Mapping[str, tuple[int, int]]:
-        """See `NodeSource`."""
         return read_received()
 
     def queue_drops(self) -> dict[int, int]:
-        """See `NodeSource`."""
         return netlink.read_queue_drops()
 
     def check_run_dir(self) -> None:
-        """See `NodeSource`."""
         # Either thread will do, unless it waits for a folder that hangs.
         thread = self._policies.thread if self._status.thread.hangs else self._status.thread
         thread.read(lambda: check_run_dir(self._run_dir, _FOLDERS))
 
     def endpoint_status(self) -> Folder[bytes]:
-        """See `NodeSource`."""
         return self._status.content()
 
     def cluster_pods(self) -> ClusterPods | None:
@@ -259,15 +240,12 @@ class LiveNode:
         """See `NodeSource`."""
 
     def policy_files(self, interfaces: Collection[str] | None = None) -> Folder[bytes]:
-        """See `NodeSource`."""
         return self._policies.thread.read(
             lambda: read_folder(self._policies.path, wanted=lambda name: is_policy_file_of(name, interfaces))
         )
 
     def policies(self) -> Policies:
-        """See `NodeSource`."""
         return self._policies.content()
 
     def policy_file_names(self) -> list[str]:
-        """See `NodeSource`."""
         return self._policies.thread.read(lambda: list_folder(self._policies.path)) or []

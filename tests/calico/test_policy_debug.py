@@ -257,7 +257,7 @@ class Felix:
         self.say("Splitting program after 7992 jumps")
         self.code(at(), *load(9, source=1))
         self.labels = [*self.labels, *self.jumped_to]
-        self.code()
+        self.code(at(inst=[0xB7, 0, 0, 0, 1, 0, 0, 0]))  # R0 = 1, which tells the second program where to go on
         self.say("Tail call to policy program at index 1000 * 1 + 3 = 1003")
         self.code()
         self.say("##### Start of program 1 #####", "Load packet metadata saved by previous program")

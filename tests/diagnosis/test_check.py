@@ -34,7 +34,7 @@ def node(make):
     """A node on which nothing is wrong."""
     return make.node(
         [
-            make.counters("cali_counters6", 60, {(5, 0): {0: 11}, (5, 1): {0: 3}}),
+            make.counters("cali_counters6", 60, {(3, 0): {}, (3, 1): {}, (5, 0): {0: 11}, (5, 1): {0: 3}}),
             make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x7)}),
             make.rules("cali_rule_ctrs2", 20, {}),
         ],
@@ -163,7 +163,9 @@ def test_an_index_under_another_name_is_not_here(found, make, node):
 def test_what_is_left_of_interfaces_that_are_gone_is_named(found, make, node):
     gone = {index: (f"cali{index}", 0x7) for index in range(100, 108)}
     node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x7)} | gone)
-    node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(5, 0): {0: 1}, (100, 0): {}, (200, 1): {}})
+    node.maps["cali_counters6"] = make.counters(
+        "cali_counters6", 60, {(3, 0): {}, (3, 1): {}, (5, 0): {0: 1}, (5, 1): {}, (100, 0): {}, (200, 1): {}}
+    )
     node.facts["policy_files"].files["cali0_ingress_v4.json"] = b"{}"
     node.facts["endpoint_status"].files["k8s ns-b%2Fold eth0"] = b'{"ifaceName": "cali1"}'
     by_subject = found(node)
@@ -177,6 +179,19 @@ def test_what_is_left_of_interfaces_that_are_gone_is_named(found, make, node):
     ):
         assert words in by_subject["leftovers"].found
     assert "2 of the 10 interfaces that Calico knows are here" == by_subject["namespace"].found
+
+
+def test_an_interface_that_loses_every_packet_or_is_not_ready_is_named(found, make, node):
+    node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(3, 0): {}, (3, 1): {}, (5, 0): {0: 11}})
+    one = found(node)["missing entries"]
+    assert "every packet is dropped and not counted for want of a counter entry: ns-a/client at tc_egress" in one.found
+    assert ("note", "restart calico-node on this node") == (one.state, one.remedy)
+    assert "not ready" not in found(node)
+    node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x5)})
+    one = found(node)["not ready"]
+    assert ("note", "Calico's programs are not in place: ns-a/client (IPv4)") == (one.state, one.found)
+    node.facts["links"] = NodeError("no links")
+    assert {"missing entries", "not ready"}.isdisjoint(found(node))
 
 
 @pytest.mark.parametrize(("fact", "subject"), [("links", "links"), ("host_routes", "routes")])

@@ -446,3 +446,11 @@ def test_a_policy_file_of_this_endpoint_that_cannot_be_read_is_noted(snapshot_of
 def test_no_sentence_is_repeated(explained):
     explanation = explained("v3.29.7/42-pod-readd", OPEN)
     assert len(explanation.notes) == len(set(explanation.notes))
+
+
+def test_a_counter_map_of_fewer_slots_than_any_release_has_is_explained_as_far_as_it_goes(make, recorded):
+    node = make.like(recorded("v3.32.1/02-ingress-deny.after"))
+    node.maps["cali_counters6"] = make.counters("cali_counters6", 1227, {(7, 1): {0: 3}}, slots=3)
+    after = make.snapshot(node, parts=PARTS)
+    (endpoint,) = (one for one in after.endpoints.get().by_index.values() if one.interface == SERVER)
+    assert () == explain(None, after, endpoint).drops

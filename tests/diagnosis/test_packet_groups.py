@@ -143,6 +143,14 @@ def test_a_flow_that_connection_tracking_knows_as_allowed_was_not_denied(node, e
     assert PASSED == one.verdict
 
 
+def test_connection_tracking_has_no_ports_of_sctp(node):
+    entry = flow(132, (CLIENT2, 0), (SERVER, 0), SENT, ANSWERED, last_seen=1)
+    captured = replace(udp(CLIENT2, SERVER), protocol=132)
+    for entries, verdict in (((entry,), PASSED), ((), DENIED)):
+        (one,) = judged(node(DENY, *entries), CALI_SERVER, captured)
+        assert (verdict, 5300) == (one.verdict, one.port)
+
+
 def test_flows_to_one_port_are_one_group_and_groups_come_by_packets(node):
     flows = [udp(CLIENT2, SERVER, 6000), *(udp(CLIENT2, SERVER, source_port=number) for number in range(4))]
     first, second = judged(node(DENY), CALI_SERVER, *flows, udp(CLIENT2, SERVER, source_port=9, same_passed=True))[:2]
@@ -160,6 +168,24 @@ def test_a_false_source_and_packets_of_the_link_are_told_apart(node):
     (one,) = judged(snapshot, CALI_CLIENT2, udp("10.244.145.250", SERVER))
     assert (SPOOFED, "10.244.145.250") == (one.verdict, one.peer)
     assert () == judged(snapshot, CALI_SERVER, udp("0.0.0.0", SERVER), udp(CLIENT2, "224.0.0.1"))
+
+
+def test_a_false_source_is_one_at_the_receiver_too(node):
+    snapshot = node(DENY)
+    (one,) = judged(snapshot, CALI_SERVER, udp("192.0.2.50", SERVER, interface=CALI_CLIENT2))
+    assert (SPOOFED, "inbound", "192.0.2.50", None) == (one.verdict, one.direction, one.peer, one.ruling)
+    (allowed,) = judged(snapshot, CALI_SERVER, udp("192.0.2.50", SERVER, interface=CALI_CLIENT2, same_passed=True))
+    assert PASSED == allowed.verdict
+
+
+def test_a_pod_whose_addresses_are_not_known_has_no_false_source(node, make):
+    snapshot = node(DENY, host_routes=(), endpoint_status=make.folder())
+    assert () == of(snapshot, CALI_CLIENT2).addresses
+    (one,) = judged(snapshot, CALI_CLIENT2, udp(CLIENT2, SERVER))
+    assert SPOOFED != one.verdict
+    family = replace(udp("fd00:65::2", "fd00:65::3"), family=6)  # of a pod that is known to have an IPv4 address
+    (other,) = judged(node(DENY), CALI_CLIENT2, family)
+    assert SPOOFED != other.verdict
 
 
 def test_without_policy_files_the_verdict_is_not_known(node):

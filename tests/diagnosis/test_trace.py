@@ -13,6 +13,7 @@ from exporter.calico.packet import Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
 from exporter.calico.protocols import ICMP, ICMP6, SCTP, TCP, UDP
+from exporter.diagnosis import trace_sentences
 from exporter.diagnosis import trace_walk as module
 from exporter.diagnosis.explain import explain
 from exporter.diagnosis.policy_run import load_file
@@ -24,7 +25,7 @@ from exporter.snapshot.memory import Memory
 from exporter.snapshot.reading import take_snapshot
 from exporter.snapshot.settings import Settings
 from tests.recorded import recording
-from tests.service_tables import APPROVED, MAPS, OPENER, affinity, flow, route
+from tests.service_tables import APPROVED, MAPS, OPENER, affinity, backend, flow, frontend, route
 from tests.traces.experiments import experiments
 
 KINDS = {
@@ -68,7 +69,8 @@ def follow(source, packet, via=""):
 
 
 OTHER, OTHER_POD, OTHER_TUNNEL = "10.99.0.7", "10.244.9.5", "10.244.9.0"
-IN_POOL, NAT_OUTGOING, WORKLOAD, HOST, TUNNELED = 0x1, 0x2, 0x4, 0x10, 0x40
+IN_POOL, NAT_OUTGOING, WORKLOAD, LOCAL, HOST, TUNNELED = 0x1, 0x2, 0x4, 0x8, 0x10, 0x40
+EXCLUDE = 0x4  # of a service
 
 
 def with_other_node(make, tunneled):
@@ -127,6 +129,49 @@ def test_each_backend_of_a_service_is_followed(node):
     assert {"10.244.145.199:8080", "10.244.145.200:8080"} == {one.backend for one in found.programs}
 
 
+def test_the_answer_has_each_backend_with_its_verdict_and_says_whose_program_is_whose(node):
+    found = follow(node("v3.32.1/31-service-rule-allow"), tcp(CLIENT, "10.96.42.230", 80))
+    lines = [line for line, _ in trace_sentences.sentences(found, "ns-a/client", "10.96.42.230", verbose=False)]
+    pods = "ns-b/web-6f65f784b4-c8dx8", "ns-b/web-6f65f784b4-pc7t8"
+    assert [
+        f"  backend {one.address}:8080 ({pod}): allowed" for (one, _), pod in zip(found.backends, pods, strict=True)
+    ] == lines[1:3]
+    headers = [line.partition(", backend ")[2].partition(": ")[0] for line in lines if "IPv4" in line]
+    assert [f"{one.address}:8080" for one, _ in found.backends for _ in range(2)] == headers
+
+
+def test_an_ipv6_backend_is_written_as_in_a_url(make):
+    source = make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    tables = {
+        "cali_v6_nat_fe3": ("lpm_trie", frontend("fd00:96::1", 80, TCP, 7, 1)),
+        "cali_v6_nat_be": ("hash", backend(7, 0, "fd00:65::3", 8080)),
+    }
+    for number, (name, (kind, entry)) in enumerate(tables.items()):
+        source.maps[name] = make.table(name, 600 + number, kind, entry)
+    found = follow(source, Packet(6, "fd00:65::2", "fd00:96::1", TCP, 40000, 80))
+    assert {"[fd00:65::3]:8080"} == {one.backend for one in found.programs}
+    assert any(
+        "  backend [fd00:65::3]:8080 (ns-b/server): " in line
+        for line, _ in trace_sentences.sentences(found, "", "", verbose=False)
+    )
+
+
+def test_why_a_service_denies_says_whether_it_has_backends_elsewhere_or_refuses_the_source(node, make):
+    name, address = "v3.32.1/31-service-rule-allow", "10.96.5.5"
+    for more, source, said in (
+        ({"flags": 0x3}, OUTSIDE, "has no backends on this node, and its traffic policy is Local: Calico rejects"),
+        ({"flags": 0x3}, CLIENT, "has no backends on this node, and its traffic policy is Local: Calico rejects"),
+        ({"count": 0xFFFFFFFF}, OUTSIDE, "does not serve this source (source ranges): Calico drops"),
+        ({"count": 0}, OUTSIDE, "has no backends: Calico rejects"),
+    ):
+        entry = frontend(address, 80, TCP, 77, more.get("count", 1), flags=more.get("flags", 0))
+        found = follow(with_service(node, make, name, entry, (OTHER_POD, 8080)), tcp(source, address, 80))
+        assert ("deny", [f"the service {address}:80 {said} the packet before policy"]) == (
+            found.verdict,
+            [note for note in found.notes if "service" in note],
+        )
+
+
 @pytest.mark.parametrize("timeout", [10800, 0])
 @pytest.mark.parametrize("chosen", ["10.244.145.200", "10.244.145.77"])
 def test_the_backend_that_session_affinity_chose_is_named_while_the_service_has_it(node, make, timeout, chosen):
@@ -170,6 +215,48 @@ def test_backends_of_different_verdicts_leave_it_unknown(node, make):
     assert ("unknown", "the service's backends differ") == (found.verdict, found.why_unknown)
 
 
+def with_service(node, make, name, entry, to, *others):
+    """The node with one more service, whose only backend is `to`."""
+    more = {"cali_v4_nat_fe3": entry, "cali_v4_nat_be": backend(77, 0, *to)}
+    tables = [
+        make.table(table, 600 + number, KINDS[table], *entries_of(table), one)
+        for number, (table, one) in enumerate(more.items())
+    ]
+    return node(name, *tables, *others)
+
+
+def test_a_service_is_translated_for_tcp_and_udp_alone(node, make):
+    name, service = "v3.32.1/31-service-rule-allow", "10.96.5.5"
+    for protocol, backends in ((TCP, 1), (SCTP, 0)):
+        source = with_service(node, make, name, frontend(service, 3868, protocol, 77, 1), (SERVER, 3868))
+        found = follow(source, Packet(4, CLIENT, service, protocol, 40000, 3868))
+        assert backends == len(found.backends)
+        assert {one.endpoint.title for one in found.programs} == {"ns-a/client", *["ns-b/server"] * backends}
+        assert (not backends) == any("translates for TCP and UDP alone" in note for note in found.notes)
+
+
+def test_from_outside_only_the_addresses_that_answer_have_node_ports(node, make):
+    address = "10.99.0.77"  # of the node, and not one of `nodePortAddresses`
+    routes = make.table(
+        "cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route(f"{address}/32", LOCAL | HOST)
+    )
+    source = node("v3.32.1/31-service-rule-allow", routes)
+    for client, backends in ((CLIENT, 2), (NODE, 2), (OUTSIDE, 0), ("192.0.2.7", 0)):
+        assert backends == len(follow(source, tcp(client, address, 30080)).backends)
+        assert 2 == len(follow(source, tcp(client, NODE, 30080)).backends)
+
+
+def test_from_outside_a_service_goes_on_to_another_node_in_a_tunnel_past_policy(node, make):
+    name, to = "v3.32.1/43-hep-forward-egress-deny", (OTHER_POD, 6602)
+    entry = frontend(NODE, 30099, UDP, 77, 1)
+    source = with_service(node, make, name, entry, to, with_other_node(make, tunneled=False))
+    for client, expected in ((OUTSIDE, ["tc_ingress"]), (CLIENT, ["tc_ingress", "tc_egress"])):
+        found = follow(source, udp(client, NODE, 30099))
+        assert expected == [one.hook for one in found.programs]
+        assert ("allow" if client == OUTSIDE else "deny") == found.verdict
+        assert any("ask its own node" in note for note in found.notes)
+
+
 # What skips policy.
 
 
@@ -178,6 +265,15 @@ def test_the_nodes_packets_to_its_own_pods_are_allowed_unasked(node):
     assert ("allow", [("ns-b/server", "inbound", "allow")]) == (found.verdict, programs(found))
     assert found.programs[0].run is None
     assert "policy is not asked" in found.programs[0].why
+
+
+def test_what_a_pod_sends_to_itself_does_not_leave_it_but_through_a_service(node, make):
+    name = "v3.32.1/02-default-deny-udp"
+    (program,) = follow(node(name), udp(SERVER, SERVER, 5300)).programs
+    assert ("allow", None) == (program.verdict, program.run)
+    entry = frontend("10.96.5.5", 53, UDP, 77, 1)
+    found = follow(with_service(node, make, name, entry, (SERVER, 5300)), udp(SERVER, "10.96.5.5", 53))
+    assert ("deny", [False, False]) == (found.verdict, [one.run is None for one in found.programs])
 
 
 def test_a_failsafe_port_of_the_node_is_open_whatever_policy_says(node, make):
@@ -199,6 +295,25 @@ def test_where_failsafe_ports_are_not_known_a_default_one_is_not_denied(node, mo
     found = follow(source, experiment.packet)
     assert "unknown" == found.verdict
     assert "port 30080 is a failsafe port by default" in found.why_unknown
+
+
+@pytest.mark.parametrize(("net", "open_"), [("10.99.0.0/24", True), ("10.96.0.0/16", False)])
+def test_a_failsafe_port_is_that_of_the_backend(node, make, net, open_):
+    ports = make.failsafes("cali_v4_fsafes2", 602, (TCP, 6443, net), outbound=True)
+    found = follow(node("v3.32.1/43-hep-forward-egress-deny", ports), tcp(NODE, "10.96.0.1", 443))
+    (program,) = found.programs
+    assert open_ == (program.run is None)
+    assert not open_ or program.why.startswith("port 6443 is a failsafe port")
+
+
+def test_where_failsafe_ports_are_not_known_a_default_one_of_the_backend_is_not_denied(node, make, monkeypatch):
+    entry, name = frontend("10.96.5.5", 53, UDP, 77, 1), "v3.32.1/43-hep-forward-egress-deny"
+    source = with_service(node, make, name, entry, (OUTSIDE, 6602))
+    assert "deny" == follow(source, udp(NODE, "10.96.5.5", 53)).verdict
+    monkeypatch.setattr(module, "DEFAULT_OUTBOUND", frozenset({(UDP, 6602)}))
+    found = follow(source, udp(NODE, "10.96.5.5", 53))
+    assert "unknown" == found.verdict
+    assert "port 6602 is a failsafe port by default" in found.why_unknown
 
 
 @pytest.mark.parametrize(("kind", "asked"), [(135, False), (136, False), (133, False), (128, True), (134, True)])
@@ -295,6 +410,64 @@ def test_a_blackhole_route_drops_before_policy(node, make):
     found = follow(source, udp(CLIENT, "10.97.1.1", 53))
     assert "deny" == found.verdict
     assert any("blackhole" in one.why for one in found.programs)
+
+
+def test_a_blackhole_route_drops_what_comes_from_outside_too(node, make):
+    routes = make.table("cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route("10.97.0.0/16", 0x200))
+    for name in ("v3.32.1/01-allow-selector-udp", "v3.33/46-hep-xdp-deny"):
+        found = follow(node(name, routes), udp(OUTSIDE, "10.97.1.1", 53))
+        assert ("deny", "") == (found.verdict, found.why_unknown)
+        assert any("a blackhole route" in note for note in found.notes)
+    (dropped,) = follow(node("v3.32.1/01-allow-selector-udp", routes), udp(CLIENT, "10.97.1.1", 53)).programs
+    assert (None, "deny") == (dropped.run, dropped.verdict)
+
+
+def test_no_route_is_looked_up_of_a_service_that_calico_leaves_alone(node, make):
+    name, entry = "v3.32.1/01-allow-selector-udp", frontend("10.97.1.1", 53, UDP, 77, 1, flags=EXCLUDE)
+    routes = make.table("cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route("10.97.0.0/16", 0x100))
+    found = follow(with_service(node, make, name, entry, (SERVER, 53), routes), udp(CLIENT, "10.97.1.1", 53))
+    assert ("allow", ["workload"]) == (found.verdict, [one.phase for one in found.programs])
+    assert any("leaves to another load balancer" in note for note in found.notes)
+
+
+def test_a_service_that_calico_leaves_alone_is_not_the_node_for_its_programs(node, make):
+    """Such as node-local-dns, whose address is the node's too: its host endpoint polices it as what it forwards."""
+    name, address = "v3.32.1/44-hep-normal-deny", "10.97.1.1"
+    routes = make.table(
+        "cali_v4_routes", 503, "lpm_trie", *entries_of("cali_v4_routes"), route(f"{address}/32", LOCAL | HOST)
+    )
+    entry = frontend(address, 6603, UDP, 77, 1, flags=EXCLUDE)
+    excluded = with_service(node, make, name, entry, (SERVER, 53), routes)
+    for source, expected in ((excluded, "forward"), (node(name, routes), "normal")):
+        assert [expected] == [one.phase for one in follow(source, udp(OUTSIDE, address, 6603)).programs]
+
+
+@pytest.mark.parametrize(
+    ("ends", "port", "known"),
+    [
+        ((CLIENT, "192.0.2.7"), 51820, False),
+        ((NODE, "192.0.2.7"), 51820, False),
+        (("192.0.2.7", NODE), 51820, False),
+        (("192.0.2.7", PLAIN), 51820, False),
+        ((CLIENT, OTHER), 51820, True),
+        ((CLIENT, PLAIN), 51820, True),
+        ((CLIENT, "192.0.2.7"), 51821, True),
+    ],
+)
+def test_udp_to_wireguards_port_may_be_dropped_between_the_node_and_others(node, make, ends, port, known):
+    source = node("v3.33/46-hep-xdp-deny", with_other_node(make, tunneled=False))
+    found = follow(source, udp(*ends, port), via="eth0")
+    doubted = "WireGuard" in found.why_unknown
+    assert (not known and found.verdict != "deny") == doubted
+    assert doubted == (found.verdict == "unknown")
+
+
+def test_in_ipv6_policy_may_not_see_the_number_of_another_protocol(make):
+    source = make.like(recording("v3.32.1/24-v6-egress-deny.before").bundle)
+    found = follow(source, Packet(6, "fd00:65::2", "fd00:65::3", SCTP, 40000, 5000))
+    assert "unknown" == found.verdict
+    assert "its verdict depends on how Calico's release reads protocol 132 from IPv6" in found.why_unknown
+    assert "unknown" != follow(source, Packet(6, "fd00:65::2", "fd00:65::3", UDP, 40000, 5000)).verdict
 
 
 # What other nodes change before a packet comes.
@@ -457,6 +630,13 @@ def test_two_ends_that_may_both_be_elsewhere_need_the_interface(make):
     assert ("unknown", ()) == (found.verdict, found.programs)
     assert "--via" in found.why_unknown
     assert "allow" == follow(old(make, "v3.32.1/44-hep-normal-deny"), udp(OUTSIDE, NODE, 6603), via="eth0").verdict
+
+
+def test_a_packet_that_does_not_meet_this_node_is_not_allowed_here(node):
+    found = follow(node("v3.32.1/01-allow-selector-udp"), udp(OUTSIDE, "192.0.2.7", 53))
+    assert ("unknown", ()) == (found.verdict, found.programs)
+    assert f"neither {OUTSIDE} nor 192.0.2.7 is a pod of this node or the node itself" in found.why_unknown
+    assert "allow" == follow(node("v3.32.1/01-allow-selector-udp"), udp(OUTSIDE, "192.0.2.7", 53), via="eth0").verdict
 
 
 def test_with_addresses_and_routes_nothing_need_be_named(node):

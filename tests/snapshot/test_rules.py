@@ -469,7 +469,7 @@ def test_of_two_directions_that_files_give_an_id_the_host_interfaces_is_the_rule
 def test_a_label_that_stands_in_both_parts_of_a_split_program_counts_from_the_last(snapshot_of):
     host = [tier("default", policy(f"GlobalNetworkPolicy {name}", ("deny", n))) for n, name in enumerate("ab", 5)]
     whole = json.loads(written(*host[0], *host[1], *GATE, label_before=len(host[0] + host[1])))
-    whole["policyInfo"][3]["labels"] = ["allowed_by_host_policy"]  # within a
+    whole["policyInfo"][3] |= {"labels": ["allowed_by_host_policy"], "inst": [0xB7, 0, 0, 0, 1, 0, 0, 0]}  # within a
     names = snapshot_of({"cali1_egress_v4.json": json.dumps(whole).encode()}).rules.get().table.names
     directions = {name.policy.name: name.policy.direction for name in names}
     assert {"a": "inbound", "b": "inbound", "gate": "outbound", "": "outbound"} == directions
