@@ -18,6 +18,7 @@ NODE = "node-1"
 PAUSE = "localhost/pause:cluster"
 _SERVICE = "10.97.0.1"
 _SOCKET = Path("/run/containerd/containerd.sock")
+_VOLUME_PLUGINS = "/var/lib/kubelet/plugins-of-volumes"  # by default below /usr
 _OURS = Path(__file__).parent
 _ADMISSION = """
 apiVersion: apiserver.config.k8s.io/v1
@@ -114,7 +115,8 @@ class RealNode:
     def _start_controllers(self, config):
         ca, (_, key) = self.api.authority.ca, self.api.account
         more = (f"--root-ca-file={ca}", f"--service-account-private-key-file={key}", "--leader-elect=false")
-        self.api.run("kube-controller-manager", config, *more)
+        volumes = f"--flex-volume-plugin-dir={_VOLUME_PLUGINS}"
+        self.api.run("kube-controller-manager", config, *more, volumes)
 
     def _start_kubelet(self, config):
         (self._folder / "resolv.conf").write_text("nameserver 10.97.0.10\n", encoding="ascii")
@@ -132,7 +134,7 @@ class RealNode:
             "authorization": {"mode": "AlwaysAllow"},
             "clusterDNS": ["10.97.0.10"],
             "resolvConf": str(self._folder / "resolv.conf"),
-            "volumePluginDir": "/var/lib/kubelet/plugins-of-volumes",
+            "volumePluginDir": _VOLUME_PLUGINS,
             "evictionHard": {f"{what}.available": "0%" for what in ("memory", "nodefs", "imagefs")},
             "imageGCHighThresholdPercent": 100,
         }
