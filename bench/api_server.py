@@ -1,6 +1,7 @@
 """A small API server for the benchmark: over TLS, with one list of pods, and a watch without events."""
 
 import json
+import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from connections import make_certificate
 
+# Runs a program as in a pod: with a service account in its folder, which no other program sees.
+_IN_POD = "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io"
+_IN_POD += ' && cp -r "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'
 # What a pod of a Deployment with one container holds besides what the exporter reads: some 8 kB.
 _PADDING = {"managedFields": [{"fieldsV1": {f"f:field-{number}": {}}} for number in range(250)]}
 
@@ -74,3 +78,17 @@ def _kubeconfig(folder: Path, port: int) -> Path:
     }
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def as_in_a_pod(kubeconfig: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Words before a command that has the service account of a pod in the cluster of this kubeconfig, and its
+    environment. Writes the account's files into `folder`, which is new.
+    """
+    cluster = json.loads(kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]
+    folder.mkdir()
+    shutil.copy(cluster["certificate-authority"], folder / "ca.crt")
+    for name in ("token", "namespace"):
+        (folder / name).write_text("none", encoding="utf-8")
+    host, _, port = cluster["server"].rpartition("//")[2].partition(":")
+    environment = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "NODE_NAME": "node"}
+    return ["unshare", "--mount", "sh", "-c", _IN_POD, str(folder)], environment

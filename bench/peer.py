@@ -11,7 +11,6 @@ root and Go; without Go it says so and measures nothing.
 import contextlib
 import gzip
 import http.client
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
-from api_server import api_server
+from api_server import api_server, as_in_a_pod
 from network import private_network
 from scrape import INTERFACES, address_of, cpu_of, made_node, name_of, pod_of, resident
 
@@ -39,9 +38,6 @@ SCRAPES_A_YEAR = 365.25 * 86400 / BETWEEN_SCRAPES
 # What clouds charge for 7.5 GiB of memory they charge for a CPU.
 GIB_OF_A_CPU = 7.5
 OURS, PEER, FILES, FLOOR = "ours", "peer", "ours without API server", "peer without client-go"
-# Runs a program as in a pod: with a service account in its folder, which no other program sees.
-IN_POD = "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io"
-IN_POD += ' && cp -r "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'
 ENCODINGS = ("identity", "gzip")
 COUNTED = {family.name for module in (counters, endpoints, maps) for family in module.FAMILIES}
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -121,7 +117,7 @@ def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple
             tempfile.TemporaryDirectory() as folder,
             api_server(pods, address_of, Path(folder)) as kubeconfig,
         ):
-            environment = service_account(kubeconfig, Path(folder) / "account")
+            in_pod, environment = as_in_a_pod(kubeconfig, Path(folder) / "account")
             # Files newer than two seconds are reread at every scrape, which is not the steady state.
             time.sleep(2)
             for zeros in ("core", "all"):
@@ -129,7 +125,6 @@ def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple
                 what = ["--no-collector.rules", f"--collector.counters.zeros={zeros}"]
                 ours = [sys.executable, "-m", "exporter", "serve", *where, *what]
                 theirs = [f"-bpf.fs={bpf_fs}", f"-run-dir={run_dir}", f"-zeros={zeros}"]
-                in_pod = ["unshare", "--mount", "sh", "-c", IN_POD, f"{folder}/account"]
                 sides = {
                     OURS: [*in_pod, *ours, "--web.listen-address={}"],
                     PEER: [*in_pod, binaries[PEER], *theirs, "-listen={}"],
@@ -137,17 +132,6 @@ def measure(binaries: dict[str, str], counts: tuple[int, ...]) -> Iterator[tuple
                     FLOOR: [binaries[FLOOR], *theirs, "-listen={}"],
                 }
                 yield count, zeros, compared(sides, environment, count)
-
-
-def service_account(kubeconfig: Path, folder: Path) -> dict[str, str]:
-    """Writes what a pod finds in its folder for the cluster of this kubeconfig; the environment it has besides."""
-    cluster = json.loads(kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]
-    folder.mkdir()
-    shutil.copy(cluster["certificate-authority"], folder / "ca.crt")
-    for name in ("token", "namespace"):
-        (folder / name).write_text("none", encoding="utf-8")
-    host, _, port = cluster["server"].rpartition("//")[2].partition(":")
-    return {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "NODE_NAME": "node"}
 
 
 def compared(sides: dict[str, list[str]], environment: dict[str, str], count: int) -> dict[str, Figures]:

@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
-from api_server import api_server
+from api_server import api_server, as_in_a_pod
 from network import private_network
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -239,22 +239,23 @@ def measure_serve(count: int, bpf_fs: Path, run_dir: Path) -> dict[str, dict[str
     """
     pods, found = [pod_of(index) for index in range(count)], {}
     with tempfile.TemporaryDirectory() as folder, api_server(pods, address_of, Path(folder)) as kubeconfig:
-        asked = ["--kubernetes.kubeconfig", str(kubeconfig), "--kubernetes.node", "node"]
+        in_pod, environment = as_in_a_pod(kubeconfig, Path(folder) / "account")
+        serve = [sys.executable, "-m", "exporter", "serve", "--bpf.fs", str(bpf_fs), "--calico.run-dir", str(run_dir)]
         for zeros in ("core", "all"):
-            for source, flags in (("files", ["--no-kubernetes"]), ("files and API server", asked)):
-                words = ["serve", "--bpf.fs", str(bpf_fs), "--calico.run-dir", str(run_dir), *flags]
+            for source, words in (("files", serve), ("files and API server", [*in_pod, *serve])):
                 print(f"serve, {count:>3} interfaces, {zeros:>4}, {source:>20}: ", end="", flush=True)
-                found[zeros] = served([*words, "--collector.counters.zeros", zeros], count)
+                known = environment if words is not serve else {}
+                found[zeros] = served([*words, "--collector.counters.zeros", zeros], known, count)
     return found
 
 
-def served(words: list[str], count: int) -> dict[str, float]:
+def served(words: list[str], environment: Mapping[str, str], count: int) -> dict[str, float]:
     """What a `serve` of these words costs: resident MiB, and CPU milliseconds for a scrape; prints that and more.
 
     Exits where it does not name `count` pods: the figures would be those of another node.
     """
     quiet = ["--web.listen-address", "127.0.0.1:10942", "--log.level", "error"]
-    with subprocess.Popen([sys.executable, "-m", "exporter", *words, *quiet]) as server:
+    with subprocess.Popen([*words, *quiet], env={**os.environ, **environment}) as server:
         try:
             time.sleep(3)
             rounds = []
