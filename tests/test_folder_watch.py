@@ -203,3 +203,17 @@ def test_a_change_that_could_not_be_read_is_read_the_next_time(read, tmp_path, m
         getattr(node, read)()
     monkeypatch.undo()
     assert {"old", "new"} == set(getattr(node, read)().files)
+
+
+def test_a_run_directory_that_goes_away_is_noticed(tmp_path):
+    folder = tmp_path / "run" / "endpoint-status"
+    folder.mkdir(parents=True)
+    write(folder, "a", b"1")
+    node = LiveNode(open_reader("bpftool"), tmp_path, tmp_path / "run")
+    for _ in range(2):
+        assert node.endpoint_status().present
+        node.check_run_dir()
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert not node.endpoint_status().present
+    with pytest.raises(NodeError, match="does not exist"):
+        node.check_run_dir()

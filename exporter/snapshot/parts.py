@@ -13,6 +13,7 @@ _DERIVED_FROM = {
     "rule_hits": ("rule_map",),
     "ifstate": ("ifstate_map", "links"),
     "policy_tags": ("ifstate",),
+    "run_dir": ("pods",),
     "endpoints": ("links", "host_routes", "ifstate", "pods", "cluster_pods"),
     "rules": ("policies", "endpoints"),
     "conntrack": ("endpoints",),

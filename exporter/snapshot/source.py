@@ -131,6 +131,11 @@ class _KeptFolder(Generic[_Content]):
         self._content: _Content | None = None
         self._reusable = False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder was there and could be read when its content was last asked for."""
+        return self._reusable  # what can be used again is there
+
     def content(self) -> _Content:
         """The content now. Raises `NodeError` when it cannot be read."""
         return self.thread.read(self._now)
@@ -225,6 +230,8 @@ class LiveNode:
         return netlink.read_queue_drops()
 
     def check_run_dir(self) -> None:
+        if self._status.is_there:  # in the run directory, when it was read for the same snapshot
+            return
         # Either thread will do, unless it waits for a folder that hangs.
         thread = self._policies.thread if self._status.thread.hangs else self._status.thread
         thread.read(lambda: check_run_dir(self._run_dir, _FOLDERS))

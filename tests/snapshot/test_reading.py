@@ -91,7 +91,7 @@ ASKED = {
     "nics": ("nics",),
     "received": ("received",),
     "queue_drops": ("queue_drops",),
-    "run_dir": ("run_dir",),
+    "run_dir": ("endpoint_status", "run_dir"),
     "policy_file_names": ("policy_file_names",),
     "policies": ("policies",),
     "policy_files": ("policy_files",),
