@@ -35,9 +35,14 @@ class Release:
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def pod(self):
-        """Its only pod."""
-        (found,) = self.pods()
-        return found
+        """Its only pod, once it is of the newest template and ready: helm's --wait can end before that."""
+        return wait_until(self._newest, seconds=60)
+
+    def _newest(self):
+        release = self._node.get("daemonset", NAME, f"--namespace={NAME}")["metadata"]
+        newest = release["annotations"]["deprecated.daemonset.template.generation"]
+        found = [each for each in self.pods() if newest == each["metadata"]["labels"]["pod-template-generation"]]
+        return found[0] if found and ready(found[0]) else None
 
     def process(self):
         """The id of the exporter's process, here and on the node."""
@@ -76,6 +81,11 @@ class Release:
         self._node.api.kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=50s")
 
 
+def ready(pod):
+    """Whether its containers are."""
+    return all(each["ready"] for each in pod["status"].get("containerStatuses", [{"ready": False}]))
+
+
 @contextmanager
 def ending(node, folder, name):
     """Watches a pod to its end; gives a list that then has all of its states in order."""
@@ -111,7 +121,7 @@ def create_demo_pods(node):
     """Pods of the demo's names and addresses, which the kubelet runs; the demo sends their packets."""
     for namespace in {pod.namespace for pod in PODS}:
         node.api.kubectl("create", "namespace", namespace)
-    tolerated = {"tolerations": [{"operator": "Exists"}]}
+    tolerated = {"tolerations": [{"operator": "Exists"}], "terminationGracePeriodSeconds": 0}
     containers = [{"name": "main", "image": PAUSE, "imagePullPolicy": "Never"}]
     for pod in PODS:
         wait_until(lambda pod=pod: "default" in node.api.kubectl("get", "serviceaccounts", f"-n{pod.namespace}"))

@@ -8,7 +8,7 @@ import pytest
 
 from exporter import confine, privileges
 from tests.apiserver.cluster import wait_until
-from tests.cluster.release import NAME, Release, ending
+from tests.cluster.release import NAME, Release, ending, ready
 from tests.kernel.machine import run, sample, success
 
 # The sizes of docs/kubernetes.md.
@@ -30,9 +30,15 @@ def release(node):
     made.uninstall()
 
 
+def upgrade(node, release, values):
+    """The pod that runs after an upgrade with these values."""
+    node.shell(f"helm upgrade {NAME} {HELM} --set {values}")
+    return release.pod()
+
+
 def test_an_upgrade_replaces_the_pod_and_keeps_every_count(node, release, tmp_path):
-    node.shell(f"helm upgrade {NAME} {HELM} --set {SIZES},priorityClassName=system-node-critical")
-    old, counted = release.pod(), release.scrape()
+    old = upgrade(node, release, f"{SIZES},priorityClassName=system-node-critical")
+    counted = release.scrape()
     node.ctr("images", "tag", "--force", f"localhost/{NAME}:dev", f"localhost/{NAME}:next")
     with ending(node, tmp_path, old["metadata"]["name"]) as states:
         node.shell(f"{UPGRADE} --set image.tag=next --wait --timeout 90s")
@@ -70,12 +76,8 @@ def seconds(text):
     return datetime.fromisoformat(text).timestamp()
 
 
-def ready(pod):
-    return all(each["ready"] for each in pod["status"].get("containerStatuses", [{"ready": False}]))
-
-
 def test_the_documented_sizes_are_enough(node, release):
-    node.shell(f"helm upgrade {NAME} {HELM} --set {SIZES}")
+    upgrade(node, release, SIZES)
     for _ in range(5):
         release.scrape()
         node.shell(f"kubectl -n {NAME} exec daemonset/{NAME} -- calico-bpf-exporter counters")
@@ -87,7 +89,7 @@ def test_the_documented_sizes_are_enough(node, release):
 
 @pytest.mark.parametrize(("profile", "kept"), [("sysadmin", privileges.SYS_ADMIN), ("capabilities", privileges.BPF)])
 def test_less_than_privileged_is_enough_under_the_runtime_s_own_filter(node, release, profile, kept):
-    node.shell(f"helm upgrade {NAME} {HELM} --set securityProfile={profile}")
+    upgrade(node, release, f"securityProfile={profile}")
     status = release.status()
     assert str(confine.USER) == status["Uid"].split()[0]
     assert (1 << kept) + (1 << privileges.DAC_READ_SEARCH) == int(status["CapEff"], 16)
@@ -100,7 +102,7 @@ def test_less_than_privileged_is_enough_under_the_runtime_s_own_filter(node, rel
 def test_what_is_mounted_later_reaches_the_running_pod(node, release, profile):
     run("umount", "/sys/fs/bpf")
     try:
-        node.shell(f"helm upgrade {NAME} {HELM} --set securityProfile={profile} --set podLabels.changed=yes")
+        upgrade(node, release, f"securityProfile={profile},podLabels.changed=yes")
         assert 0 == release.scrape()[sample("calico_bpf_dataplane_present")]
     finally:
         run("mount", "--bind", node.demo.bpf.path, "/sys/fs/bpf")
