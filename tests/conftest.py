@@ -46,9 +46,7 @@ MACHINE = (
 # Three soaks, one after the other, each apart from the machine.
 SOAK = "tests/soak/"
 
-# Clients and servers with time-outs: they wait for most of their time, and more than two at once would compete for the
-# CPU. Together they would take longer than all others.
-TRANSPORT = "tests/web/transport/"
+# Clients and servers with time-outs: in parallel they would compete for the CPU.
 TIMED = ("tests/web/", "tests/cli/test_serve.py", "tests/node/test_api_server.py")
 
 
@@ -76,7 +74,7 @@ class ByFile(LoadScopeScheduling):
     """Tests of one file stay together; each of the groups above is as one file."""
 
     def _split_scope(self, nodeid):
-        groups = {"machine": MACHINE, "soak": SOAK, "transport": TRANSPORT, "timed": TIMED}
+        groups = {"machine": MACHINE, "soak": SOAK, "timed": TIMED}
         return next((one for one, files in groups.items() if nodeid.startswith(files)), nodeid.partition("::")[0])
 
 
