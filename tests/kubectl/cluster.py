@@ -159,9 +159,9 @@ class Cluster:
         words = [*command, *query["command"][1:]]
         terminal = query.get("tty") == ["true"]
 
-        def take(received, sent):
-            _handshake(request, sent)
-            (_run_in_terminal if terminal else _run)(words, environment, _Channels(received, sent))
+        def take(connection):
+            _handshake(request, connection)
+            (_run_in_terminal if terminal else _run)(words, environment, _Channels(connection))
 
         return Upgrade(take)
 
@@ -190,20 +190,19 @@ _RESOURCES = {
 class _Channels:
     """Messages of one WebSocket whose first byte is the number of a channel."""
 
-    def __init__(self, received, sent):
-        self._received, self._sent = received, sent
+    def __init__(self, connection):
+        self._connection = connection
         self._socket = Connection(ConnectionType.SERVER)
         self._lock = threading.Lock()
 
     def send(self, channel, content):
         with self._lock, suppress(OSError):
-            self._sent.write(self._socket.send(BytesMessage(bytes([channel]) + content)))
-            self._sent.flush()
+            self._connection.sendall(self._socket.send(BytesMessage(bytes([channel]) + content)))
 
     def messages(self):
         """(channel, content) until the client has gone."""
         content = b""
-        while piece := self._received.read1(65536):
+        while piece := self._connection.recv(65536):
             with self._lock:
                 self._socket.receive_data(piece)
                 events = list(self._socket.events())
@@ -225,18 +224,16 @@ class _Channels:
             status = {"status": "Success"}
         self.send(ERROR, json.dumps({"metadata": {}, **status}).encode())
         with self._lock, suppress(OSError):
-            self._sent.write(self._socket.send(CloseConnection(1000)))
-            self._sent.flush()
+            self._connection.sendall(self._socket.send(CloseConnection(1000)))
 
 
-def _handshake(request, sent):
+def _handshake(request, connection):
     key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
     assert "v5.channel.k8s.io" in request.headers["sec-websocket-protocol"]
     lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Accept: {accept}", "Sec-WebSocket-Protocol: v5.channel.k8s.io", "\r\n"]
-    sent.write("\r\n".join(lines).encode())
-    sent.flush()
+    connection.sendall("\r\n".join(lines).encode())
 
 
 def _run(words, environment, channels):

@@ -10,6 +10,7 @@ import pytest
 from exporter.node.api_server import ApiServer, ApiServerError
 from exporter.node.proxies import proxy_for
 from tests.web.authority import Authority
+from tests.web.duplex import Duplex
 from tests.web.fake_api_server import LOCAL, TOKEN_REVIEWS, FakeApiServer
 
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "scraper-token"}}
@@ -97,10 +98,11 @@ class Proxy:
         if b" 200 " not in self._answer:
             client.close()
             return
+        near = Duplex(client) if self._tls else client
         host, _, port = head.split()[1].decode().rpartition(":")
         server = socket.create_connection((host, int(port)))
         self._sockets.append(server)
-        for source, target in ((client, server), (server, client)):
+        for source, target in ((near, server), (server, near)):
             self._start(copied, source, target)
 
     def close(self):
@@ -117,7 +119,7 @@ def copied(source, target):
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-        socket.socket.shutdown(target, socket.SHUT_WR)
+        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import BinaryIO
+
+from tests.web.duplex import Duplex
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -78,9 +79,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """Hands the connection over to a function, which gets the bytes from and to the client as two files."""
+    """Hands the connection over to a function, which may read it in one thread and write it in another."""
 
-    take: Callable[[BinaryIO, BinaryIO], None]
+    take: Callable[[Duplex], None]
 
 
 def refusal(status, message, reason=""):
@@ -275,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = api.answer(request)
         self.close_connection |= isinstance(answer, Raw | Upgrade)
         if isinstance(answer, Upgrade):
-            answer.take(self.rfile, self.wfile)
+            answer.take(Duplex(self.connection))
             return
         for piece in answer.pieces():
             if isinstance(piece, bytes):
