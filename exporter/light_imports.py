@@ -15,10 +15,11 @@ from types import ModuleType
 from typing import Any
 
 
-def skip_init(package: str) -> None:
+def skip_init(package: str, **names: object) -> None:
     """Makes modules of `package` importable without running its `__init__`, unless that was imported before.
 
-    The first use of a name that only the `__init__` has runs it: the package behaves as always, for whoever needs it.
+    It has these `names`. The first use of another one that only the `__init__` has runs it: the package behaves as
+    always, for whoever needs it.
     """
     if package in sys.modules:
         return
@@ -26,7 +27,7 @@ def skip_init(package: str) -> None:
     if spec is None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     module = importlib.util.module_from_spec(spec)
-    vars(module)["__getattr__"] = _RunsInit(module, spec)
+    vars(module).update(names, __getattr__=_RunsInit(module, spec))
     sys.modules[package] = module
 
 

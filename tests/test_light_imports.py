@@ -49,6 +49,16 @@ def test_a_package_that_was_imported_before_stays_as_it_is():
     )
 
 
+def test_names_that_are_given_do_not_run_the_init():
+    code = (
+        "import sys\nfrom exporter.light_imports import skip_init\nskip_init('pyroute2')\n"
+        "skip_init('pyroute2.config', machine='toaster')\nfrom pyroute2.config import machine\n"
+        "print(machine, 'multiprocessing' in sys.modules)\n"
+        "from pyroute2 import config\nprint(bool(config.kernel), config.machine != 'toaster')"
+    )
+    assert ["toaster", "False", "True", "True"] == python(code)
+
+
 def test_a_name_that_nothing_has_is_no_attribute():
     code = "import prometheus_client\ntry: prometheus_client.nothing\nexcept AttributeError as error: print(error)"
     assert ["module", "'prometheus_client'", "has", "no", "attribute", "'nothing'"] == python(SKIP + code, *PACKAGES)

@@ -3,6 +3,8 @@
 pyroute2's own `MarshalRtnl` knows a dozen more kinds, and loads 50 modules for them.
 """
 
+import os
+import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Message:
 
 def parse_messages(data: bytes) -> Iterator[Message]:
     """Yields the messages in a buffer that the kernel filled. Raises `NodeError`."""
-    skip_init("pyroute2")
+    _skip_inits()
     from pyroute2.netlink.exceptions import NetlinkDecodeError
 
     offset = 0
@@ -51,6 +53,15 @@ def parse_messages(data: bytes) -> Iterator[Message]:
             raise NodeError("the kernel sent a message that cannot be decoded") from error
         yield Message(kind, flags, offset, decoded)
         offset += (length + 3) & ~3
+
+
+def _skip_inits() -> None:
+    skip_init("pyroute2")
+    # Its configuration imports multiprocessing and starts `uname`, for names of which the message classes use these.
+    machine = os.uname().machine
+    skip_init(
+        "pyroute2.config", AF_BRIDGE=socket.AF_BRIDGE, machine=machine, data_plugins_pkgs=[], data_plugins_path=[]
+    )
 
 
 def _until_name(link: bytes) -> bytes:

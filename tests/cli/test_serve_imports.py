@@ -22,6 +22,7 @@ NEVER = {
     "encodings.idna": "1.2 with the tables of Unicode",
     "unicodedata": "1.1",
     "unittest": "1",
+    "multiprocessing": "0.3, for pyroute2's configuration, which starts `uname`",
     "psutil": "0.9, only for --collector.nic",
     "prometheus_client.exposition": "3.5, with servers and clients of HTTP",
     "prometheus_client.openmetrics": "exposition is ours",

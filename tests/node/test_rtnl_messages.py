@@ -111,3 +111,14 @@ def test_a_link_has_the_name_that_it_has_in_the_whole_message(messages):
         patch.setattr(rtnl_messages, "_until_name", lambda message: message)
         whole = names_of(data)
     assert whole in (None, names_of(data))
+
+
+def test_pyroute2_s_configuration_says_what_the_whole_one_says():
+    show = "print(config.AF_BRIDGE, config.machine, config.data_plugins_pkgs, config.data_plugins_path)\n"
+    ours = "import sys\nfrom exporter.node.rtnl_messages import parse_messages\nlist(parse_messages(b''))\n"
+    loaded = "print('multiprocessing' in sys.modules, 'subprocess' in sys.modules)\n"
+    whole, light = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+        for code in (f"from pyroute2 import config\n{show}", f"{ours}from pyroute2 import config\n{show}{loaded}")
+    )
+    assert [*whole, "False False"] == light
