@@ -18,6 +18,9 @@ from tests import installed
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Helm, promtool and kubectl live for a second, and collecting their garbage as often as Go does is a tenth of it.
+os.environ.setdefault("GOGC", "400")
+
 # Whoever starts the tests in the background, or with nohup, has these ignored, and so would every program under test.
 for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
