@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing, ProgramInfo, sum_over_cpus, unchecked
+from exporter.calico import LayoutError
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.netlink import HostRoute, Link, NodeAddress
@@ -87,9 +88,15 @@ class FakeNode:
         self.asked[f"usage {name}"] += 1
         return MapUsage(self._map(name).info, None)
 
-    def map_dump(self, name, *, sum_cpus=False):
+    def map_dump(self, name, *, sum_cpus=False, check=unchecked):
         self.asked[f"dump {name}"] += 1
-        return sum_over_cpus(self._map(name)) if sum_cpus else self._map(name)
+        dump = self._map(name)
+        try:
+            check(dump.info)
+        except LayoutError:
+            self.asked[f"dump {name}"] -= 1  # its content was not read
+            raise
+        return sum_over_cpus(dump) if sum_cpus else dump
 
     def map_batches(self, name):
         self.asked[f"batches {name}"] += 1

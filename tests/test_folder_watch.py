@@ -186,13 +186,21 @@ def test_an_unchanged_folder_is_not_read_again(folder, tmp_path):
     assert second is not node.endpoint_status()
 
 
-@pytest.mark.parametrize("read", ["endpoint_status", "policies"])
+FOLDERS = {"endpoint_status": "endpoint-status", "policies": "bpf/policy", "policy_file_names": "bpf/policy"}
+
+
+@pytest.mark.parametrize("read", FOLDERS)
 def test_a_change_that_could_not_be_read_is_read_the_next_time(read, tmp_path, monkeypatch):
-    folder = tmp_path / {"endpoint_status": "endpoint-status", "policies": "bpf/policy"}[read]
+    folder = tmp_path / FOLDERS[read]
     folder.mkdir(parents=True)
     write(folder, "old", b"1")
     node = LiveNode(open_reader("bpftool"), tmp_path, tmp_path)
-    assert {"old"} == set(getattr(node, read)().files)
+
+    def names():
+        found = getattr(node, read)()
+        return set(found if read == "policy_file_names" else found.files)
+
+    assert {"old"} == names()
     write(folder, "new", b"2")
 
     def refused(path):
@@ -200,9 +208,22 @@ def test_a_change_that_could_not_be_read_is_read_the_next_time(read, tmp_path, m
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(NodeError, match="Too many open files"):
-        getattr(node, read)()
+        names()
     monkeypatch.undo()
-    assert {"old", "new"} == set(getattr(node, read)().files)
+    assert {"old", "new"} == names()
+
+
+def test_names_and_contents_of_a_folder_are_told_of_the_same_changes(tmp_path):
+    folder = tmp_path / "bpf/policy"
+    folder.mkdir(parents=True)
+    node = LiveNode(open_reader("bpftool"), tmp_path, tmp_path)
+    for number in range(3):
+        write(folder, f"one{number}", b"[]")
+        before = node.policy_file_names()
+        assert len(before) == len(node.policies().files)
+        assert before is node.policy_file_names()
+        write(folder, f"two{number}", b"[]")
+        assert len(node.policies().files) == len(node.policy_file_names()) == len(before) + 1
 
 
 def test_a_run_directory_that_goes_away_is_noticed(tmp_path):

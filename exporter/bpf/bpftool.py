@@ -28,7 +28,9 @@ from exporter.bpf.maps import (
     ProgramInfo,
     ReadAborted,
     ReaderMissing,
+    ShapeCheck,
     sum_over_cpus,
+    unchecked,
 )
 from exporter.bpf.walk import possible_cpus
 from exporter.privileges import may_read_all, remedy_of_refusal_to_bpftool
@@ -72,8 +74,9 @@ class BpftoolReader:
         """See `maps.Reader`. A process for each map and scrape would cost more than counting now and then."""
         return MapUsage(self.info(pin), None)
 
-    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
         info = self.info(pin)
+        check(info)
         entries = self._run(pin, "map", "dump", "pinned", pin)
         copies = possible_cpus() if info.per_cpu else 1
         with _parsing(pin):

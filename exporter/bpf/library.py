@@ -20,8 +20,10 @@ from exporter.bpf.maps import (
     NotAMap,
     ProgramInfo,
     ReaderMissing,
+    ShapeCheck,
     map_error,
     map_type,
+    unchecked,
 )
 from exporter.bpf.walk import Calls, possible_cpus, read_map, stream
 
@@ -111,8 +113,9 @@ class LibraryReader:
         finally:
             os.close(descriptor)
 
-    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
         with self._opened(pin) as (descriptor, info):
+            check(info)
             if not info.key_size:
                 raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1

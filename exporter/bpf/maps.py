@@ -7,7 +7,7 @@ This is the contract of every reader in this package (`libbpf.py`, `bcc.py`, `bp
 import errno
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol
@@ -137,6 +137,13 @@ class ProgramInfo:
     tag: str = ""
 
 
+ShapeCheck = Callable[[MapInfo], object]
+
+
+def unchecked(_: MapInfo) -> None:
+    """The check of a read that takes a map of any shape."""
+
+
 class Reader(Protocol):
     """Reads pinned maps. Every call opens the pin again, read-only, and raises only `MapError`."""
 
@@ -150,9 +157,11 @@ class Reader(Protocol):
     def usage(self, pin: str) -> "MapUsage":
         """The shape of the map pinned at `pin`, and the memory that tells its entries."""
 
-    def read(self, pin: str, *, sum_cpus: bool = False) -> MapDump:
+    def read(self, pin: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
         """The shape and content of the map pinned at `pin`; with `sum_cpus`, values are summed as `sum_over_cpus` does:
         a node with 256 possible CPUs holds 105 MiB of the counters of 1000 interfaces.
+
+        `check` gets the shape before the content is read; what it raises ends the read.
         """
 
     def lookup(self, pin: str, keys: Sequence[bytes]) -> list[bytes | None]:

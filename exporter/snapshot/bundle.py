@@ -21,7 +21,7 @@ from typing import Any
 
 from exporter.archive import ArchiveError, read_archive
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, ProgramInfo, ShapeCheck, sum_over_cpus, unchecked
 from exporter.errors import ExporterError
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -94,8 +94,9 @@ class Bundle:
     def map_usage(self, name: str) -> MapUsage:
         return MapUsage(self.map_info(name), None)
 
-    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
+    def map_dump(self, name: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
         info = self.map_info(name)
+        check(info)
         copies = self._json(f"maps/{name}/info.json")["copies"]
         try:
             dump = MapDump(info, self._members[f"maps/{name}/keys"], self._members[f"maps/{name}/values"], int(copies))

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, MapMissing, NotAMap, ProgramInfo
 from exporter.calico import LayoutError
@@ -45,8 +45,11 @@ class PinnedMaps:
         """The versions of the map that holds `datum`, and the content of the live map: None while undecided, an error
         if none can be such a map.
         """
+        names = self._names(datum)
+        if len(names) == 1:
+            self._read_only_version(datum, names[0])
         candidates = self._candidates(datum)
-        problems = {one.name: _problem(datum, one) for one in candidates}
+        problems = {one.name: _problem(datum, one.name, one.info) for one in candidates}
         fitting = [one for one in candidates if problems[one.name] is None]
         if not fitting:
             only = Choice(candidates[0], live_map.ONLY) if len(candidates) == 1 else Choice(None, live_map.UNDECIDED)
@@ -98,14 +101,23 @@ class PinnedMaps:
                 layouts[one.name] = self.layout_of(one.info)
         return layouts
 
+    def _names(self, datum: str) -> list[str]:
+        return [pin.name for pin in self._pins.get() if pin.datum == datum and not pin.old]
+
+    def _read_only_version(self, datum: str, name: str) -> None:
+        # One open serves its shape and its content. What is wrong with the pin is found where versions are compared.
+        with suppress(LayoutError, NotAMap, MapMissing):
+            check = partial(_check, datum, name)
+            self._dumps[name] = self._source.map_dump(name, sum_cpus=True, check=check)
+
     def _candidates(self, datum: str) -> list[Candidate]:
         found, failures = [], []
-        for pin in self._pins.get():
-            if pin.datum == datum and not pin.old:
-                try:
-                    found.append(Candidate(pin.name, self._source.map_info(pin.name)))
-                except (NotAMap, MapMissing) as error:
-                    failures.append(error)
+        for name in self._names(datum):
+            try:
+                info = self._dumps[name].info if name in self._dumps else self._source.map_info(name)
+                found.append(Candidate(name, info))
+            except (NotAMap, MapMissing) as error:
+                failures.append(error)
         if not found:
             raise failures[0] if failures else MapMissing(self._why_missing(datum))
         return found
@@ -157,7 +169,7 @@ class PinnedMaps:
         if datum != IFACE:
             return Choice(None, live_map.UNDECIDED)
         existing = {link.ifindex: link.name for link in self._links}
-        best = live_map.ranked_by_names(candidates, lambda one: _names(self._dump(one)), existing)
+        best = live_map.ranked_by_names(candidates, lambda one: _interfaces(self._dump(one)), existing)
         return Choice(best, live_map.KEYS)
 
     @cached_property
@@ -177,15 +189,18 @@ def programs_of(source: NodeSource, pins: Sequence[Pin]) -> list[ProgramInfo]:
     """The programs in the program arrays among `pins`; each value is one program id (u32). Raises `MapError`."""
     values: list[bytes] = []
     for pin in pins:
-        if pin.datum == PROGRAMS and not _problem(PROGRAMS, Candidate(pin.name, source.map_info(pin.name))):
+        if pin.datum == PROGRAMS and not _problem(PROGRAMS, pin.name, source.map_info(pin.name)):
             values += (value for _, value in source.map_dump(pin.name).entries())
     return source.programs(sorted({int.from_bytes(value, "little") for value in values}))
 
 
-def _problem(datum: str, candidate: Candidate) -> LayoutError | None:
-    info = candidate.info
+def _check(datum: str, name: str, info: MapInfo) -> None:
+    check_shape(datum, name, info.type, info.key_size, info.value_size)
+
+
+def _problem(datum: str, name: str, info: MapInfo) -> LayoutError | None:
     try:
-        check_shape(datum, candidate.name, info.type, info.key_size, info.value_size)
+        _check(datum, name, info)
     except LayoutError as error:
         return copy(error)  # without its traceback, whose frames would keep the maps that are read meanwhile
     return None
@@ -195,7 +210,7 @@ def _indexes(dump: MapDump) -> set[int]:
     return {int.from_bytes(key[:4], "little") for key, _ in dump.entries()}
 
 
-def _names(dump: MapDump) -> Mapping[int, str]:
+def _interfaces(dump: MapDump) -> Mapping[int, str]:
     try:
         return {state.ifindex: state.name for state in decode_ifstate(columns_of(dump))}
     except LayoutError:  # whatever it holds, it names no interface

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from exporter.bpf.accounting import MapUsage
-from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader
+from exporter.bpf.maps import MapDump, MapInfo, ProgramInfo, Reader, ShapeCheck, unchecked
 from exporter.bpf.pins import list_pins, list_subdirectories
 from exporter.calico import endpoint_status, pins, policy_debug
 from exporter.folder_watch import FolderWatch
@@ -56,8 +56,10 @@ class NodeSource(Protocol):
     def map_usage(self, name: str) -> MapUsage:
         """The shape of the map pinned as `name`, and the memory that tells its entries."""
 
-    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
-        """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs."""
+    def map_dump(self, name: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
+        """Info and content of the map pinned as `name`; `sum_cpus` sums values over CPUs. What `check` raises about its
+        shape ends the read.
+        """
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys in the map pinned as `name`, None where there is no entry."""
@@ -130,6 +132,7 @@ class _KeptFolder(Generic[_Content]):
         self._read = read
         self._content: _Content | None = None
         self._reusable = False
+        self._names: list[str] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -140,13 +143,27 @@ class _KeptFolder(Generic[_Content]):
         """The content now. Raises `NodeError` when it cannot be read."""
         return self.thread.read(self._now)
 
+    def names(self) -> list[str]:
+        """The names of its files now, none if it is not there. Raises `NodeError` when it cannot be listed."""
+        return self.thread.read(self._names_now)
+
     def _now(self) -> _Content:
-        unchanged = self._watch.unchanged()
-        if self._content is None or not (unchanged and self._reusable):
-            self._reusable = False  # should the reading fail, whose change is told only once
+        self._forget_if_changed()
+        if self._content is None or not self._reusable:
             self._content = self._read(self.path, self._content)
             self._reusable = self._content.reusable
         return self._content
+
+    def _names_now(self) -> list[str]:
+        self._forget_if_changed()
+        if self._names is None:
+            self._names = list_folder(self.path) or []
+        return self._names
+
+    def _forget_if_changed(self) -> None:
+        # A change is told only once, to whoever asks first, and what is then read may fail.
+        if not self._watch.unchanged():
+            self._reusable, self._names = False, None
 
 
 class LiveNode:
@@ -188,8 +205,8 @@ class LiveNode:
     def map_usage(self, name: str) -> MapUsage:
         return self._reader.usage(f"{self._globals}/{name}")
 
-    def map_dump(self, name: str, *, sum_cpus: bool = False) -> MapDump:
-        return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus)
+    def map_dump(self, name: str, *, sum_cpus: bool = False, check: ShapeCheck = unchecked) -> MapDump:
+        return self._reader.read(f"{self._globals}/{name}", sum_cpus=sum_cpus, check=check)
 
     def map_values(self, name: str, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._reader.lookup(f"{self._globals}/{name}", keys)
@@ -255,4 +272,4 @@ class LiveNode:
         return self._policies.content()
 
     def policy_file_names(self) -> list[str]:
-        return self._policies.thread.read(lambda: list_folder(self._policies.path)) or []
+        return self._policies.names()

@@ -50,3 +50,19 @@ def test_a_map_without_keys_can_be_read_by_no_reader_and_says_so(kind, reader, m
     made = make_map("cali_counters6", number, key, value, max_entries=entries)
     with pytest.raises(ExporterError):
         reader.read(str(made.pin))
+
+
+def test_a_check_of_the_shape_ends_a_read_before_any_content(reader, make_map, monkeypatch):
+    made = make_map("cali_counters6", 5, 8, 216)
+    checked = []
+
+    def refuse(info):
+        checked.append(info)
+        raise ExporterError("another map")
+
+    assert reader.read(str(made.pin), check=checked.append).info == reader.info(str(made.pin)) == checked[0]
+    for module in ("library", "bpftool"):
+        monkeypatch.setattr(f"exporter.bpf.{module}.possible_cpus", None)  # what every read of a content asks first
+    with pytest.raises(ExporterError, match="another map"):
+        reader.read(str(made.pin), check=refuse)
+    assert checked[0] == checked[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.bpf.maps import MapDump, MapInfo, MapMissing, sum_over_cpus
+from exporter.bpf.maps import MapDump, MapInfo, MapMissing, sum_over_cpus, unchecked
 from exporter.metrics.exposition import TEXT, render
 from exporter.node import NodeError
 from exporter.node.files import Folder
@@ -54,10 +54,11 @@ class Node:
     def map_info(self, name):
         return self.map_dump(name).info
 
-    def map_dump(self, name, *, sum_cpus=False):
+    def map_dump(self, name, *, sum_cpus=False, check=unchecked):
         if name not in self.maps:
             raise MapMissing(f"{name} does not exist")
         dump = _value_or_raise(self.maps[name])
+        check(dump.info)
         return sum_over_cpus(dump) if sum_cpus else dump
 
     def programs(self, ids):

@@ -30,9 +30,9 @@ from tests.service_tables import affinity, backend, flow, frontend, route
 
 CLIENT = "calibf331a988cf"
 STATUS = json.dumps({"ifaceName": CLIENT, "ipv4Nets": ["10.65.0.2/32"]})
-COUNTER_MAP = ("pin_names", "info cali_counters6", "dump cali_counters6")
-RULE_MAP = ("pin_names", "info cali_rule_ctrs2", "dump cali_rule_ctrs2")
-IFSTATE_MAP = ("pin_names", "info cali_iface4", "dump cali_iface4")
+COUNTER_MAP = ("pin_names", "dump cali_counters6")
+RULE_MAP = ("pin_names", "dump cali_rule_ctrs2")
+IFSTATE_MAP = ("pin_names", "dump cali_iface4")
 ENDPOINTS = (*IFSTATE_MAP, "links", "host_routes", "endpoint_status", "cluster_pods")
 # What each part asks of the node on which everything is in order.
 ASKED = {
@@ -43,31 +43,23 @@ ASKED = {
     "counters": COUNTER_MAP,
     "rule_hits": RULE_MAP,
     "ifstate": (*IFSTATE_MAP, "links"),
-    "ip_sets_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
-    "ip_sets_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
-    "ip_set_trie_4": ("pin_names", "info cali_v4_ip_sets", "dump cali_v4_ip_sets"),
-    "ip_set_trie_6": ("pin_names", "info cali_v6_ip_sets", "dump cali_v6_ip_sets"),
-    "failsafes_4": ("pin_names", "info cali_v4_fsafes2", "dump cali_v4_fsafes2"),
-    "failsafes_6": ("pin_names", "info cali_v6_fsafes2", "dump cali_v6_fsafes2"),
+    "ip_sets_4": ("pin_names", "dump cali_v4_ip_sets"),
+    "ip_sets_6": ("pin_names", "dump cali_v6_ip_sets"),
+    "ip_set_trie_4": ("pin_names", "dump cali_v4_ip_sets"),
+    "ip_set_trie_6": ("pin_names", "dump cali_v6_ip_sets"),
+    "failsafes_4": ("pin_names", "dump cali_v4_fsafes2"),
+    "failsafes_6": ("pin_names", "dump cali_v6_fsafes2"),
     "policy_tags": (*IFSTATE_MAP, "links"),
     "services_4": (
         "pin_names",
-        *(
-            f"{ask} {name}"
-            for name in ("cali_v4_nat_fe3", "cali_v4_nat_be", "cali_v4_nat_aff")
-            for ask in ("info", "dump")
-        ),
+        *(f"dump {name}" for name in ("cali_v4_nat_fe3", "cali_v4_nat_be", "cali_v4_nat_aff")),
     ),
     "services_6": (
         "pin_names",
-        *(
-            f"{ask} {name}"
-            for name in ("cali_v6_nat_fe3", "cali_v6_nat_be", "cali_v6_nat_aff")
-            for ask in ("info", "dump")
-        ),
+        *(f"dump {name}" for name in ("cali_v6_nat_fe3", "cali_v6_nat_be", "cali_v6_nat_aff")),
     ),
-    "routes_4": ("pin_names", "info cali_v4_routes", "dump cali_v4_routes"),
-    "routes_6": ("pin_names", "info cali_v6_routes", "dump cali_v6_routes"),
+    "routes_4": ("pin_names", "dump cali_v4_routes"),
+    "routes_6": ("pin_names", "dump cali_v6_routes"),
     "addresses": ("addresses",),
     "interfaces_to": (*ENDPOINTS, "interfaces_to"),
     "conntrack": (
@@ -264,7 +256,7 @@ def test_maps_are_read_before_anything_else_and_one_directly_after_the_other(mak
     order = list(node.asked)  # by their first question, and there is no second
     assert "pin_names" == order[0]
     of_maps = [IS_OF_A_MAP.match(fact) is not None for fact in order[1:]]
-    assert [*[True] * 6, *[False] * (len(of_maps) - 6)] == of_maps
+    assert [*[True] * 3, *[False] * (len(of_maps) - 3)] == of_maps
 
 
 def test_with_several_versions_only_the_links_that_tell_them_apart_are_read_before_the_maps(make, node):
@@ -406,7 +398,7 @@ def test_a_map_that_cannot_be_read_fails_once_and_stays_failed(make, node, part)
     for _ in range(3):
         with pytest.raises(MapDenied, match="reading it was refused"):
             getattr(snapshot, part).get()
-    assert 1 == node.asked["info cali_counters6"]
+    assert 1 == node.asked["dump cali_counters6"]
 
 
 def test_a_new_snapshot_asks_again(make, node):
