@@ -45,12 +45,13 @@ def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:
     return found or [""]
 
 
-def wrap_error(error: click.ClickException) -> None:
-    """Wraps the error message where standard error is a terminal."""
+def wrap_error(error: click.ClickException) -> click.ClickException:
+    """The error with its message wrapped where standard error is a terminal."""
     width = width_of(sys.stderr)
     if width is not None:
         lines = [piece for line in f"Error: {error.message}".splitlines() for piece in wrapped(line, width)]
         vars(error)["message"] = "\n".join(lines).removeprefix("Error: ")
+    return error
 
 
 def styled(text: str, style: str) -> str:

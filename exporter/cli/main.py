@@ -7,7 +7,6 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -45,10 +44,10 @@ class Commands(click.Group):
             return AbsentCommand(PROGRAM, cmd_name, error.name or "more")
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+    def invoke(self, ctx: click.Context) -> None:
         """Runs the command; the program's own errors become a sentence."""
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()
         except click.ClickException as error:
             wrap_error(error)
@@ -63,10 +62,7 @@ class Commands(click.Group):
             sentence = sentence_of(error)
             if sentence is None:
                 raise
-            failure = click.ClickException(printable(sentence))
-            wrap_error(failure)
-            raise failure from error
-        return result
+            raise wrap_error(click.ClickException(printable(sentence))) from error
 
 
 @click.command(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import ShellComplete
 
 from exporter import __version__
+from exporter.errors import ExporterError
 from exporter.kubectl.flags import (
     ForwardedFlag,
     Port,
@@ -26,9 +27,8 @@ from exporter.kubectl.flags import (
     kubectl_of,
     words_of,
 )
-from exporter.kubectl.kubectl import KubectlError
 from exporter.kubectl.processes import end_all
-from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
+from exporter.kubectl.targets import Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
 from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 from exporter.termination import exit_on_sigterm
@@ -42,19 +42,16 @@ _NO_FILES, _FILES = 4, 0
 class PluginGroup(click.Group):
     """Turns errors into sentences."""
 
-    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+    def invoke(self, ctx: click.Context) -> None:
         """Runs the command; the plugin's own errors become a sentence."""
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()
         except click.ClickException as error:
             wrap_error(error)
             raise
-        except (KubectlError, NoTarget) as error:
-            failure = click.ClickException(printable(str(error)))
-            wrap_error(failure)
-            raise failure from error
-        return result
+        except ExporterError as error:
+            raise wrap_error(click.ClickException(printable(str(error)))) from error
 
 
 @click.group(PROGRAM, cls=PluginGroup, context_settings=_HELP)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.errors import ExporterError
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
 from exporter.kubectl.objects import name_of, objects_at, text_at, value_at
 
@@ -17,7 +18,7 @@ DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
 _KINDS = ("pod", "pods", "po")
 
 
-class NoTarget(Exception):
+class NoTarget(ExporterError):
     """No exporter can be queried. The message is one sentence."""
 
 

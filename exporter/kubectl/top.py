@@ -73,9 +73,9 @@ def show_top(kubectl: Kubectl, exporters: Exporters, wanted: Wanted, output: str
     targets, problems = all_targets(kubectl, exporters)
     batches = f", {wanted.parallel} at a time" if len(targets) > wanted.parallel else ""
     say(f"measuring {plural(len(targets), 'node')} for {wanted.seconds}{batches}", err=True)
-    commands = [["counters", f"--diff={wanted.seconds}"]] * len(targets)
+    commands = [(target, ["counters", f"--diff={wanted.seconds}"]) for target in targets]
     reduce = partial(_measured, wanted)
-    nodes = list(query_all(kubectl, targets, commands, wanted.seconds, reduce, wanted.parallel))
+    nodes = list(query_all(kubectl, commands, wanted.seconds, reduce, wanted.parallel))
     silent = [one.problem for one in nodes if one.problem]
     answered = len(targets) - len(silent)
     problems += silent

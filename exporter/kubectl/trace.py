@@ -136,27 +136,22 @@ def _ask(
     kubectl: Kubectl, exporters: Exporters, asked: Sequence[tuple[str, Described, End, End]], family: int
 ) -> list[Half]:
     """One half for each; a node that cannot be asked is a half that is not known."""
-    targets: dict[str, Target | str] = {}
+    targets: dict[str, Target] = {}
+    problems: dict[str, str] = {}
     for node in dict.fromkeys(one[0] for one in asked):
         try:
             targets[node] = target_of_node(kubectl, exporters, node)
-            say(f"node {node}: asking {targets[node].exporter} there", err=True)  # type: ignore[union-attr]
+            say(f"node {node}: asking {targets[node].exporter} there", err=True)
         except NoTarget as error:
-            targets[node] = str(error)
+            problems[node] = str(error)
     commands = []
     for node, packet, *ends in asked:
-        target = targets[node]
-        if isinstance(target, Target):
+        if node in targets:
             values = [str(one.pod) if one.pod and one.node == node else one.address(family) for one in ends]
-            commands.append((target, packet.words(*values)))
-    answers = query_all(
-        kubectl, [one for one, _ in commands], [words for _, words in commands], "1s", lambda answer: answer
-    )
+            commands.append((targets[node], packet.words(*values)))
+    halves = query_all(kubectl, commands, "1s", _half)
     return [
-        Half(f"node {node}", UNKNOWN, str(targets[node]), {})
-        if isinstance(targets[node], str)
-        else _half(next(answers))
-        for node, *_ in asked
+        Half(f"node {node}", UNKNOWN, problems[node], {}) if node in problems else next(halves) for node, *_ in asked
     ]
 
 
@@ -191,17 +186,15 @@ def _not_asked(half: Half, ends: Iterable[End]) -> list[Half]:
 
 def _backends(half: Half) -> list[tuple[str, int, str]]:
     """Address, port and verdict of each backend, as the sender's node says."""
-    service = half.found.get("service") or {}
+    service = half.found.get("service")
+    if not service:
+        return []
     try:
-        rows = [(str(ip_address(one["address"])), int(one["port"]), one["verdict"]) for one in service["backends"]]
-        if any(verdict not in EXIT_CODES for _, _, verdict in rows):
-            raise KubectlError(UNREADABLE)
-    except KeyError:
-        if not service:
-            return []
-        raise KubectlError(UNREADABLE) from None
-    except (TypeError, ValueError) as error:
+        rows = [(str(ip_address(one["address"])), int(one["port"]), str(one["verdict"])) for one in service["backends"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise KubectlError(UNREADABLE) from error
+    if any(verdict not in EXIT_CODES for _, _, verdict in rows):
+        raise KubectlError(UNREADABLE)
     return rows
 
 

@@ -50,8 +50,8 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
     for target in (sender, receiver):
         say(f"pod {target.pod} is on node {target.node}, asking {target.exporter} there", err=True)
     say(f"watching both for {watch}", err=True)
-    commands = [["why", "--pod", str(target.pod), f"--for={watch}"] for target in (sender, receiver)]
-    answers = list(query_all(kubectl, (sender, receiver), commands, watch, lambda answer: answer))
+    commands = [(target, ["why", "--pod", str(target.pod), f"--for={watch}"]) for target in (sender, receiver)]
+    answers = list(query_all(kubectl, commands, watch, lambda answer: answer))
     if problems := [answer.problem for answer in answers if answer.problem]:
         for answer in answers:
             if not answer.problem:

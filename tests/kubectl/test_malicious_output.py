@@ -268,7 +268,7 @@ class Counting:
 
 @pytest.mark.parametrize("parallel", [3, 16])
 def test_so_many_kubectl_run_at_once_and_no_more(parallel):
-    kubectl, targets = Counting(), [Target(f"n{n}", PodName("a", "b")) for n in range(60)]
-    answers = query_all(kubectl, targets, [["counters"]] * 60, "1s", lambda answer: answer.target.node, parallel)
-    assert [target.node for target in targets] == list(answers)
+    kubectl, commands = Counting(), [(Target(f"n{n}", PodName("a", "b")), ["counters"]) for n in range(60)]
+    answers = query_all(kubectl, commands, "1s", lambda answer: answer.target.node, parallel)
+    assert [target.node for target, _ in commands] == list(answers)
     assert kubectl.most <= parallel
