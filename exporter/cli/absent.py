@@ -7,7 +7,7 @@ of `make docs`, which the wheel ships next to this file.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import click
 
@@ -23,14 +23,12 @@ class AbsentCommand(click.Command):
         settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
         super().__init__(name, short_help=_short_help(program, name), context_settings=settings)
 
-    def get_help(self, ctx: click.Context) -> str:
+    def get_help(self, _: click.Context) -> str:
         """See `click.Command`."""
-        del ctx
         return _section(f"### {self._program} {self.name}")
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, _: click.Context) -> NoReturn:
         """See `click.Command`."""
-        del ctx
         raise needs(self.name, self._missing)
 
 

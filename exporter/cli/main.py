@@ -24,14 +24,12 @@ COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 class Commands(click.Group):
     """Imports a command's module on first use: `counters` must not load the web server."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _: click.Context) -> list[str]:
         """See `click.Group`."""
-        del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """See `click.Group`."""
-        del ctx
         if cmd_name not in COMMANDS:
             return None
         try:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from exporter.calico.packet import WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY
@@ -41,11 +42,10 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
             self.fail(printable(str(error)), param, ctx)
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+        self, _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """See `click.ParamType`."""
-        del ctx, param
-        return [click.shell_completion.CompletionItem(name) for name in PROTOCOLS if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in PROTOCOLS if name.startswith(incomplete)]
 
 
 _PORT, _BYTE = click.IntRange(0, 65535), click.IntRange(0, 255)

@@ -38,12 +38,14 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """See `click.ParamType`."""
         try:
-            return str(value) if value == _WITHOUT_VALUE else str(Duration().convert(value, param, ctx) and value)
+            if value != _WITHOUT_VALUE:
+                Duration().convert(value, param, ctx)
         except click.BadParameter:
             flag = max(param.opts, key=len) if param else "the flag"
             self.fail(
                 f"{value!r} is no time between 100ms and 24h; write {flag}=10s, or the pod before {flag}", param, ctx
             )
+        return str(value)
 
 
 class Port(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -75,10 +77,9 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return text
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+        self, _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """See `click.ParamType`."""
-        del ctx, param
         return [CompletionItem(name) for name in _PROTOCOLS.values() if name.startswith(incomplete)]
 
 
@@ -149,8 +150,7 @@ def complete_ends(context: click.Context, parameter: click.Parameter, incomplete
 
 
 def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        del parameter
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in _names(context, *words) if name.startswith(incomplete)]
 
     return complete

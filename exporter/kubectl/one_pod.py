@@ -77,10 +77,10 @@ def _parsed(response: bytes | bytearray) -> dict[str, Any] | None:
     if not response:
         return None
     try:
-        found = json.loads(response)
+        found: dict[str, Any] = json.loads(response)  # it begins with a {
     except (ValueError, RecursionError) as error:
         raise KubectlError("its response is not JSON: is that exporter of another version?") from error
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def _print(found: dict[str, Any], output: str | None) -> None:
