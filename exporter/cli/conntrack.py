@@ -9,13 +9,14 @@ import click
 
 from exporter.calico.protocols import protocol_name
 from exporter.calico.tables import address_port
+from exporter.cli.as_json import denied_json, endpoint_names
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
-from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_lines, with_port
-from exporter.node.endpoints import Endpoint, Endpoints
+from exporter.diagnosis.denied import denied_lines, with_port
+from exporter.node.endpoints import Endpoints
 from exporter.printable import say
 from exporter.quantities import plural
 from exporter.snapshot.conntrack import Conntrack
@@ -109,15 +110,19 @@ def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str
         "entries": found.total,
         "states": [_state_json(one) for one in found.states],
         "endpoints": [
-            {**_identity(one.endpoint), "entries": one.entries, "states": [_state_json(each) for each in one.states]}
+            {
+                **endpoint_names(one.endpoint),
+                "entries": one.entries,
+                "states": [_state_json(each) for each in one.states],
+            }
             for one in islice(found.endpoints, top)
         ],
         "peers": [
             {
-                **_identity(one.endpoint),
+                **endpoint_names(one.endpoint),
                 "direction": one.direction,
                 "peer": one.peer,
-                "peer_pod": _pod(one.other),
+                "peer_pod": one.other.title if one.other else None,
                 "protocol": one.protocol,
                 "port": one.port,
                 "service": address_port(one.service.address, one.service.port) if one.service else None,
@@ -131,46 +136,5 @@ def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str
     }
 
 
-def denied_json(one: DeniedFlows) -> dict[str, object]:
-    """A denied flow as JSON; `age` is seconds since its last packet, null if unknown.
-
-    Only where its rule was asked for, `decided_by` is that rule as in `trace`, null if `why_unknown` says why.
-    """
-    return {
-        "receiver": _identity(one.receiver),
-        "peer": one.peer,
-        "peer_pod": _pod(one.sender),
-        "destination": one.destination,
-        "ip_family": one.family,
-        "protocol": one.protocol,
-        "port": one.port,
-        "service": address_port(one.service.address, one.service.port) if one.service else None,
-        "flows": one.flows,
-        "packets": one.packets,
-        "age": one.age,
-        **(ruling_json(one.ruling) if one.ruling else {}),
-    }
-
-
-def ruling_json(ruling: Ruling) -> dict[str, object]:
-    """The rule that denied, as JSON."""
-    names = ("kind", "policy_namespace", "policy", "tier", "rule", "action", "match", "hits")
-    step = ruling.step
-    return {
-        "decided_by": {name: getattr(step, name) for name in names} if step else None,
-        "rule_ids": [str(one) for one in ruling.rule_ids],
-        "program_checked": ruling.checked,
-        "why_unknown": ruling.why_unknown,
-    }
-
-
 def _state_json(one: StateCount) -> dict[str, object]:
     return {"protocol": one.protocol, "state": one.state, "entries": one.entries}
-
-
-def _identity(endpoint: Endpoint) -> dict[str, object]:
-    return {"interface": endpoint.interface, "namespace": endpoint.namespace, "pod": endpoint.pod}
-
-
-def _pod(endpoint: Endpoint | None) -> str | None:
-    return endpoint.title if endpoint else None

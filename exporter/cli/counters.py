@@ -9,6 +9,7 @@ import click
 
 from exporter.calico.counters import Layout
 from exporter.calico.hooks import hook_name
+from exporter.cli.as_json import endpoint_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
 from exporter.cli.snapshots import one_snapshot
@@ -110,11 +111,7 @@ def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> d
             ],
         }
     return {
-        "interface": endpoint.interface,
-        "ifindex": endpoint.ifindex,
-        "kind": endpoint.kind,
-        "namespace": endpoint.namespace,
-        "pod": endpoint.pod,
+        **endpoint_json(endpoint),
         "addresses": list(endpoint.addresses),
         "dropped": one.dropped(layout),
         "hooks": hooks,

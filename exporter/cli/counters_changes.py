@@ -11,6 +11,7 @@ from rich.text import Text
 
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
+from exporter.cli.as_json import endpoint_json
 from exporter.cli.counters_table import DROP_STYLE, display_order, slot_label
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
@@ -186,13 +187,8 @@ def changes_json(found: Difference) -> dict[str, object]:
 
 
 def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None) -> dict[str, object]:
-    endpoint = change.endpoint
     return {
-        "interface": endpoint.interface,
-        "ifindex": endpoint.ifindex,
-        "kind": endpoint.kind,
-        "namespace": endpoint.namespace,
-        "pod": endpoint.pod,
+        **endpoint_json(change.endpoint),
         "fate": change.fate,
         "reset": [hook_name(hook) for hook in change.reset],
         "lost": [hook_name(hook) for hook in change.lost],

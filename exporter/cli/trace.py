@@ -13,10 +13,10 @@ from click.shell_completion import CompletionItem
 from exporter.calico.packet import WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY
 from exporter.calico.protocols import PROTOCOLS, SCTP, TCP
+from exporter.cli.as_json import step_json
 from exporter.cli.candidates import complete_ends, complete_interfaces
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import one_snapshot
-from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, Trace, trace
 from exporter.diagnosis.trace_packet import Described, addresses_of, check_via, named, protocol_of, resolve
@@ -142,11 +142,6 @@ def _program_json(program: ProgramTrace) -> dict[str, object]:
         "rule_ids_truncated": bool(run and run.truncated),
         # As strings: not every JSON parser keeps the 64 bits of a number.
         "rule_ids": [str(one) for one in run.rule_ids] if run else [],
-        "decided_by": _step_json(decided) if decided else None,
+        "decided_by": step_json(decided) if decided else None,
         "steps": run.steps if run else 0,
     }
-
-
-def _step_json(step: Step) -> dict[str, object]:
-    names = ("kind", "policy_namespace", "policy", "tier", "rule", "action", "match", "hits")
-    return {name: getattr(step, name) for name in names}

@@ -12,8 +12,8 @@ from functools import partial
 import click
 from click.core import ParameterSource
 
+from exporter.cli.as_json import denied_json, endpoint_json
 from exporter.cli.capture import BUNDLE_PARTS, packets_json, policies_with, recorded_flows, recorded_report, watch
-from exporter.cli.conntrack import denied_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
@@ -120,13 +120,9 @@ def _json(
 ) -> dict[str, object]:
     from exporter.cli.counters_changes import counted_json
 
-    def identity(endpoint: Endpoint) -> dict[str, object]:
-        kept = ("interface", "ifindex", "kind", "namespace", "pod")
-        return {name: getattr(endpoint, name) for name in kept}
-
     change, lines = explanation.change, list(_lines(explanation, found, seconds))
     return {
-        **identity(explanation.endpoint),
+        **endpoint_json(explanation.endpoint),
         "window": explanation.window,
         "seconds": seconds,
         "loses_packets": explanation.loses_packets or bool(found and found.loses_packets),
@@ -136,7 +132,12 @@ def _json(
         "problems": list(explanation.problems),
         "notes": list(explanation.notes),
         "others": [
-            {**identity(one.endpoint), "direction": one.direction, "packets": one.packets, "reasons": dict(one.reasons)}
+            {
+                **endpoint_json(one.endpoint),
+                "direction": one.direction,
+                "packets": one.packets,
+                "reasons": dict(one.reasons),
+            }
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
