@@ -10,6 +10,7 @@ import click
 from exporter.calico.counters import Layout
 from exporter.calico.hooks import hook_name
 from exporter.cli.as_json import endpoint_json
+from exporter.cli.counters_table import print_counters
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
 from exporter.cli.snapshots import one_snapshot
@@ -77,8 +78,6 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     if wanted.output == "json":
         click.echo(json.dumps(as_json(snapshot, shown, nonzero=nonzero), indent=2))
         return
-    from exporter.cli.counters_table import print_counters
-
     everyone = wanted.selector == Selector()
     left_out = selected - len(shown)
     print_counters(shown, snapshot.counters.get().layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)

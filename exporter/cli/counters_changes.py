@@ -1,13 +1,8 @@
 """What changed between two snapshots, as a table, as one self-contained line per counter, or as JSON."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import click
-from rich.console import Console
-from rich.text import Text
 
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
@@ -17,7 +12,7 @@ from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.diagnosis.counters import dropped_in_all
 from exporter.node import endpoints
-from exporter.printable import printable, styled, width_of, wrapped
+from exporter.printable import printable, styled, wrapped
 from exporter.quantities import format_duration, plural
 
 
@@ -75,11 +70,6 @@ def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interva
                     yield Counted(change.endpoint, hook, slot, count, per_second)
 
 
-def print_changes(found: Difference) -> None:
-    """Prints the changes as one table."""
-    click.echo("\n".join(changes_view(found, width_of(sys.stdout))))
-
-
 def changes_lines(found: Difference, now: datetime) -> Iterator[str]:
     """Timestamped lines: one per counter that changed, then the total."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} "
@@ -132,16 +122,6 @@ def _rows(rows: Sequence[Counted]) -> Iterator[Row]:
         style = DROP_STYLE if one.slot.category == DROPPED else ""
         cells = (f"  {count}", direction_of, hook, str(one.count), _rate(one.per_second))
         yield [Cell(text, style) for text in cells]
-
-
-def fitting_view(console: Console, found: Difference, interval: Interval) -> Text:
-    """A view that fits the height of the terminal, even if it wraps rows."""
-    limit = console.height
-    while True:
-        view = changes_view(found, console.width, interval, limit)
-        if limit == 0 or len(view) < console.height:
-            return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
-        limit = limit * 3 // 4
 
 
 def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import click
 
 from exporter.calico.policy_file import PolicyDebugError, PolicyFile
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.policy_table import Members, print_policy
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
@@ -25,8 +26,6 @@ _OFF = (
 )
 _flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
-# The members of IP sets by IP family and set number.
-Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,6 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
         listed = [_program_json(one, members, wanted, contents) for one in programs]
         click.echo(json.dumps({"programs": listed}, indent=2))
         return
-    from exporter.cli.policy_table import print_policy
-
     print_policy(merged(programs), members, nonzero=wanted.nonzero)
     if wanted.instructions:
         for one in programs:

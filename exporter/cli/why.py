@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from exporter.cli.as_json import denied_json, endpoint_json
 from exporter.cli.capture import BUNDLE_PARTS, packets_json, policies_with, recorded_flows, recorded_report, watch
+from exporter.cli.counters_changes import counted_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
@@ -118,8 +119,6 @@ def _one_of(endpoints: Endpoints, selector: Selector) -> Endpoint:
 def _json(
     explanation: Explanation, found: PacketReport | None, seconds: float | None, after: Snapshot
 ) -> dict[str, object]:
-    from exporter.cli.counters_changes import counted_json
-
     change, lines = explanation.change, list(_lines(explanation, found, seconds))
     return {
         **endpoint_json(explanation.endpoint),
