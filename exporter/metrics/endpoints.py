@@ -5,7 +5,6 @@ exposes their number, which distinguishes "no problem" from "not checked".
 """
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
 
 from exporter.calico.counters import CounterTable
 from exporter.calico.hooks import hook_name
@@ -78,10 +77,10 @@ class EndpointsCollector:
     unchanged.
     """
 
-    name: ClassVar[str] = "endpoints"
-    about: ClassVar[str] = "Endpoints and their problems."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "received", "policy_file_names"})
+    name = "endpoints"
+    about = "Endpoints and their problems."
+    on_by_default = True
+    parts = frozenset({"endpoints", "counters", "received", "policy_file_names"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._workloads = options.workloads

@@ -3,8 +3,6 @@
 A map that is not pinned has no series; while the live version is undecided, every candidate has an info series.
 """
 
-from typing import ClassVar
-
 from exporter.bpf.maps import MapMissing
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
@@ -45,10 +43,10 @@ FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS, COUNTED)
 class MapsCollector:
     """Fails only if a map cannot be read, or if none is pinned."""
 
-    name: ClassVar[str] = "maps"
-    about: ClassVar[str] = "Fill and shape of Calico's maps."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
+    name = "maps"
+    about = "Fill and shape of Calico's maps."
+    on_by_default = True
+    parts = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options
