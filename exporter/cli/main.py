@@ -11,7 +11,7 @@ import sys
 import click
 
 from exporter import __version__
-from exporter.errors import ExporterError
+from exporter.errors import OUT_OF_MEMORY, ExporterError
 from exporter.printable import colours, printable, wrap_error
 from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 
@@ -83,7 +83,7 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # no dedicated class
         return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
     if isinstance(error, MemoryError):
-        return "the process was refused memory: raise its limit (ulimit -v, or the container's)"
+        return OUT_OF_MEMORY
     return None
 
 
