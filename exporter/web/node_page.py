@@ -133,7 +133,7 @@ class Page:
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             return self._not_found(asked)
-        form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
+        form, start = Asked.of(asked), time.monotonic()
         found = evaluate(now, endpoint, form, reading, lambda: time.monotonic() - start > MAX_SECONDS)
         return self._endpoint(now, endpoint, found)
 
@@ -165,14 +165,14 @@ class Page:
         from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
-            wanted = Wanted.of(lambda name: asked.get(name, ""))
+            wanted = Wanted.of(asked)
             view = node_view(self._reference(now), now, wanted, self._recorded(now), self._scrapes.failures)
             self._keep(now)
             return HTTPStatus.OK, self._html.node_page(view, wanted)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             return self._not_found(asked)
-        found = self._endpoint(now, endpoint, busy(Asked.of(lambda name: asked.get(name, ""))) if is_busy else None)
+        found = self._endpoint(now, endpoint, busy(Asked.of(asked)) if is_busy else None)
         self._keep(now)
         return found
 
