@@ -61,11 +61,13 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     else:
         found = seen.report(explanation) if seen else None
     passed = after.seconds_since(before) if before else None
+    shown = [(line, _STYLES.get(about, "")) for line, about in _lines(explanation, found, passed)]
     if output == "json":
-        click.echo(json.dumps(_json(explanation, found, passed, after), indent=2))
+        text = {"text": [line for line, _ in shown], "styles": [style for _, style in shown]}
+        click.echo(json.dumps({**_json(explanation, found, passed, after), **text}, indent=2))
     else:
-        for line, about in _lines(explanation, found, passed):
-            say(line, _STYLES.get(about, ""))
+        for line, style in shown:
+            say(line, style)
     if explanation.loses_packets or (found and found.loses_packets):
         raise click.exceptions.Exit(LOSES_PACKETS)
 
@@ -119,7 +121,7 @@ def _one_of(endpoints: Endpoints, selector: Selector) -> Endpoint:
 def _json(
     explanation: Explanation, found: PacketReport | None, seconds: float | None, after: Snapshot
 ) -> dict[str, object]:
-    change, lines = explanation.change, list(_lines(explanation, found, seconds))
+    change = explanation.change
     return {
         **endpoint_json(explanation.endpoint),
         "window": explanation.window,
@@ -143,6 +145,4 @@ def _json(
         "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
         **({"packets": packets_json(found)} if found else {}),
-        "text": [line for line, _ in lines],
-        "styles": [_STYLES.get(about, "") for _, about in lines],
     }

@@ -203,7 +203,7 @@ def bundle(context: click.Context, /, words: Sequence[str], *, redact: bool, pac
 
     *pods, file = words
     target = _find_target(context, pods, needs_interface=False)
-    _say(target)
+    say(str(target), err=True)
     if packets:
         say(f"capturing for {packets}", err=True)
     flags = [*(["--redact"] if redact else []), *([f"--packets={packets}"] if packets else [])]
@@ -221,7 +221,7 @@ def _command_of(context: click.Context, words: Sequence[str], *, needs_interface
     if any(not one.startswith("-") for one in more[:1]):
         raise click.UsageError(f"{printable(more[0])!r} is one argument too many; flags to pass on come after --")
     target = _find_target(context, pods, needs_interface=needs_interface)
-    _say(target)
+    say(str(target), err=True)
     selector = ["--pod", str(target.pod)] if target.pod and needs_interface else []
     return target, [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
 
@@ -235,11 +235,6 @@ def _find_target(context: click.Context, pods: Sequence[str], *, needs_interface
             raise click.UsageError("--node is about every namespace: leave -n out")
         return target_of_node(kubectl, exporters, node)
     return target_of_pod(kubectl, exporters, pods[0], context.params["namespace"], needs_interface=needs_interface)
-
-
-def _say(target: Target) -> None:
-    subject = f"pod {target.pod} is on node {target.node}" if target.pod else f"node {target.node}"
-    say(f"{subject}, asking {target.exporter} there", err=True)
 
 
 def main() -> None:

@@ -60,6 +60,10 @@ class Target:
     exporter: PodName
     pod: PodName | None = None
 
+    def __str__(self) -> str:
+        subject = f"pod {self.pod} is on node {self.node}" if self.pod else f"node {self.node}"
+        return f"{subject}, asking {self.exporter} there"
+
 
 def target_of_pod(
     kubectl: Kubectl, exporters: Exporters, wanted: str, namespace: str | None, *, needs_interface: bool = True

@@ -48,7 +48,7 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
     """
     watch = watch or _WATCH
     for target in (sender, receiver):
-        say(f"pod {target.pod} is on node {target.node}, asking {target.exporter} there", err=True)
+        say(str(target), err=True)
     say(f"watching both for {watch}", err=True)
     commands = [(target, ["why", "--pod", str(target.pod), f"--for={watch}"]) for target in (sender, receiver)]
     answers = list(query_all(kubectl, commands, watch, lambda answer: answer))
