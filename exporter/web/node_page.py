@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
@@ -50,7 +51,6 @@ class Page:
     def __init__(self, scrapes: Scrapes, node: str, telemetry_path: str) -> None:
         self._scrapes = scrapes
         self._about = (node, telemetry_path)
-        self._loaded_html: Html | None = None
         # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
         self._history: History | None = None
@@ -137,13 +137,11 @@ class Page:
         found = evaluate(now, endpoint, form, reading, lambda: time.monotonic() - start > MAX_SECONDS)
         return self._endpoint(now, endpoint, found)
 
-    @property
+    @cached_property
     def _html(self) -> "Html":
-        if self._loaded_html is None:
-            from exporter.page.html import Html  # loaded only if the page is used
+        from exporter.page.html import Html  # loaded only if the page is used
 
-            self._loaded_html = Html(*self._about)
-        return self._loaded_html
+        return Html(*self._about)
 
     def _is_first(self, now: Snapshot) -> bool:
         """Whether there is no earlier snapshot; this one is then kept for comparison."""
