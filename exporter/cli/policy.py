@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from exporter.calico.policy_file import PolicyDebugError, PolicyFile
+from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.policy_table import Members, print_policy
 from exporter.cli.selector import Selector, select, selector_options
@@ -130,6 +130,7 @@ def _program_json(
     program: CountedProgram, members: Members, wanted: ShowOptions, contents: Mapping[str, bytes]
 ) -> dict[str, object]:
     endpoint, family = program.endpoint, program.families[0]
+    instructions = [{**asdict(one), "code": one.code.hex()} for one in _instructions(contents, program)]
 
     def rules(listed: Sequence[CountedRule]) -> list[dict[str, object]]:
         shown = [rule for rule in listed if rule.hits or not wanted.nonzero]
@@ -157,7 +158,7 @@ def _program_json(
             for tier in program.tiers
         ],
         "no_profile_match_hits": program.no_profile_match,
-        **({"instructions": list(_instructions_json(contents, program))} if wanted.instructions else {}),
+        **({"instructions": instructions} if wanted.instructions else {}),
     }
 
 
@@ -195,18 +196,17 @@ def _contents(snapshot: Snapshot) -> Mapping[str, bytes]:
     return snapshot.policy_files.get().files
 
 
-def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[dict[str, object]]:
+def _instructions(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[Instruction]:
     for name in program.files:
         with suppress(PolicyDebugError):  # it may have changed since it was read
-            for one in PolicyFile(contents.get(name, b"")).instructions():
-                yield {**asdict(one), "code": one.code.hex()}
+            yield from PolicyFile(contents.get(name, b"")).instructions()
 
 
 def _print_instructions(contents: Mapping[str, bytes], program: CountedProgram) -> None:
     click.echo(f"\n{printable(', '.join(program.files))}:")
-    for index, one in enumerate(_instructions_json(contents, program)):
-        for comment in one["comments"]:  # type: ignore[attr-defined]
+    for index, one in enumerate(_instructions(contents, program)):
+        for comment in one.comments:
             click.echo(f"       // {printable(comment)}")
-        for label in one["labels"]:  # type: ignore[attr-defined]
+        for label in one.labels:
             click.echo(f"     {printable(label)}:")
-        click.echo(f"{index:>5}  {one['code']}  {printable(str(one['annotation']))}".rstrip())
+        click.echo(f"{index:>5}  {one.code.hex()}  {printable(one.annotation)}".rstrip())
