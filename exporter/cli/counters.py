@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.calico.counters import Layout
-from exporter.calico.hooks import hook_name
+from exporter.calico.hooks import HOOKS, hook_name
 from exporter.cli.as_json import endpoint_json
 from exporter.cli.counters_table import print_counters
 from exporter.cli.options import NodeOptions, flag, node_options
@@ -50,7 +50,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     Without --interface, --pod or --ip it shows every endpoint of the node. With --diff or --watch, or with two bundles,
     it shows only what was counted between two snapshots.
     """
-    diff, watch, top, nonzero = given["diff"], given["watch"], given["top"], given["nonzero"]
+    diff, watch, wanted = given["diff"], given["watch"], Wanted(selector, given["top"], output)
     if diff is not None and watch is not None:
         raise click.UsageError("--diff and --watch are mutually exclusive")
     if node.bundle and watch is not None:
@@ -58,13 +58,13 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     if watch is not None:
         from exporter.cli.counters_compare import show_watch
 
-        show_watch(node, Wanted(selector, top, output), watch)
+        show_watch(node, wanted, watch)
     elif diff is not None or node.before is not None:
         from exporter.cli.counters_compare import show_difference
 
-        show_difference(node, Wanted(selector, top, output), diff or 0.0)
+        show_difference(node, wanted, diff or 0.0)
     else:
-        _now(node, Wanted(selector, top, output), nonzero=nonzero)
+        _now(node, wanted, nonzero=given["nonzero"])
 
 
 def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
@@ -99,7 +99,7 @@ def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: b
 def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> dict[str, object]:
     endpoint = one.endpoint
     hooks = {}
-    for hook in sorted({0, 1, 2} | one.hooks.keys()):
+    for hook in sorted({*HOOKS, *one.hooks}):
         row = one.hooks.get(hook)
         hooks[hook_name(hook)] = row and {
             "direction": endpoint.direction(hook),

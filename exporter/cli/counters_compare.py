@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from exporter.cli.counters_changes import Difference, Interval, changes_json, changes_lines, changes_view
+from exporter.cli.counters_changes import Difference, changes_json, changes_lines, changes_view
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
 from exporter.cli.snapshots import NodeSnapshots, two_snapshots
@@ -80,14 +80,14 @@ def _next_complete(snapshots: NodeSnapshots, seconds: float) -> Snapshot:
 def _update(live: Live, snapshots: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
     first, previous, snapshot = snapshots
     found, last = (_difference(one, snapshot, wanted, known=True) for one in (first, previous))
-    live.update(_fitting_view(live.console, found, Interval(last.changes, last.seconds)), refresh=True)
+    live.update(_fitting_view(live.console, found, last), refresh=True)
 
 
-def _fitting_view(console: Console, found: Difference, interval: Interval) -> Text:
+def _fitting_view(console: Console, found: Difference, last: Difference) -> Text:
     """A view that fits the height of the terminal, even if it wraps rows."""
     limit = console.height
     while True:
-        view = changes_view(found, console.width, interval, limit)
+        view = changes_view(found, console.width, last, limit)
         if limit == 0 or len(view) < console.height:
             return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
         limit = limit * 3 // 4

@@ -39,7 +39,7 @@ class Commands(click.Group):
                 raise
             from exporter.cli.absent import AbsentCommand
 
-            return AbsentCommand(PROGRAM, cmd_name, error.name or "more")
+            return AbsentCommand(cmd_name, error.name or "more")
         return command
 
     def invoke(self, ctx: click.Context) -> None:
