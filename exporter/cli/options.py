@@ -82,6 +82,10 @@ def node_options(*, bundles: int = 1) -> Decorator:
 
 def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
     """Takes the shared options out of what a command was given. Raises `click.UsageError` for too many bundles."""
+    found = given.pop("bundle", ())
+    if len(found) > bundles:
+        number = "one bundle" if bundles == 1 else f"{bundles} bundles"
+        raise click.UsageError(f"--bundle is given {len(found)} times: this command reads {number} at most")
     return NodeOptions(
         bpf_fs=given.pop("bpf_fs"),
         reader=given.pop("bpf_reader"),
@@ -91,15 +95,9 @@ def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
         kubernetes=given.pop("kubernetes"),
         node=given.pop("kubernetes_node"),
         kubeconfig=given.pop("kubernetes_kubeconfig"),
-        **_bundles(given.pop("bundle", ()), bundles),
+        bundle=found[-1] if found else None,
+        before=found[0] if len(found) == 2 else None,
     )
-
-
-def _bundles(given: tuple[Path, ...], limit: int) -> dict[str, Path | None]:
-    if len(given) > limit:
-        number = "one bundle" if limit == 1 else f"{limit} bundles"
-        raise click.UsageError(f"--bundle is given {len(given)} times: this command reads {number} at most")
-    return {"bundle": given[-1] if given else None, "before": given[0] if len(given) == 2 else None}
 
 
 def _shared(*, bundles: int) -> list[Decorator]:
