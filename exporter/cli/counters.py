@@ -76,14 +76,14 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     if wanted.top is not None:
         shown = [one for one in shown if one.dropped(snapshot.counters.get().layout)][: wanted.top]
     if wanted.output == "json":
-        click.echo(json.dumps(as_json(snapshot, shown, nonzero=nonzero), indent=2))
+        click.echo(json.dumps(_json(snapshot, shown, nonzero=nonzero), indent=2))
         return
     everyone = wanted.selector == Selector()
     left_out = selected - len(shown)
     print_counters(shown, snapshot.counters.get().layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)
 
 
-def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
+def _json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
     """The same data as JSON: values as they were read, and null for hooks without an entry."""
     layout, choice = snapshot.counters.get().layout, snapshot.counter_map.get().choice
     listed = [one for one in shown if not nonzero or any(map(any, one.hooks.values()))]
