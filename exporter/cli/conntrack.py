@@ -1,6 +1,5 @@
 """`conntrack`: the entries of connection tracking by pod, protocol and state, and the flows that a pod denied."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -17,7 +16,7 @@ from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
 from exporter.diagnosis.denied import denied_lines, with_port
 from exporter.node.endpoints import Endpoints
-from exporter.printable import say
+from exporter.printable import say, say_json
 from exporter.quantities import plural
 from exporter.snapshot.conntrack import Conntrack
 
@@ -47,7 +46,7 @@ def command(node: NodeOptions, selector: Selector, output: str, top: int | None)
     chosen = select(snapshot.endpoints.get().by_index.values(), selector)
     found = connections(snapshot, chosen, peers=selected)
     if output == "json":
-        click.echo(json.dumps(_json(found, conntrack, top), indent=2))
+        say_json(_json(found, conntrack, top))
     else:
         _print(found, conntrack, top, selected=selected)
 

@@ -1,6 +1,5 @@
 """`counters`: the table of `calico-node -bpf counters dump`, with pod names and top droppers first."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.counters import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
+from exporter.printable import say_json
 from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -76,7 +76,7 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     if wanted.top is not None:
         shown = [one for one in shown if one.dropped(snapshot.counters.get().layout)][: wanted.top]
     if wanted.output == "json":
-        click.echo(json.dumps(_json(snapshot, shown, nonzero=nonzero), indent=2))
+        say_json(_json(snapshot, shown, nonzero=nonzero))
         return
     everyone = wanted.selector == Selector()
     left_out = selected - len(shown)

@@ -19,7 +19,7 @@ from exporter.cli.snapshots import NodeSnapshots, two_snapshots
 from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counters
 from exporter.diagnosis.counters import PARTS, counters_by_endpoint
 from exporter.errors import ExporterError
-from exporter.printable import say, width_of
+from exporter.printable import say, say_json, width_of
 from exporter.quantities import format_duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -31,7 +31,7 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
         raise click.UsageError("one bundle is one snapshot: give --bundle twice to compare two")
     found = _difference(before, after, wanted, known=False)
     if wanted.output == "json":
-        click.echo(json.dumps(changes_json(found), indent=2))
+        say_json(changes_json(found))
     else:
         click.echo("\n".join(changes_view(found, width_of(sys.stdout))))
 

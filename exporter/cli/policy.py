@@ -1,6 +1,5 @@
 """`policy`: the rules that Calico's programs apply to an endpoint, each with its hits, ends of tiers included."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
 from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of
 from exporter.errors import ExporterError
-from exporter.printable import printable, say
+from exporter.printable import printable, say, say_json
 from exporter.snapshot.snapshot import Snapshot
 
 _OFF = (
@@ -75,7 +74,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     contents = _contents(after) if wanted.instructions else {}
     if output == "json":
         listed = [_program_json(one, members, wanted, contents) for one in programs]
-        click.echo(json.dumps({"programs": listed}, indent=2))
+        say_json({"programs": listed})
         return
     print_policy(merged(programs), members, nonzero=wanted.nonzero)
     if wanted.instructions:

@@ -3,7 +3,6 @@
 For scripts, it exits 0 when the packet is allowed, 3 when it is denied, and 1 when that is not known.
 """
 
-import json
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from exporter.diagnosis.trace import PARTS, Trace, trace
 from exporter.diagnosis.trace_packet import Described, addresses_of, check_via, named, protocol_of, resolve
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.diagnosis.trace_sentences import PROGRAM, sentences
-from exporter.printable import printable, say
+from exporter.printable import printable, say, say_json
 
 EXIT_CODES = {ALLOW: 0, DENY: 3}
 NOT_KNOWN = 1
@@ -88,7 +87,7 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
     result = trace(snapshot, packet, source, destination, via or "")
     lines = list(sentences(result, named(source), named(destination), verbose=verbose))
     if output == "json":
-        click.echo(json.dumps({**_json(result), "text": [line for line, _ in lines]}, indent=2))
+        say_json({**_json(result), "text": [line for line, _ in lines]})
     else:
         for line, about in lines:
             say(line, _STYLES.get(about, ""))

@@ -3,7 +3,6 @@
 For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -23,7 +22,7 @@ from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.packet_report import PacketReport, lines
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint, Endpoints
-from exporter.printable import say
+from exporter.printable import say, say_json
 from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -64,7 +63,7 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     shown = [(line, _STYLES.get(about, "")) for line, about in _lines(explanation, found, passed)]
     if output == "json":
         text = {"text": [line for line, _ in shown], "styles": [style for _, style in shown]}
-        click.echo(json.dumps({**_json(explanation, found, passed, after), **text}, indent=2))
+        say_json({**_json(explanation, found, passed, after), **text})
     else:
         for line, style in shown:
             say(line, style)

@@ -1,6 +1,5 @@
 """`top`: measures many nodes at the same time and shows the top endpoints by drops."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from exporter.columns import Cell, Column, Row, lines_of
 from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.targets import Exporters, all_targets
-from exporter.printable import say, width_of
+from exporter.printable import say, say_json, width_of
 from exporter.quantities import plural
 
 _COLUMNS = (
@@ -81,7 +80,7 @@ def show_top(kubectl: Kubectl, exporters: Exporters, wanted: Wanted, output: str
     problems += silent
     shown = worst([row for one in nodes for row in one.rows], wanted.limit)
     if output == "json":
-        click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
+        say_json({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]})
     else:
         for line in _table(shown, width_of(sys.stdout)) if shown else ():
             click.echo(line)

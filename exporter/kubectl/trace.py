@@ -4,7 +4,6 @@ An exporter knows the pods of its own node only: each is asked about its pod by 
 address. A service's backends are known to the node that sends; the node of each backend is asked next.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -17,7 +16,7 @@ from exporter.kubectl.ends import End, ends_at
 from exporter.kubectl.flags import WITH_PORTS
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Exporters, NoTarget, Target, target_of_node
-from exporter.printable import say
+from exporter.printable import say, say_json
 
 ALLOW, DENY, UNKNOWN = "allow", "deny", "unknown"
 EXIT_CODES = {ALLOW: 0, DENY: 3, UNKNOWN: 1}
@@ -232,7 +231,7 @@ def _family(source: End, destination: End, packet: Described) -> int:
 def say_joined(joined: Joined, ends: tuple[End, End], packet: Described, output: str | None) -> None:
     """Prints it and exits: 0 allowed, 3 denied, 1 not known."""
     if output == "json":
-        click.echo(json.dumps(_json(joined, ends), indent=2))
+        say_json(_json(joined, ends))
     else:
         for line, style in _lines(joined, ends, packet):
             say(line, style)

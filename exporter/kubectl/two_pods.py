@@ -4,7 +4,6 @@ Each exporter explains its pod; this module compares the two. Counters are per p
 receiver's total excludes packets of known connections: no sentence here claims more.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -14,7 +13,7 @@ from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.peers import name_peers
 from exporter.kubectl.targets import Target
-from exporter.printable import say
+from exporter.printable import say, say_json
 from exporter.quantities import plural
 
 LOSES_PACKETS = 3
@@ -70,7 +69,7 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
             for side, one in zip(("sender", "receiver"), answers, strict=True)
         }
         found = {**sides, "legs": [asdict(leg) for leg in legs], "verdict": list(verdict(legs))}
-        click.echo(json.dumps(found, indent=2))
+        say_json(found)
     else:
         for line, style in lines:
             say(line, style)
