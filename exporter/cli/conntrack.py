@@ -1,6 +1,6 @@
 """`conntrack`: the entries of connection tracking by pod, protocol and state, and the flows that a pod denied."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -54,11 +54,9 @@ def command(node: NodeOptions, selector: Selector, output: str, top: int | None)
 def _print(found: Connections, conntrack: Conntrack, top: int | None, *, selected: bool) -> None:
     rows: list[Row] = []
     for one in islice(found.endpoints, top):
-        rows.append([Cell(one.endpoint.title, "bold"), Cell(""), Cell(""), Cell(str(one.entries), "bold")])
-        rows += [[Cell(""), *_state(state)] for state in one.states]
+        rows += _rows(one.endpoint.title, one.entries, one.states)
     if not selected:
-        rows.append([Cell("all entries of the node", "bold"), Cell(""), Cell(""), Cell(str(found.total), "bold")])
-        rows += [[Cell(""), *_state(state)] for state in found.states]
+        rows += _rows("all entries of the node", found.total, found.states)
     columns = Column("endpoint"), Column("protocol"), Column("state"), Column("entries", right=True)
     if rows:
         say_columns(columns, rows)
@@ -72,6 +70,12 @@ def _print(found: Connections, conntrack: Conntrack, top: int | None, *, selecte
         for line in denied_lines(found.denied[:top]):
             say(line, "" if line.startswith("Connection") else "red")
     _print_limits(found, conntrack, top)
+
+
+def _rows(title: str, entries: int, states: Sequence[StateCount]) -> Iterator[Row]:
+    yield [Cell(title, "bold"), Cell(""), Cell(""), Cell(str(entries), "bold")]
+    for one in states:
+        yield [Cell(""), Cell(protocol_name(one.protocol)), Cell(one.state), Cell(str(one.entries))]
 
 
 def _print_peers(peers: Sequence[PeerEntries], limit: int) -> None:
@@ -98,10 +102,6 @@ def _print_limits(found: Connections, conntrack: Conntrack, top: int | None) -> 
         say(f"only {len(conntrack.entries)} entries were kept for peers, {conntrack.left_out} more were not", "dim")
     if conntrack.partial:
         say("a bundle holds only the entries of its node's endpoints", "dim")
-
-
-def _state(one: StateCount) -> list[Cell]:
-    return [Cell(protocol_name(one.protocol)), Cell(one.state), Cell(str(one.entries))]
 
 
 def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str, object]:

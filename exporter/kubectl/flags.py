@@ -17,7 +17,7 @@ from exporter.quantities import Duration
 
 VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
-Decorator = Callable[[Any], Any]
+_Decorator = Callable[[Any], Any]
 _WITHOUT_VALUE = "(its own default)"
 _MAX_SECONDS = 5.0
 _MAX_DIGITS, _MAX_SHOWN = 5, 40
@@ -171,12 +171,12 @@ def kubectl_flags(command: Any) -> Any:
     return _with_flags(command, [*_EXPORTER_PODS, *_KUBECTL])
 
 
-def forwarded_flags(command: str) -> Decorator:
+def forwarded_flags(command: str) -> _Decorator:
     """The flags of one of the exporter's commands."""
     return lambda function: _with_flags(function, _FORWARDED[command])
 
 
-def _with_flags(command: Any, flags: Sequence[Decorator]) -> Any:
+def _with_flags(command: Any, flags: Sequence[_Decorator]) -> Any:
     for flag in reversed(flags):
         command = flag(command)
     return command
@@ -184,7 +184,7 @@ def _with_flags(command: Any, flags: Sequence[Decorator]) -> Any:
 
 _of_kubectl, _forwarded = partial(click.option, cls=KubectlFlag), partial(click.option, cls=ForwardedFlag)
 _NAMESPACES = _completing("get", "namespaces")
-_EXPORTER_PODS: list[Decorator] = [
+_EXPORTER_PODS: list[_Decorator] = [
     click.option("--namespace", "-n", help="The pod's namespace.", shell_complete=_NAMESPACES),
     click.option(
         "--exporter-namespace",
@@ -202,7 +202,7 @@ _EXPORTER_PODS: list[Decorator] = [
         show_envvar=True,
     ),
 ]
-_KUBECTL: list[Decorator] = [
+_KUBECTL: list[_Decorator] = [
     _of_kubectl("--context", help="The kubectl context.", shell_complete=_completing("config", "get-contexts")),
     _of_kubectl("--kubeconfig", help="The kubeconfig file.", type=click.Path(dir_okay=False)),
     _of_kubectl("--cluster", help="The cluster in the kubeconfig."),
@@ -222,7 +222,7 @@ _KUBECTL: list[Decorator] = [
 ]
 _TABLE_OR_JSON = _forwarded("--output", "-o", help="Output format.", type=click.Choice(["table", "json"]))
 _TEXT_OR_JSON = _forwarded("--output", "-o", help="Output format.", type=click.Choice(["text", "json"]))
-_FORWARDED: dict[str, list[Decorator]] = {
+_FORWARDED: dict[str, list[_Decorator]] = {
     "counters": [
         _forwarded("--nonzero", help="Hide zero rows.", is_flag=True),
         _TABLE_OR_JSON,
