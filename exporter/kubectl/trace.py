@@ -32,7 +32,7 @@ class Described:
 
     protocol: str
     port: int | None
-    more: tuple[str, ...] = ()
+    more: tuple[str, ...]
 
     def words(self, source: str, destination: str) -> list[str]:
         """The exporter's command. Values are part of their option: one that begins with - is none itself."""
@@ -74,9 +74,7 @@ class Joined:
     backends: tuple[tuple[str, str, str], ...] = ()
 
 
-def described(
-    protocol: str | None, port: tuple[int, str] | None, destination: End, more: Sequence[str] = ()
-) -> Described:
+def described(protocol: str | None, port: tuple[int, str] | None, destination: End, more: Sequence[str]) -> Described:
     """The packet by the options; a service's port tells the rest. Raises `click.UsageError`."""
     number, of_port = port or (None, "")
     if of_port and protocol not in (None, of_port):
