@@ -37,7 +37,7 @@ class ConntrackCollector:
     """An entry between two pods of the node counts for both."""
 
     name: ClassVar[str] = "conntrack"
-    about: ClassVar[str] = "Connection-tracking entries by state and by pod (off)."
+    about: ClassVar[str] = "Connection-tracking entries by state and by pod."
     on_by_default: ClassVar[bool] = False
     parts: ClassVar[frozenset[str]] = frozenset({"conntrack_count", "endpoints"})
 
