@@ -1,14 +1,18 @@
 """Interface names: derives a workload's as Calico does, and decodes the kernel's bytes.
 
 The derivation is `VethNameForWorkload` in libcalico-go: the prefix and the first 11 hex digits of SHA-1 of
-`<namespace>.<pod>`. The plugins of AWS (`eni`, and `vlan` for branch interfaces) and Azure (`azv`) use the same hash.
+`<namespace>.<pod>`. The plugins of AWS (`eni`, and `vlan` for branch interfaces), Azure (`azv`) and Google (`gke`) use
+the same hash.
 """
 
+import re
 from collections.abc import Sequence
 
 from exporter.hashes import sha1
 
 DEFAULT_PREFIXES = ("cali",)
+PLUGIN_PREFIXES = ("cali", "eni", "vlan", "azv", "gke")
+_HASHED = re.compile(rf"(?:{'|'.join(PLUGIN_PREFIXES)})[0-9a-f]{{11}}", re.ASCII)
 
 
 def workload_interface(prefix: str, namespace: str, pod: str) -> str:
@@ -17,9 +21,10 @@ def workload_interface(prefix: str, namespace: str, pod: str) -> str:
     return f"{prefix}{digest[:11]}"
 
 
-def has_workload_prefix(interface: str, prefixes: Sequence[str]) -> bool:
-    """Whether the name is a workload's: one of the prefixes followed by something."""
-    return any(interface.startswith(prefix) and interface != prefix for prefix in prefixes)
+def is_workload_name(interface: str, prefixes: Sequence[str]) -> bool:
+    """Whether the name is a workload's: one of the prefixes and something after it, or a known plugin's and a hash."""
+    prefixed = any(interface.startswith(prefix) and interface != prefix for prefix in prefixes)
+    return prefixed or _HASHED.fullmatch(interface) is not None
 
 
 def decode_name(raw: bytes) -> str:

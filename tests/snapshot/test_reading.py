@@ -576,8 +576,7 @@ def test_an_interface_state_that_contradicts_the_kernel_is_not_believed_and_take
 
 def test_prefixes_are_those_of_the_settings(make, node):
     del node.maps["cali_iface4"]
-    node.facts["links"] = [make.link(9, "eni9"), make.link(5, CLIENT)]
-    del node.facts["endpoint_status"].files["k8s ns-a%2Fclient eth0"]
+    node.facts["links"] = [make.link(9, "eni9"), make.link(5, "cali5")]
     kinds = {n: one.kind for n, one in make.snapshot(node, prefixes=("eni",)).endpoints.get().by_index.items()}
     assert {9: "workload", 5: "host"} == kinds
 
