@@ -14,15 +14,11 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
-from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of
+from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of, why_no_files
 from exporter.errors import ExporterError
 from exporter.printable import printable, say
 from exporter.snapshot.snapshot import Snapshot
 
-_OFF = (
-    "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
-    "(its default), and check --calico.run-dir"
-)
 _flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
 # The members of IP sets by IP family and set number.
@@ -67,7 +63,8 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     for problem in policies.problems:
         say(problem, err=True)
     if not any(policies.files.values()):
-        raise click.ClickException("none of Calico's policy files could be read" if policies.unread else _OFF)
+        why = "none of Calico's policy files could be read" if policies.unread else why_no_files(after)
+        raise click.ClickException(why)
     hits = _hits(before, after)
     if hits is None:
         wanted = replace(wanted, nonzero=False)  # unknown hits may not be zero
