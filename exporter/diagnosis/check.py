@@ -16,7 +16,6 @@ from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, calicos_here
-from exporter.privileges import remedy_of_modes
 from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
@@ -154,7 +153,7 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
     if error := snapshot.run_dir.error or snapshot.policies.error:
-        yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
+        yield Finding("policy debug", NOTE, error.sentence, error.remedy)
     else:
         policies = snapshot.policies.get()
         state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
@@ -169,7 +168,7 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     if error := snapshot.run_dir.error or snapshot.pods.error:
-        yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
+        yield Finding("endpoint files", NOTE, error.sentence, error.remedy)
     else:
         pods = snapshot.pods.get()
         yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from exporter.errors import ExporterError
 from exporter.node import NodeError
-from exporter.privileges import remedy_of_modes
+from exporter.privileges import remedy_of_limit, remedy_of_modes
 
 # A policy file of a host endpoint with thousands of rules has some MB; a status file is under 1 kB.
 MAX_BYTES = 64 << 20
@@ -163,7 +163,8 @@ def _entries(path: Path) -> list[os.DirEntry[str]] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise NodeError(f"{path} could not be listed: {error.strerror}") from error
+        remedy = remedy_of_modes() if isinstance(error, PermissionError) else remedy_of_limit(error.errno)
+        raise NodeError(f"{path} could not be listed: {error.strerror}", remedy) from error
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int] | None:
