@@ -37,6 +37,9 @@ _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
+_OTHER_NAMES = "mend what is said above of the sources of names"
+_SOME_NAMES = "a pod that has just started has none yet; if it stays, look for its address with `ip route`"
+_SEARCH_LOG = "if it stays, search the log of calico-node for these interfaces"
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
@@ -140,15 +143,20 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
     if losing:
         found = f"every packet is dropped and not counted for want of a counter entry: {listed(tuple(losing))}"
         yield Finding("missing entries", NOTE, found, "restart calico-node on this node")
+    complete = known.links_known and known.states_known
+    strangers = [one.title for one in known.by_index.values() if one.kind == WORKLOAD and not one.state]
+    if strangers and complete:
+        found = f"Calico's interface state does not know these: {listed(tuple(strangers))}"
+        yield Finding("not ready", NOTE, f"{found}; its programs may not be attached", _SEARCH_LOG)
     waiting = [
         f"{one.title} (IPv{family})"
-        for family in (snapshot.ip_families() if known.links_known and known.states_known else ())
+        for family in (snapshot.ip_families() if complete else ())
         for one in known.by_index.values()
         if one.state and one.state.managed and not one.state.ready(family)
     ]
     if waiting:
         found = f"Calico's programs are not in place: {listed(tuple(waiting))}"
-        yield Finding("not ready", NOTE, found, "if it stays, search the log of calico-node for these interfaces")
+        yield Finding("not ready", NOTE, found, _SEARCH_LOG)
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
@@ -156,9 +164,10 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("policy debug", NOTE, error.sentence, error.remedy)
     else:
         policies = snapshot.policies.get()
-        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
-        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
-        yield Finding("policy debug", state, found, remedy)
+        if policies.files:
+            yield Finding("policy debug", OK, f"on: {len(policies.files)} policy files")
+        elif not policies.unread:
+            yield Finding("policy debug", NOTE, "off: 0 policy files", _POLICY_DEBUG)
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
@@ -195,19 +204,33 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
         return
     endpoints = snapshot.endpoints.get()
     workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
-    named = sum(1 for one in workloads if one.pod)
+    unnamed = [one.title for one in workloads if not one.pod]
+    named = len(workloads) - len(unnamed)
     found = f"{named} of {len(workloads)} workload interfaces have a pod's name"
-    if named == len(workloads):
+    if not unnamed:
         yield Finding("pod names", OK, found)
     else:
         # That a release writes no files and nobody is to be asked is a choice; that all sources fail is none.
         asked = snapshot.cluster_pods.or_else(None) is not None
         local = snapshot.pods.or_else(None)
         broken = not named and (asked or local is None or bool(local.pods or local.problems or snapshot.run_dir.error))
-        yield Finding("pod names", MISSING if broken else NOTE, found, _NAMES)
+        if named:
+            found = f"{found}, not {listed(tuple(unnamed))}"
+        yield Finding("pod names", MISSING if broken else NOTE, found, _remedy_of_names(snapshot, named=bool(named)))
     if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"
         yield Finding("pod names", NOTE, found, "if it stays, compare `ip route` and the files with the pods")
+
+
+def _remedy_of_names(snapshot: Snapshot, *, named: bool) -> str:
+    local, cluster = snapshot.pods.or_else(None), snapshot.cluster_pods.or_else(None)
+    if named:
+        return _SOME_NAMES
+    if cluster and not cluster.problem:
+        return _NODE
+    if snapshot.run_dir.error or not local or local.problems:
+        return _OTHER_NAMES if cluster else f"{_OTHER_NAMES}, or read pods from the API server: --kubernetes"
+    return _OTHER_NAMES if cluster else _NAMES
 
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ import pytest
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, MapMissing, ReadAborted
 from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
+from exporter.node.files import Folder
+from exporter.node.pods import ClusterPods
 from exporter.snapshot.memory import Memory
 
 STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
@@ -216,6 +218,49 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
     assert ["pod names"] == missing(by_subject)  # nothing names the pods that are there
     for subject in ("policy debug", "endpoint files"):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
+
+
+def test_policy_files_of_which_none_can_be_read_are_a_note_alone(found, node):
+    node.facts["policy_files"] = Folder(
+        present=True, files={}, problems=("the 2 files of /x could not be read",), unread=("a", "b")
+    )
+    one = found(node)["policy debug"]
+    assert ("note", "the 2 files of /x could not be read") == (one.state, one.found)
+
+
+@pytest.mark.parametrize("state", ["none", "renamed"])
+def test_a_pods_interface_that_calico_does_not_know_is_a_note(found, make, node, state):
+    if state == "none":
+        node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE)})
+    else:
+        node.facts["links"] = [make.link(3, "eth0"), make.link(5, "cali1")]
+    one = found(node)["not ready"]
+    assert ("note", "calico-node" in one.remedy) == (one.state, True)
+    assert ("cali1" if state == "renamed" else "ns-a/client") in one.found
+    node.maps["cali_iface4"] = MapDenied("refused")
+    assert "not ready" not in found(node)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "advice"),
+    [
+        ({}, "note", r"set endpointStatusPathPrefix .* or read pods from the API server: --kubernetes"),
+        ({"run_dir": NodeError("gone")}, "missing", r"mend .* names, or read pods from the API server: --kubernetes"),
+        ({"cluster_pods": ClusterPods(problem="refused")}, "missing", r"mend what is said above .* names"),
+        ({"cluster_pods": ClusterPods(synced=1.0)}, "missing", r".* with --kubernetes\.node"),
+    ],
+)
+def test_why_no_pod_has_a_name_decides_what_to_do(found, make, node, facts, state, advice):
+    node.facts |= {"endpoint_status": make.folder(), **facts}
+    one = found(node)["pod names"]
+    assert (state, True) == (one.state, bool(re.fullmatch(advice, one.remedy))), one.remedy
+
+
+def test_a_pod_without_a_name_beside_others_is_named_by_its_interface(found, make, node):
+    node.facts["links"] = [*node.facts["links"], make.link(9, "cali9")]
+    one = found(node)["pod names"]
+    assert ("note", "1 of 2 workload interfaces have a pod's name, not cali9") == (one.state, one.found)
+    assert "just started" in one.remedy
 
 
 def test_each_odd_status_file_is_a_note_of_its_own(make, node):
