@@ -48,7 +48,9 @@ _NODE = "if pods are there, give this node's name in the cluster with --kubernet
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: `ok`, `note` (optional) or `missing` (required), with the finding and a remedy."""
+    """The result of one check, with the finding and a remedy: `ok`, `note` (optional) or `missing` (required, as are
+    the entries and programs without which packets are lost).
+    """
 
     subject: str
     state: str
@@ -82,7 +84,7 @@ def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Fi
     try:
         return Finding(subject, OK, find())
     except MapMissing as error:
-        return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
+        return Finding(subject, otherwise, error.sentence, error.remedy or _TURN_ON_BPF)
     except LayoutError as error:
         return Finding(subject, otherwise, error.sentence, error.remedy or _NEW_TO_US)
     except ExporterError as error:
@@ -142,7 +144,7 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
     losing = [f"{one.title} at {one.hook_title(hook)}" for one, hook in known.lose_packets(snapshot.counters.get())]
     if losing:
         found = f"every packet is dropped and not counted for want of a counter entry: {listed(tuple(losing))}"
-        yield Finding("missing entries", NOTE, found, "restart calico-node on this node")
+        yield Finding("missing entries", MISSING, found, "restart calico-node on this node")
     complete = known.links_known and known.states_known
     strangers = [one.title for one in known.by_index.values() if one.kind == WORKLOAD and not one.state]
     if strangers and complete:
@@ -244,4 +246,4 @@ def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
         packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
         if packets:
             found = f"{one.title}: {plural(packets, 'packet')} from it never reached Calico's program"
-            yield Finding("uncounted drops", NOTE, found, _UNCOUNTED)
+            yield Finding("uncounted drops", MISSING, found, _UNCOUNTED)

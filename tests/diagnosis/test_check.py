@@ -187,7 +187,7 @@ def test_an_interface_that_loses_every_packet_or_is_not_ready_is_named(found, ma
     node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(3, 0): {}, (3, 1): {}, (5, 0): {0: 11}})
     one = found(node)["missing entries"]
     assert "every packet is dropped and not counted for want of a counter entry: ns-a/client at tc_egress" in one.found
-    assert ("note", "restart calico-node on this node") == (one.state, one.remedy)
+    assert ("missing", "restart calico-node on this node") == (one.state, one.remedy)
     assert "not ready" not in found(node)
     node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x5)})
     one = found(node)["not ready"]

@@ -166,6 +166,13 @@ SET_UPS = [
         "",
     ),
     (Facts("no rule counters", maps={"cali_rule_ctrs2": MapMissing("gone")}), "rule counters", "note", "gone", TURN_ON),
+    (
+        Facts("one map alone", pin_names=("cali_counters6",)),
+        "interface state",
+        "missing",
+        "though others",
+        "the log of calico-node",
+    ),
     # The network namespace.
     (
         Facts("another network namespace", links=lambda make, _: [make.link(1, "lo"), make.link(2, "eth0")]),

@@ -404,7 +404,10 @@ def unlisted(source):
         (
             missing,
             {"rules"},
-            "Calico has pinned no rules map on this node: its eBPF dataplane is off or has not started yet",
+            (
+                "Calico has pinned no rules map on this node, though others: if it stays, search the log of "
+                "calico-node, and send a bundle to the developers"
+            ),
         ),
         (misshapen, {"rules"}, "the rule counter map has keys of 8 and values of 16 bytes, expected 8 and 8"),
         (refused, {"rules"}, "reading it was refused"),
