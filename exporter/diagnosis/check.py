@@ -126,8 +126,9 @@ def _map_fill(snapshot: Snapshot) -> Iterator[Finding]:
     elif not nearly:
         fullest = next((one for one in known if one.map not in EVICTED_BY_DESIGN), known[0])
         yield Finding("map fill", OK, f"{plural(len(known), 'map')}, the fullest: {map_fill.sentence(fullest)}")
-    for problem in (one.problem for one in snapshot.map_fills.or_else(()) if one.problem):
-        yield Finding("map fill", NOTE, problem)
+    for one in snapshot.map_fills.or_else(()):
+        if one.problem:
+            yield Finding("map fill", NOTE, one.problem, one.remedy)
 
 
 def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:

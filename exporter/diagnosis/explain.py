@@ -7,6 +7,8 @@ what was counted; a rule with hits in the same period is not called the cause un
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from exporter.bpf.maps import MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
 from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.reasons import reason_of
@@ -91,6 +93,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     counting = counting_rules(before, after, endpoint, changes)
     lost = uncounted.uncounted_of(before, after, endpoint) if before and not gone else 0
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
+    notes += _unknown_peers(drops, after)
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
@@ -201,6 +204,14 @@ def _data_notes(
                 "source, a TCP ACK without connection, a service without endpoints, IPv6 on a node without it, a pod "
                 "without workload endpoint)"
             )
+
+
+def _unknown_peers(drops: tuple[Drop, ...], after: Snapshot) -> Iterator[str]:
+    """That the flows which were denied are not known; where there is no such map, nothing is missing."""
+    error = after.conntrack.error
+    failed = isinstance(error, MapError | LayoutError) and not isinstance(error, MapMissing)
+    if failed and any(drop.reason == "policy" for drop in drops):
+        yield f"Whose flows were denied is not known: {error}"
 
 
 def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:

@@ -25,7 +25,7 @@ _FILLING = _COUNTABLE | {"percpu_hash", "lru_percpu_hash"}
 class MapFill(NamedTuple):  # many at each scrape: four times as fast as a dataclass
     """A live map's entries, None if not known, and its maximum; `counted_at` is the Unix time of a count.
 
-    A map with a `problem` could not be read, and only its name is known.
+    A map with a `problem` could not be read, and only its name is known, and perhaps a `remedy`.
     """
 
     map: str
@@ -36,6 +36,7 @@ class MapFill(NamedTuple):  # many at each scrape: four times as fast as a datac
     counted_at: float | None = None
     evicts: bool = False
     problem: str = ""
+    remedy: str = ""
 
     @property
     def ratio(self) -> float:
@@ -133,7 +134,7 @@ class MapCounts:
         try:
             return self._fill(source, pin)
         except MapError as error:
-            return MapFill(pin.map, pin.ip_family, pin.name, problem=error.sentence)
+            return MapFill(pin.map, pin.ip_family, pin.name, problem=error.sentence, remedy=error.remedy)
 
     def _fill(self, source: NodeSource, pin: MapPin) -> MapFill | None:
         count = self.counts.get(pin.name)

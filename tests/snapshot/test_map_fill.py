@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, ProgramInfo
+from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, ProgramInfo
 from exporter.snapshot.map_fill import MapCounts
 from tests.nodes import FakeNode
 
@@ -61,3 +61,6 @@ def test_what_cannot_be_listed_or_read_is_not_counted_and_ends_nothing(upgraded)
     assert {"cali_v6_ct4"} == set(counts.counts)
     (absent, counted) = counts.fills(upgraded, upgraded.pin_names())
     assert (None, True, 2) == (absent.entries, bool(absent.problem), counted.entries)
+    upgraded.maps["cali_v4_arp2"] = MapDenied("refused", "run as root")
+    (refused, _) = counts.fills(upgraded, upgraded.pin_names())
+    assert ("refused", "run as root") == (refused.problem, refused.remedy)

@@ -469,7 +469,7 @@ def test_another_kind_of_map_under_calicos_name_is_a_sentence_and_never_read(mak
     snapshot = make.snapshot(node, parts=PARTS)
     parts = (snapshot.counters, snapshot.rule_hits, snapshot.ifstate, snapshot.ip_sets_4)
     failed = [one for one in parts if one.error]
-    assert [f"{name} is a array map with keys of 4"] == [str(one.error).split(" and ")[0] for one in failed]
+    assert [f"{name} is a map of type array with keys of 4"] == [str(one.error).split(" and ")[0] for one in failed]
     assert 0 == node.asked[f"dump {name}"]
     versions = [one for one in snapshot.maps.values() if [name] == [each.name for each in one.get().candidates]]
     assert (name == "cali_v4_ip_sets") or versions[0].get().candidates[0].info.type == "array"
