@@ -49,7 +49,7 @@ class PinnedMaps:
         """
         names = self._names(datum)
         if len(names) == 1:
-            self._read_only_version(datum, names[0])
+            self._read_sole_version(datum, names[0])
         candidates = self._candidates(datum)
         problems = {one.name: _problem(datum, one.name, one.info) for one in candidates}
         fitting = [one for one in candidates if problems[one.name] is None]
@@ -106,7 +106,7 @@ class PinnedMaps:
     def _names(self, datum: str) -> list[str]:
         return [pin.name for pin in self._pins.get() if pin.datum == datum and not pin.old]
 
-    def _read_only_version(self, datum: str, name: str) -> None:
+    def _read_sole_version(self, datum: str, name: str) -> None:
         # One open serves its shape and its content. What is wrong with the pin is found where versions are compared.
         with suppress(LayoutError, NotAMap, MapMissing):
             check = partial(_check, datum, name)
