@@ -18,6 +18,7 @@ from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged,
 from exporter.errors import ExporterError
 from exporter.printable import printable, say
 from exporter.snapshot.snapshot import Snapshot
+from exporter.snapshot.source import is_policy_file_of
 
 _flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
@@ -86,11 +87,15 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 def _programs(
     snapshot: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: ShowOptions
 ) -> list[CountedProgram]:
-    carriers = {program.about.interface for program in snapshot.policies.get().files.values() if program}
+    policies = snapshot.policies.get()
+    carriers = {program.about.interface for program in policies.files.values() if program}
     known = sorted(snapshot.endpoints.get().by_index.values(), key=lambda one: one.title)
     chosen = select(known, selector)
     endpoints = [one for one in known if one.ifindex in chosen and one.interface in carriers]
     if not endpoints and selector != Selector():
+        mine = {one.interface for one in known if one.ifindex in chosen}
+        if any(is_policy_file_of(name, mine) for name in policies.unread):
+            raise click.ClickException("none of this endpoint's policy files could be read")
         raise click.ClickException(
             "Calico has written no policy file for this endpoint: run `check` for what is known about it"
         )

@@ -456,6 +456,12 @@ def test_where_calicos_run_directory_is_not_there_that_is_the_reason_and_no_sett
     assert "bpfPolicyDebugEnabled" not in result.output
 
 
+def test_where_none_of_an_endpoints_files_can_be_read_they_are_not_said_to_be_absent(run, changed):
+    result = run("policy", "--interface", SERVER, "--bundle", changed(HERE, broken_policy_files(SERVER)))
+    assert 1 == result.exit_code
+    assert result.stderr.endswith("Error: none of this endpoint's policy files could be read\n")
+
+
 def test_a_file_that_cannot_be_read_is_a_sentence_and_the_others_are_shown(run, changed, programs):
     result = run("policy", "-o", "json", "--bundle", changed(HERE, broken_policy_files(f"{SERVER}_ingress_v4")))
     assert 0 == result.exit_code
