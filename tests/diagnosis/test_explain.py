@@ -297,6 +297,14 @@ def test_connection_tracking_that_cannot_be_read_is_said_beside_drops_by_policy(
     assert not any("Whose flows" in one for one in explanation_of(None, after, 7).notes)
 
 
+def test_slots_without_a_known_meaning_that_moved_are_said_and_not_the_total_alone(snapshot_of):
+    rows = {(5, 0): {0: 9, 28: 4}, (5, 1): {28: 1, 29: 2}}
+    notes = explanation_of(None, snapshot_of({**ZEROS, **rows}, slots=30)).notes
+    meaning = "Slots of its counters without a known meaning, which may be drops"
+    assert f"{meaning}, counted packets: 28 (5), 29 (2); --calico.layout-file can name them" in notes
+    assert not any("only in the total" in one for one in notes)
+
+
 def test_an_unmanaged_interface_is_a_problem_of_its_own(snapshot_of):
     (problem,) = explanation_of(None, snapshot_of(ZEROS, states={**STATES, 5: ("cali1", UNMANAGED)})).problems
     assert problem.startswith("Calico does not manage this interface")
