@@ -7,6 +7,7 @@ the same hash.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from exporter.hashes import sha1
 
@@ -17,8 +18,13 @@ _HASHED = re.compile(rf"(?:{'|'.join(PLUGIN_PREFIXES)})[0-9a-f]{{11}}", re.ASCII
 
 def workload_interface(prefix: str, namespace: str, pod: str) -> str:
     """The host-side interface name that Calico's CNI plugin gives to this pod."""
-    digest = sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()
-    return f"{prefix}{digest[:11]}"
+    return prefix + workload_hash(namespace, pod)
+
+
+@lru_cache(maxsize=4096)  # of all pods of a node, whenever one of them changes
+def workload_hash(namespace: str, pod: str) -> str:
+    """What follows the prefix in the name of this pod's interface."""
+    return sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
 
 
 def is_workload_name(interface: str, prefixes: Sequence[str]) -> bool:

@@ -6,14 +6,14 @@ not have is a leftover. What was known of an index stays with it until a source 
 changes its labels when a source is briefly unavailable.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.counters import CounterTable
 from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.calico.ifstate import LOOPBACK, InterfaceState
-from exporter.calico.names import PLUGIN_PREFIXES, is_workload_name, workload_interface
+from exporter.calico.names import PLUGIN_PREFIXES, is_workload_name, workload_hash, workload_interface
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -176,7 +176,7 @@ class _Claims:
         self._by_file: dict[int, tuple[str, str]] = {}
         self._by_name: dict[int, tuple[str, str]] = {}
         self._by_route: dict[int, tuple[str, str]] = {}
-        for one in pods:
+        for one in self._undisputed(pods, index_of):
             self._claim(self._by_file, index_of.get(one.interface), one, leads_to)
         for pod in cluster:
             for prefix in dict.fromkeys((*prefixes, *PLUGIN_PREFIXES)):
@@ -207,6 +207,17 @@ class _Claims:
     def addresses_of(self, identity: tuple[str, str]) -> tuple[str, ...]:
         """The addresses of a pod from the pod sources."""
         return self._addresses.get(identity, ())
+
+    def _undisputed(self, pods: Sequence[EndpointStatus], index_of: Mapping[str, int]) -> Iterator[EndpointStatus]:
+        """The files that are alone about their interface; of several, the one whose pod it is named after."""
+        about: dict[str, list[EndpointStatus]] = {}
+        for one in pods:
+            about.setdefault(one.interface, []).append(one)
+        for interface, files in about.items():
+            named_after = [one for one in files if interface.endswith(workload_hash(one.namespace, one.pod))]
+            if len(files) > 1 and interface in index_of:
+                self.disputed.add(index_of[interface])
+            yield from files if len(files) == 1 else named_after[:1]
 
     def _claim(
         self,
