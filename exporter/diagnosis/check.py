@@ -77,7 +77,7 @@ def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Fin
     yield from _leftovers(snapshot)
     yield from _endpoints(snapshot)
     yield from _optional(snapshot)
-    yield from _uncounted(snapshot, before) if before else ()
+    yield from _uncounted(snapshot, before)
 
 
 def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
@@ -93,8 +93,7 @@ def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Fi
 
 def _live(versions: MapVersions, content: Part[Any]) -> str:
     live = versions.choice.live
-    if live is None or versions.info is None:
-        content.get()  # raises: undecided, or a map of another kind
+    content.get()  # raises: undecided, or a map of another kind or layout
     beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
     return f"{live.name if live else ''}, known by: {versions.choice.chosen_by}{beside}"
 
@@ -242,7 +241,14 @@ def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")
 
 
-def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
+def _uncounted(snapshot: Snapshot, before: Snapshot | None) -> Iterator[Finding]:
+    unread = (snapshot.received.error, snapshot.queue_drops.error) if snapshot.reader != "bundle" else ()
+    for error in filter(None, unread):
+        yield Finding(
+            "uncounted drops", NOTE, f"drops that nothing counts are not found: {error.sentence}", error.remedy
+        )
+    if before is None:
+        return
     for one in snapshot.endpoints.get().by_index.values():
         packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
         if packets:

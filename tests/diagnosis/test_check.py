@@ -220,6 +220,24 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
 
 
+def test_a_rule_map_that_cannot_be_decoded_is_a_note(found, make, node):
+    dump = node.maps["cali_rule_ctrs2"]
+    node.maps["cali_rule_ctrs2"] = replace(dump, info=replace(dump.info, value_size=16))
+    one = found(node)["rule counters"]
+    assert ("note", "the rule counter map has keys of 8 and values of 16 bytes, expected 8 and 8") == (
+        one.state,
+        one.found,
+    )
+    assert "bundle" in one.remedy
+
+
+@pytest.mark.parametrize("fact", ["nics", "queue_drops"])
+def test_kernel_counters_that_cannot_be_read_are_a_note(found, node, fact):
+    node.facts[fact] = NodeError("refused", "allow it")
+    one = found(node)["uncounted drops"]
+    assert ("note", "refused", "allow it") == (one.state, one.found.rpartition(": ")[2], one.remedy)
+
+
 def test_policy_files_of_which_none_can_be_read_are_a_note_alone(found, node):
     node.facts["policy_files"] = Folder(
         present=True, files={}, problems=("the 2 files of /x could not be read",), unread=("a", "b")
