@@ -6,9 +6,11 @@ import pytest
 
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, MapMissing, ReadAborted
 from exporter.diagnosis.check import PARTS, findings
+from exporter.diagnosis.map_fill import remedy
 from exporter.node import NodeError
 from exporter.node.files import Folder
 from exporter.node.pods import ClusterPods
+from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.memory import Memory
 
 STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
@@ -218,6 +220,11 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
     assert ["pod names"] == missing(by_subject)  # nothing names the pods that are there
     for subject in ("policy debug", "endpoint files"):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
+
+
+def test_of_a_full_map_that_this_program_does_not_know_it_does_not_say_that_no_setting_sizes_it():
+    assert "no setting" in remedy(MapFill("qos", "", "cali_qos2"))
+    assert "new to this program" in remedy(MapFill("cali_new7", "", "cali_new7"))
 
 
 def test_a_rule_map_that_cannot_be_decoded_is_a_note(found, make, node):
