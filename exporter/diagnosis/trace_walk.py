@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
-from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST, WIREGUARD_PORT
+from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST, WIREGUARD_PORT, WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
 from exporter.calico.protocols import PROTOCOLS, TCP, UDP
 from exporter.calico.rules import EGRESS, INGRESS
@@ -273,8 +273,16 @@ class Walk:
         raise NotKnown(f"which of {names} lies between this node and {peer.title} is not known: name it with --via")
 
     def _is_blackhole(self) -> bool:
-        """Service loop prevention: what enters the node for such an address is dropped before policy."""
-        return not self.excluded and self.facts.is_blackhole(self.destination.address)
+        """Service loop prevention: what enters the node for such an address is dropped before policy.
+
+        Raises `NotKnown` where the address may be a service's.
+        """
+        if self.excluded or not self.facts.is_blackhole(self.destination.address):
+            return False
+        packet = self.programs.packet
+        if not self.facts.knows_services and not packet.translated and packet.protocol in WITH_PORTS:
+            raise NotKnown(f"services are not known here: if {self.destination.title} is none, {_BLACKHOLE}")
+        return True
 
     def _ask(self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "") -> None:
         flow = self.facts.flow(self.programs.packet)
