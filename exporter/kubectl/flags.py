@@ -185,7 +185,12 @@ def _with_flags(command: Any, flags: Sequence[_Decorator]) -> Any:
 _of_kubectl, _forwarded = partial(click.option, cls=KubectlFlag), partial(click.option, cls=ForwardedFlag)
 _NAMESPACES = _completing("get", "namespaces")
 _EXPORTER_PODS: list[_Decorator] = [
-    click.option("--namespace", "-n", help="The pod's namespace.", shell_complete=_NAMESPACES),
+    click.option(
+        "--namespace",
+        "-n",
+        help="The pod's namespace (default: your context's); for top, the endpoints' (default: all).",
+        shell_complete=_NAMESPACES,
+    ),
     click.option(
         "--exporter-namespace",
         help="Namespace of the exporter's pods (all namespaces if not given).",

@@ -45,7 +45,7 @@ class NicCollector:
     """Calico's endpoints only: a node's other interfaces are node_exporter's."""
 
     name = "nic"
-    about = "The kernel's interface counters (off)."
+    about = "The kernel's interface counters."
     on_by_default = False
     parts = frozenset({"nics", "endpoints"})
 
