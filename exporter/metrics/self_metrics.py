@@ -109,13 +109,14 @@ class ExporterCollector:
 def _sources(snapshot: Snapshot) -> dict[str, bool]:
     """Whether each source that is used could be read."""
     cluster = snapshot.cluster_pods.or_else(None)
-    endpoints = snapshot.endpoints.get()
+    endpoints, status, policies = snapshot.endpoints.get(), snapshot.pods.or_else(None), snapshot.policies.or_else(None)
+    none_read = bool(policies and policies.unread and not policies.files)  # where a collector has read them
     sources = {
         "links": endpoints.links_known,
         "routes": snapshot.host_routes.error is None,
         "interface_state": endpoints.states_known,
-        "endpoint_status": not (snapshot.run_dir.error or snapshot.pods.error),
-        "policy_files": not (snapshot.run_dir.error or snapshot.policy_file_names.error),
+        "endpoint_status": not snapshot.run_dir.error and bool(status and (status.pods or not status.problems)),
+        "policy_files": not (snapshot.run_dir.error or snapshot.policy_file_names.error or none_read),
     }
     if not snapshot.dataplane_present:
         del sources["interface_state"]  # there is none
