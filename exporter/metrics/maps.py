@@ -15,7 +15,8 @@ _FILL_LABELS = ("map", "ip_family")
 ENTRIES = Family(
     "calico_bpf_map_entries",
     GAUGE,
-    "Entries in the live map; a full map rejects new ones, or evicts the least recently used.",
+    "Entries in the live map; a full map rejects new ones, or evicts the least recently used. Absent while the number "
+    "is not known.",
     _FILL_LABELS,
 )
 MAX_ENTRIES = Family("calico_bpf_map_max_entries", GAUGE, "Entries that the live map can hold.", _FILL_LABELS)

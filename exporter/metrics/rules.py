@@ -36,7 +36,7 @@ UNATTRIBUTED_HITS = Family(
 POLICY_INTERFACES = Family(
     "calico_bpf_policy_interfaces",
     GAUGE,
-    "Interfaces of this node that carry the policy in this direction.",
+    "Interfaces of this node to which the policy applies in this direction; also of policies without rules.",
     POLICY_LABELS,
 )
 DEBUG_FILES = Family(
