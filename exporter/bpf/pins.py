@@ -7,12 +7,15 @@ from exporter.bpf.maps import MapDenied, MapError, MapMissing
 from exporter.privileges import remedy_of_limit
 
 _MOUNTS = Path("/proc/self/mounts")
+# Felix mounts the second one where the first is no BPF file system (`MaybeMountBPFfs` in felix/bpf/utils).
+_USUAL = (Path("/sys/fs/bpf"), Path("/run/calico/bpffs"))
 
 
 def list_pins(directory: Path) -> list[str]:
     """The sorted names pinned in `directory`; subdirectories and symbolic links are left out.
 
-    Raises `MapMissing` when the directory is absent and `MapDenied` when it may not be listed.
+    Raises `MapMissing` when the directory is absent, `MapDenied` when it may not be listed, `MapError` when it is in
+    another BPF file system than `directory`.
     """
     return sorted(entry.name for entry in _scan(directory) if entry.is_file(follow_symlinks=False))
 
@@ -22,16 +25,21 @@ def list_subdirectories(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _scan(directory) if entry.is_dir(follow_symlinks=False))
 
 
-def _reason_missing(directory: Path) -> str:
+def _missing(directory: Path) -> MapError:
     # Calico creates the folder; where it does not run, the file system can still be mounted.
+    missing = f"{directory} does not exist"
     try:
         mounts = _bpf_mounts()
     except OSError as error:
-        return f"where BPF file systems are mounted could not be read: {error.strerror}"
-    for path in directory.resolve().parents:
-        if path in mounts:
-            return f"a BPF file system is mounted at {path}, and nothing of Calico's is in it"
-    return "no BPF file system is mounted there"
+        return MapMissing(f"{missing}: where BPF file systems are mounted could not be read: {error.strerror}")
+    parents = [path for path in directory.resolve().parents if path in mounts]
+    for path in (*parents, *_USUAL):
+        if path in mounts and os.access(path.joinpath(*directory.parts[-2:]), os.F_OK):
+            sentence = f"{missing}: the BPF file system with Calico's maps is mounted at {path}"
+            return MapError(sentence, f"set --bpf.fs to {path}")
+    if parents:
+        return MapMissing(f"{missing}: a BPF file system is mounted at {parents[0]}, and nothing of Calico's is in it")
+    return MapMissing(f"{missing}: no BPF file system is mounted there")
 
 
 def _bpf_mounts() -> set[Path]:
@@ -46,7 +54,7 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MapMissing(f"{directory} does not exist: {_reason_missing(directory)}") from error
+        raise _missing(directory) from error
     except PermissionError as error:
         raise MapDenied(f"{directory} may not be listed", "run as root") from error
     except OSError as error:

@@ -94,7 +94,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     counting = counting_rules(before, after, endpoint, changes)
     lost = uncounted.uncounted_of(before, after, endpoint) if before and not gone else 0
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
-    notes += [*_unknown_slots(change, after), *_unknown_peers(drops, after)]
+    notes += [*_unknown_slots(change, after), *_unknown_peers(drops, after), *_unknown_state(after)]
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
@@ -226,6 +226,13 @@ def _unknown_peers(drops: tuple[Drop, ...], after: Snapshot) -> Iterator[str]:
     failed = isinstance(error, MapError | LayoutError) and not isinstance(error, MapMissing)
     if failed and any(drop.reason == "policy" for drop in drops):
         yield f"Whose flows were denied is not known: {error}"
+
+
+def _unknown_state(after: Snapshot) -> Iterator[str]:
+    """That problems of the interface, and drops that nothing counts, are not looked for."""
+    received = None if after.reader == "bundle" else after.received.error  # bundles of 0.1 do not have it
+    if error := after.links.error or after.ifstate.error or received:
+        yield f"Whether packets are lost before Calico's programs, or for want of them, is not known: {error}"
 
 
 def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:

@@ -19,6 +19,7 @@ from exporter.diagnosis.trace_program import XDP_FILE, Programs, ProgramTrace
 from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 
 _COST_OF_FILES = "which costs some instructions for each rule that a packet matches and a file for each program"
+_NO_DATAPLANE = "Calico's eBPF dataplane is off on this node: what is left of its policy is in no program"
 _IP_IN_IP = 4
 _BLACKHOLE = "a blackhole route (service loop prevention) drops it before policy"
 _INTERNAL = ("lo", "bpfin.cali", "bpfout.cali")  # interfaces of the node to itself
@@ -44,6 +45,8 @@ class Walk:
 
         `is_refused` is then whether it is dropped before any program of a policy.
         """
+        if self.programs.snapshot.dataplane_present is False:
+            raise NotKnown(_NO_DATAPLANE)
         if not self.programs.any_file:
             raise NotKnown(why_no_files(self.programs.snapshot, _COST_OF_FILES))
         if self.programs.packet.protocol == _IP_IN_IP:

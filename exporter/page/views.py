@@ -25,7 +25,9 @@ from exporter.page.history import History
 from exporter.page.order import DEFAULT, ordered, sort_of
 from exporter.page.trace import Asked, Evaluated
 from exporter.page.traffic import Counted, DirectionKey, Traffic, for_reason, total, traffic
+from exporter.quantities import plural
 from exporter.snapshot.snapshot import Part, Snapshot
+from exporter.snapshot.source import is_policy_file_of
 
 PARTS = CHECK_PARTS | EXPLAIN_PARTS
 # Browsers render this many rows quickly; a map full of stale entries has 20000.
@@ -184,7 +186,7 @@ def endpoint_view(
         hooks=hooks,
         counters=counters,
         programs=programs.or_else(()),
-        policy_problem=_sentence(programs),
+        policy_problem=_sentence(programs) or ("" if programs.value else _why_no_policy(now, endpoint)),
         hits=hits.or_else(None) if hits else None,
         trace=evaluated or Evaluated(Asked()),
         graph=graph(history, endpoint, now.at) if history and now.at else None,
@@ -201,6 +203,13 @@ def endpoint_named(snapshot: Snapshot, interface: str) -> Endpoint | None:
 
 def _sentence(part: Part[Any]) -> str:
     return str(part.error or "")
+
+
+def _why_no_policy(now: Snapshot, endpoint: Endpoint) -> str:
+    """Why none of an endpoint's policy files was read; empty where there is none."""
+    unread = now.policies.get().unread
+    mine = [name for name in unread if is_policy_file_of(name, {endpoint.interface})]
+    return str(now.run_dir.error or (f"none of its {plural(len(mine), 'policy file')} can be read" if mine else ""))
 
 
 def _endpoints(rows: Iterable[Traffic]) -> set[tuple[int, str]]:

@@ -21,6 +21,17 @@ def test_mount_points_of_any_bytes_do_not_hide_why_a_folder_is_not_there(monkeyp
         list_pins(tmp_path / "tc/globals")
 
 
+@pytest.mark.parametrize("below", ["tc", "tc/globals", "../elsewhere"])
+def test_a_path_to_another_place_than_calicos_is_no_node_without_calico(monkeypatch, tmp_path, below):
+    (tmp_path / "tc/globals").mkdir(parents=True)
+    (tmp_path / "mounts").write_bytes(b"bpf " + os.fsencode(tmp_path) + b" bpf rw 0 0\n")
+    monkeypatch.setattr(pins, "_MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(pins, "_USUAL", [tmp_path])
+    with pytest.raises(MapError, match=f"maps is mounted at {tmp_path}: set --bpf.fs to {tmp_path}$") as raised:
+        list_pins(tmp_path / below / "tc/globals")
+    assert not isinstance(raised.value, MapMissing)
+
+
 def test_a_limit_that_is_reached_is_the_remedy(monkeypatch, tmp_path):
     def refuse(_):
         raise OSError(errno.EMFILE, "Too many open files")

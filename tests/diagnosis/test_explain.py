@@ -305,6 +305,12 @@ def test_slots_without_a_known_meaning_that_moved_are_said_and_not_the_total_alo
     assert not any("only in the total" in one for one in notes)
 
 
+@pytest.mark.parametrize("more", [{"cali_iface4": MapDenied("refused", "run as root")}, {}])
+def test_what_is_not_looked_for_is_said(snapshot_of, more):
+    said = "Whether packets are lost before Calico's programs, or for want of them, is not known: refused: run as root"
+    assert bool(more) == (said in explanation_of(None, snapshot_of(ZEROS, **more)).notes)
+
+
 def test_an_unmanaged_interface_is_a_problem_of_its_own(snapshot_of):
     (problem,) = explanation_of(None, snapshot_of(ZEROS, states={**STATES, 5: ("cali1", UNMANAGED)})).problems
     assert problem.startswith("Calico does not manage this interface")

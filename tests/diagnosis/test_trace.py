@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.bpf.maps import MapDenied
+from exporter.bpf.maps import MapDenied, MapMissing
 from exporter.calico.packet import Packet
 from exporter.calico.policy_debug import parse_file_name
 from exporter.calico.program_tag import program_tags
@@ -606,6 +606,13 @@ def test_an_interface_without_a_program_does_not_run_its_file(node, make):
 
 
 # What is not known.
+
+
+def test_on_a_node_without_the_dataplane_policy_files_are_left_over_and_decide_nothing(node):
+    source = node("v3.32.1/02-default-deny-udp", pin_names=MapMissing("no BPF file system is mounted there"))
+    found = follow(source, udp(CLIENT2, SERVER, 5300))
+    assert ("unknown", ()) == (found.verdict, found.programs)
+    assert "eBPF dataplane is off" in found.why_unknown
 
 
 def test_without_policy_files_there_is_one_remedy(node, make):

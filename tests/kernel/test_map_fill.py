@@ -134,7 +134,10 @@ def test_the_collector_of_connection_tracking_counts_beside_it(known_node, start
     assert known_node.states
 
 
-def test_of_several_versions_that_no_program_uses_none_is_told(make_map, fills):
-    for name in ("cali_v4_ct3", "cali_v4_ct4"):
-        make_map(name, HASH, *FLOW, flags=NO_PREALLOC)
-    assert {} == fills(MapCounts())
+def test_of_several_versions_that_no_program_uses_no_fill_is_told_but_that_it_is_not_known(make_map, fills):
+    older, _ = (make_map(name, HASH, *FLOW, flags=NO_PREALLOC) for name in ("cali_v4_ct3", "cali_v4_ct4"))
+    (found,) = fills(MapCounts()).values()
+    assert (None, True) == (found.entries, "which of cali_v4_ct3, cali_v4_ct4" in found.problem)
+    put_flows(older, [1 << 40])  # its second word is when the flow was last used
+    (found,) = fills(MapCounts()).values()
+    assert ("cali_v4_ct3", 1) == (found.pin, found.entries)

@@ -112,6 +112,23 @@ def test_a_policy_folder_that_cannot_be_read_is_a_sentence_on_the_endpoints_page
     assert "dropped policy" in text
 
 
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"run_dir": NodeError("/x is not there")}, "/x is not there"),
+        ({}, "Calico has written no policy file for this endpoint"),
+        (None, "none of its 4 policy files can be read"),
+    ],
+)
+def test_the_endpoints_page_tells_why_it_has_no_policy(make, recorded, snapshot_at, html, parsed, facts, sentence):
+    node = make.like(recorded(f"{HERE}.after"))
+    files = node.facts["policy_files"]
+    broken = {name: b"{" if name.startswith(SERVER) else one for name, one in files.files.items()}
+    node.facts |= {"policy_files": make.folder(**broken) if facts is None else make.folder(), **(facts or {})}
+    now = snapshot_at(node, 1)
+    assert sentence in parsed(html.endpoint_page(endpoint_view(None, now, endpoint_named(now, SERVER)))).text
+
+
 def test_the_endpoints_page_says_what_why_says(pair, endpoint_page, parsed):
     before, now = pair
     text = parsed(endpoint_page(SERVER)).text
