@@ -1,8 +1,9 @@
-"""The privileges of this process, for error messages when the kernel refuses something.
+"""The privileges and limits of this process, for error messages when the kernel refuses something.
 
 Reads /proc/self/status. Knows capabilities by number (include/uapi/linux/capability.h) but nothing of maps.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -16,6 +17,12 @@ _CAPABILITIES = {
     BPF: "BPF",
 }
 _SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
+
+_LIMITS = {
+    errno.EMFILE: "raise this process's limit of open files (ulimit -n, or LimitNOFILE of its systemd unit)",
+    errno.ENFILE: "no process of this machine can open a file: raise fs.file-max, or find out what holds them",
+    errno.ENOMEM: "raise this process's limit of memory (ulimit -v, or the container's)",
+}
 
 # Number of seccomp filters that this process installed itself: they refuse nothing that it needs.
 installed_filters = 0
@@ -69,6 +76,11 @@ def remedy_of_modes() -> str:
     return "run as root with CAP_DAC_READ_SEARCH, which each securityProfile of the chart has"
 
 
+def remedy_of_limit(number: int | None) -> str:
+    """What to do about this errno if it says that a limit is reached, else nothing."""
+    return _LIMITS.get(number or 0, "")
+
+
 def _is_filtered_by_others() -> bool:
     status = _status()
     # Kernels before 5.9 do not report the number of filters; they do not have CAP_BPF either.
@@ -81,7 +93,7 @@ def _holds(capability: int) -> bool:
 
 def _status() -> dict[str, str]:
     try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

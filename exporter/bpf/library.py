@@ -117,7 +117,7 @@ class LibraryReader:
         with self._opened(pin) as (descriptor, info):
             check(info)
             if not info.key_size:
-                raise MapError(f"{pin} is a {info.type} map, whose entries have no keys to read them by")
+                raise MapError(f"{pin} is a map of type {info.type}, whose entries have no keys to read them by")
             copies = possible_cpus() if info.per_cpu else 1
             try:
                 return read_map(self._calls, descriptor, info, copies, sum_cpus=sum_cpus)

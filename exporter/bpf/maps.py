@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from exporter.bpf.sums import CpuSums
 from exporter.errors import ExporterError
-from exporter.privileges import remedy_of_refusal
+from exporter.privileges import remedy_of_limit, remedy_of_refusal
 
 if TYPE_CHECKING:
     from exporter.bpf.accounting import MapUsage
@@ -197,4 +197,4 @@ def map_error(pin: str, number: int, doing: str) -> MapError:
         return NotAMap(f"{pin} is not a pinned BPF map")
     if number in (errno.EPERM, errno.EACCES):
         return MapDenied(f"{doing} {pin} was refused ({reason})", remedy_of_refusal())
-    return MapError(f"{doing} {pin} failed: {reason}")
+    return MapError(f"{doing} {pin} failed: {reason}", remedy_of_limit(number))

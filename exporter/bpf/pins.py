@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 from exporter.bpf.maps import MapDenied, MapError, MapMissing
+from exporter.privileges import remedy_of_limit
+
+_MOUNTS = Path("/proc/self/mounts")
 
 
 def list_pins(directory: Path) -> list[str]:
@@ -21,7 +24,10 @@ def list_subdirectories(directory: Path) -> list[str]:
 
 def _reason_missing(directory: Path) -> str:
     # Calico creates the folder; where it does not run, the file system can still be mounted.
-    mounts = _bpf_mounts()
+    try:
+        mounts = _bpf_mounts()
+    except OSError as error:
+        return f"where BPF file systems are mounted could not be read: {error.strerror}"
     for path in directory.resolve().parents:
         if path in mounts:
             return f"a BPF file system is mounted at {path}, and nothing of Calico's is in it"
@@ -30,8 +36,9 @@ def _reason_missing(directory: Path) -> str:
 
 def _bpf_mounts() -> set[Path]:
     """Where this process sees a BPF file system."""
-    lines = (line.split(" ") for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines())
-    return {Path(words[1]) for words in lines if words[2] == "bpf"}
+    # Names can be in any encoding.
+    lines = (line.split(b" ") for line in _MOUNTS.read_bytes().split(b"\n")[:-1])
+    return {Path(os.fsdecode(words[1])) for words in lines if words[2] == b"bpf"}
 
 
 def _scan(directory: Path) -> list[os.DirEntry[str]]:
@@ -43,4 +50,4 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
     except PermissionError as error:
         raise MapDenied(f"{directory} may not be listed", "run as root") from error
     except OSError as error:
-        raise MapError(f"{directory} could not be listed: {error.strerror}") from error
+        raise MapError(f"{directory} could not be listed: {error.strerror}", remedy_of_limit(error.errno)) from error

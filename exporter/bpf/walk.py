@@ -16,6 +16,7 @@ from pathlib import Path
 
 from exporter.bpf.maps import MapDump, MapError, MapInfo, ReadAborted
 from exporter.bpf.sums import CpuSums
+from exporter.privileges import remedy_of_limit
 
 # The kernel writes one value per possible CPU (`for_each_possible_cpu` in kernel/bpf/hashtab.c), so their number is
 # read here and never from `os.cpu_count()`.
@@ -183,6 +184,9 @@ def possible_cpus() -> int:
 @cache  # it stays as it was when the kernel started
 def _possible_cpus(path: Path) -> int:
     try:
-        return parse_cpu_list(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+        return parse_cpu_list(path.read_bytes().decode())
+    except OSError as error:
+        sentence = f"the number of possible CPUs could not be read from {path}: {error.strerror}"
+        raise MapError(sentence, remedy_of_limit(error.errno)) from error
+    except ValueError as error:
         raise MapError(f"the number of possible CPUs could not be read from {path}: {error}") from error

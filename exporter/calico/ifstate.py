@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.calico import LayoutError
-from exporter.calico.names import decode_name, has_workload_prefix
+from exporter.calico.names import decode_name, is_workload_name
 from exporter.calico.tables import Columns
 
 KEY_SIZE = 4
@@ -79,7 +79,7 @@ def check_ifstate_fits(states: Sequence[InterfaceState], links: Mapping[int, str
     named = [state for state in here if state.name == links[state.ifindex]]
     if len(here) > 1 and not named:
         raise LayoutError(f"the interface state map names none of {len(here)} interfaces as the kernel does")
-    pods = [state for state in named if has_workload_prefix(state.name, prefixes)]
+    pods = [state for state in named if is_workload_name(state.name, prefixes)]
     flagged = [state for state in pods if state.workload or not state.managed]
     if len(pods) > 1 and 2 * len(flagged) < len(pods):
         raise LayoutError(f"the interface state map flags {len(flagged)} of {len(pods)} workload interfaces as such")

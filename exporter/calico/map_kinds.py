@@ -40,8 +40,9 @@ _NOT_FILLING = frozenset(
     | {"cali_jump", "cali_jump_ing", "cali_jump_egr", "cali_j_nk_ing", "cali_j_nk_egr", "xdp_cali_jump"}
     | {"cali_ctlb_progs", "cali_ctlb_conn", "cali_ctlb_send", "cali_ctlb_recv"}
 )
+CONNTRACK_FILL = "conntrack"
 _OF_FAMILY = {
-    "ct": MapKind("conntrack", "bpfMapSizeConntrack"),
+    "ct": MapKind(CONNTRACK_FILL, "bpfMapSizeConntrack"),
     "ccq": MapKind("conntrack_cleanup", "bpfMapSizeConntrackCleanupQueue"),
     "nat_fe": MapKind("nat_frontend", "bpfMapSizeNATFrontend"),
     "nat_be": MapKind("nat_backend", "bpfMapSizeNATBackend"),

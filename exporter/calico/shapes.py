@@ -65,7 +65,7 @@ def check_shape(datum: str, pin: str, map_type: str, key_size: int, value_size: 
     shape = _SHAPES[datum]
     if map_type not in shape.types or key_size != shape.key_size or not shape.has_value(value_size):
         raise LayoutError(
-            f"{pin} is a {map_type} map with keys of {key_size} and values of {value_size} bytes, "
+            f"{pin} is a map of type {map_type} with keys of {key_size} and values of {value_size} bytes, "
             f"which cannot be Calico's {datum} map",
             "find out which program has pinned it there; if it is Calico, send a bundle to the developers",
         )

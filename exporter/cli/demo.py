@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from exporter.demo.prometheus import Prometheus
 
 _TRY = """
-The demo node is up: four pods that send packets, policies that deny some of them, and the exporter.
+The demo node is up: four pods that send packets, policies that deny some of
+them, and the exporter.
 Try this in another terminal, from top to bottom.
 
 What the exporter counts, as Prometheus reads it:
@@ -33,7 +34,8 @@ The commands, as if on the node; first a short name for them:
 
   on_node() {{ {on_node} "$@"; }}
 
-Which pods drop packets, for which reasons, and how many a second (until Ctrl-C)?
+Which pods drop packets, for which reasons, and how many a second (until
+Ctrl-C)?
 
   on_node counters --nonzero
   on_node counters --watch
@@ -52,7 +54,8 @@ The node's page, which refreshes itself: http://localhost:{port}/
 Ctrl-C here ends the demo and removes everything.
 """
 _PROMETHEUS = """
-The alerts, from a Prometheus beside the demo (none at first; two fire after 16 minutes):
+The alerts, from a Prometheus beside the demo (none at first; two fire after
+16 minutes):
 
   {ask}
 """

@@ -79,13 +79,21 @@ def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
         bpf_fs=given.pop("bpf_fs"),
         reader=given.pop("bpf_reader"),
         run_dir=given.pop("calico_run_dir"),
-        prefixes=given.pop("calico_interface_prefix"),
+        prefixes=_prefixes(given.pop("calico_interface_prefix")),
         layout_file=given.pop("calico_layout_file"),
         kubernetes=given.pop("kubernetes"),
         node=given.pop("kubernetes_node"),
         kubeconfig=given.pop("kubernetes_kubeconfig"),
         **_bundles(given.pop("bundle", ()), bundles),
     )
+
+
+def _prefixes(given: tuple[str, ...]) -> tuple[str, ...]:
+    # In a FelixConfiguration they are one text with commas.
+    prefixes = tuple(one.strip() for text in given for one in text.split(","))
+    if not all(prefixes):
+        raise click.UsageError("--calico.interface-prefix is empty: every interface would be a workload's")
+    return prefixes
 
 
 def _bundles(given: tuple[Path, ...], limit: int) -> dict[str, Path | None]:
@@ -108,7 +116,7 @@ def _shared(*, bundles: int) -> list[Callable[[Any], Any]]:
         flag("calico.run-dir", "Calico's run directory.", type=path, default=Path("/var/run/calico")),
         flag(
             "calico.interface-prefix",
-            "Prefix of workload interfaces (can be repeated).",
+            "Prefix of workload interfaces (can be repeated, or several with commas).",
             multiple=True,
             default=("cali",),
         ),

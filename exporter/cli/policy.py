@@ -14,15 +14,12 @@ from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
-from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of
+from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of, why_no_files
 from exporter.errors import ExporterError
 from exporter.printable import printable, say
 from exporter.snapshot.snapshot import Snapshot
+from exporter.snapshot.source import is_policy_file_of
 
-_OFF = (
-    "Calico has written no policy files on this node: set bpfPolicyDebugEnabled: true in the FelixConfiguration "
-    "(its default), and check --calico.run-dir"
-)
 _flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
 # The members of IP sets by IP family and set number.
@@ -67,7 +64,8 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     for problem in policies.problems:
         say(problem, err=True)
     if not any(policies.files.values()):
-        raise click.ClickException("none of Calico's policy files could be read" if policies.unread else _OFF)
+        why = "none of Calico's policy files could be read" if policies.unread else why_no_files(after)
+        raise click.ClickException(why)
     hits = _hits(before, after)
     if hits is None:
         wanted = replace(wanted, nonzero=False)  # unknown hits may not be zero
@@ -89,11 +87,15 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
 def _programs(
     snapshot: Snapshot, selector: Selector, hits: Mapping[int, int] | None, wanted: ShowOptions
 ) -> list[CountedProgram]:
-    carriers = {program.about.interface for program in snapshot.policies.get().files.values() if program}
+    policies = snapshot.policies.get()
+    carriers = {program.about.interface for program in policies.files.values() if program}
     known = sorted(snapshot.endpoints.get().by_index.values(), key=lambda one: one.title)
     chosen = select(known, selector)
     endpoints = [one for one in known if one.ifindex in chosen and one.interface in carriers]
     if not endpoints and selector != Selector():
+        mine = {one.interface for one in known if one.ifindex in chosen}
+        if any(is_policy_file_of(name, mine) for name in policies.unread):
+            raise click.ClickException("none of this endpoint's policy files could be read")
         raise click.ClickException(
             "Calico has written no policy file for this endpoint: run `check` for what is known about it"
         )

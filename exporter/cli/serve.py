@@ -20,7 +20,8 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 
 def _collector_flags(command: Any) -> Any:
     for one in reversed(COLLECTORS):
-        command = _flag(f"collector.{one.name}", one.about, switch=True, default=None)(command)
+        about = f"{one.about.removesuffix('.')} (default: {'on' if one.on_by_default else 'off'})."
+        command = _flag(f"collector.{one.name}", about, switch=True, default=None)(command)
     return command
 
 
@@ -39,7 +40,7 @@ def _collector_flags(command: Any) -> Any:
     type=click.FloatRange(0),
     default=0.5,
 )
-@_flag("web.page", "Serve a page about this node at /.", switch=True, default=True)
+@_flag("web.page", "Serve a page about this node at / (default: on).", switch=True, default=True, show_default=False)
 @_flag(
     "web.allowed-hosts",
     "Name of this server in requests, besides its addresses, localhost and the node's names; if given, metrics and "
@@ -84,9 +85,10 @@ def _collector_flags(command: Any) -> Any:
 @_flag("kubernetes.workload-labels", "Add a series with the owner of each pod.", is_flag=True)
 @_flag(
     "security.drop-capabilities",
-    "Drop root, capabilities and bpf(2) write commands before serving.",
+    "Drop root, capabilities and bpf(2) write commands before serving (default: on).",
     switch=True,
     default=True,
+    show_default=False,
 )
 @node_options(bundles=0)
 def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetry_path: str, **given: Any) -> None:

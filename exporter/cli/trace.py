@@ -69,8 +69,8 @@ _flag = partial(flag, command="trace")
 def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, **given: Any) -> None:
     """Run the node's own policy programs on the first packet of a new flow, and show which rule decides about it.
 
-    One end at least is a pod of this node or the node itself (interface:NAME of the host). No packet is sent and
-    nothing of the node is changed. Exits 0 when it is allowed, 3 when it is denied, 1 when that is not known.
+    At least one end must be a pod of this node or the node itself (interface:NAME of the host). No packet is sent and
+    nothing on the node is changed. Exits 0 when the packet is allowed, 3 when it is denied, 1 when that is not known.
     """
     described = Described(
         given["protocol"], given["port"], given["source_port"], given["icmp_type"], given["icmp_code"]

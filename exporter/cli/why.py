@@ -39,8 +39,8 @@ _STYLES = {HEADLINE: "bold", DROP: "red", PROBLEM: "red", "deny": "red", "allow"
 def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool, **given: float) -> None:
     """Watch one endpoint and explain which of its packets were dropped, for which reason, and which rules counted then.
 
-    With --packets it also says whose packets were denied, and by which rule: it needs CAP_NET_RAW, and reads headers
-    alone. With two bundles it explains the time between them, with one everything since its counters were created; if
+    With --packets it also says whose packets were denied, and by which rule: it needs CAP_NET_RAW, and reads only
+    headers. With two bundles it explains the time between them, with one everything since its counters were created; if
     the last was made with --packets, it also says whose packets were denied then.
     Exits 0 when nothing was dropped, 3 when something was.
     """

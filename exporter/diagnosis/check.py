@@ -16,7 +16,6 @@ from exporter.diagnosis.leftovers import leftovers, listed
 from exporter.diagnosis.uncounted import uncounted_of
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, calicos_here
-from exporter.privileges import remedy_of_modes
 from exporter.quantities import plural
 from exporter.snapshot.snapshot import MapVersions, Part, Snapshot
 
@@ -38,6 +37,9 @@ _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
+_OTHER_NAMES = "mend what is said above of the sources of names"
+_SOME_NAMES = "a pod that has just started has none yet; if it stays, look for its address with `ip route`"
+_SEARCH_LOG = "if it stays, search the log of calico-node for these interfaces"
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
 _GRANT_PODS = "the exporter's user needs to list and watch pods; the other sources still name what they know"
@@ -46,7 +48,9 @@ _NODE = "if pods are there, give this node's name in the cluster with --kubernet
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: `ok`, `note` (optional) or `missing` (required), with the finding and a remedy."""
+    """The result of one check, with the finding and a remedy: `ok`, `note` (optional) or `missing` (required, as are
+    the entries and programs without which packets are lost).
+    """
 
     subject: str
     state: str
@@ -73,14 +77,14 @@ def findings(snapshot: Snapshot, before: Snapshot | None = None) -> Iterator[Fin
     yield from _leftovers(snapshot)
     yield from _endpoints(snapshot)
     yield from _optional(snapshot)
-    yield from _uncounted(snapshot, before) if before else ()
+    yield from _uncounted(snapshot, before)
 
 
 def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Finding:
     try:
         return Finding(subject, OK, find())
     except MapMissing as error:
-        return Finding(subject, otherwise, str(error), _TURN_ON_BPF)
+        return Finding(subject, otherwise, error.sentence, error.remedy or _TURN_ON_BPF)
     except LayoutError as error:
         return Finding(subject, otherwise, error.sentence, error.remedy or _NEW_TO_US)
     except ExporterError as error:
@@ -89,8 +93,7 @@ def _part(subject: str, find: Callable[[], str], otherwise: str = MISSING) -> Fi
 
 def _live(versions: MapVersions, content: Part[Any]) -> str:
     live = versions.choice.live
-    if live is None or versions.info is None:
-        content.get()  # raises: undecided, or a map of another kind
+    content.get()  # raises: undecided, or a map of another kind or layout
     beside = f"; left over beside it: {', '.join(versions.stale)}" if versions.stale else ""
     return f"{live.name if live else ''}, known by: {versions.choice.chosen_by}{beside}"
 
@@ -122,8 +125,9 @@ def _map_fill(snapshot: Snapshot) -> Iterator[Finding]:
     elif not nearly:
         fullest = next((one for one in known if one.map not in EVICTED_BY_DESIGN), known[0])
         yield Finding("map fill", OK, f"{plural(len(known), 'map')}, the fullest: {map_fill.sentence(fullest)}")
-    for problem in (one.problem for one in snapshot.map_fills.or_else(()) if one.problem):
-        yield Finding("map fill", NOTE, problem)
+    for one in snapshot.map_fills.or_else(()):
+        if one.problem:
+            yield Finding("map fill", NOTE, one.problem, one.remedy)
 
 
 def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
@@ -140,26 +144,32 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
     losing = [f"{one.title} at {one.hook_title(hook)}" for one, hook in known.lose_packets(snapshot.counters.get())]
     if losing:
         found = f"every packet is dropped and not counted for want of a counter entry: {listed(tuple(losing))}"
-        yield Finding("missing entries", NOTE, found, "restart calico-node on this node")
+        yield Finding("missing entries", MISSING, found, "restart calico-node on this node")
+    complete = known.links_known and known.states_known
+    strangers = [one.title for one in known.by_index.values() if one.kind == WORKLOAD and not one.state]
+    if strangers and complete:
+        found = f"Calico's interface state does not know these: {listed(tuple(strangers))}"
+        yield Finding("not ready", NOTE, f"{found}; its programs may not be attached", _SEARCH_LOG)
     waiting = [
         f"{one.title} (IPv{family})"
-        for family in (snapshot.ip_families() if known.links_known and known.states_known else ())
+        for family in (snapshot.ip_families() if complete else ())
         for one in known.by_index.values()
         if one.state and one.state.managed and not one.state.ready(family)
     ]
     if waiting:
         found = f"Calico's programs are not in place: {listed(tuple(waiting))}"
-        yield Finding("not ready", NOTE, found, "if it stays, search the log of calico-node for these interfaces")
+        yield Finding("not ready", NOTE, found, _SEARCH_LOG)
 
 
 def _optional(snapshot: Snapshot) -> Iterator[Finding]:
     if error := snapshot.run_dir.error or snapshot.policies.error:
-        yield Finding("policy debug", NOTE, error.sentence, error.remedy or remedy_of_modes())
+        yield Finding("policy debug", NOTE, error.sentence, error.remedy)
     else:
         policies = snapshot.policies.get()
-        state, remedy = (OK, "") if policies.files or policies.unread else (NOTE, _POLICY_DEBUG)
-        found = f"{'off' if state is NOTE else 'on'}: {len(policies.files)} policy files"
-        yield Finding("policy debug", state, found, remedy)
+        if policies.files:
+            yield Finding("policy debug", OK, f"on: {len(policies.files)} policy files")
+        elif not policies.unread:
+            yield Finding("policy debug", NOTE, "off: 0 policy files", _POLICY_DEBUG)
         for problem in policies.problems:
             yield Finding("policy debug", NOTE, problem)
         yield from _policy_problems(snapshot)
@@ -169,7 +179,7 @@ def _optional(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _pod_sources(snapshot: Snapshot) -> Iterator[Finding]:
     if error := snapshot.run_dir.error or snapshot.pods.error:
-        yield Finding("endpoint files", NOTE, error.sentence, error.remedy or remedy_of_modes())
+        yield Finding("endpoint files", NOTE, error.sentence, error.remedy)
     else:
         pods = snapshot.pods.get()
         yield Finding("endpoint files", OK, f"{len(pods.pods)} endpoint-status files of Calico's")
@@ -196,19 +206,33 @@ def _pod_names(snapshot: Snapshot) -> Iterator[Finding]:
         return
     endpoints = snapshot.endpoints.get()
     workloads = [one for one in endpoints.by_index.values() if one.kind == WORKLOAD]
-    named = sum(1 for one in workloads if one.pod)
+    unnamed = [one.title for one in workloads if not one.pod]
+    named = len(workloads) - len(unnamed)
     found = f"{named} of {len(workloads)} workload interfaces have a pod's name"
-    if named == len(workloads):
+    if not unnamed:
         yield Finding("pod names", OK, found)
     else:
         # That a release writes no files and nobody is to be asked is a choice; that all sources fail is none.
         asked = snapshot.cluster_pods.or_else(None) is not None
         local = snapshot.pods.or_else(None)
         broken = not named and (asked or local is None or bool(local.pods or local.problems or snapshot.run_dir.error))
-        yield Finding("pod names", MISSING if broken else NOTE, found, _NAMES)
+        if named:
+            found = f"{found}, not {listed(tuple(unnamed))}"
+        yield Finding("pod names", MISSING if broken else NOTE, found, _remedy_of_names(snapshot, named=bool(named)))
     if disputed := endpoints.mismatches:
         found = f"{disputed} interfaces whose pod Calico's files, their names and their routes do not agree on"
         yield Finding("pod names", NOTE, found, "if it stays, compare `ip route` and the files with the pods")
+
+
+def _remedy_of_names(snapshot: Snapshot, *, named: bool) -> str:
+    local, cluster = snapshot.pods.or_else(None), snapshot.cluster_pods.or_else(None)
+    if named:
+        return _SOME_NAMES
+    if cluster and not cluster.problem:
+        return _NODE
+    if snapshot.run_dir.error or not local or local.problems:
+        return _OTHER_NAMES if cluster else f"{_OTHER_NAMES}, or read pods from the API server: --kubernetes"
+    return _OTHER_NAMES if cluster else _NAMES
 
 
 def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
@@ -217,9 +241,16 @@ def _policy_problems(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("policy programs", NOTE, found, "search the log of calico-node for this interface")
 
 
-def _uncounted(snapshot: Snapshot, before: Snapshot) -> Iterator[Finding]:
+def _uncounted(snapshot: Snapshot, before: Snapshot | None) -> Iterator[Finding]:
+    unread = (snapshot.received.error, snapshot.queue_drops.error) if snapshot.reader != "bundle" else ()
+    for error in filter(None, unread):
+        yield Finding(
+            "uncounted drops", NOTE, f"drops that nothing counts are not found: {error.sentence}", error.remedy
+        )
+    if before is None:
+        return
     for one in snapshot.endpoints.get().by_index.values():
         packets = uncounted_of(before, snapshot, one) if one.kind == WORKLOAD and not snapshot.counters.error else 0
         if packets:
             found = f"{one.title}: {plural(packets, 'packet')} from it never reached Calico's program"
-            yield Finding("uncounted drops", NOTE, found, _UNCOUNTED)
+            yield Finding("uncounted drops", MISSING, found, _UNCOUNTED)

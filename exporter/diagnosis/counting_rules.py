@@ -13,7 +13,7 @@ from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.policy_debug import PROFILE, parse_file_name
 from exporter.calico.rules import NO_PROFILE_MATCH
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange, compare_rules
-from exporter.diagnosis.rules import CountedProgram, merged, programs_of, sharers
+from exporter.diagnosis.rules import CountedProgram, merged, programs_of, sharers, why_no_files
 from exporter.errors import ExporterError
 from exporter.node.endpoints import WORKLOAD, Endpoint
 from exporter.snapshot.rules import END_OF_TIER, NO_PROFILE, TIER
@@ -69,8 +69,7 @@ def counting_rules(
         return CountingRules((), known=False, notes=(f"Which rules counted is not known: {error}",))
     policies = after.policies.get()
     if not any(policies.files.values()):
-        off = "Calico writes no policy files here (bpfPolicyDebugEnabled is off)"
-        why = "none of Calico's policy files could be read" if policies.unread else off
+        why = policies.problems[0] if policies.unread else why_no_files(after)
         return CountingRules((), known=False, notes=(f"Which rules counted is not known: {why}",))
     droppers = _droppers(changes)
     found = {rule: None for program in programs for rule in _counting(program, carriers, droppers)}

@@ -7,7 +7,10 @@ what was counted; a rule with hits in the same period is not called the cause un
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from exporter.bpf.maps import MapError, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import ACCEPTED, DROPPED, REDIRECTED, TOTAL_PACKETS
+from exporter.calico.counters import UNKNOWN as UNKNOWN_SLOT
 from exporter.calico.hooks import TC_HOOKS, XDP, hook_name
 from exporter.calico.reasons import reason_of
 from exporter.diagnosis import counters, rules, uncounted
@@ -91,6 +94,7 @@ def explain(before: Snapshot | None, after: Snapshot, endpoint: Endpoint) -> Exp
     counting = counting_rules(before, after, endpoint, changes)
     lost = uncounted.uncounted_of(before, after, endpoint) if before and not gone else 0
     notes = [*_fate(change, gone=gone), *_data_notes(drops, counting, change, after), *counting.notes]
+    notes += [*_unknown_slots(change, after), *_unknown_peers(drops, after)]
     return Explanation(
         endpoint=endpoint,
         window=before is not None,
@@ -203,10 +207,31 @@ def _data_notes(
             )
 
 
+def _unknown_slots(change: EndpointChange | None, after: Snapshot) -> Iterator[str]:
+    """What was counted in slots without a known meaning, which can be drops."""
+    unknown = [slot.number for slot in after.counters.get().layout.slots if slot.category == UNKNOWN_SLOT]
+    rows = change.counters.hooks.values() if change else ()
+    counted = {number: sum(row[number] for row in rows) for number in unknown}
+    moved = ", ".join(f"{number} ({value})" for number, value in counted.items() if value)
+    if moved:
+        yield (
+            f"Slots of its counters without a known meaning, which may be drops, counted packets: {moved}; "
+            "--calico.layout-file can name them"
+        )
+
+
+def _unknown_peers(drops: tuple[Drop, ...], after: Snapshot) -> Iterator[str]:
+    """That the flows which were denied are not known; where there is no such map, nothing is missing."""
+    error = after.conntrack.error
+    failed = isinstance(error, MapError | LayoutError) and not isinstance(error, MapMissing)
+    if failed and any(drop.reason == "policy" for drop in drops):
+        yield f"Whose flows were denied is not known: {error}"
+
+
 def _silent_hooks(change: EndpointChange, after: Snapshot) -> list[int]:
     """The tc hooks at which only the total increased."""
     slots = after.counters.get().layout.slots
-    categorized = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED)]
+    categorized = [slot.number for slot in slots if slot.category in (ACCEPTED, DROPPED, REDIRECTED, UNKNOWN_SLOT)]
     silent = []
     for hook in TC_HOOKS:
         row = change.counters.hooks.get(hook)

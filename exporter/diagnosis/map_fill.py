@@ -41,6 +41,8 @@ def sentence(one: MapFill) -> str:
 
 def remedy(one: MapFill) -> str:
     """The setting of the map's size."""
+    if one.map == one.pin:
+        return "a release that is new to this program: search Calico's documentation for the setting of its size"
     setting = SETTINGS.get(one.map)
     if not setting:
         return "no setting of Calico's sizes this map: see the runbook of CalicoBPFMapNearFull"

@@ -168,7 +168,7 @@ def lines(found: PacketReport) -> Iterator[str]:
         yield f"Reason {one.reason}, {one.direction}: {both}{_rest(one)}."
     passed = sum(one.packets for one in found.groups if one.verdict == PASSED)
     if passed:
-        yield f"Of flows that passed, {plural(passed, 'packet')} were seen."
+        yield f"Seen of flows that passed: {plural(passed, 'packet')}."
     yield from (f"Not placed: {plural(packets, 'packet')}: {why}." for why, packets in found.unplaced)
     yield from _limits(found)
 

@@ -15,7 +15,10 @@ from exporter.snapshot.rules import COUNTED_ACTIONS, DIRECTIONS, PolicyName, hoo
 from exporter.snapshot.snapshot import Snapshot
 
 # The snapshot parts that this module needs; hits are passed in.
-PARTS = frozenset({"policies", "rules", "endpoints", "counters", "rule_hits"})
+PARTS = frozenset({"policies", "rules", "endpoints", "counters", "rule_hits", "run_dir"})
+_OFF = (
+    "Calico has written no policy files here: set bpfPolicyDebugEnabled: true in the FelixConfiguration (its default)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,13 @@ def programs_of(snapshot: Snapshot, endpoint: Endpoint, hits: Mapping[int, int] 
     order = [INGRESS, EGRESS, "xdp"]
     files.sort(key=lambda one: (order.index(one[1].about.direction), one[1].about.family))
     return [_program(snapshot, endpoint, name, program, hits) for name, program in files]
+
+
+def why_no_files(snapshot: Snapshot, cost: str = "") -> str:
+    """Why there are no policy files, and what to do about it; `cost` is what that costs."""
+    if snapshot.run_dir.error:
+        return str(snapshot.run_dir.error)
+    return f"{_OFF}, {cost}" if cost else _OFF
 
 
 def merged(programs: Sequence[CountedProgram]) -> list[CountedProgram]:

@@ -74,7 +74,7 @@ def _trace_line(explanation: Explanation, drop: Drop, rules: Sequence[CountingRu
         endpoint = explanation.endpoint
         own = endpoint.title if endpoint.pod else f"interface:{endpoint.interface}"
         ends = f"--from {own} --to PEER" if drop.direction == "outbound" else f"--from PEER --to {own}"
-        yield "  Which of them denies a packet, says a trace of it (PEER: the other end):", ""
+        yield "  A trace says which of them denies a packet (PEER: the other end):", ""
         yield f"    calico-bpf-exporter trace {ends} --protocol PROTOCOL --port PORT", ""
 
 

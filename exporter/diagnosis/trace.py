@@ -20,7 +20,7 @@ from exporter.snapshot.snapshot import Snapshot
 
 _BY_FAMILY = ("ip_set_trie", "failsafes", "services", "routes")
 PARTS = frozenset(
-    {"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses", "interfaces_to"}
+    {"endpoints", "ifstate", "rule_hits", "policy_files", "policy_tags", "addresses", "interfaces_to", "run_dir"}
 ) | {f"{part}_{family}" for part in _BY_FAMILY for family in (4, 6)}
 
 

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.calico.failsafes import DEFAULT_INBOUND, DEFAULT_OUTBOUND
-from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST, WIREGUARD_PORT
+from exporter.calico.packet import DESTINATION_IS_HOST, SOURCE_IS_HOST, WIREGUARD_PORT, WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY, NO_MATCH, NotKnown
 from exporter.calico.protocols import PROTOCOLS, TCP, UDP
 from exporter.calico.rules import EGRESS, INGRESS
+from exporter.diagnosis.rules import why_no_files
 from exporter.diagnosis.trace_node import OTHER_NODE, End, Hidden, NodeFacts
 from exporter.diagnosis.trace_program import XDP_FILE, Programs, ProgramTrace
 from exporter.node.endpoints import HOST, WORKLOAD, Endpoint
 
-POLICY_DEBUG_OFF = (
-    "Calico has written no policy files here: set bpfPolicyDebugEnabled: true in the FelixConfiguration (its default), "
-    "which costs some instructions for each rule that a packet matches and a file for each program"
-)
+_COST_OF_FILES = "which costs some instructions for each rule that a packet matches and a file for each program"
 _IP_IN_IP = 4
 _BLACKHOLE = "a blackhole route (service loop prevention) drops it before policy"
 _INTERNAL = ("lo", "bpfin.cali", "bpfout.cali")  # interfaces of the node to itself
@@ -47,7 +45,7 @@ class Walk:
         `is_refused` is then whether it is dropped before any program of a policy.
         """
         if not self.programs.any_file:
-            raise NotKnown(POLICY_DEBUG_OFF)
+            raise NotKnown(why_no_files(self.programs.snapshot, _COST_OF_FILES))
         if self.programs.packet.protocol == _IP_IN_IP:
             raise NotKnown("Calico's programs decide about IP-in-IP packets before policy")
         packet = self.programs.packet
@@ -275,8 +273,16 @@ class Walk:
         raise NotKnown(f"which of {names} lies between this node and {peer.title} is not known: name it with --via")
 
     def _is_blackhole(self) -> bool:
-        """Service loop prevention: what enters the node for such an address is dropped before policy."""
-        return not self.excluded and self.facts.is_blackhole(self.destination.address)
+        """Service loop prevention: what enters the node for such an address is dropped before policy.
+
+        Raises `NotKnown` where the address may be a service's.
+        """
+        if self.excluded or not self.facts.is_blackhole(self.destination.address):
+            return False
+        packet = self.programs.packet
+        if not self.facts.knows_services and not packet.translated and packet.protocol in WITH_PORTS:
+            raise NotKnown(f"services are not known here: if {self.destination.title} is none, {_BLACKHOLE}")
+        return True
 
     def _ask(self, endpoint: Endpoint, way: str, flags: Sequence[int], conditional: str = "") -> None:
         flow = self.facts.flow(self.programs.packet)

@@ -184,7 +184,13 @@ def _with_flags(command: Any, kind: type[click.Option], flags: Sequence[_Flag]) 
 
 _NAMESPACES = _completing("get", "namespaces")
 _EXPORTER_PODS: list[_Flag] = [
-    (("--namespace", "-n"), {"help": "The pod's namespace.", "shell_complete": _NAMESPACES}),
+    (
+        ("--namespace", "-n"),
+        {
+            "help": "The pod's namespace (default: your context's); for top, the endpoints' (default: all).",
+            "shell_complete": _NAMESPACES,
+        },
+    ),
     (
         ("--exporter-namespace",),
         {

@@ -156,7 +156,7 @@ def trace(context: click.Context, /, source: str, destination: str, **given: Any
     """Run the policy programs of both ends' nodes on the first packet of a new flow, and show which rule decides.
 
     FROM and TO are a pod, [NAMESPACE/]NAME, an address, or TO a service, svc/[NAMESPACE/]NAME. No packet is sent. Exits
-    0 when it is allowed, 3 when it is denied, 1 when that is not known.
+    0 when the packet is allowed, 3 when it is denied, 1 when that is not known.
     """
     from exporter.kubectl.ends import end_of
     from exporter.kubectl.trace import described, say_joined, trace_two

@@ -15,13 +15,15 @@ _TOP_PODS = 10
 ENTRIES = Family(
     "calico_bpf_conntrack_entries",
     GAUGE,
-    "Connection-tracking entries at the last count; state denied is flows that a pod of this node denied.",
+    "Connection-tracking entries at the last count, two for a connection to a service; state denied is flows that a "
+    "pod of this node denied.",
     ("ip_family", "protocol", "state"),
 )
 POD_ENTRIES = Family(
     "calico_bpf_conntrack_pod_entries",
     GAUGE,
-    f"Connection-tracking entries of the {_TOP_PODS} pods of this node with most, at the last count.",
+    f"Connection-tracking entries of the {_TOP_PODS} pods of this node with most, at the last count; one between two "
+    "pods counts for both.",
     ("namespace", "pod"),
 )
 COUNTED = Family(
@@ -37,7 +39,7 @@ class ConntrackCollector:
     """An entry between two pods of the node counts for both."""
 
     name: ClassVar[str] = "conntrack"
-    about: ClassVar[str] = "Connection-tracking entries by state and by pod (off)."
+    about: ClassVar[str] = "Connection-tracking entries by state and by pod."
     on_by_default: ClassVar[bool] = False
     parts: ClassVar[frozenset[str]] = frozenset({"conntrack_count", "endpoints"})
 

@@ -43,7 +43,8 @@ PROGRAM_PACKETS = Family(
 ACCEPTED_FLOWS = Family(
     "calico_bpf_accepted_flows_total",
     COUNTER,
-    "New flows accepted at a tc hook, one per flow, not per packet; later packets of a tracked flow are not counted.",
+    "New flows accepted at a tc hook, one per flow, not per packet; later packets of a tracked flow and replies are "
+    "not counted.",
     (*ENDPOINT_LABELS, "reason"),
 )
 ACCEPTED_PACKETS = Family(
@@ -63,19 +64,22 @@ DROPPED_PACKETS = Family(
 REDIRECTED_PACKETS = Family(
     "calico_bpf_redirected_packets_total",
     COUNTER,
-    "Packets forwarded past the kernel's own path, by kind of redirect; also counted in the program's total.",
+    "Packets forwarded past the kernel's own path, by kind of redirect, at the hook where they enter; also counted in "
+    "the program's total. On kernels without BTF Calico counts none.",
     (*ENDPOINT_LABELS, "path"),
 )
 NAT_SOURCE_COLLISIONS = Family(
     "calico_bpf_nat_source_collisions_total",
     COUNTER,
-    "Packets whose source port had to be changed because NAT gave two flows the same addresses and ports; not drops.",
+    "Packets whose source port had to be changed because NAT gave two flows the same addresses and ports; not drops, "
+    "which have the reason nat_collision_unresolved.",
     ENDPOINT_LABELS,
 )
 UNKNOWN_SLOT = Family(
     "calico_bpf_unknown_slot_total",
     COUNTER,
-    "Counter slots without a known meaning in this build of Calico, when not zero; --calico.layout-file can name them.",
+    "Counts, of unknown unit, of slots without a known meaning in this build of Calico, when not zero; "
+    "--calico.layout-file can name them.",
     (*ENDPOINT_LABELS, "slot"),
 )
 UNKNOWN_INTERFACES = Family(

@@ -21,19 +21,21 @@ from exporter.snapshot.snapshot import Snapshot
 INFO = Family(
     "calico_bpf_endpoint_info",
     GAUGE,
-    "Always 1: an endpoint on this node, its interface, kind and index.",
+    "Always 1: an endpoint on this node, its interface, kind and index; interfaces that are not Calico's have none.",
     ("interface", "endpoint_kind", "namespace", "pod", "ifindex"),
 )
 ADDRESS_INFO = Family(
     "calico_bpf_endpoint_address_info",
     GAUGE,
-    "Always 1: an address that the node routes to an endpoint's interface.",
+    "Always 1: an address of a workload, as the node routes it to its interface, or else as Calico's file has it; host "
+    "interfaces have none.",
     ("interface", "namespace", "pod", "ip", "ip_family"),
 )
 NOT_READY = Family(
     "calico_bpf_endpoint_not_ready",
     GAUGE,
-    "1 while Calico's programs for this IP family are not in place on a managed interface; absent otherwise.",
+    "1 while Calico's programs for this IP family are not in place on a managed interface; absent otherwise, and for a "
+    "family that the node does not use.",
     ("interface", "namespace", "pod", "ip_family"),
 )
 COUNTERS_MISSING = Family(
@@ -47,19 +49,20 @@ UNCOUNTED_DROPS = Family(
     "calico_bpf_endpoint_uncounted_drops",
     GAUGE,
     "1 while the kernel receives packets from a pod and Calico's program sees nearly none of them: they are dropped "
-    "uncounted; absent otherwise.",
+    "uncounted; absent otherwise. Packets to a pod are not checked.",
     ("interface", "namespace", "pod"),
 )
 PROBLEMS = Family(
     "calico_bpf_endpoint_problems",
     GAUGE,
-    "Number of series of each problem gauge on this node.",
+    "Number of series of each problem gauge on this node; absent for a problem that could not be checked.",
     ("problem",),
 )
 WORKLOAD_INFO = Family(
     "calico_bpf_workload_info",
     GAUGE,
-    "Always 1: the owner of a pod of this node by its controller owner reference; absent for pods without one.",
+    "Always 1: the controlling owner of a pod of this node (a ReplicaSet, not its Deployment); absent for pods without "
+    "one.",
     ("namespace", "pod", "workload_kind", "workload"),
 )
 FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, UNCOUNTED_DROPS, PROBLEMS, WORKLOAD_INFO)

@@ -5,7 +5,6 @@ A map that is not pinned has no series; while the live version is undecided, eve
 
 from typing import ClassVar
 
-from exporter.bpf.maps import MapMissing
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
@@ -16,7 +15,8 @@ _FILL_LABELS = ("map", "ip_family")
 ENTRIES = Family(
     "calico_bpf_map_entries",
     GAUGE,
-    "Entries in the live map; a full map rejects new ones, or evicts the least recently used.",
+    "Entries in the live map; a full map rejects new ones, or evicts the least recently used. Absent while the number "
+    "is not known.",
     _FILL_LABELS,
 )
 MAX_ENTRIES = Family("calico_bpf_map_max_entries", GAUGE, "Entries that the live map can hold.", _FILL_LABELS)
@@ -43,7 +43,7 @@ FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS, COUNTED)
 
 
 class MapsCollector:
-    """Fails only if a map cannot be read, or if none is pinned."""
+    """A map that cannot be read has no series; fails if that is so of each map that every snapshot reads."""
 
     name: ClassVar[str] = "maps"
     about: ClassVar[str] = "Fill and shape of Calico's maps."
@@ -56,14 +56,11 @@ class MapsCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
         samples = [Samples(family) for family in FAMILIES]
-        missing = 0
-        for datum, part in snapshot.maps.items():
-            if isinstance(part.error, MapMissing):
-                missing += 1
-            else:
-                _add(samples, datum, part.get())
-        if missing == len(snapshot.maps):
+        known = {datum: part.get() for datum, part in snapshot.maps.items() if not part.error}
+        if not known:
             snapshot.counter_map.get()
+        for datum, versions in known.items():
+            _add(samples, datum, versions)
         for one in snapshot.map_fills.get():
             _add_fill(samples, one)
         return samples

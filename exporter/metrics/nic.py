@@ -46,7 +46,7 @@ class NicCollector:
     """Calico's endpoints only: a node's other interfaces are node_exporter's."""
 
     name: ClassVar[str] = "nic"
-    about: ClassVar[str] = "The kernel's interface counters (off)."
+    about: ClassVar[str] = "The kernel's interface counters."
     on_by_default: ClassVar[bool] = False
     parts: ClassVar[frozenset[str]] = frozenset({"nics", "endpoints"})
 

@@ -36,7 +36,7 @@ UNATTRIBUTED_HITS = Family(
 POLICY_INTERFACES = Family(
     "calico_bpf_policy_interfaces",
     GAUGE,
-    "Interfaces of this node that carry the policy in this direction.",
+    "Interfaces of this node to which the policy applies in this direction; also of policies without rules.",
     POLICY_LABELS,
 )
 DEBUG_FILES = Family(
@@ -68,7 +68,7 @@ class RulesCollector:
     name: ClassVar[str] = "rules"
     about: ClassVar[str] = "Hits of policy rules and tier ends."
     on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters"})
+    parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters", "run_dir"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._unattributed = options.unattributed
@@ -85,16 +85,17 @@ class RulesCollector:
             rows = ((policy_labels(name), len(interfaces)) for name, interfaces in sorted(table.carriers.items()))
             self._interfaces = Samples(POLICY_INTERFACES, rows)
         errors = Samples(POLICY_ERROR, ((labels, 1) for labels in sorted(_errors(rules))))
-        # Without the kernel's links and the interface state it is not known which programs are missing.
+        # Without the kernel's links, the interface state or files that are there it is not known what is missing.
         known = rules.endpoints.links_known and rules.endpoints.states_known
         read = sum(one is not None for one in files.files.values())
+        unknown = not read and bool(files.unread or snapshot.run_dir.error)
         return [
             self._hits.of(table, found),
             *self._unattributed_samples(found, table, snapshot.ends_have_ids() if read else None),
             self._interfaces,
-            Samples(DEBUG_FILES, [((), read)]),
+            Samples(DEBUG_FILES, () if unknown else [((), read)]),
             errors,
-            Samples(PROBLEMS, [(("policy_error",), len(errors.values))] if known else ()),
+            Samples(PROBLEMS, [(("policy_error",), len(errors.values))] if known and not unknown else ()),
         ]
 
     def _unattributed_samples(self, found: RuleHits, table: RuleTable, ends_have_ids: bool | None) -> Iterator[Samples]:  # noqa: FBT001  a fact

@@ -20,7 +20,11 @@ BUILD_INFO = Family(
     "Always 1: the exporter's version, source revision, Python version and the reader of BPF maps in use.",
     ("version", "revision", "python", "reader"),
 )
-PODS = Family("calico_bpf_exporter_pods", GAUGE, "Pods of this node that the exporter knows by name.")
+PODS = Family(
+    "calico_bpf_exporter_pods",
+    GAUGE,
+    "Pods of this node that the exporter knows by name, without those in the host network and terminated ones.",
+)
 ENDPOINT_MISMATCHES = Family(
     "calico_bpf_exporter_endpoint_mismatches",
     GAUGE,
@@ -29,7 +33,8 @@ ENDPOINT_MISMATCHES = Family(
 PODS_SYNCED = Family(
     "calico_bpf_exporter_pods_last_sync_timestamp_seconds",
     GAUGE,
-    "Unix time of the last pod list or watch event received from the API server; absent if it is not used.",
+    "Unix time of the last pod list or watch event received from the API server; absent before its first response, and "
+    "if it is not used.",
 )
 WATCH_ERRORS = Family(
     "calico_bpf_exporter_pod_watch_errors_total",
@@ -52,7 +57,7 @@ SOURCE_AVAILABLE = Family(
 COLLECTOR_SUCCESS = Family(
     "calico_bpf_scrape_collector_success",
     GAUGE,
-    "1 if the collector succeeded in this scrape; 0 if it failed and has no samples.",
+    "1 if the collector succeeded in this scrape; 0 if it failed or did not finish in time, and has no samples.",
     ("collector",),
 )
 COLLECTOR_SECONDS = Family(
@@ -104,13 +109,14 @@ class ExporterCollector:
 def _sources(snapshot: Snapshot) -> dict[str, bool]:
     """Whether each source that is used could be read."""
     cluster = snapshot.cluster_pods.or_else(None)
-    endpoints = snapshot.endpoints.get()
+    endpoints, status, policies = snapshot.endpoints.get(), snapshot.pods.or_else(None), snapshot.policies.or_else(None)
+    none_read = bool(policies and policies.unread and not policies.files)  # where a collector has read them
     sources = {
         "links": endpoints.links_known,
         "routes": snapshot.host_routes.error is None,
         "interface_state": endpoints.states_known,
-        "endpoint_status": not (snapshot.run_dir.error or snapshot.pods.error),
-        "policy_files": not (snapshot.run_dir.error or snapshot.policy_file_names.error),
+        "endpoint_status": not snapshot.run_dir.error and bool(status and (status.pods or not status.problems)),
+        "policy_files": not (snapshot.run_dir.error or snapshot.policy_file_names.error or none_read),
     }
     if not snapshot.dataplane_present:
         del sources["interface_state"]  # there is none

@@ -6,14 +6,14 @@ not have is a leftover. What was known of an index stays with it until a source 
 changes its labels when a source is briefly unavailable.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.calico.counters import CounterTable
 from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.calico.ifstate import LOOPBACK, InterfaceState
-from exporter.calico.names import has_workload_prefix, workload_interface
+from exporter.calico.names import PLUGIN_PREFIXES, is_workload_name, workload_hash, workload_interface
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -139,7 +139,7 @@ def join_endpoints(
     for ifindex, name in names.items():
         state, known = state_of.get(ifindex), before.by_index.get(ifindex)
         known = known if known and known.interface == name else None
-        kind = _kind(name, state, prefixes, claims.named)
+        kind = _kind(name, state, prefixes, claims.workloads)
         if state is None and states is None and known:
             kind = known.kind
         identity = claims.pod_of(ifindex, workload=kind == WORKLOAD)
@@ -172,15 +172,14 @@ class _Claims:
         index_of = {name: ifindex for ifindex, name in names.items()}
         leads_to = {route.address: route.ifindex for route in routes}
         self.disputed: set[int] = set()
-        self.named = {one.interface for one in pods}  # by Calico's files: interfaces of workloads, whatever their names
         self._addresses: dict[tuple[str, str], tuple[str, ...]] = {}
         self._by_file: dict[int, tuple[str, str]] = {}
         self._by_name: dict[int, tuple[str, str]] = {}
         self._by_route: dict[int, tuple[str, str]] = {}
-        for one in pods:
+        for one in self._undisputed(pods, index_of):
             self._claim(self._by_file, index_of.get(one.interface), one, leads_to)
         for pod in cluster:
-            for prefix in prefixes:
+            for prefix in dict.fromkeys((*prefixes, *PLUGIN_PREFIXES)):
                 index = index_of.get(workload_interface(prefix, pod.namespace, pod.pod))
                 self._claim(self._by_name, index, pod, leads_to)
         for address, claimants in _by_address(cluster).items():
@@ -190,6 +189,8 @@ class _Claims:
                 self._by_route[index] = claimants.pop()
             else:  # one of them is terminating, but which one is unknown
                 self.disputed.add(index)
+        # Interfaces of workloads, whatever their prefix.
+        self.workloads = {one.interface for one in pods} | {names[one] for one in self._by_name}
 
     def pod_of(self, ifindex: int, *, workload: bool) -> tuple[str, str] | None:
         """The pod of an interface, None where no source names one."""
@@ -206,6 +207,17 @@ class _Claims:
     def addresses_of(self, identity: tuple[str, str]) -> tuple[str, ...]:
         """The addresses of a pod from the pod sources."""
         return self._addresses.get(identity, ())
+
+    def _undisputed(self, pods: Sequence[EndpointStatus], index_of: Mapping[str, int]) -> Iterator[EndpointStatus]:
+        """The files that are alone about their interface; of several, the one whose pod it is named after."""
+        about: dict[str, list[EndpointStatus]] = {}
+        for one in pods:
+            about.setdefault(one.interface, []).append(one)
+        for interface, files in about.items():
+            named_after = [one for one in files if interface.endswith(workload_hash(one.namespace, one.pod))]
+            if len(files) > 1 and interface in index_of:
+                self.disputed.add(index_of[interface])
+            yield from files if len(files) == 1 else named_after[:1]
 
     def _claim(
         self,
@@ -271,9 +283,9 @@ def _newest(rows: Iterable[tuple[int, str]]) -> dict[int, str]:
     return {ifindex: name for name, ifindex in index_of.items()}
 
 
-def _kind(name: str, state: InterfaceState | None, prefixes: Sequence[str], pods: Container[str]) -> str:
+def _kind(name: str, state: InterfaceState | None, prefixes: Sequence[str], workloads: Container[str]) -> str:
     if state is None:
-        return WORKLOAD if has_workload_prefix(name, prefixes) or name in pods else HOST
+        return WORKLOAD if name in workloads or is_workload_name(name, prefixes) else HOST
     if not state.managed:
         return UNMANAGED
     return WORKLOAD if state.workload else HOST

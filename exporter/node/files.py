@@ -14,7 +14,8 @@ from typing import Generic, TypeVar
 
 from exporter.errors import ExporterError
 from exporter.node import NodeError
-from exporter.privileges import remedy_of_modes
+from exporter.privileges import remedy_of_limit, remedy_of_modes
+from exporter.quantities import plural
 
 # A policy file of a host endpoint with thousands of rules has some MB; a status file is under 1 kB.
 MAX_BYTES = 64 << 20
@@ -79,7 +80,7 @@ def parse_folder(
         return Folder(present=False, files={}, problems=())
     if entries and not os.access(path, os.X_OK, effective_ids=True):
         # Calico creates the folder of policies with mode 0600: root can list it, but enter it only with a capability.
-        problem = f"the {len(entries)} files of {path} could not be read: {remedy_of_modes()}"
+        problem = f"the {plural(len(entries), 'file')} of {path} could not be read: {remedy_of_modes()}"
         return Folder(present=True, files={}, problems=(problem,), unread=tuple(entry.name for entry in entries))
     entries = [entry for entry in entries if wanted(entry.name)]
     found = _parse_entries(entries[:_MAX_FILES], parse, max_bytes, before)
@@ -163,7 +164,8 @@ def _entries(path: Path) -> list[os.DirEntry[str]] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise NodeError(f"{path} could not be listed: {error.strerror}") from error
+        remedy = remedy_of_modes() if isinstance(error, PermissionError) else remedy_of_limit(error.errno)
+        raise NodeError(f"{path} could not be listed: {error.strerror}", remedy) from error
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int] | None:

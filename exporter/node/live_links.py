@@ -17,7 +17,16 @@ from collections.abc import Iterable
 from threading import Event, Lock, Thread
 
 from exporter.node import NodeError
-from exporter.node.netlink import HostRoute, Link, RouteKey, parse_link, parse_route, read_keyed_routes, read_links
+from exporter.node.netlink import (
+    HostRoute,
+    Link,
+    RouteKey,
+    netlink_error,
+    parse_link,
+    parse_route,
+    read_keyed_routes,
+    read_links,
+)
 from exporter.node.rtnl_messages import DELETED_LINK, DELETED_ROUTE, NEW_LINK, NEW_ROUTE, Message, parse_messages
 
 log = logging.getLogger("exporter.node")
@@ -88,7 +97,7 @@ class LiveLinks:
             except NodeError as error:
                 self._failure = error
             except OSError as error:
-                self._failure = NodeError(f"the node's links cannot be followed through netlink: {error.strerror}")
+                self._failure = netlink_error("the node's links cannot be followed through netlink", error)
             except MemoryError:
                 self._failure = NodeError("the node's links cannot be followed: the process was refused memory")
             except Exception:  # the thread must not die: its last table would be served forever

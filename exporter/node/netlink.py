@@ -4,6 +4,7 @@ Interface indexes are valid only in this namespace, so nothing is read from /sys
 namespace's links. Knows rtnetlink but not Calico. `live_links.py` follows the changes after such a dump.
 """
 
+import errno
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from exporter.node import NodeError
 from exporter.node.rtnl_messages import HEADER, parse_messages
+from exporter.privileges import remedy_of_limit
 
 _UNICAST = 1  # RTN_UNICAST: leaves out the node's addresses and broadcasts
 _HOST_PREFIX = {socket.AF_INET: 32, socket.AF_INET6: 128}
@@ -37,6 +39,10 @@ _ROUTES = struct.Struct("=B11x")  # struct rtmsg of a family
 _ALL_QUEUES = bytes(20)  # struct tcmsg
 _MAX_MESSAGE = 1 << 17
 _MAX_DUMPS = 5
+_ALLOW_NETLINK = (
+    "allow this process sockets of the family AF_NETLINK: seccomp, SELinux or RestrictAddressFamilies of its systemd "
+    "unit refuses them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ def read_interface_to(address: str) -> int | None:
             netlink.send(HEADER.pack(HEADER.size + len(body), _RTM_GETROUTE, _REQUEST_ONE, 0, 0) + body)
             message = next(parse_messages(netlink.recv(_MAX_MESSAGE)), None)
     except OSError as error:
-        raise NodeError(f"the node's route to {address} could not be read: {error.strerror}") from error
+        raise netlink_error(f"the node's route to {address} could not be read", error) from error
     if message is None or message.type != _RTM_NEWROUTE or message.decoded["type"] != _UNICAST:
         return None  # unreachable, a blackhole, or an address of this namespace itself
     found = message.decoded.get_attr("RTA_OIF")
@@ -176,10 +182,16 @@ def _dump(what: str, kind: int, body: bytes, parse: Callable[[Any], _Row]) -> li
                 return rows
             seen += rows
     except OSError as error:
-        raise NodeError(f"the node's {what} could not be read through netlink: {error.strerror}") from error
+        raise netlink_error(f"the node's {what} could not be read through netlink", error) from error
     except (struct.error, LookupError) as error:
         raise NodeError(f"the kernel's answer about the node's {what} could not be parsed") from error
     return seen
+
+
+def netlink_error(what: str, error: OSError) -> NodeError:
+    """The error of what the kernel refused, with what to do about it."""
+    refused = error.errno in (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT)
+    return NodeError(f"{what}: {error.strerror}", _ALLOW_NETLINK if refused else remedy_of_limit(error.errno))
 
 
 def _receive(netlink: socket.socket, parse: Callable[[Any], _Row]) -> tuple[list[_Row], bool]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.node import NodeError
+from exporter.privileges import remedy_of_limit
 
 _PROC_NET_DEV = Path("/proc/net/dev")
 _BUFFER = 1 << 18
@@ -38,11 +39,14 @@ def read_received() -> Mapping[str, tuple[int, int]]:
     """
     try:
         with _PROC_NET_DEV.open("rb", buffering=_BUFFER) as file:
-            text = file.read().decode("utf-8", "backslashreplace")  # as names are decoded in `Link`
+            text = file.read()
     except OSError as error:
-        raise NodeError(f"the kernel's interface counters could not be read: {error.strerror}") from error
-    rows = [line.split(maxsplit=3) for line in text.split("\n")[2:-1]]
-    return {name[:-1]: (int(packets), int(size)) for name, size, packets, _ in rows}
+        sentence = f"the kernel's interface counters could not be read: {error.strerror}"
+        raise NodeError(sentence, remedy_of_limit(error.errno)) from error
+    # Split as bytes: a name can have blanks of Unicode in it, and none of ASCII. Names are decoded as in `Link`.
+    rows = [line.split(maxsplit=3) for line in text.split(b"\n")[2:-1]]
+    names = b"".join([row[0] for row in rows]).decode("utf-8", "backslashreplace").split(":")
+    return {name: (int(packets), int(size)) for name, (_, size, packets, _) in zip(names, rows, strict=False)}
 
 
 def read_nics() -> dict[str, Nic]:

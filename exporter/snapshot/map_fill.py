@@ -12,20 +12,44 @@ from typing import NamedTuple
 
 from exporter.bpf.accounting import Accounting, MapUsage
 from exporter.bpf.maps import MapDump, MapError
-from exporter.calico.map_kinds import EVICTING_TYPE, MapPin, filling_maps
+from exporter.calico import LayoutError
+from exporter.calico.map_kinds import CONNTRACK_FILL, EVICTING_TYPE, MapPin, filling_maps
 from exporter.calico.pins import parse_pins
+from exporter.privileges import may_read_all
 from exporter.snapshot.live_map import Candidate, newest_user
-from exporter.snapshot.pinned_maps import programs_of
+from exporter.snapshot.pinned_maps import columns_of, programs_of
 from exporter.snapshot.source import NodeSource
 
 _COUNTABLE = frozenset({"hash", "lru_hash", "lpm_trie"})
+_LEFT_OVER_NS = 60 * 10**9
 _FILLING = _COUNTABLE | {"percpu_hash", "lru_percpu_hash"}
+
+
+def _in_use(source: NodeSource, versions: Sequence[MapPin]) -> str | None:
+    """The connection-tracking map whose entries were used last, if the others' are much older: Calico's programs change
+    the live one all the time, and one that an upgrade left behind is as old as the upgrade.
+    """
+    from exporter.calico.conntrack_rows import last_use  # seldom needed
+
+    used = {}
+    try:
+        for pin in versions:
+            first = next(source.map_batches(pin.name), None)
+            used[last_use(columns_of(first)) if first else 0] = pin.name
+    except (MapError, LayoutError):
+        return None
+    *older, newest = sorted(used)
+    return used[newest] if len(used) == len(versions) and newest - older[-1] > _LEFT_OVER_NS else None
+
+
+def _remedy() -> str:
+    return "" if may_read_all() else "run with CAP_SYS_ADMIN, so that Calico's programs can be read"
 
 
 class MapFill(NamedTuple):  # many at each scrape: four times as fast as a dataclass
     """A live map's entries, None if not known, and its maximum; `counted_at` is the Unix time of a count.
 
-    A map with a `problem` could not be read, and only its name is known.
+    A map with a `problem` could not be read, and only its name is known, and perhaps a `remedy`.
     """
 
     map: str
@@ -36,6 +60,7 @@ class MapFill(NamedTuple):  # many at each scrape: four times as fast as a datac
     counted_at: float | None = None
     evicts: bool = False
     problem: str = ""
+    remedy: str = ""
 
     @property
     def ratio(self) -> float:
@@ -69,7 +94,7 @@ class MapCounts:
             for _ in self.count(source, names):
                 pass
         found = (self._fill_or_problem(source, pin) for pin in self._pins(names))
-        return tuple(one for one in found if one)
+        return (*(one for one in found if one), *self._undecided(names))
 
     def count_pinned(self, source: NodeSource, without: frozenset[str] = frozenset()) -> Iterator[None]:
         """Counts what is pinned now; nothing where that cannot be read, which each snapshot reports."""
@@ -101,12 +126,24 @@ class MapCounts:
             for versions in several:
                 chosen = newest_user([Candidate(pin.name, source.map_info(pin.name)) for pin in versions], programs)
                 self.live[versions] = chosen.name if chosen else None
+        for versions in several:
+            if self.live[versions] is None and versions[0].map == CONNTRACK_FILL:
+                self.live[versions] = _in_use(source, versions)
 
     def _pins(self, names: Sequence[str]) -> Iterator[MapPin]:
         """Of each map the version that Calico uses; none while several are pinned and no program tells."""
         for versions in filling_maps(tuple(names)):
             live = versions[0].name if len(versions) == 1 else self.live.get(versions)
             yield from (pin for pin in versions if pin.name == live)
+
+    def _undecided(self, names: Sequence[str]) -> Iterator[MapFill]:
+        """The maps of which several versions are pinned and no program tells which one is in use."""
+        undecided = {versions for versions, live in self.live.items() if live is None}
+        for versions in undecided and filling_maps(tuple(names)):
+            if versions in undecided:
+                pins = ", ".join(pin.name for pin in versions)
+                problem = f"which of {pins} Calico uses now is not known, nor how full it is"
+                yield MapFill(versions[0].map, versions[0].ip_family, pins, problem=problem, remedy=_remedy())
 
     def _count(self, source: NodeSource, pin: MapPin) -> Iterator[None]:
         before = source.map_usage(pin.name)
@@ -133,7 +170,7 @@ class MapCounts:
         try:
             return self._fill(source, pin)
         except MapError as error:
-            return MapFill(pin.map, pin.ip_family, pin.name, problem=error.sentence)
+            return MapFill(pin.map, pin.ip_family, pin.name, problem=error.sentence, remedy=error.remedy)
 
     def _fill(self, source: NodeSource, pin: MapPin) -> MapFill | None:
         count = self.counts.get(pin.name)

@@ -22,6 +22,8 @@ from exporter.snapshot.live_map import Candidate, Choice, LiveMapMemory
 from exporter.snapshot.snapshot import MapVersions, Part
 from exporter.snapshot.source import NodeSource
 
+_SOME_MISSING = "if it stays, search the log of calico-node, and send a bundle to the developers"
+
 
 class PinnedMaps:
     """The pinned maps of `source`; `links` are evidence for the live map. Raises `MapError` or `LayoutError`."""
@@ -47,7 +49,7 @@ class PinnedMaps:
         """
         names = self._names(datum)
         if len(names) == 1:
-            self._read_only_version(datum, names[0])
+            self._read_sole_version(datum, names[0])
         candidates = self._candidates(datum)
         problems = {one.name: _problem(datum, one.name, one.info) for one in candidates}
         fitting = [one for one in candidates if problems[one.name] is None]
@@ -104,7 +106,7 @@ class PinnedMaps:
     def _names(self, datum: str) -> list[str]:
         return [pin.name for pin in self._pins.get() if pin.datum == datum and not pin.old]
 
-    def _read_only_version(self, datum: str, name: str) -> None:
+    def _read_sole_version(self, datum: str, name: str) -> None:
         # One open serves its shape and its content. What is wrong with the pin is found where versions are compared.
         with suppress(LayoutError, NotAMap, MapMissing):
             check = partial(_check, datum, name)
@@ -119,17 +121,19 @@ class PinnedMaps:
             except (NotAMap, MapMissing) as error:
                 failures.append(error)
         if not found:
-            raise failures[0] if failures else MapMissing(self._why_missing(datum))
+            raise failures[0] if failures else self._missing(datum)
         return found
 
-    def _why_missing(self, datum: str) -> str:
+    def _missing(self, datum: str) -> MapMissing:
         if self._source.predates(datum):
-            return f"this bundle was made by an older version and has no {datum} map"
+            return MapMissing(f"this bundle was made by an older version and has no {datum} map")
         if datum == COUNTERS and self._source.attach_point_folders():
-            return (
-                "this node runs Calico v3.24 or v3.25, whose counter maps are not supported: upgrade to v3.26 or later"
-            )
-        return f"Calico has pinned no {datum} map on this node: its eBPF dataplane is off or has not started yet"
+            sentence = "this node runs Calico v3.24 or v3.25, whose counter maps are not supported"
+            return MapMissing(sentence, "upgrade to v3.26 or later")
+        if self._pins.get():
+            return MapMissing(f"Calico has pinned no {datum} map on this node, though others", _SOME_MISSING)
+        sentence = f"Calico has pinned no {datum} map on this node: its eBPF dataplane is off or has not started yet"
+        return MapMissing(sentence)
 
     def _choose(self, datum: str, candidates: Sequence[Candidate]) -> Choice:
         if datum != COUNTERS:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface
 
-from exporter.calico.names import workload_interface
+from exporter.calico.names import PLUGIN_PREFIXES, workload_interface
 from exporter.snapshot.redacted_addresses import IN_TEXT, Addresses
 
 _KEPT = frozenset(
@@ -28,8 +28,7 @@ _KEPT_INTERFACE = re.compile(
     r"lo|(?:eth|wlan|ib|bond|br|docker|cni|dummy|tunl|kube-ipvs)\d+(?:\.\d+)?|en[ops]\d+(?:[fsdnp]\d+){0,4}(?:\.\d+)?"
     r"|(?:bpfin|bpfout|wireguard)\.cali|(?:vxlan|vxlan-v6)\.calico|wg-v6\.cali"
 )
-_INTERFACE = re.compile(rf"{_KEPT_INTERFACE.pattern}|(?:cali|eni|vlan|azv)[0-9a-f]{{11}}")
-_WORKLOAD_PREFIXES = ("cali", "eni", "vlan", "azv")
+_INTERFACE = re.compile(rf"{_KEPT_INTERFACE.pattern}|(?:{'|'.join(PLUGIN_PREFIXES)})[0-9a-f]{{11}}")
 _IP_SET = re.compile(r"(?<!\w)(?:s|n|svc|svcnoport|t|dp):[\w-]{16,}")
 _SELECTOR_TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"|[A-Za-z_][\w./-]*")
 _SELECTOR_WORDS = frozenset({"all", "global", "has", "in", "not", "contains", "starts", "ends", "with"})
@@ -63,7 +62,7 @@ class Names:
         self.replaced: dict[str, str] = {}
         self._key = key
         self._new: frozenset[str] = frozenset()  # the replacements before a sentence
-        self._prefixes = tuple(dict.fromkeys((*prefixes, *_WORKLOAD_PREFIXES)))
+        self._prefixes = tuple(dict.fromkeys((*prefixes, *PLUGIN_PREFIXES)))
 
     def name(self, text: str) -> str:
         """The replacement of a name."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.calico.hooks import TC_EGRESS, TC_INGRESS, XDP, hook_name
-from exporter.calico.names import has_workload_prefix
+from exporter.calico.names import is_workload_name
 from exporter.calico.policy_debug import PROFILE, Policy, PolicyProgram, Rule, Tier, parse_file_name
 from exporter.calico.policy_names import user_policy
 from exporter.calico.rules import EGRESS, INGRESS, NO_PROFILE_MATCH, RuleHits, rule_ids, tier_end_id
@@ -100,7 +100,7 @@ class RuleOwners:
     def is_workload(self, interface: str) -> bool:
         """Whether the interface is a pod's; decided by its name if it no longer exists."""
         endpoint = self.endpoints.get(interface)
-        return endpoint.kind == WORKLOAD if endpoint else has_workload_prefix(interface, self._prefixes)
+        return endpoint.kind == WORKLOAD if endpoint else is_workload_name(interface, self._prefixes)
 
     def direction_for_owner(self, program: PolicyProgram, tier: Tier) -> str:
         """`ingress` or `egress`: the direction of this tier's rules from their endpoint's view.

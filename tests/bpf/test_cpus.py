@@ -1,3 +1,6 @@
+import errno
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,4 +61,14 @@ def test_a_count_that_cannot_be_read_is_a_map_error(tmp_path, monkeypatch, text)
     if text is not None:
         (tmp_path / "possible").write_text(text, encoding="utf-8")
     with pytest.raises(MapError, match="number of possible CPUs"):
+        possible_cpus()
+
+
+def test_where_no_more_files_may_be_opened_the_limit_is_the_remedy(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(walk, "POSSIBLE", tmp_path / "possible")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(MapError, match=r"possible: Too many open files: .*ulimit -n"):
         possible_cpus()

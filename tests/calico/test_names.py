@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.calico.names import DEFAULT_PREFIXES, decode_name, has_workload_prefix, workload_interface
+from exporter.calico.names import DEFAULT_PREFIXES, decode_name, is_workload_name, workload_interface
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,20 @@ def test_any_pod_has_a_name_that_the_kernel_accepts(namespace, pod):
         ("cali1", ("eni", "cali"), True),
         ("cali1", (), False),
         ("bpfout.cali", ("cali",), False),
+        ("eni34769d6a557", ("cali",), True),  # the hash of a known plugin
+        ("gke34769d6a557", (), True),
+        ("eni34769d6a55", (), False),
+        ("enx34769d6a5571", (), False),
+        ("vlan.eth.1", (), False),
         ("", ("cali",), False),
     ],
 )
 def test_a_workload_name_is_a_prefix_and_something_after_it(interface, prefixes, expected):
-    assert expected == has_workload_prefix(interface, prefixes)
+    assert expected == is_workload_name(interface, prefixes)
 
 
 def test_calicos_own_prefix_is_the_default():
-    assert has_workload_prefix(workload_interface("cali", "ns", "pod"), DEFAULT_PREFIXES)
+    assert is_workload_name(workload_interface("cali", "ns", "pod"), DEFAULT_PREFIXES)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.binary())

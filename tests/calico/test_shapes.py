@@ -76,7 +76,7 @@ def test_another_map_is_refused_in_one_sentence(datum, map_type, key_size, value
     with pytest.raises(LayoutError) as caught:
         check_shape(datum, "cali_x6", map_type, key_size, value_size)
     assert str(caught.value) == (
-        f"cali_x6 is a {map_type} map with keys of {key_size} and values of {value_size} bytes, "
+        f"cali_x6 is a map of type {map_type} with keys of {key_size} and values of {value_size} bytes, "
         f"which cannot be Calico's {datum} map: find out which program has pinned it there; "
         "if it is Calico, send a bundle to the developers"
     )

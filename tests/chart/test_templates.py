@@ -517,7 +517,7 @@ def test_the_annotations_that_prometheus_reads_can_be_left_out():
     assert [] == [name for name in found if name.startswith("prometheus.io/")]
 
 
-PAGES = ("README.md", "chart/README.md", "docs/quick-start.md", "docs/kubernetes.md")
+PAGES = ("README.md", "chart/README.md", "docs/quick-start.md", "docs/install.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,6 +4,7 @@ import click
 import pytest
 
 from exporter.cli.main import COMMANDS, program
+from exporter.cli.options import taken_node_options
 
 # Those that every command shares that reads the node; the others carry their command in the variable's name.
 SHARED = {
@@ -11,6 +12,7 @@ SHARED = {
     "kubernetes", "kubernetes.node", "kubernetes.kubeconfig", "log.level", "log.format",
 }  # fmt: skip
 HERE = "v3.32.1/05-eot-egress-deny.after"
+KUBERNETES = ("kubernetes", "kubernetes_node", "kubernetes_kubeconfig")
 
 
 # A command remembers how it was asked for help first: alone it would not know -h.
@@ -136,3 +138,12 @@ def test_a_bundle_is_not_offered_where_only_a_node_will_do(run, recording, tmp_p
 def test_the_variable_of_the_bundle_reaches_every_command_that_can_read_one(run, recording):
     env = {"CALICO_BPF_EXPORTER_BUNDLE": str(recording(HERE))}
     assert [0, 0, 0] == [run(one, env=env).exit_code for one in ("counters", "scrape", "check")]
+
+
+def test_interface_prefixes_can_be_one_text_as_in_a_felixconfiguration_and_none_is_empty(run, recording):
+    given = {"calico_interface_prefix": ("cali", "eni, azv")}
+    names = ("bpf_fs", "bpf_reader", "calico_run_dir", "calico_layout_file", *KUBERNETES)
+    assert ("cali", "eni", "azv") == taken_node_options(dict.fromkeys(names) | given, bundles=0).prefixes
+    for empty in ("", "cali,"):
+        result = run("check", "--bundle", recording(HERE), "--calico.interface-prefix", empty)
+        assert (2, True) == (result.exit_code, "--calico.interface-prefix is empty" in result.stderr)

@@ -1,4 +1,4 @@
-"""Blocks of the README and of the guides that show commands on recordings show what these print."""
+"""Blocks of the README and of the docs that show commands on recordings show what these print."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/guides").glob("*.md")))
+PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
 BLOCKS = [
     (page, block)
     for page in PAGES
@@ -28,7 +28,6 @@ def test_a_block_shows_what_the_command_prints(run, monkeypatch, page, command, 
     assert output == run(*command.split()).stdout
 
 
-def test_the_readme_and_the_guides_show_output():
-    assert {"README.md", "docs/guides/denied-pod.md", "docs/guides/new-policy.md", "docs/guides/upgrade.md"} <= {
-        page for page, *_ in SHOWN
-    }
+def test_the_readme_the_guides_and_the_page_about_trace_show_output():
+    guides = {f"docs/guides/{name}.md" for name in ("denied-pod", "full-map", "new-policy", "upgrade")}
+    assert {"README.md", "docs/trace.md", *guides} <= {page for page, *_ in SHOWN}

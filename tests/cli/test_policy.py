@@ -435,6 +435,33 @@ def test_without_policy_files_it_is_a_sentence_with_a_remedy(run, recording, nam
     assert 1 == len(result.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("policy",),
+        ("why", "--pod", "server"),
+        ("trace", "--from", "plain", "--to", "server", "--protocol", "udp", "--port", "9999"),
+    ],
+)
+def test_where_calicos_run_directory_is_not_there_that_is_the_reason_and_no_setting_of_calicos(run, changed, command):
+    def edit(members):
+        head = json.loads(members["bundle.json"])
+        head["errors"]["run_dir"] = "Calico's run directory /x does not exist: name it with --calico.run-dir"
+        head["folders"]["policy_files"]["present"] = False
+        files = [one for one in members if one.startswith("policy/")]
+        return {"bundle.json": json.dumps(head).encode(), **dict.fromkeys(files)}
+
+    result = run(*command, "--bundle", changed(HERE, edit))
+    assert "Calico's run directory /x does not exist" in result.output
+    assert "bpfPolicyDebugEnabled" not in result.output
+
+
+def test_where_none_of_an_endpoints_files_can_be_read_they_are_not_said_to_be_absent(run, changed):
+    result = run("policy", "--interface", SERVER, "--bundle", changed(HERE, broken_policy_files(SERVER)))
+    assert 1 == result.exit_code
+    assert result.stderr.endswith("Error: none of this endpoint's policy files could be read\n")
+
+
 def test_a_file_that_cannot_be_read_is_a_sentence_and_the_others_are_shown(run, changed, programs):
     result = run("policy", "-o", "json", "--bundle", changed(HERE, broken_policy_files(f"{SERVER}_ingress_v4")))
     assert 0 == result.exit_code

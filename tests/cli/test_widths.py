@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exporter import columns as exporter_columns
 from exporter import printable
-from exporter.cli import counters_changes
+from exporter.cli import counters_changes, demo
 from exporter.columns import Cell, Column, lines_of
 from exporter.kubectl.top import Dropper, _table
 from exporter.printable import wrapped
@@ -117,6 +117,13 @@ def test_columns_keep_every_word_at_any_width(rows, width):
     cells = [[Cell(text.strip()) for text in row] for row in rows]
     text = "\n".join(lines_of(columns, cells, width))
     assert sorted(["A", "B", "C", *" ".join(map(" ".join, rows)).split()]) == words_of(text)
+
+
+def test_the_demo_prints_sentences_of_at_most_80_columns_and_commands_that_are_whole():
+    text = demo._TRY.format(port=65535, on_node="on_node", prometheus=demo._PROMETHEUS.format(ask="ask"))
+    sentences = [line for line in (text + demo._NO_PROMETHEUS).splitlines() if not line.startswith("  ")]
+    assert len(sentences) > 20
+    assert [] == [line for line in sentences if len(line) > 80]
 
 
 def test_a_terminal_has_at_least_40_columns_and_a_pipe_no_width(monkeypatch):

@@ -6,7 +6,11 @@ import pytest
 
 from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, MapMissing, ReadAborted
 from exporter.diagnosis.check import PARTS, findings
+from exporter.diagnosis.map_fill import remedy
 from exporter.node import NodeError
+from exporter.node.files import Folder
+from exporter.node.pods import ClusterPods
+from exporter.snapshot.map_fill import MapFill
 from exporter.snapshot.memory import Memory
 
 STATUS = b'{"ifaceName":"calibf331a988cf","ipv4Nets":["10.65.0.2/32"]}'
@@ -185,7 +189,7 @@ def test_an_interface_that_loses_every_packet_or_is_not_ready_is_named(found, ma
     node.maps["cali_counters6"] = make.counters("cali_counters6", 60, {(3, 0): {}, (3, 1): {}, (5, 0): {0: 11}})
     one = found(node)["missing entries"]
     assert "every packet is dropped and not counted for want of a counter entry: ns-a/client at tc_egress" in one.found
-    assert ("note", "restart calico-node on this node") == (one.state, one.remedy)
+    assert ("missing", "restart calico-node on this node") == (one.state, one.remedy)
     assert "not ready" not in found(node)
     node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE), 5: ("calibf331a988cf", 0x5)})
     one = found(node)["not ready"]
@@ -216,6 +220,72 @@ def test_folders_that_may_not_be_listed_are_notes(found, node):
     assert ["pod names"] == missing(by_subject)  # nothing names the pods that are there
     for subject in ("policy debug", "endpoint files"):
         assert ("note", "could not be listed") == (by_subject[subject].state, by_subject[subject].found)
+
+
+def test_of_a_full_map_that_this_program_does_not_know_it_does_not_say_that_no_setting_sizes_it():
+    assert "no setting" in remedy(MapFill("qos", "", "cali_qos2"))
+    assert "new to this program" in remedy(MapFill("cali_new7", "", "cali_new7"))
+
+
+def test_a_rule_map_that_cannot_be_decoded_is_a_note(found, make, node):
+    dump = node.maps["cali_rule_ctrs2"]
+    node.maps["cali_rule_ctrs2"] = replace(dump, info=replace(dump.info, value_size=16))
+    one = found(node)["rule counters"]
+    assert ("note", "the rule counter map has keys of 8 and values of 16 bytes, expected 8 and 8") == (
+        one.state,
+        one.found,
+    )
+    assert "bundle" in one.remedy
+
+
+@pytest.mark.parametrize("fact", ["nics", "queue_drops"])
+def test_kernel_counters_that_cannot_be_read_are_a_note(found, node, fact):
+    node.facts[fact] = NodeError("refused", "allow it")
+    one = found(node)["uncounted drops"]
+    assert ("note", "refused", "allow it") == (one.state, one.found.rpartition(": ")[2], one.remedy)
+
+
+def test_policy_files_of_which_none_can_be_read_are_a_note_alone(found, node):
+    node.facts["policy_files"] = Folder(
+        present=True, files={}, problems=("the 2 files of /x could not be read",), unread=("a", "b")
+    )
+    one = found(node)["policy debug"]
+    assert ("note", "the 2 files of /x could not be read") == (one.state, one.found)
+
+
+@pytest.mark.parametrize("state", ["none", "renamed"])
+def test_a_pods_interface_that_calico_does_not_know_is_a_note(found, make, node, state):
+    if state == "none":
+        node.maps["cali_iface4"] = make.ifstate("cali_iface4", 40, {3: ("eth0", 0xE)})
+    else:
+        node.facts["links"] = [make.link(3, "eth0"), make.link(5, "cali1")]
+    one = found(node)["not ready"]
+    assert ("note", "calico-node" in one.remedy) == (one.state, True)
+    assert ("cali1" if state == "renamed" else "ns-a/client") in one.found
+    node.maps["cali_iface4"] = MapDenied("refused")
+    assert "not ready" not in found(node)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "advice"),
+    [
+        ({}, "note", r"set endpointStatusPathPrefix .* or read pods from the API server: --kubernetes"),
+        ({"run_dir": NodeError("gone")}, "missing", r"mend .* names, or read pods from the API server: --kubernetes"),
+        ({"cluster_pods": ClusterPods(problem="refused")}, "missing", r"mend what is said above .* names"),
+        ({"cluster_pods": ClusterPods(synced=1.0)}, "missing", r".* with --kubernetes\.node"),
+    ],
+)
+def test_why_no_pod_has_a_name_decides_what_to_do(found, make, node, facts, state, advice):
+    node.facts |= {"endpoint_status": make.folder(), **facts}
+    one = found(node)["pod names"]
+    assert (state, True) == (one.state, bool(re.fullmatch(advice, one.remedy))), one.remedy
+
+
+def test_a_pod_without_a_name_beside_others_is_named_by_its_interface(found, make, node):
+    node.facts["links"] = [*node.facts["links"], make.link(9, "cali9")]
+    one = found(node)["pod names"]
+    assert ("note", "1 of 2 workload interfaces have a pod's name, not cali9") == (one.state, one.found)
+    assert "just started" in one.remedy
 
 
 def test_each_odd_status_file_is_a_note_of_its_own(make, node):

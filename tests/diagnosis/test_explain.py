@@ -1,15 +1,19 @@
 # Why an endpoint loses packets: the results for recorded nodes are known, and none claims more than the numbers show.
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.bpf.maps import MapDenied
+from exporter.bpf.maps import MapDenied, MapMissing
+from exporter.calico import LayoutError
 from exporter.calico.counters import DROPPED, SLOTS
 from exporter.calico.reasons import reason_of
 from exporter.diagnosis.explain import PARTS, explain
 from exporter.node import NodeError
+from exporter.snapshot.conntrack import Conntrack
+from exporter.snapshot.snapshot import Part
 from tests.policy_files import policy, ruled, tier, written
 from tests.recorded import PAIRS, law_of_pairs
 
@@ -282,6 +286,23 @@ def test_programs_that_are_not_in_place_are_a_problem(snapshot_of, flags, missin
 def test_a_family_that_the_node_does_not_use_is_no_problem(snapshot_of):
     states = {ifindex: (name, flags & ~V6) for ifindex, (name, flags) in STATES.items()}
     assert () == explanation_of(None, snapshot_of(ZEROS, states=states)).problems
+
+
+@pytest.mark.parametrize("error", [LayoutError("odd values"), MapDenied("refused"), MapMissing("none"), None])
+def test_connection_tracking_that_cannot_be_read_is_said_beside_drops_by_policy(snapshot_of, error):
+    after = replace(snapshot_of({**ZEROS, (5, 1): {0: 3, 4: 3}}), conntrack=Part(Conntrack({}, {}, (), 0, None), error))
+    notes = [one for one in explanation_of(None, after).notes if one.startswith("Whose flows were denied")]
+    said = error and not isinstance(error, MapMissing)
+    assert ([f"Whose flows were denied is not known: {error}"] if said else []) == notes
+    assert not any("Whose flows" in one for one in explanation_of(None, after, 7).notes)
+
+
+def test_slots_without_a_known_meaning_that_moved_are_said_and_not_the_total_alone(snapshot_of):
+    rows = {(5, 0): {0: 9, 28: 4}, (5, 1): {28: 1, 29: 2}}
+    notes = explanation_of(None, snapshot_of({**ZEROS, **rows}, slots=30)).notes
+    meaning = "Slots of its counters without a known meaning, which may be drops"
+    assert f"{meaning}, counted packets: 28 (5), 29 (2); --calico.layout-file can name them" in notes
+    assert not any("only in the total" in one for one in notes)
 
 
 def test_an_unmanaged_interface_is_a_problem_of_its_own(snapshot_of):

@@ -349,7 +349,7 @@ def test_what_cannot_be_placed_and_what_was_lost_is_said(node):
     for line in (
         "No denied packet was seen on this node in the same time.",
         "Reason too_short, outbound: 2 packets counted, 2 seen: they agree.",
-        "Of flows that passed, 3 packets were seen.",
+        "Seen of flows that passed: 3 packets.",
         "Not placed: 3 packets: the source is no address of the pod: Calico drops it and counts none.",
         "Not placed: 5 packets: later fragments.",
         "Not placed: 7 packets: of more flows than are kept.",

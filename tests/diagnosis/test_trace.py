@@ -410,6 +410,10 @@ def test_a_blackhole_route_drops_before_policy(node, make):
     found = follow(source, udp(CLIENT, "10.97.1.1", 53))
     assert "deny" == found.verdict
     assert any("blackhole" in one.why for one in found.programs)
+    source.maps["cali_v4_nat_be"] = MapDenied("refused")  # then it may be the address of a service
+    found = follow(source, udp(CLIENT, "10.97.1.1", 53))
+    assert ("unknown", True) == (found.verdict, "services are not known here" in found.why_unknown)
+    assert "deny" == follow(source, Packet(4, CLIENT, "10.97.1.1", ICMP, icmp_type=8)).verdict
 
 
 def test_a_blackhole_route_drops_what_comes_from_outside_too(node, make):

@@ -118,7 +118,7 @@ def test_check_names_the_pod_and_reads_again_only_if_something_is_suspect(node):
     before, after = node(100, 0), node(150, 0)
     assert (True, False) == (is_suspect(before), is_suspect(node(100, 90)))
     (found,) = (one for one in findings(after, before) if one.subject == "uncounted drops")
-    assert ("note", "cali5: 50 packets from it never reached Calico's program") == (found.state, found.found)
+    assert ("missing", "cali5: 50 packets from it never reached Calico's program") == (found.state, found.found)
     assert [] == [one for one in findings(before, before) if one.subject == "uncounted drops"]
 
 

@@ -1,7 +1,10 @@
 """Wrong set-ups of a node or of the exporter's pod, and the advice that each gets: its cause, and no other's."""
 
+import errno
 import json
+import os
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -9,6 +12,7 @@ from exporter.bpf.maps import MapDenied, MapMissing
 from exporter.diagnosis.check import PARTS, findings
 from exporter.node import NodeError
 from exporter.node.api_server import ApiServer
+from exporter.node.files import list_folder
 from exporter.node.pod_watch import ListedPods
 from exporter.node.pods import ClusterPod, ClusterPods
 from exporter.snapshot.source import LiveNode
@@ -80,6 +84,19 @@ def without_debug(tmp_path):
     return tmp_path
 
 
+def unlisted(number):
+    """A folder whose listing ends with this errno."""
+
+    def fact(_, tmp_path):
+        with mock.patch("os.scandir", side_effect=OSError(number, os.strerror(number))):
+            try:
+                return list_folder(tmp_path)
+            except NodeError as error:
+                return error
+
+    return fact
+
+
 def listed(kubeconfig=None):
     """The pods that a command gets from an API server that is not right."""
 
@@ -102,6 +119,7 @@ current-context: c
 """
 NO_FILES = {"endpoint_status": lambda make, _: make.folder(), "host_routes": ()}
 TURN_ON, DEBUG, RUN_DIR = "linuxDataplane: BPF", "bpfPolicyDebugEnabled", "--calico.run-dir"
+MODES, LIMIT = "CAP_DAC_READ_SEARCH", "ulimit -n"
 TOKEN, NETWORK, GRANT = "service account", "kubernetes.apiHost", "list and watch pods"
 SET_UPS = [
     # Calico and its maps.
@@ -148,6 +166,13 @@ SET_UPS = [
         "",
     ),
     (Facts("no rule counters", maps={"cali_rule_ctrs2": MapMissing("gone")}), "rule counters", "note", "gone", TURN_ON),
+    (
+        Facts("one map alone", pin_names=("cali_counters6",)),
+        "interface state",
+        "missing",
+        "though others",
+        "the log of calico-node",
+    ),
     # The network namespace.
     (
         Facts("another network namespace", links=lambda make, _: [make.link(1, "lo"), make.link(2, "eth0")]),
@@ -181,12 +206,20 @@ SET_UPS = [
     ),
     (Facts("policy debug off", **folders_below(without_debug)), "policy debug", "note", "off: 0 policy files", DEBUG),
     (
-        Facts("a folder of mode 0600", policy_files=NodeError("bpf/policy could not be listed")),
+        Facts("a folder of mode 0600", policy_files=unlisted(errno.EACCES)),
         "policy debug",
         "note",
         "could not be listed",
-        "CAP_DAC_READ_SEARCH",
+        MODES,
     ),
+    (
+        Facts("no file may be opened", endpoint_status=unlisted(errno.EMFILE)),
+        "endpoint files",
+        "note",
+        "Too many open files",
+        LIMIT,
+    ),
+    (Facts("a file in its place", policy_files=unlisted(errno.ENOTDIR)), "policy debug", "note", "Not a directory", ""),
     # The API server.
     (Facts("no token", cluster_pods=listed()), "API server", "note", "runs in no cluster", TOKEN),
     (Facts("no connection", cluster_pods=listed(UNREACHABLE_SERVER)), "API server", "note", "did not answer", NETWORK),
@@ -228,7 +261,18 @@ SET_UPS = [
         "--kubernetes",
     ),
 ]
-ADVICE = (TURN_ON, DEBUG, RUN_DIR, TOKEN, NETWORK, GRANT, "hostNetwork: true", "which program has pinned it")
+ADVICE = (
+    TURN_ON,
+    DEBUG,
+    RUN_DIR,
+    TOKEN,
+    NETWORK,
+    GRANT,
+    MODES,
+    LIMIT,
+    "hostNetwork: true",
+    "which program has pinned it",
+)
 TOGETHER = [(RUN_DIR, "calico.runDir", "microk8s")]  # one advice, of which a row has a part
 
 
@@ -239,5 +283,5 @@ def test_a_wrong_set_up_gets_the_advice_for_it(node, make, tmp_path, change, sub
     change(node, make, tmp_path)
     told = next(one for one in findings(make.snapshot(node, parts=PARTS)) if one.subject == subject)
     assert (state, True, True) == (told.state, found in told.found, remedy in told.remedy), told
-    others = [one for one in ADVICE if one in told.remedy and remedy not in one]
+    others = [one for one in ADVICE if one in told.remedy and (not remedy or remedy not in one)]
     assert [] == [one for one in others if not any(one in with_it and remedy in with_it for with_it in TOGETHER)]

@@ -37,7 +37,7 @@ def test_when_it_is_deleted_counts_keep_their_pod_rules_are_absent_and_all_comes
         assert counted(whole) == counted(samples)
         assert {"client"} == {labels["pod"] for labels in labels_of(samples, DROPPED)}
         assert [] == labels_of(samples, RULES)
-        assert 0 == samples[sample("calico_bpf_policy_debug_files")]
+        assert sample("calico_bpf_policy_debug_files") not in samples
         assert 2 == samples[sample("calico_bpf_unattributed_rule_ids")]
         assert sample("calico_bpf_no_profile_match_hits_total") not in samples
     known_node.write_files()

@@ -90,7 +90,7 @@ def test_every_block_of_commands_is_marked_as_one(page):
 
 
 def test_the_pages_install_in_a_cluster_by_the_same_block():
-    pages = ("README.md", "docs/quick-start.md", "docs/install.md", "docs/kubernetes.md", "chart/README.md")
+    pages = ("README.md", "docs/quick-start.md", "docs/install.md", "chart/README.md")
     found = {page: [text for _, text in blocks(page) if "docker push" in text] for page in pages}
     assert all(found["README.md"] == same for same in found.values()), found
     assert 1 == len(found["README.md"])

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,21 @@ def test_every_page_is_in_the_contents_of_the_site_once():
     listed = re.findall(r"([\w/-]+\.md)$", text.partition("\nnav:")[2], re.MULTILINE)
     assert sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")) == sorted(listed)
     assert yaml.safe_load(text)["strict"] is True
+
+
+def test_lists_and_tables_begin_after_an_empty_line():
+    """Else the site, unlike GitHub, shows them as a paragraph."""
+    block = re.compile(r"(?:\* |- |\d+\. |\|)")
+    found = []
+    for path in sorted(DOCS.rglob("*.md")):
+        text = re.sub(r"^```.*?^```$", "```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        lines = text.splitlines()
+        found += [
+            f"{path.name}: {line}"
+            for before, line in pairwise(lines)
+            if block.match(line) and before and not block.match(before) and not before.startswith(" ")
+        ]
+    assert [] == found
 
 
 def test_the_site_fetches_nothing_from_elsewhere():

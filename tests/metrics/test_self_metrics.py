@@ -10,6 +10,7 @@ from exporter.bpf.maps import MapDenied
 from exporter.metrics import self_metrics
 from exporter.metrics.self_metrics import ExporterCollector, about_collectors
 from exporter.node import NodeError
+from exporter.node.files import Folder
 from exporter.node.pods import ClusterPod, ClusterPods
 
 
@@ -90,6 +91,12 @@ SOURCES = {
     "policy_files": "policy_names",
     "api_server": "cluster",
 }
+
+
+def test_status_files_of_which_none_can_be_read_are_no_source(node, parts_of, series):
+    source = node({}, {})
+    source.status = Folder(present=True, files={}, problems=("refused",), unread=("k8s ns-a%2Fclient eth0",))
+    assert 0 == series(ExporterCollector().collect(parts_of(source)), self_metrics.SOURCE_AVAILABLE)["endpoint_status",]
 
 
 @pytest.mark.parametrize("broken", [*SOURCES, "interface_state", "run_dir", None])

@@ -236,6 +236,24 @@ def test_with_any_of_the_prefixes():
     assert {7: ("ns-b", "server")} == pods(join([(7, name)], prefixes=("cali", "eni"), cluster=[WEB]))
 
 
+@pytest.mark.parametrize(("interface", "named"), [(SERVER, {7: ("ns-b", "server")}), ("cali7", {})])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_of_two_files_about_an_interface_the_one_whose_pod_it_is_named_after_counts(interface, named, turn):
+    files = [EndpointStatus(interface, *pod, ()) for pod in (("ns-b", "server"), ("ns-z", "old"))][::turn]
+    joined = join([(7, interface)], pods=files)
+    assert (named, 1) == (pods(joined), joined.mismatches)
+    assert 0 == join([(8, "cali8")], pods=files).mismatches
+
+
+@pytest.mark.parametrize("prefix", ["eni", "azv", "gke", "vlan"])
+def test_a_pod_of_a_known_plugin_is_one_without_its_prefix_and_without_interface_state(prefix):
+    name = workload_interface(prefix, "ns-b", "server")
+    joined = join([(7, name), (3, "eth0")], [("10.65.0.3", 7)], states=None, cluster=[WEB])
+    assert [("workload", "ns-b/server"), ("host", "eth0")] == [(one.kind, one.title) for one in map(joined.of, (7, 3))]
+    assert "inbound" == joined.of(7).direction(1)
+    assert "workload" == join([(7, name)], states=None).of(7).kind
+
+
 def test_where_interfaces_have_other_names_a_route_to_its_address_names_the_pod():
     assert {7: ("ns-b", "server")} == pods(join([(7, "calixyz")], [("10.65.0.3", 7)], cluster=[WEB]))
 

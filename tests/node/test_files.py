@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import time
@@ -38,14 +39,23 @@ def test_names_come_sorted(tmp_path):
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NodeError, match="could not be listed: Not a directory"):
+    with pytest.raises(NodeError, match=r"could not be listed: Not a directory$"):
         read_folder(tmp_path / "file")
 
 
 def test_a_folder_that_may_not_be_listed_is_an_error(as_nobody):
     as_nobody.chmod(0)
-    with pytest.raises(NodeError, match="could not be listed: Permission denied"):
+    with pytest.raises(NodeError, match=r"could not be listed: Permission denied: .*CAP_DAC_READ_SEARCH"):
         read_folder(as_nobody)
+
+
+def test_where_no_more_files_may_be_opened_the_limit_is_the_remedy(monkeypatch, tmp_path):
+    def refuse(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(NodeError, match=r"could not be listed: Too many open files: .*ulimit -n"):
+        read_folder(tmp_path)
 
 
 def test_a_file_that_may_not_be_read_is_a_sentence(as_nobody):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.bpf.maps import MapDump, MapError, MapInfo, ProgramInfo
+from exporter.bpf.maps import MapDenied, MapDump, MapError, MapInfo, ProgramInfo
 from exporter.snapshot.map_fill import MapCounts
 from tests.nodes import FakeNode
 
@@ -38,6 +38,31 @@ def test_of_several_versions_the_one_that_programs_use_is_shown_and_they_are_ask
     assert {"pin_names": 1} == upgraded.asked
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "known"),
+    [
+        (10**9, 10**12, {"cali_v4_ct4": 1}),
+        (10**12, 10**9, {"cali_v4_ct3": 1}),
+        (10**12, 10**12 + 10**9, {}),
+        (0, 0, {}),
+    ],
+)
+def test_where_no_program_tells_the_flows_that_were_used_last_do_if_clearly(upgraded, older, newer, known):
+    upgraded.facts["programs"] = MapDenied("refused")
+    upgraded.maps = {name: flow(name, used) for name, used in (("cali_v4_ct3", older), ("cali_v4_ct4", newer))}
+    fills = MapCounts().fills(upgraded, upgraded.pin_names())
+    assert known == {one.pin: one.entries for one in fills if not one.problem}
+    undecided = [one.problem for one in fills if one.problem]
+    sentence = "which of cali_v4_ct3, cali_v4_ct4 Calico uses now is not known, nor how full it is"
+    assert ([] if known else [sentence]) == undecided
+
+
+def flow(name, used):
+    """A map with one entry, last used at this time."""
+    info = MapInfo(name, int(name[-1]), name, "lru_hash", 16, 88, 512, 0)
+    return MapDump(info, bytes(16), bytes(8) + used.to_bytes(8, "little") + bytes(72))
+
+
 def test_a_map_that_is_pinned_no_more_is_forgotten_and_a_recreated_one_counted_again(upgraded):
     counts = MapCounts(background=True)
     list(counts.count_pinned(upgraded))
@@ -61,3 +86,6 @@ def test_what_cannot_be_listed_or_read_is_not_counted_and_ends_nothing(upgraded)
     assert {"cali_v6_ct4"} == set(counts.counts)
     (absent, counted) = counts.fills(upgraded, upgraded.pin_names())
     assert (None, True, 2) == (absent.entries, bool(absent.problem), counted.entries)
+    upgraded.maps["cali_v4_arp2"] = MapDenied("refused", "run as root")
+    (refused, _) = counts.fills(upgraded, upgraded.pin_names())
+    assert ("refused", "run as root") == (refused.problem, refused.remedy)

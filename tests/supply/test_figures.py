@@ -40,6 +40,7 @@ def test_the_table_of_resources_is_that_of_the_last_benchmark():
     [
         ("README.md", r"a scrape of 250 pods takes (\d+) ms of CPU, and the process (\d+) MiB"),
         ("docs/faq.md", r"With 250 pods (\d+) ms of CPU for each scrape and (\d+) MiB of memory"),
+        ("docs/performance.md", r"With 250 pods `serve` takes (\d+) ms of CPU for a scrape and (\d+) MiB of memory"),
         ("chart/values.yaml", r"At 250 pods `serve` takes (\d+) ms of CPU for a scrape and (\d+) MiB of memory"),
     ],
 )

@@ -33,7 +33,8 @@ def open_listener(address: str) -> socket.socket:
     except UnicodeError as error:
         raise ListenError(f"cannot listen on {address}: its host is not a valid name") from error
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+        reason, *_ = str(error.strerror or error).split(" (while attempting to bind")  # which has the address again
+        raise ListenError(f"cannot listen on {address}: {reason}") from error
 
 
 def _bracketed(address: str) -> str:

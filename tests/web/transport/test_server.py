@@ -88,7 +88,7 @@ def test_an_address_that_is_not_here_is_a_sentence(address):
 def test_a_port_in_use_is_a_sentence():
     with open_listener("127.0.0.1:0") as first:
         address = f"127.0.0.1:{first.getsockname()[1]}"
-        with pytest.raises(ListenError, match=f"cannot listen on {address}: Address already in use"):
+        with pytest.raises(ListenError, match=f"cannot listen on {address}: Address already in use$"):
             open_listener(address)
 
 
