@@ -23,7 +23,10 @@ _RECHECK_DELAY = 3.0
 @flag("output", "Output format.", command="check", type=click.Choice(["text", "json"]), default="text", short="-o")
 @node_options()
 def command(node: NodeOptions, output: str) -> None:
-    """Check what the exporter needs on this node and suggest fixes for what is missing. Exits 1 if anything is."""
+    """Check what the exporter needs on this node and suggest fixes for what is missing.
+
+    Exits 1 if anything is, or if an interface loses packets that no counter counts.
+    """
     # A bundle comes from another process, usually on another machine.
     found = [*([] if node.bundle else [_process()]), *_node(node)]
     if output == "json":

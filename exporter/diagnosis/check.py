@@ -37,8 +37,8 @@ _NAMES = (
     "set endpointStatusPathPrefix in the FelixConfiguration (default from v3.30 on), or read pods from the API server: "
     "--kubernetes"
 )
-_OTHER_NAMES = "mend what is said above of the sources of names"
-_SOME_NAMES = "a pod that has just started has none yet; if it stays, look for its address with `ip route`"
+_OTHER_NAMES = "follow the remedies above for the sources of names"
+_SOME_NAMES = "a pod that has just started has none yet; if it stays, search for its address with `ip route`"
 _SEARCH_LOG = "if it stays, search the log of calico-node for these interfaces"
 _LEFT_OVER = "none is needed: they have no metrics and cause no alert; a restart of calico-node may remove them"
 _UNCOUNTED = "`why` on this interface says more; restart calico-node, or remove the program in front of Calico's"
@@ -146,9 +146,9 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Finding]:
         found = f"every packet is dropped and not counted for want of a counter entry: {listed(tuple(losing))}"
         yield Finding("missing entries", MISSING, found, "restart calico-node on this node")
     complete = known.links_known and known.states_known
-    strangers = [one.title for one in known.by_index.values() if one.kind == WORKLOAD and not one.state]
-    if strangers and complete:
-        found = f"Calico's interface state does not know these: {listed(tuple(strangers))}"
+    without_state = [one.title for one in known.by_index.values() if one.kind == WORKLOAD and not one.state]
+    if without_state and complete:
+        found = f"Calico's interface state does not know these: {listed(tuple(without_state))}"
         yield Finding("not ready", NOTE, f"{found}; its programs may not be attached", _SEARCH_LOG)
     waiting = [
         f"{one.title} (IPv{family})"

@@ -42,7 +42,8 @@ POLICY_INTERFACES = Family(
 DEBUG_FILES = Family(
     "calico_bpf_policy_debug_files",
     GAUGE,
-    "Policy debug files that were read; 0 while Calico's bpfPolicyDebugEnabled is off, then no rule has a series.",
+    "Policy debug files that were read; 0 while Calico's bpfPolicyDebugEnabled is off, then no rule has a series. "
+    "Absent where none could be read.",
 )
 POLICY_ERROR = Family(
     "calico_bpf_endpoint_policy_error",

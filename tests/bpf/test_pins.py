@@ -1,4 +1,4 @@
-"""Where pins are looked for and are not, as a sentence; tests/kernel lists real ones."""
+"""Where pins are expected and are not, as a sentence; tests/kernel lists real ones."""
 
 import errno
 import os

@@ -1,8 +1,6 @@
 """`trace` on every experiment: a node's own bundle, the packet as a user describes it, and what the node counted."""
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 
@@ -64,19 +62,6 @@ def test_each_program_says_what_the_node_counted(name, traced):
     denied = any(counted["verdict"] == "deny" for _, _, counted in experiment.programs)
     assert (("deny", 3) if denied else ("allow", 0)) == (answer["verdict"], code)
     assert "" == answer["why_unknown"]
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "trace.md"
-BLOCKS = re.findall(r"```console\n\$ calico-bpf-exporter (.*)\n((?:.*\n)*?)```", PAGE.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize(("command", "output"), BLOCKS)
-def test_the_page_shows_what_the_commands_print(run, command, output):
-    assert output == run(*command.split()).stdout
-
-
-def test_the_page_has_its_three_commands_and_one_in_detail():
-    assert ["counters", "why", "trace", "trace"] == [command.split()[0] for command, _ in BLOCKS]
 
 
 @pytest.mark.parametrize(

@@ -270,8 +270,8 @@ def test_a_pods_interface_that_calico_does_not_know_is_a_note(found, make, node,
     ("facts", "state", "advice"),
     [
         ({}, "note", r"set endpointStatusPathPrefix .* or read pods from the API server: --kubernetes"),
-        ({"run_dir": NodeError("gone")}, "missing", r"mend .* names, or read pods from the API server: --kubernetes"),
-        ({"cluster_pods": ClusterPods(problem="refused")}, "missing", r"mend what is said above .* names"),
+        ({"run_dir": NodeError("gone")}, "missing", r"follow .* names, or read pods from the API server: --kubernetes"),
+        ({"cluster_pods": ClusterPods(problem="refused")}, "missing", r"follow the remedies above .* names"),
         ({"cluster_pods": ClusterPods(synced=1.0)}, "missing", r".* with --kubernetes\.node"),
     ],
 )
