@@ -20,6 +20,8 @@ _COLUMNS = (
     *map(Column, ("NODE", "ENDPOINT", "DIRECTION", "REASON")),
     *(Column(heading, right=True) for heading in ("DROPPED", "PER SECOND")),
 )
+# Of each node some rows are kept until all have answered: what no real one has would fill the memory.
+_MAX_COUNTED, _MAX_NAME = 1000, 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def _measured(wanted: Wanted, answer: Answer) -> Measured:
 def droppers_of(answer: Answer) -> Iterator[Dropper]:
     """What the endpoints of one node dropped; an invalid answer raises whatever reading it does."""
     for endpoint in answer.found["endpoints"]:
+        if len(endpoint["counted"]) > _MAX_COUNTED:
+            raise ValueError("no endpoint has so many counters")
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
                 rate, packets = one["per_second"], int(one["count"])
@@ -110,14 +114,21 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
                     raise ValueError("a counter has 64 bits")
                 yield Dropper(
                     answer.target.node,
-                    str(endpoint["namespace"]),
-                    str(endpoint["pod"]),
-                    str(endpoint["interface"]),
-                    str(one["direction"] or one["hook"]),
-                    str(one["reason"]),
+                    _name(endpoint["namespace"]),
+                    _name(endpoint["pod"]),
+                    _name(endpoint["interface"]),
+                    _name(one["direction"] or one["hook"]),
+                    _name(one["reason"]),
                     packets,
                     None if rate is None else float(rate),
                 )
+
+
+def _name(value: object) -> str:
+    name = str(value)
+    if len(name) > _MAX_NAME:
+        raise ValueError("no name is so long")
+    return name
 
 
 def worst(droppers: Sequence[Dropper], limit: int) -> list[Dropper]:

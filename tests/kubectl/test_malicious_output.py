@@ -53,8 +53,10 @@ def saying(cluster, tmp_path):
         json.dumps(row(per_second=float("nan"))),
         json.dumps(row(per_second=float("inf"))),
         f'{{"endpoints": [], "more": {"9" * 5000}}}',
+        json.dumps({"endpoints": [{**ROW, "pod": "x" * 1000}]}),
+        json.dumps({"endpoints": [{**ROW, "counted": ROW["counted"] * 2000}]}),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_an_answer_of_another_shape_is_a_sentence(saying, kubectl, text):
     saying(text)
