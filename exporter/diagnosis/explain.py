@@ -229,7 +229,7 @@ def _unknown_peers(drops: tuple[Drop, ...], after: Snapshot) -> Iterator[str]:
 
 
 def _unknown_state(after: Snapshot) -> Iterator[str]:
-    """That problems of the interface, and drops that nothing counts, are not looked for."""
+    """That problems of the interface, and drops that nothing counts, are not found."""
     received = None if after.reader == "bundle" else after.received.error  # bundles of 0.1 do not have it
     if error := after.links.error or after.ifstate.error or received:
         yield f"Whether packets are lost before Calico's programs, or for want of them, is not known: {error}"

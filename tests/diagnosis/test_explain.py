@@ -306,7 +306,7 @@ def test_slots_without_a_known_meaning_that_moved_are_said_and_not_the_total_alo
 
 
 @pytest.mark.parametrize("more", [{"cali_iface4": MapDenied("refused", "run as root")}, {}])
-def test_what_is_not_looked_for_is_said(snapshot_of, more):
+def test_what_cannot_be_found_is_said(snapshot_of, more):
     said = "Whether packets are lost before Calico's programs, or for want of them, is not known: refused: run as root"
     assert bool(more) == (said in explanation_of(None, snapshot_of(ZEROS, **more)).notes)
 
