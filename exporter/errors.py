@@ -1,5 +1,7 @@
 """The base class of errors whose message is a sentence for the user; each package derives its own."""
 
+OUT_OF_MEMORY = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
+
 
 class ExporterError(Exception):
     """A failure: the message is one sentence, `remedy` what to do about it, empty where that is not known."""

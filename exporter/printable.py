@@ -1,5 +1,6 @@
 """Terminal output: escapes unprintable characters, wraps long lines, colours where they are wanted."""
 
+import json
 import os
 import sys
 import textwrap
@@ -19,6 +20,11 @@ def say(line: str, style: str = "", *, err: bool = False) -> None:
     """Prints a line, escaped, in this style (see `styled`); in a terminal wrapped at its width."""
     text = "\n".join(wrapped(printable(line), width_of(sys.stderr if err else sys.stdout)))
     click.echo(styled(text, style), err=err)
+
+
+def say_json(found: object) -> None:
+    """Prints a value as JSON for a program, indented for a person too."""
+    click.echo(json.dumps(found, indent=2))
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -45,12 +51,13 @@ def wrapped(text: str, width: int | None, *, hang: int = 2) -> list[str]:
     return found or [""]
 
 
-def wrap_error(error: click.ClickException) -> None:
-    """Wraps the error message where standard error is a terminal."""
+def wrap_error(error: click.ClickException) -> click.ClickException:
+    """The error with its message wrapped where standard error is a terminal."""
     width = width_of(sys.stderr)
     if width is not None:
         lines = [piece for line in f"Error: {error.message}".splitlines() for piece in wrapped(line, width)]
         vars(error)["message"] = "\n".join(lines).removeprefix("Error: ")
+    return error
 
 
 def styled(text: str, style: str) -> str:

@@ -29,23 +29,31 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 app.kubernetes.io/component: metrics
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- range $key, $value := .Values.commonLabels }}
-{{ $key }}: {{ tpl (toString $value) $ | quote }}
 {{- end }}
+
+{{/* Labels with each key once: a key of the user's overrides any but those that select the pods. Called with the root, the
+values, which may be templates, and more labels. */}}
+{{- define "exporter.mergedLabels" -}}
+{{- $own := dict }}
+{{- range $key, $value := merge (dict) .values .root.Values.commonLabels }}
+{{- $_ := set $own $key (tpl (toString $value) $.root) }}
+{{- end }}
+{{- $own = mergeOverwrite $own (.more | default dict) }}
+{{- range $key, $value := $own }}
+{{- if not (and (regexMatch "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$" $key) (regexMatch "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$" $value)) }}
+{{- fail (printf "%s: %q is no label of Kubernetes: 63 letters, digits, -, _ and ., the first and last a letter or digit" $key $value) }}
+{{- end }}
+{{- end }}
+{{- $selected := fromYaml (include "exporter.selectorLabels" .root) }}
+{{- toYaml (mergeOverwrite (fromYaml (include "exporter.commonLabels" .root)) $own $selected) }}
 {{- end }}
 
 {{- define "exporter.labels" -}}
-{{ include "exporter.selectorLabels" . }}
-{{ include "exporter.commonLabels" . }}
+{{- include "exporter.mergedLabels" (dict "root" . "values" dict) }}
 {{- end }}
 
-{{/* Each key once: a key of the user's does not override a label that selects the pods, and overrides any annotation. */}}
 {{- define "exporter.podLabels" -}}
-{{- $own := dict }}
-{{- range $key, $value := .Values.podLabels }}
-{{- $_ := set $own $key (tpl (toString $value) $) }}
-{{- end }}
-{{- toYaml (mergeOverwrite (fromYaml (include "exporter.commonLabels" .)) $own (fromYaml (include "exporter.selectorLabels" .))) }}
+{{- include "exporter.mergedLabels" (dict "root" . "values" .Values.podLabels) }}
 {{- end }}
 
 {{- define "exporter.podAnnotations" -}}

@@ -17,13 +17,12 @@
 {{- .Values.prometheusRule.job | default (include "exporter.monitorJob" .) | default (include "exporter.name" .) }}
 {{- end }}
 
-{{/* A file of rules with values in the place of what it marks. */}}
-{{- define "exporter.ruleFile" -}}
+{{/* A text of a rule with values in the place of what it marks. The file is parsed before, so no value can break it. */}}
+{{- define "exporter.ruleText" -}}
 {{- $values := .root.Values.prometheusRule }}
-{{- $text := .root.Files.Get (printf "files/%s.yaml" .name) }}
-{{- $text = replace "job=\"calico-bpf-exporter\"" (printf "job=%q" (include "exporter.job" .root)) $text }}
+{{- $text := replace "job=\"calico-bpf-exporter\"" (printf "job=%q" (include "exporter.job" .root)) .text }}
 {{- $text = replace "https://github.com/calico-bpf-exporter/calico-bpf-exporter/blob/main/docs/runbooks/" $values.runbookUrl $text }}
-{{- $text = replace "dashboard_url: /d/" (printf "dashboard_url: %s/d/" $values.grafanaUrl) $text }}
+{{- $text = hasPrefix "/d/" $text | ternary (printf "%s%s" $values.grafanaUrl $text) $text }}
 {{- range $name, $value := $values.thresholds }}
 {{- $text = regexReplaceAll (printf "[0-9.]+  # threshold: %s\\b" $name) $text (toString $value) }}
 {{- end }}

@@ -7,30 +7,30 @@ of `make docs`, which the wheel ships next to this file.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import click
+
+from exporter.cli.main import PROGRAM
 
 _PAGE = Path(__file__).with_name("commands.md")
 _CLONE = Path(__file__).parents[2] / "docs" / "commands.md"  # in a clone, without an installed package
 
 
 class AbsentCommand(click.Command):
-    """Replaces the command `name` of `program`, which needs the module `missing`."""
+    """Replaces the command `name`, which needs the module `missing`."""
 
-    def __init__(self, program: str, name: str, missing: str) -> None:
-        self._program, self._missing = program, missing
+    def __init__(self, name: str, missing: str) -> None:
+        self._missing = missing
         settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
-        super().__init__(name, short_help=_short_help(program, name), context_settings=settings)
+        super().__init__(name, short_help=_short_help(name), context_settings=settings)
 
-    def get_help(self, ctx: click.Context) -> str:
+    def get_help(self, _: click.Context) -> str:
         """See `click.Command`."""
-        del ctx
-        return _section(f"### {self._program} {self.name}")
+        return _section(f"### {PROGRAM} {self.name}")
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, _: click.Context) -> NoReturn:
         """See `click.Command`."""
-        del ctx
         raise needs(self.name, self._missing)
 
 
@@ -42,8 +42,8 @@ def needs(command: str | None, missing: str) -> click.ClickException:
     )
 
 
-def _short_help(program: str, name: str) -> str:
-    found = re.search(rf"^  {name} +(.*)$", _section(f"## {program}"), re.MULTILINE)
+def _short_help(name: str) -> str:
+    found = re.search(rf"^  {name} +(.*)$", _section(f"## {PROGRAM}"), re.MULTILINE)
     return found[1] if found else ""
 
 

@@ -5,24 +5,18 @@ import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from exporter import __version__
+from exporter.cli.capture import record
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import open_source, settings_of, take_with_live_map
 from exporter.printable import say
 from exporter.quantities import Duration, format_duration, plural
 from exporter.replacing import replacing, wrote
-from exporter.snapshot.memory import Memory
-from exporter.snapshot.settings import Settings
-from exporter.snapshot.snapshot import Part
-from exporter.snapshot.source import NodeSource
-
-if TYPE_CHECKING:
-    from exporter.node.packet_flows import Capture
-    from exporter.snapshot.recorded_packets import RecordedPackets
+from exporter.snapshot.bundle_writer import PARTS, write_bundle
+from exporter.snapshot.redaction import Redaction
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,14 +47,11 @@ def command(node: NodeOptions, file: Path, *, redact: bool, packets: float | Non
     which two share as many leading bits as before. The same name is replaced alike until the node restarts, so two
     bundles of it can be compared. Counts, ports, protocols, times, versions and the numbers of IP sets stay.
     """
-    from exporter.snapshot.bundle_writer import PARTS, write_bundle
-    from exporter.snapshot.redaction import Redaction
-
     source, memory = open_source(node)
     settings = settings_of(node)
     if packets is not None and str(file) != "-":
         say(f"capturing for {format_duration(packets)}; Ctrl-C ends it sooner", err=True)
-    recorded = _record(source, settings, memory, packets) if packets is not None else None
+    recorded = record(source, settings, memory, packets) if packets is not None else None
     snapshot = take_with_live_map(source, settings, memory, PARTS)
     system = os.uname()
     about = {
@@ -81,22 +72,13 @@ def command(node: NodeOptions, file: Path, *, redact: bool, packets: float | Non
     what = "in the bundle" if str(file) == "-" else wrote(file)
     say(f"{what}: {plural(written.maps, 'map')} and {plural(written.files, 'file')} of Calico's", err=True)
     if recorded and recorded.value:
-        _say_recorded(recorded.value.capture)
+        capture = recorded.value.capture
+        flows, seen = plural(len(capture.flows), "flow"), plural(capture.packets, "packet")
+        say(f"in the bundle: {flows} of {seen} that were seen: addresses, ports and counts, no content", err=True)
     for problem in written.problems:
         say(f"not in the bundle: {problem}", err=True)
     if any(problem.startswith("pins:") for problem in written.problems):
         raise click.exceptions.Exit(1)
-
-
-def _record(source: NodeSource, settings: Settings, memory: Memory, seconds: float) -> "Part[RecordedPackets]":
-    from exporter.cli.capture import record
-
-    return record(source, settings, memory, seconds)
-
-
-def _say_recorded(capture: "Capture") -> None:
-    flows, seen = plural(len(capture.flows), "flow"), plural(capture.packets, "packet")
-    say(f"in the bundle: {flows} of {seen} that were seen: addresses, ports and counts, no content", err=True)
 
 
 def _key() -> bytes:

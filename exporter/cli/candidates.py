@@ -13,10 +13,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from exporter.cli.options import NodeOptions, taken_node_options
+from exporter.diagnosis.trace_packet import INTERFACE
 from exporter.node.endpoints import Endpoint
 
 # Safe unquoted in every shell: names in a malicious bundle can contain control characters or commands.
-_INTERFACE = "interface:"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:@+/-]*", re.ASCII)
 
 
@@ -39,9 +39,9 @@ def complete_addresses(context: click.Context, _: click.Parameter, incomplete: s
 
 def complete_ends(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The ends of a flow: pods, and addresses or interfaces once their start has been typed."""
-    if incomplete.startswith(_INTERFACE):
-        names = complete_interfaces(context, parameter, incomplete.removeprefix(_INTERFACE))
-        return [CompletionItem(f"{_INTERFACE}{one.value}") for one in names]
+    if incomplete.startswith(INTERFACE):
+        names = complete_interfaces(context, parameter, incomplete.removeprefix(INTERFACE))
+        return [CompletionItem(f"{INTERFACE}{one.value}") for one in names]
     pods = complete_pods(context, parameter, incomplete)
     return [*pods, *complete_addresses(context, parameter, incomplete)] if incomplete else pods
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.conntrack import ruling_json
+from exporter.cli.as_json import endpoint_names, ruling_json
 from exporter.cli.options import NodeOptions
 from exporter.cli.snapshots import NodeSnapshots, take_with_live_map
 from exporter.diagnosis.changes import compare_counters
@@ -147,7 +147,6 @@ def packets_json(found: PacketReport) -> dict[str, object]:
 
 
 def _group_json(one: PacketGroup, name: str) -> dict[str, Any]:
-    decider = one.decider
     return {
         "direction": one.direction,
         "peer": one.peer,
@@ -164,6 +163,6 @@ def _group_json(one: PacketGroup, name: str) -> dict[str, Any]:
         "verdict": one.verdict,
         "why": one.why,
         "reason": one.reason,
-        "decider": {name: getattr(decider, name) for name in ("interface", "namespace", "pod")} if decider else None,
+        "decider": endpoint_names(one.decider) if one.decider else None,
         **(ruling_json(one.ruling) if one.ruling else {"decided_by": None}),
     }

@@ -1,6 +1,5 @@
 """`check`: what the exporter needs on this node, what is missing and how to fix it."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from exporter.cli.snapshots import one_snapshot, open_source, settings_of, take_
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.check import MISSING, NOTE, OK, PARTS, Finding, findings
 from exporter.diagnosis.uncounted import is_suspect
+from exporter.printable import say_json
 from exporter.privileges import describe_privileges, may_read_maps, remedy_of_refusal
 from exporter.snapshot.reading import take_snapshot
 
@@ -30,7 +30,7 @@ def command(node: NodeOptions, output: str) -> None:
     # A bundle comes from another process, usually on another machine.
     found = [*([] if node.bundle else [_process()]), *_node(node)]
     if output == "json":
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        say_json([asdict(one) for one in found])
     else:
         _print(found)
     if any(one.state == MISSING for one in found):

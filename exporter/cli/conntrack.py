@@ -1,7 +1,6 @@
 """`conntrack`: the entries of connection tracking by pod, protocol and state, and the flows that a pod denied."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -9,14 +8,15 @@ import click
 
 from exporter.calico.protocols import protocol_name
 from exporter.calico.tables import address_port
+from exporter.cli.as_json import denied_json, endpoint_names
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.conntrack import PARTS, Connections, PeerEntries, StateCount, connections
-from exporter.diagnosis.denied import DeniedFlows, Ruling, denied_lines, with_port
-from exporter.node.endpoints import Endpoint, Endpoints
-from exporter.printable import say
+from exporter.diagnosis.denied import denied_lines, with_port
+from exporter.node.endpoints import Endpoints
+from exporter.printable import say, say_json
 from exporter.quantities import plural
 from exporter.snapshot.conntrack import Conntrack
 
@@ -46,7 +46,7 @@ def command(node: NodeOptions, selector: Selector, output: str, top: int | None)
     chosen = select(snapshot.endpoints.get().by_index.values(), selector)
     found = connections(snapshot, chosen, peers=selected)
     if output == "json":
-        click.echo(json.dumps(_json(found, conntrack, top), indent=2))
+        say_json(_json(found, conntrack, top))
     else:
         _print(found, conntrack, top, selected=selected)
 
@@ -54,11 +54,9 @@ def command(node: NodeOptions, selector: Selector, output: str, top: int | None)
 def _print(found: Connections, conntrack: Conntrack, top: int | None, *, selected: bool) -> None:
     rows: list[Row] = []
     for one in islice(found.endpoints, top):
-        rows.append([Cell(one.endpoint.title, "bold"), Cell(""), Cell(""), Cell(str(one.entries), "bold")])
-        rows += [[Cell(""), *_state(state)] for state in one.states]
+        rows += _rows(one.endpoint.title, one.entries, one.states)
     if not selected:
-        rows.append([Cell("all entries of the node", "bold"), Cell(""), Cell(""), Cell(str(found.total), "bold")])
-        rows += [[Cell(""), *_state(state)] for state in found.states]
+        rows += _rows("all entries of the node", found.total, found.states)
     columns = Column("endpoint"), Column("protocol"), Column("state"), Column("entries", right=True)
     if rows:
         say_columns(columns, rows)
@@ -72,6 +70,12 @@ def _print(found: Connections, conntrack: Conntrack, top: int | None, *, selecte
         for line in denied_lines(found.denied[:top]):
             say(line, "" if line.startswith("Connection") else "red")
     _print_limits(found, conntrack, top)
+
+
+def _rows(title: str, entries: int, states: Sequence[StateCount]) -> Iterator[Row]:
+    yield [Cell(title, "bold"), Cell(""), Cell(""), Cell(str(entries), "bold")]
+    for one in states:
+        yield [Cell(""), Cell(protocol_name(one.protocol)), Cell(one.state), Cell(str(one.entries))]
 
 
 def _print_peers(peers: Sequence[PeerEntries], limit: int) -> None:
@@ -100,24 +104,24 @@ def _print_limits(found: Connections, conntrack: Conntrack, top: int | None) -> 
         say("a bundle holds only the entries of its node's endpoints", "dim")
 
 
-def _state(one: StateCount) -> list[Cell]:
-    return [Cell(protocol_name(one.protocol)), Cell(one.state), Cell(str(one.entries))]
-
-
 def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str, object]:
     return {
         "entries": found.total,
         "states": [_state_json(one) for one in found.states],
         "endpoints": [
-            {**_identity(one.endpoint), "entries": one.entries, "states": [_state_json(each) for each in one.states]}
+            {
+                **endpoint_names(one.endpoint),
+                "entries": one.entries,
+                "states": [_state_json(each) for each in one.states],
+            }
             for one in islice(found.endpoints, top)
         ],
         "peers": [
             {
-                **_identity(one.endpoint),
+                **endpoint_names(one.endpoint),
                 "direction": one.direction,
                 "peer": one.peer,
-                "peer_pod": _pod(one.other),
+                "peer_pod": one.other.title if one.other else None,
                 "protocol": one.protocol,
                 "port": one.port,
                 "service": address_port(one.service.address, one.service.port) if one.service else None,
@@ -131,46 +135,5 @@ def _json(found: Connections, conntrack: Conntrack, top: int | None) -> dict[str
     }
 
 
-def denied_json(one: DeniedFlows) -> dict[str, object]:
-    """A denied flow as JSON; `age` is seconds since its last packet, null if unknown.
-
-    Only where its rule was asked for, `decided_by` is that rule as in `trace`, null if `why_unknown` says why.
-    """
-    return {
-        "receiver": _identity(one.receiver),
-        "peer": one.peer,
-        "peer_pod": _pod(one.sender),
-        "destination": one.destination,
-        "ip_family": one.family,
-        "protocol": one.protocol,
-        "port": one.port,
-        "service": address_port(one.service.address, one.service.port) if one.service else None,
-        "flows": one.flows,
-        "packets": one.packets,
-        "age": one.age,
-        **(ruling_json(one.ruling) if one.ruling else {}),
-    }
-
-
-def ruling_json(ruling: Ruling) -> dict[str, object]:
-    """The rule that denied, as JSON."""
-    names = ("kind", "policy_namespace", "policy", "tier", "rule", "action", "match", "hits")
-    step = ruling.step
-    return {
-        "decided_by": {name: getattr(step, name) for name in names} if step else None,
-        "rule_ids": [str(one) for one in ruling.rule_ids],
-        "program_checked": ruling.checked,
-        "why_unknown": ruling.why_unknown,
-    }
-
-
 def _state_json(one: StateCount) -> dict[str, object]:
     return {"protocol": one.protocol, "state": one.state, "entries": one.entries}
-
-
-def _identity(endpoint: Endpoint) -> dict[str, object]:
-    return {"interface": endpoint.interface, "namespace": endpoint.namespace, "pod": endpoint.pod}
-
-
-def _pod(endpoint: Endpoint | None) -> str | None:
-    return endpoint.title if endpoint else None

@@ -1,6 +1,5 @@
 """`counters`: the table of `calico-node -bpf counters dump`, with pod names and top droppers first."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,11 +7,14 @@ from typing import Any
 import click
 
 from exporter.calico.counters import Layout
-from exporter.calico.hooks import hook_name
+from exporter.calico.hooks import HOOKS, hook_name
+from exporter.cli.as_json import endpoint_json
+from exporter.cli.counters_table import print_counters
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, Wanted, select, selector_options
 from exporter.cli.snapshots import one_snapshot
 from exporter.diagnosis.counters import PARTS, EndpointCounters, counters_by_endpoint, dropped_in_all
+from exporter.printable import say_json
 from exporter.quantities import Duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -48,7 +50,7 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     Without --interface, --pod or --ip it shows every endpoint of the node. With --diff or --watch, or with two bundles,
     it shows only what was counted between two snapshots.
     """
-    diff, watch, top, nonzero = given["diff"], given["watch"], given["top"], given["nonzero"]
+    diff, watch, wanted = given["diff"], given["watch"], Wanted(selector, given["top"], output)
     if diff is not None and watch is not None:
         raise click.UsageError("--diff and --watch are mutually exclusive")
     if node.bundle and watch is not None:
@@ -56,13 +58,13 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     if watch is not None:
         from exporter.cli.counters_compare import show_watch
 
-        show_watch(node, Wanted(selector, top, output), watch)
+        show_watch(node, wanted, watch)
     elif diff is not None or node.before is not None:
         from exporter.cli.counters_compare import show_difference
 
-        show_difference(node, Wanted(selector, top, output), diff or 0.0)
+        show_difference(node, wanted, diff or 0.0)
     else:
-        _now(node, Wanted(selector, top, output), nonzero=nonzero)
+        _now(node, wanted, nonzero=given["nonzero"])
 
 
 def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
@@ -74,16 +76,14 @@ def _now(node: NodeOptions, wanted: Wanted, *, nonzero: bool) -> None:
     if wanted.top is not None:
         shown = [one for one in shown if one.dropped(snapshot.counters.get().layout)][: wanted.top]
     if wanted.output == "json":
-        click.echo(json.dumps(as_json(snapshot, shown, nonzero=nonzero), indent=2))
+        say_json(_json(snapshot, shown, nonzero=nonzero))
         return
-    from exporter.cli.counters_table import print_counters
-
     everyone = wanted.selector == Selector()
     left_out = selected - len(shown)
     print_counters(shown, snapshot.counters.get().layout, nonzero=nonzero, all_endpoints=everyone, left_out=left_out)
 
 
-def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
+def _json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: bool) -> dict[str, object]:
     """The same data as JSON: values as they were read, and null for hooks without an entry."""
     layout, choice = snapshot.counters.get().layout, snapshot.counter_map.get().choice
     listed = [one for one in shown if not nonzero or any(map(any, one.hooks.values()))]
@@ -99,7 +99,7 @@ def as_json(snapshot: Snapshot, shown: Sequence[EndpointCounters], *, nonzero: b
 def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> dict[str, object]:
     endpoint = one.endpoint
     hooks = {}
-    for hook in sorted({0, 1, 2} | one.hooks.keys()):
+    for hook in sorted({*HOOKS, *one.hooks}):
         row = one.hooks.get(hook)
         hooks[hook_name(hook)] = row and {
             "direction": endpoint.direction(hook),
@@ -110,11 +110,7 @@ def _endpoint_json(one: EndpointCounters, layout: Layout, *, nonzero: bool) -> d
             ],
         }
     return {
-        "interface": endpoint.interface,
-        "ifindex": endpoint.ifindex,
-        "kind": endpoint.kind,
-        "namespace": endpoint.namespace,
-        "pod": endpoint.pod,
+        **endpoint_json(endpoint),
         "addresses": list(endpoint.addresses),
         "dropped": one.dropped(layout),
         "hooks": hooks,

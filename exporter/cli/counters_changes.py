@@ -1,39 +1,35 @@
 """What changed between two snapshots, as a table, as one self-contained line per counter, or as JSON."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import click
-from rich.console import Console
-from rich.text import Text
-
 from exporter.calico.counters import DROPPED, Layout, Slot
 from exporter.calico.hooks import hook_name
+from exporter.cli.as_json import endpoint_json
 from exporter.cli.counters_table import DROP_STYLE, display_order, slot_label
 from exporter.columns import Cell, Column, Row, lines_of
 from exporter.diagnosis.changes import APPEARED, VANISHED, EndpointChange
 from exporter.diagnosis.counters import dropped_in_all
 from exporter.node import endpoints
-from exporter.printable import printable, styled, width_of, wrapped
+from exporter.printable import printable, styled, wrapped
 from exporter.quantities import format_duration, plural
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One counter that changed: its endpoint, hook, slot, increase and rate (None if unknown)."""
+    """One counter that changed: what it counts, where, its increase and its rate (None if unknown).
+
+    `direction` is empty if unknown, `hook` is a name.
+    """
 
     endpoint: endpoints.Endpoint
-    hook: int
     slot: Slot
+    label: str
+    direction: str
+    hook: str
     count: int
     per_second: float | None
-
-    @property
-    def words(self) -> tuple[str, str, str]:
-        """What it counts, the direction and the hook; the direction is empty if unknown."""
-        return slot_label(self.slot, [self.hook]), self.endpoint.direction(self.hook), hook_name(self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +49,40 @@ class Difference:
         return [one for one in self.changes if one.counters.dropped(self.layout)][: self.top]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """The changes of the last interval and its length in seconds, from which a live view computes rates."""
-
-    changes: Sequence[EndpointChange]
-    seconds: float | None
-
-
-def counted(changes: Sequence[EndpointChange], layout: Layout, interval: Interval) -> Iterator[Counted]:
-    """The counters that changed, by endpoint, drops first, with the rates of `interval`."""
+def counted(found: Difference, last: Difference | None = None) -> Iterator[Counted]:
+    """The counters that changed, by endpoint, drops first; the rates are of `last`, the end of that time, if given."""
+    interval = last or found
     rates = {one.endpoint.key: one.counters.hooks for one in interval.changes}
-    for change in changes:
-        for slot in display_order(layout):
+    for change in found.shown:
+        endpoint = change.endpoint
+        for slot in display_order(found.layout):
             for hook, row in sorted(change.counters.hooks.items()):
                 count = row[slot.number]
-                rate = rates.get(change.endpoint.key, {}).get(hook)
+                rate = rates.get(endpoint.key, {}).get(hook)
                 per_second = (rate[slot.number] if rate else 0) / interval.seconds if interval.seconds else None
                 if count:
-                    yield Counted(change.endpoint, hook, slot, count, per_second)
-
-
-def print_changes(found: Difference) -> None:
-    """Prints the changes as one table."""
-    click.echo("\n".join(changes_view(found, width_of(sys.stdout))))
+                    names = slot_label(slot, [hook]), endpoint.direction(hook), hook_name(hook)
+                    yield Counted(endpoint, slot, *names, count, per_second)
 
 
 def changes_lines(found: Difference, now: datetime) -> Iterator[str]:
     """Timestamped lines: one per counter that changed, then the total."""
     start = f"{now.astimezone(UTC).isoformat(timespec='seconds')} "
-    for one in counted(found.shown, found.layout, Interval(found.changes, found.seconds)):
-        count, direction_of, hook = one.words
-        words = (one.endpoint.title, one.endpoint.interface, direction_of, hook, count, str(one.count))
+    for one in counted(found):
+        words = (one.endpoint.title, one.endpoint.interface, one.direction, one.hook, one.label, str(one.count))
         yield start + printable("  ".join(filter(None, (*words, _rate(one.per_second)))))
     yield from (f"{start}{note}" for note in notes(found.changes))
     yield start + total_line(found)
 
 
 def changes_view(
-    found: Difference, width: int | None, interval: Interval | None = None, limit: int | None = None
+    found: Difference, width: int | None, last: Difference | None = None, limit: int | None = None
 ) -> list[str]:
     """The lines of a table and the notes below it; at most `limit` counters and `limit` notes, if given.
 
-    With `interval`, counts are since the start and rates are those of the last interval, as the headings say.
+    With `last`, counts are since the start and rates are those of the last interval, as the headings say.
     """
-    rows = list(counted(found.shown, found.layout, interval or Interval(found.changes, found.seconds)))
+    rows = list(counted(found, last))
     sentences = list(notes(found.changes))
     below = [(note, "") for note in sentences[:limit]]
     hidden = 0 if limit is None else max(len(rows) - limit, 0) + max(len(sentences) - limit, 0)
@@ -105,18 +90,20 @@ def changes_view(
         below.append((f"{hidden} more lines do not fit this terminal", "dim"))
     dropped = any(change.counters.dropped(found.layout) for change in found.changes)
     below.append((total_line(found), DROP_STYLE if dropped else ""))
-    table = lines_of(_columns(found.seconds, interval), list(_rows(rows[:limit])), width) if rows[:limit] else ()
+    table = (
+        lines_of(_columns(found.seconds, last.seconds if last else None), list(_rows(rows[:limit])), width)
+        if rows[:limit]
+        else ()
+    )
     return [*table, *(styled(piece, style) for line, style in below for piece in wrapped(line, width))]
 
 
-def _columns(seconds: float | None, interval: Interval | None) -> list[Column]:
+def _columns(seconds: float | None, last_seconds: float | None) -> list[Column]:
     columns = [Column("  WHAT"), Column("DIRECTION"), Column("HOOK")]
-    if interval and seconds and interval.seconds:
-        since, last = (
-            f"SINCE START\n({format_duration(seconds)})",
-            f"PER SECOND\n(last {format_duration(interval.seconds)})",
-        )
-        return [*columns, Column(since, right=True), Column(last, right=True)]
+    if seconds and last_seconds:
+        since = f"SINCE START\n({format_duration(seconds)})"
+        rate = f"PER SECOND\n(last {format_duration(last_seconds)})"
+        return [*columns, Column(since, right=True), Column(rate, right=True)]
     return [*columns, Column("COUNT", right=True), Column("PER SECOND" if seconds else "", right=True)]
 
 
@@ -127,20 +114,9 @@ def _rows(rows: Sequence[Counted]) -> Iterator[Row]:
             names = f"{one.endpoint.title}  {one.endpoint.interface}" if one.endpoint.pod else one.endpoint.interface
             yield [Cell(names, "bold")]
         previous = one.endpoint
-        count, direction_of, hook = one.words
         style = DROP_STYLE if one.slot.category == DROPPED else ""
-        cells = (f"  {count}", direction_of, hook, str(one.count), _rate(one.per_second))
+        cells = (f"  {one.label}", one.direction, one.hook, str(one.count), _rate(one.per_second))
         yield [Cell(text, style) for text in cells]
-
-
-def fitting_view(console: Console, found: Difference, interval: Interval) -> Text:
-    """A view that fits the height of the terminal, even if it wraps rows."""
-    limit = console.height
-    while True:
-        view = changes_view(found, console.width, interval, limit)
-        if limit == 0 or len(view) < console.height:
-            return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
-        limit = limit * 3 // 4
 
 
 def notes(changes: Sequence[EndpointChange]) -> Iterator[str]:
@@ -186,13 +162,8 @@ def changes_json(found: Difference) -> dict[str, object]:
 
 
 def _endpoint_json(change: EndpointChange, layout: Layout, seconds: float | None) -> dict[str, object]:
-    endpoint = change.endpoint
     return {
-        "interface": endpoint.interface,
-        "ifindex": endpoint.ifindex,
-        "kind": endpoint.kind,
-        "namespace": endpoint.namespace,
-        "pod": endpoint.pod,
+        **endpoint_json(change.endpoint),
         "fate": change.fate,
         "reset": [hook_name(hook) for hook in change.reset],
         "lost": [hook_name(hook) for hook in change.lost],
@@ -204,15 +175,15 @@ def counted_json(change: EndpointChange, layout: Layout, seconds: float | None) 
     """The counters of one endpoint that changed."""
     return [
         {
-            "hook": hook_name(one.hook),
-            "direction": "" if change.endpoint.kind == endpoints.UNKNOWN else one.words[1] or one.words[2],
+            "hook": one.hook,
+            "direction": "" if change.endpoint.kind == endpoints.UNKNOWN else one.direction or one.hook,
             "slot": one.slot.number,
             "category": one.slot.category,
             "reason": one.slot.reason,
             "count": one.count,
             "per_second": one.per_second,
         }
-        for one in counted([change], layout, Interval([change], seconds))
+        for one in counted(Difference([change], layout, seconds, top=None))
     ]
 
 

@@ -1,6 +1,7 @@
 """`counters --diff` and `--watch`: takes consecutive snapshots and shows what was counted in between."""
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
@@ -11,14 +12,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from exporter.cli.counters_changes import Difference, Interval, changes_json, changes_lines, fitting_view, print_changes
+from exporter.cli.counters_changes import Difference, changes_json, changes_lines, changes_view
 from exporter.cli.options import NodeOptions
 from exporter.cli.selector import Selector, Wanted, select
 from exporter.cli.snapshots import NodeSnapshots, two_snapshots
 from exporter.diagnosis.changes import VANISHED, EndpointChange, compare_counters
 from exporter.diagnosis.counters import PARTS, counters_by_endpoint
 from exporter.errors import ExporterError
-from exporter.printable import say
+from exporter.printable import say, say_json, width_of
 from exporter.quantities import format_duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -30,9 +31,9 @@ def show_difference(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
         raise click.UsageError("one bundle is one snapshot: give --bundle twice to compare two")
     found = _difference(before, after, wanted, known=False)
     if wanted.output == "json":
-        click.echo(json.dumps(changes_json(found), indent=2))
+        say_json(changes_json(found))
     else:
-        print_changes(found)
+        click.echo("\n".join(changes_view(found, width_of(sys.stdout))))
 
 
 def show_watch(node: NodeOptions, wanted: Wanted, seconds: float) -> None:
@@ -79,7 +80,17 @@ def _next_complete(snapshots: NodeSnapshots, seconds: float) -> Snapshot:
 def _update(live: Live, snapshots: tuple[Snapshot, Snapshot, Snapshot], wanted: Wanted) -> None:
     first, previous, snapshot = snapshots
     found, last = (_difference(one, snapshot, wanted, known=True) for one in (first, previous))
-    live.update(fitting_view(live.console, found, Interval(last.changes, last.seconds)), refresh=True)
+    live.update(_fitting_view(live.console, found, last), refresh=True)
+
+
+def _fitting_view(console: Console, found: Difference, last: Difference) -> Text:
+    """A view that fits the height of the terminal, even if it wraps rows."""
+    limit = console.height
+    while True:
+        view = changes_view(found, console.width, last, limit)
+        if limit == 0 or len(view) < console.height:
+            return Text.from_ansi("\n".join(view), no_wrap=True, overflow="ignore")
+        limit = limit * 3 // 4
 
 
 def _write(previous: Snapshot, snapshot: Snapshot, wanted: Wanted) -> None:

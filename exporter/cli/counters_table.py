@@ -35,7 +35,7 @@ def slot_label(slot: Slot, hooks: Iterable[int]) -> str:
 
 
 def print_counters(
-    shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool, left_out: int = 0
+    shown: Sequence[EndpointCounters], layout: Layout, *, nonzero: bool, all_endpoints: bool, left_out: int
 ) -> None:
     """Prints these endpoints in their order. `nonzero` hides zero rows and endpoints without other rows; `left_out` is
     the number of endpoints that --top excluded.

@@ -7,12 +7,11 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
 
 import click
 
 from exporter import __version__
-from exporter.errors import ExporterError
+from exporter.errors import OUT_OF_MEMORY, ExporterError
 from exporter.printable import colours, printable, wrap_error
 from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 
@@ -25,14 +24,12 @@ COMPLETE = "_CALICO_BPF_EXPORTER_COMPLETE"
 class Commands(click.Group):
     """Imports a command's module on first use: `counters` must not load the web server."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _: click.Context) -> list[str]:
         """See `click.Group`."""
-        del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         """See `click.Group`."""
-        del ctx
         if cmd_name not in COMMANDS:
             return None
         try:
@@ -42,13 +39,13 @@ class Commands(click.Group):
                 raise
             from exporter.cli.absent import AbsentCommand
 
-            return AbsentCommand(PROGRAM, cmd_name, error.name or "more")
+            return AbsentCommand(cmd_name, error.name or "more")
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+    def invoke(self, ctx: click.Context) -> None:
         """Runs the command; the program's own errors become a sentence."""
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()
         except click.ClickException as error:
             wrap_error(error)
@@ -63,10 +60,7 @@ class Commands(click.Group):
             sentence = sentence_of(error)
             if sentence is None:
                 raise
-            failure = click.ClickException(printable(sentence))
-            wrap_error(failure)
-            raise failure from error
-        return result
+            raise wrap_error(click.ClickException(printable(sentence))) from error
 
 
 @click.command(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +83,7 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # no dedicated class
         return "a thread could not be started: raise the limit of processes (ulimit -u, or pids.max of the cgroup)"
     if isinstance(error, MemoryError):
-        return "the process was refused memory: raise its limit (ulimit -v, or the container's)"
+        return OUT_OF_MEMORY
     return None
 
 

@@ -3,16 +3,17 @@
 Flags are spelled as in Prometheus exporters; `CALICO_BPF_EXPORTER_<FLAG>` sets them too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 VARIABLE_PREFIX = "CALICO_BPF_EXPORTER"
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,7 @@ class NodeOptions:
     kubeconfig: Path | None = None
 
 
-def flag(
-    name: str, about: str, *, command: str | None = None, short: str = "", **more: Any
-) -> Callable[[_Command], _Command]:
+def flag(name: str, about: str, *, command: str | None = None, short: str = "", **more: Any) -> Decorator:
     """A click option for the flag `--<name>`, dots included, with its environment variable.
 
     The parameter is the name with dots and dashes as underscores; `command` becomes part of the variable's name.
@@ -49,32 +48,44 @@ def flag(
     return click.option(*names, help=about, envvar="_".join(words).upper(), show_envvar=True, **more)
 
 
-def node_options(*, bundles: int = 1) -> Callable[[_Command], _Command]:
+def gathering(options: Sequence[Decorator], name: str, take: Callable[[dict[str, Any]], object]) -> Decorator:
+    """Declares these options, and hands what `take` takes of what was given for them to the command as `name`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def gathered(**given: Any) -> Any:
+            taken = take(given)
+            return command(**given, **{name: taken})
+
+        declared: Callable[..., Any] = gathered
+        for option in reversed(options):
+            declared = option(declared)
+        return declared
+
+    return decorate
+
+
+def node_options(*, bundles: int = 1) -> Decorator:
     """The shared options, handed to the command as one `NodeOptions` called `node`.
 
     `bundles` is how many it can read instead of the node: none, one, or two to compare.
     """
 
-    def decorate(command: _Command) -> _Command:
-        def gathered(**given: Any) -> Any:
-            from exporter.cli.logs import set_up_logging
+    def take(given: dict[str, Any]) -> NodeOptions:
+        from exporter.cli.logs import set_up_logging
 
-            set_up_logging(given.pop("log_level"), given.pop("log_format"))
-            node = taken_node_options(given, bundles=bundles)
-            return command(node=node, **given)
+        set_up_logging(given.pop("log_level"), given.pop("log_format"))
+        return taken_node_options(given, bundles=bundles)
 
-        gathered.__doc__ = command.__doc__
-        gathered.__name__ = command.__name__
-        for option in reversed(_shared(bundles=bundles)):
-            gathered = option(gathered)
-        gathered.__click_params__ += getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        return gathered  # type: ignore[return-value]
-
-    return decorate
+    return gathering(_shared(bundles=bundles), "node", take)
 
 
 def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
     """Takes the shared options out of what a command was given. Raises `click.UsageError` for too many bundles."""
+    found = given.pop("bundle", ())
+    if len(found) > bundles:
+        number = "one bundle" if bundles == 1 else f"{bundles} bundles"
+        raise click.UsageError(f"--bundle is given {len(found)} times: this command reads {number} at most")
     return NodeOptions(
         bpf_fs=given.pop("bpf_fs"),
         reader=given.pop("bpf_reader"),
@@ -84,7 +95,8 @@ def taken_node_options(given: dict[str, Any], *, bundles: int) -> NodeOptions:
         kubernetes=given.pop("kubernetes"),
         node=given.pop("kubernetes_node"),
         kubeconfig=given.pop("kubernetes_kubeconfig"),
-        **_bundles(given.pop("bundle", ()), bundles),
+        bundle=found[-1] if found else None,
+        before=found[0] if len(found) == 2 else None,
     )
 
 
@@ -96,14 +108,7 @@ def _prefixes(given: tuple[str, ...]) -> tuple[str, ...]:
     return prefixes
 
 
-def _bundles(given: tuple[Path, ...], limit: int) -> dict[str, Path | None]:
-    if len(given) > limit:
-        number = "one bundle" if limit == 1 else f"{limit} bundles"
-        raise click.UsageError(f"--bundle is given {len(given)} times: this command reads {number} at most")
-    return {"bundle": given[-1] if given else None, "before": given[0] if len(given) == 2 else None}
-
-
-def _shared(*, bundles: int) -> list[Callable[[Any], Any]]:
+def _shared(*, bundles: int) -> list[Decorator]:
     path = click.Path(path_type=Path)
     options = [
         flag("bpf.fs", "Mount point of the BPF file system.", type=path, default=Path("/sys/fs/bpf")),

@@ -1,6 +1,5 @@
 """`policy`: the rules that Calico's programs apply to an endpoint, each with its hits, ends of tiers included."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -9,21 +8,20 @@ from typing import Any
 
 import click
 
-from exporter.calico.policy_file import PolicyDebugError, PolicyFile
+from exporter.calico.policy_file import Instruction, PolicyDebugError, PolicyFile
 from exporter.cli.options import NodeOptions, flag, node_options
+from exporter.cli.policy_table import Members, print_policy
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import earlier_and_latest
 from exporter.diagnosis.changes import compare_rules
 from exporter.diagnosis.rules import PARTS, CountedProgram, CountedRule, merged, programs_of, why_no_files
 from exporter.errors import ExporterError
-from exporter.printable import printable, say
+from exporter.printable import printable, say, say_json
 from exporter.snapshot.snapshot import Snapshot
 from exporter.snapshot.source import is_policy_file_of
 
 _flag = partial(flag, command="policy")
 _IP_SETS = ("ip_sets_4", "ip_sets_6")
-# The members of IP sets by IP family and set number.
-Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +72,8 @@ def command(node: NodeOptions, selector: Selector, output: str, **given: Any) ->
     contents = _contents(after) if wanted.instructions else {}
     if output == "json":
         listed = [_program_json(one, members, wanted, contents) for one in programs]
-        click.echo(json.dumps({"programs": listed}, indent=2))
+        say_json({"programs": listed})
         return
-    from exporter.cli.policy_table import print_policy
-
     print_policy(merged(programs), members, nonzero=wanted.nonzero)
     if wanted.instructions:
         for one in programs:
@@ -135,6 +131,7 @@ def _program_json(
     program: CountedProgram, members: Members, wanted: ShowOptions, contents: Mapping[str, bytes]
 ) -> dict[str, object]:
     endpoint, family = program.endpoint, program.families[0]
+    instructions = [{**asdict(one), "code": one.code.hex()} for one in _instructions(contents, program)]
 
     def rules(listed: Sequence[CountedRule]) -> list[dict[str, object]]:
         shown = [rule for rule in listed if rule.hits or not wanted.nonzero]
@@ -162,7 +159,7 @@ def _program_json(
             for tier in program.tiers
         ],
         "no_profile_match_hits": program.no_profile_match,
-        **({"instructions": list(_instructions_json(contents, program))} if wanted.instructions else {}),
+        **({"instructions": instructions} if wanted.instructions else {}),
     }
 
 
@@ -200,18 +197,17 @@ def _contents(snapshot: Snapshot) -> Mapping[str, bytes]:
     return snapshot.policy_files.get().files
 
 
-def _instructions_json(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[dict[str, object]]:
+def _instructions(contents: Mapping[str, bytes], program: CountedProgram) -> Iterator[Instruction]:
     for name in program.files:
         with suppress(PolicyDebugError):  # it may have changed since it was read
-            for one in PolicyFile(contents.get(name, b"")).instructions():
-                yield {**asdict(one), "code": one.code.hex()}
+            yield from PolicyFile(contents.get(name, b"")).instructions()
 
 
 def _print_instructions(contents: Mapping[str, bytes], program: CountedProgram) -> None:
     click.echo(f"\n{printable(', '.join(program.files))}:")
-    for index, one in enumerate(_instructions_json(contents, program)):
-        for comment in one["comments"]:  # type: ignore[attr-defined]
+    for index, one in enumerate(_instructions(contents, program)):
+        for comment in one.comments:
             click.echo(f"       // {printable(comment)}")
-        for label in one["labels"]:  # type: ignore[attr-defined]
+        for label in one.labels:
             click.echo(f"     {printable(label)}:")
-        click.echo(f"{index:>5}  {one['code']}  {printable(str(one['annotation']))}".rstrip())
+        click.echo(f"{index:>5}  {one.code.hex()}  {printable(one.annotation)}".rstrip())

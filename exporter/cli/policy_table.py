@@ -1,11 +1,10 @@
 """Prints the policy of endpoints as tables, top to bottom in the order of evaluation."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.calico.hooks import XDP, hook_name
 from exporter.calico.policy_debug import PROFILE
 from exporter.cli.counters_table import title
-from exporter.cli.policy import Members
 from exporter.columns import Cell, Column, Row, say_columns
 from exporter.diagnosis.rules import CountedPolicy, CountedProgram, CountedRule, CountedTier
 from exporter.printable import say
@@ -20,6 +19,8 @@ _PHASES = {
 }
 _COLUMNS = (Column(""), Column("ACTION"), Column("HITS", right=True), Column("MATCH"))
 
+# The members of IP sets by IP family and set number.
+Members = Mapping[int, Mapping[int, tuple[str, ...]]]
 # A row: what it is, its action, its hits, what it matches.
 _Row = tuple[str, str, str, str]
 

@@ -1,14 +1,14 @@
 """Selects endpoints by interface, pod or address."""
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import click
 
 from exporter.cli.candidates import complete_addresses, complete_interfaces, complete_pods
-from exporter.cli.options import flag
+from exporter.cli.options import Decorator, flag, gathering
 from exporter.diagnosis.selection import NotHere, WrongUsage, pod_named
 from exporter.node.endpoints import Endpoint
 from exporter.printable import printable
@@ -32,25 +32,19 @@ class Wanted:
     output: str
 
 
-def selector_options(command: str) -> Callable[[Any], Any]:
+def selector_options(command: str) -> Decorator:
     """The options `--interface`, `--pod` and `--ip`, handed to the command as one `Selector` called `selector`."""
-
-    def decorate(function: Any) -> Any:
-        def gathered(**given: Any) -> Any:
-            selector = Selector(given.pop("interface"), given.pop("pod"), given.pop("ip"))
-            return function(selector=selector, **given)
-
-        gathered.__doc__, gathered.__name__ = function.__doc__, function.__name__
-        gathered.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        more: dict[str, Any] = {"command": command, "default": None}
-        gathered = flag("ip", "Only the endpoint with this address.", shell_complete=complete_addresses, **more)(
-            gathered
-        )
-        gathered = flag("pod", "Only this pod, [NAMESPACE/]NAME.", shell_complete=complete_pods, **more)(gathered)
-        several: dict[str, Any] = {"command": command, "multiple": True, "shell_complete": complete_interfaces}
-        return flag("interface", "Only this interface (can be repeated).", **several)(gathered)
-
-    return decorate
+    option = partial(flag, command=command)
+    options = (
+        option(
+            "interface", "Only this interface (can be repeated).", multiple=True, shell_complete=complete_interfaces
+        ),
+        option("pod", "Only this pod, [NAMESPACE/]NAME.", shell_complete=complete_pods),
+        option("ip", "Only the endpoint with this address.", shell_complete=complete_addresses),
+    )
+    return gathering(
+        options, "selector", lambda given: Selector(given.pop("interface"), given.pop("pod"), given.pop("ip"))
+    )
 
 
 def select(endpoints: Iterable[Endpoint], selector: Selector) -> set[int]:

@@ -99,13 +99,14 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         raise click.UsageError(
             f"--web.telemetry-path {web_telemetry_path!r} must begin with / and not be /, /healthz or /readyz"
         )
-    for name in ("web.timeout-offset", "collector.maps.interval"):
-        if not math.isfinite(given[name.translate(str.maketrans(".-", "__"))] or 0):
+    offset, interval = given["web_timeout_offset"], given["collector_maps_interval"]
+    for name, seconds in {"web.timeout-offset": offset, "collector.maps.interval": interval or 0}.items():
+        if not math.isfinite(seconds):
             raise click.UsageError(f"--{name} must be a number of seconds")
     options = ServeOptions(
         telemetry_path=web_telemetry_path,
         max_requests=given["web_max_requests"],
-        timeout_offset=given["web_timeout_offset"],
+        timeout_offset=offset,
         page=given["web_page"],
         allowed_hosts=given["web_allowed_hosts"],
         exporter_metrics=not given["web_disable_exporter_metrics"],
@@ -114,7 +115,7 @@ def command(node: NodeOptions, web_listen_address: tuple[str, ...], web_telemetr
         web_config=given["web_config_file"] if given["web_config_file"] != Path() else None,  # empty is none
         authorization=given["kubernetes_authorization"],
         confined=given["security_drop_capabilities"],
-        maps_interval=given["collector_maps_interval"],
+        maps_interval=interval,
     )
     if not options.collectors:
         raise click.UsageError("every collector is switched off")

@@ -86,8 +86,9 @@ def serve(node: NodeOptions, listeners: Sequence[socket.socket], options: ServeO
     scrapes = Scrapes(lambda: Reading(source, settings.now, memory), collectors, registry)
     page = Page(scrapes, node_name(node), options.telemetry_path) if options.page else None
     hosts = Hosts.of({node_name(node), os.uname().nodename}, options.allowed_hosts)
-    limits = options.max_requests, options.timeout_offset
-    routes = Routes(scrapes, rejected, options.telemetry_path, *limits, page, hosts)
+    routes = Routes(
+        scrapes, rejected, options.telemetry_path, options.max_requests, options.timeout_offset, page, hosts
+    )
     access = _access(routes, rejected, live, node, options)
     log.info("running with privileges: %s", describe_privileges())
     server = Server(

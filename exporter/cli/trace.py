@@ -3,25 +3,25 @@
 For scripts, it exits 0 when the packet is allowed, 3 when it is denied, and 1 when that is not known.
 """
 
-import json
 from functools import partial
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from exporter.calico.packet import WITH_PORTS
 from exporter.calico.policy_program import ALLOW, DENY
 from exporter.calico.protocols import PROTOCOLS, SCTP, TCP
+from exporter.cli.as_json import step_json
 from exporter.cli.candidates import complete_ends, complete_interfaces
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.snapshots import one_snapshot
-from exporter.diagnosis.policy_run import Step
 from exporter.diagnosis.selection import WrongUsage
 from exporter.diagnosis.trace import PARTS, Trace, trace
 from exporter.diagnosis.trace_packet import Described, addresses_of, check_via, named, protocol_of, resolve
 from exporter.diagnosis.trace_program import ProgramTrace
 from exporter.diagnosis.trace_sentences import PROGRAM, sentences
-from exporter.printable import printable, say
+from exporter.printable import printable, say, say_json
 
 EXIT_CODES = {ALLOW: 0, DENY: 3}
 NOT_KNOWN = 1
@@ -41,11 +41,10 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
             self.fail(printable(str(error)), param, ctx)
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+        self, _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """See `click.ParamType`."""
-        del ctx, param
-        return [click.shell_completion.CompletionItem(name) for name in PROTOCOLS if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in PROTOCOLS if name.startswith(incomplete)]
 
 
 _PORT, _BYTE = click.IntRange(0, 65535), click.IntRange(0, 255)
@@ -88,7 +87,7 @@ def command(node: NodeOptions, via: str | None, output: str, *, verbose: bool, *
     result = trace(snapshot, packet, source, destination, via or "")
     lines = list(sentences(result, named(source), named(destination), verbose=verbose))
     if output == "json":
-        click.echo(json.dumps({**_json(result), "text": [line for line, _ in lines]}, indent=2))
+        say_json({**_json(result), "text": [line for line, _ in lines]})
     else:
         for line, about in lines:
             say(line, _STYLES.get(about, ""))
@@ -142,11 +141,6 @@ def _program_json(program: ProgramTrace) -> dict[str, object]:
         "rule_ids_truncated": bool(run and run.truncated),
         # As strings: not every JSON parser keeps the 64 bits of a number.
         "rule_ids": [str(one) for one in run.rule_ids] if run else [],
-        "decided_by": _step_json(decided) if decided else None,
+        "decided_by": step_json(decided) if decided else None,
         "steps": run.steps if run else 0,
     }
-
-
-def _step_json(step: Step) -> dict[str, object]:
-    names = ("kind", "policy_namespace", "policy", "tier", "rule", "action", "match", "hits")
-    return {name: getattr(step, name) for name in names}

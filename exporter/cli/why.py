@@ -3,7 +3,6 @@
 For scripts, it exits 0 when nothing was dropped and 3 when something was.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -12,8 +11,9 @@ from functools import partial
 import click
 from click.core import ParameterSource
 
+from exporter.cli.as_json import denied_json, endpoint_json
 from exporter.cli.capture import BUNDLE_PARTS, packets_json, policies_with, recorded_flows, recorded_report, watch
-from exporter.cli.conntrack import denied_json
+from exporter.cli.counters_changes import counted_json
 from exporter.cli.options import NodeOptions, flag, node_options
 from exporter.cli.selector import Selector, select, selector_options
 from exporter.cli.snapshots import two_snapshots
@@ -22,7 +22,7 @@ from exporter.diagnosis.explain import LAST_PARTS, PARTS, Explanation, explain
 from exporter.diagnosis.packet_report import PacketReport, lines
 from exporter.diagnosis.sentences import DROP, HEADLINE, PROBLEM, sentences
 from exporter.node.endpoints import Endpoint, Endpoints
-from exporter.printable import say
+from exporter.printable import say, say_json
 from exporter.quantities import Duration, format_duration
 from exporter.snapshot.snapshot import Snapshot
 
@@ -60,11 +60,13 @@ def command(node: NodeOptions, selector: Selector, output: str, *, packets: bool
     else:
         found = seen.report(explanation) if seen else None
     passed = after.seconds_since(before) if before else None
+    shown = [(line, _STYLES.get(about, "")) for line, about in _lines(explanation, found, passed)]
     if output == "json":
-        click.echo(json.dumps(_json(explanation, found, passed, after), indent=2))
+        text = {"text": [line for line, _ in shown], "styles": [style for _, style in shown]}
+        say_json({**_json(explanation, found, passed, after), **text})
     else:
-        for line, about in _lines(explanation, found, passed):
-            say(line, _STYLES.get(about, ""))
+        for line, style in shown:
+            say(line, style)
     if explanation.loses_packets or (found and found.loses_packets):
         raise click.exceptions.Exit(LOSES_PACKETS)
 
@@ -118,15 +120,9 @@ def _one_of(endpoints: Endpoints, selector: Selector) -> Endpoint:
 def _json(
     explanation: Explanation, found: PacketReport | None, seconds: float | None, after: Snapshot
 ) -> dict[str, object]:
-    from exporter.cli.counters_changes import counted_json
-
-    def identity(endpoint: Endpoint) -> dict[str, object]:
-        kept = ("interface", "ifindex", "kind", "namespace", "pod")
-        return {name: getattr(endpoint, name) for name in kept}
-
-    change, lines = explanation.change, list(_lines(explanation, found, seconds))
+    change = explanation.change
     return {
-        **identity(explanation.endpoint),
+        **endpoint_json(explanation.endpoint),
         "window": explanation.window,
         "seconds": seconds,
         "loses_packets": explanation.loses_packets or bool(found and found.loses_packets),
@@ -136,13 +132,16 @@ def _json(
         "problems": list(explanation.problems),
         "notes": list(explanation.notes),
         "others": [
-            {**identity(one.endpoint), "direction": one.direction, "packets": one.packets, "reasons": dict(one.reasons)}
+            {
+                **endpoint_json(one.endpoint),
+                "direction": one.direction,
+                "packets": one.packets,
+                "reasons": dict(one.reasons),
+            }
             for one in explanation.others
         ],
         "black_hole": list(explanation.black_hole),
         "uncounted": explanation.uncounted,
         "denied_flows": [denied_json(one) for one in explanation.denied],
         **({"packets": packets_json(found)} if found else {}),
-        "text": [line for line, _ in lines],
-        "styles": [_STYLES.get(about, "") for _, about in lines],
     }

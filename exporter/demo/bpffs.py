@@ -31,23 +31,8 @@ _CALICO_MAPS = {
     "cali_v4_routes": ("lpm_trie", 8, 8, 262144, 1),
     "cali_v6_routes": ("lpm_trie", 20, 20, 262144, 1),
 }
-# Those that the program counts and tracks in, or reads; the others are written for readers.
-_USED_BY_PROGRAM = frozenset(
-    {
-        "cali_counters6",
-        "cali_rule_ctrs2",
-        "cali_v4_ip_sets",
-        "cali_v6_ip_sets",
-        "cali_v4_ct4",
-        "cali_v6_ct4",
-        "cali_v4_nat_fe3",
-        "cali_v6_nat_fe3",
-        "cali_v4_nat_be",
-        "cali_v6_nat_be",
-        "demo_policy",
-        "demo_homes",
-    }
-)
+# Those that are written for readers; the program counts and tracks in the others, or reads them.
+_NOT_IN_PROGRAM = ("cali_iface4", "cali_v4_nat_aff", "cali_v6_nat_aff", "cali_v4_routes", "cali_v6_routes")
 # An interface's policy of one direction: `struct policy` of node.bpf.c, 12 rules of 24 bytes.
 POLICY_SIZE = 12 * 24
 # Maps of the demo's program only.
@@ -105,7 +90,7 @@ class BpfFs:
                 pin = self.pin(folder, name)
                 shape = ("type", kind, "key", key, "value", value, "entries", entries, "name", name, "flags", flags)
                 run("bpftool", "map", "create", pin, *shape)
-                if name in _USED_BY_PROGRAM:
+                if name not in _NOT_IN_PROGRAM:
                     shared += ["map", "name", name, "pinned", pin]
         run("bpftool", "prog", "loadall", compiled, self.pin("demo", "programs"), *shared)
 

@@ -16,7 +16,6 @@ from exporter.demo.plan import PODS, Pod
 
 _SINK_PORTS = (8080, 5432)
 _GATEWAY = bytes.fromhex("eeeeeeeeeeee")
-_PROTOCOL_UDP = 17
 
 
 def send(kind: str, address: str, port: int, count: int) -> None:
@@ -27,16 +26,12 @@ def send(kind: str, address: str, port: int, count: int) -> None:
     """
     if kind in ("udp", "flows"):
         _send_udp(address, port, count, flows=count if kind == "flows" else 1)
-        return
-    if kind in ("ping", "tcp"):
-        (_send_pings if kind == "ping" else _send_syns)(address, port, count)
-        return
-    packet = _RAW[kind](address)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
-        link.bind(("eth0", 0))
-        mac = link.getsockname()[4]
-        for _ in range(count):
-            link.send(_GATEWAY + mac + b"\x08\x00" + packet)
+    elif kind == "ping":
+        _send_pings(address, count)
+    elif kind == "tcp":
+        _send_syns(address, port, count)
+    else:
+        _send_raw(_RAW[kind](address), count)
 
 
 def send_forever(pod: Pod) -> None:
@@ -62,8 +57,7 @@ def _send_udp(address: str, port: int, count: int, flows: int) -> None:
                 sender.sendto(b"demo", (address, port))
 
 
-def _send_pings(address: str, port: int, count: int) -> None:
-    del port  # ICMP has none
+def _send_pings(address: str, count: int) -> None:
     family, protocol, request = (
         (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128) if ":" in address else (socket.AF_INET, socket.IPPROTO_ICMP, 8)
     )
@@ -81,6 +75,14 @@ def _send_syns(address: str, port: int, count: int) -> None:
             sender.settimeout(0.3)
             with suppress(TimeoutError, ConnectionRefusedError):
                 sender.connect((address, port))
+
+
+def _send_raw(packet: bytes, count: int) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind(("eth0", 0))
+        mac = link.getsockname()[4]
+        for _ in range(count):
+            link.send(_GATEWAY + mac + b"\x08\x00" + packet)
 
 
 def _checksum(data: bytes) -> int:
@@ -102,7 +104,7 @@ def _ipv4(address: str, payload: bytes, *, header_words: int = 5, fragment: int 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 9))
         source = socket.inet_aton(probe.getsockname()[0])
-    head = struct.pack(">BBHHHBBH", 0x40 | header_words, 0, 20 + len(payload), 1, fragment, 64, _PROTOCOL_UDP, 0)
+    head = struct.pack(">BBHHHBBH", 0x40 | header_words, 0, 20 + len(payload), 1, fragment, 64, socket.IPPROTO_UDP, 0)
     return head + source + socket.inet_aton(address) + payload
 
 

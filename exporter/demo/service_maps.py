@@ -10,9 +10,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from exporter.demo.policy_rules import PROTOCOLS
+
 # A map's name and an entry of it.
 Entry = tuple[str, bytes, bytes]
-PROTOCOLS = {"tcp": 6, "udp": 17}
 # Calico's wildcard for the addresses of other nodes (`NP_SPECIAL_IP`).
 _ANY_NODE = {4: "255.255.255.255", 6: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
 # `enum cali_rt_flags`.

@@ -28,13 +28,12 @@ class Answer:
 
 def query_all(
     kubectl: Kubectl,
-    targets: Sequence[Target],
-    commands: Sequence[Sequence[str]],
+    commands: Sequence[tuple[Target, Sequence[str]]],
     watch: str,
     reduce: Callable[[Answer], _Reduced],
     parallel: int = 16,
 ) -> Iterator[_Reduced]:
-    """What `reduce` makes of the answers to one command per target, each of which watches for `watch`, in their order.
+    """What `reduce` makes of the answers to these commands, each of which watches for `watch`, in their order.
 
     At most `parallel` kubectl run at the same time, and one answer is parsed and reduced: all of them together, of
     nodes that want to do harm, would not fit into the memory.
@@ -42,7 +41,8 @@ def query_all(
     wait = Duration().convert(watch, None, None) + _MARGIN
     parsing = Lock()
 
-    def query(target: Target, words: Sequence[str]) -> _Reduced:
+    def query(command: tuple[Target, Sequence[str]]) -> _Reduced:
+        target, words = command
         try:
             ran = kubectl.run_in(target.exporter, [*words, "--output=json"], wait=wait)
         except KubectlError as error:
@@ -50,8 +50,8 @@ def query_all(
         with parsing:
             return reduce(_parsed(target, ran))
 
-    with ThreadPoolExecutor(min(max(len(targets), 1), parallel)) as threads:
-        yield from threads.map(query, targets, commands)
+    with ThreadPoolExecutor(parallel) as threads:
+        yield from threads.map(query, commands)
 
 
 def _parsed(target: Target, ran: Finished) -> Answer:

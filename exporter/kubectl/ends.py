@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
-from exporter.kubectl.targets import NoTarget, name_of, pod_named, refuse_ended, split_name, text_at, value_at
+from exporter.kubectl.objects import name_of, objects_at, text_at, value_at
+from exporter.kubectl.targets import NoTarget, pod_named, refuse_ended, split_name
 
 _SERVICES = ("svc", "service", "services")
 
@@ -55,13 +56,13 @@ def end_of(kubectl: Kubectl, wanted: str, namespace: str | None) -> End:
 def ends_at(kubectl: Kubectl, addresses: Iterable[str]) -> dict[str, End]:
     """The end with each of these addresses, as far as the cluster's pods tell. Raises `KubectlError`."""
     try:
-        found = kubectl.get("pods", "--all-namespaces").get("items")
+        found = kubectl.get("pods", "--all-namespaces")
     except KubectlError as error:
         if error.reason != "Forbidden":
             raise
         problem = f"you may not list pods in all namespaces: {error}"
         return {one: replace(_with_address(one, None), problem=problem) for one in addresses}
-    pods = [_end_of_pod(one) for one in (found if isinstance(found, list) else ()) if _is_running(one)]
+    pods = [_end_of_pod(one) for one in objects_at(found, "items") if _is_running(one)]
     by_address = {ip_address(address): pod for pod in pods for address in pod.addresses}
     return {one: _with_address(one, by_address.get(ip_address(one))) for one in addresses}
 
@@ -79,9 +80,8 @@ def _is_running(pod: Any) -> bool:
 
 
 def _end_of_pod(pod: Mapping[str, Any]) -> End:
-    name, rows = name_of(pod), value_at(pod, "status", "podIPs")
-    listed = [text_at(one, "ip") for one in (rows if isinstance(rows, list) else ())]
-    addresses = listed or [text_at(pod, "status", "podIP")]
+    name = name_of(pod)
+    addresses = [text_at(one, "ip") for one in objects_at(pod, "status", "podIPs")] or [text_at(pod, "status", "podIP")]
     own = None if value_at(pod, "spec", "hostNetwork") else name
     return End(str(name), tuple(filter(_is_address, addresses)), text_at(pod, "spec", "nodeName"), own)
 
@@ -89,14 +89,14 @@ def _end_of_pod(pod: Mapping[str, Any]) -> End:
 def _service(kubectl: Kubectl, wanted: str, namespace: str | None) -> End:
     namespace, name = split_name(wanted, namespace)
     service = kubectl.get(f"service/{name}", *([f"--namespace={namespace}"] if namespace else []))
-    rows, ports = value_at(service, "spec", "clusterIPs"), value_at(service, "spec", "ports")
+    rows = value_at(service, "spec", "clusterIPs")
     listed = [str(one) for one in rows] if isinstance(rows, list) else [text_at(service, "spec", "clusterIP")]
     addresses = tuple(filter(_is_address, listed))
     if not addresses:
         raise NoTarget(f"service {name_of(service)} has no address of its own (headless): name one of its pods")
     pairs = [
         (value_at(one, "port"), (text_at(one, "protocol") or "TCP").lower())
-        for one in (ports if isinstance(ports, list) else ())
+        for one in objects_at(service, "spec", "ports")
     ]
     return End(f"svc/{name_of(service)}", addresses, ports=tuple(one for one in pairs if isinstance(one[0], int)))
 

@@ -10,7 +10,7 @@ from exporter.printable import say
 from exporter.replacing import replacing, wrote
 
 
-def fetch_bundle(kubectl: Kubectl, target: Target, file: str, flags: Sequence[str] = ()) -> int:
+def fetch_bundle(kubectl: Kubectl, target: Target, file: str, flags: Sequence[str]) -> int:
     """Writes it and returns the exit code of `bundle` there. Raises `KubectlError` and leaves the file unchanged."""
     command = ["bundle", "-", *flags]
     if file == "-":

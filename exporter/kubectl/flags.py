@@ -4,6 +4,7 @@ The exporter's flags are repeated here because a laptop does not have the node's
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -16,8 +17,7 @@ from exporter.quantities import Duration
 
 VARIABLE_PREFIX = "KUBECTL_CALICO_BPF"
 
-# Its names, and its settings for click.
-_Flag = tuple[tuple[str, ...], dict[str, Any]]
+_Decorator = Callable[[Any], Any]
 _WITHOUT_VALUE = "(its own default)"
 _MAX_SECONDS = 5.0
 _MAX_DIGITS, _MAX_SHOWN = 5, 40
@@ -38,12 +38,14 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """See `click.ParamType`."""
         try:
-            return str(value) if value == _WITHOUT_VALUE else str(Duration().convert(value, param, ctx) and value)
+            if value != _WITHOUT_VALUE:
+                Duration().convert(value, param, ctx)
         except click.BadParameter:
             flag = max(param.opts, key=len) if param else "the flag"
             self.fail(
                 f"{value!r} is no time between 100ms and 24h; write {flag}=10s, or the pod before {flag}", param, ctx
             )
+        return str(value)
 
 
 class Port(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -75,10 +77,9 @@ class Protocol(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return text
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+        self, _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """See `click.ParamType`."""
-        del ctx, param
         return [CompletionItem(name) for name in _PROTOCOLS.values() if name.startswith(incomplete)]
 
 
@@ -149,8 +150,7 @@ def complete_ends(context: click.Context, parameter: click.Parameter, incomplete
 
 
 def _completing(*words: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        del parameter
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in _names(context, *words) if name.startswith(incomplete)]
 
     return complete
@@ -168,109 +168,100 @@ complete_nodes = _completing("get", "nodes")
 
 def kubectl_flags(command: Any) -> Any:
     """Flags of kubectl for the cluster and the user, such as `--context`, and those for finding the exporter's pods."""
-    return _with_flags(_with_flags(command, KubectlFlag, _KUBECTL), click.Option, _EXPORTER_PODS)
+    return _with_flags(command, [*_EXPORTER_PODS, *_KUBECTL])
 
 
-def forwarded_flags(command: str) -> Callable[[Any], Any]:
+def forwarded_flags(command: str) -> _Decorator:
     """The flags of one of the exporter's commands."""
-    return lambda function: _with_flags(function, ForwardedFlag, _FORWARDED[command])
+    return lambda function: _with_flags(function, _FORWARDED[command])
 
 
-def _with_flags(command: Any, kind: type[click.Option], flags: Sequence[_Flag]) -> Any:
-    for names, more in reversed(flags):
-        command = click.option(*names, cls=kind, **more)(command)
+def _with_flags(command: Any, flags: Sequence[_Decorator]) -> Any:
+    for flag in reversed(flags):
+        command = flag(command)
     return command
 
 
+_of_kubectl, _forwarded = partial(click.option, cls=KubectlFlag), partial(click.option, cls=ForwardedFlag)
 _NAMESPACES = _completing("get", "namespaces")
-_EXPORTER_PODS: list[_Flag] = [
-    (
-        ("--namespace", "-n"),
-        {
-            "help": "The pod's namespace (default: your context's); for top, the endpoints' (default: all).",
-            "shell_complete": _NAMESPACES,
-        },
+_EXPORTER_PODS: list[_Decorator] = [
+    click.option(
+        "--namespace",
+        "-n",
+        help="The pod's namespace (default: your context's); for top, the endpoints' (default: all).",
+        shell_complete=_NAMESPACES,
     ),
-    (
-        ("--exporter-namespace",),
-        {
-            "help": "Namespace of the exporter's pods (all namespaces if not given).",
-            "envvar": f"{VARIABLE_PREFIX}_EXPORTER_NAMESPACE",
-            "show_envvar": True,
-            "shell_complete": _NAMESPACES,
-        },
+    click.option(
+        "--exporter-namespace",
+        help="Namespace of the exporter's pods (all namespaces if not given).",
+        envvar=f"{VARIABLE_PREFIX}_EXPORTER_NAMESPACE",
+        show_envvar=True,
+        shell_complete=_NAMESPACES,
     ),
-    (
-        ("--exporter-selector",),
-        {
-            "help": "Label selector of the exporter's pods.",
-            "default": DEFAULT_SELECTOR,
-            "show_default": True,
-            "envvar": f"{VARIABLE_PREFIX}_EXPORTER_SELECTOR",
-            "show_envvar": True,
-        },
+    click.option(
+        "--exporter-selector",
+        help="Label selector of the exporter's pods.",
+        default=DEFAULT_SELECTOR,
+        show_default=True,
+        envvar=f"{VARIABLE_PREFIX}_EXPORTER_SELECTOR",
+        show_envvar=True,
     ),
 ]
-_PATH = {"type": click.Path()}
-_KUBECTL: list[_Flag] = [
-    (("--context",), {"help": "The kubectl context.", "shell_complete": _completing("config", "get-contexts")}),
-    (("--kubeconfig",), {"help": "The kubeconfig file.", "type": click.Path(dir_okay=False)}),
-    (("--cluster",), {"help": "The cluster in the kubeconfig."}),
-    (("--user",), {"help": "The user in the kubeconfig."}),
-    (("--as", "as_user"), {"help": "User to impersonate."}),
-    (("--as-group",), {"help": "Group to impersonate (can be repeated).", "multiple": True}),
-    (("--as-uid",), {"help": "UID to impersonate."}),
-    (("--server", "-s"), {"help": "The API server's address."}),
-    (("--token",), {"help": "The bearer token for the API server."}),
-    (("--certificate-authority",), {"help": "CA certificate of the API server.", **_PATH}),
-    (("--client-certificate",), {"help": "Client certificate.", **_PATH}),
-    (("--client-key",), {"help": "Client key.", **_PATH}),
-    (("--tls-server-name",), {"help": "Server name to expect in the API server's certificate."}),
-    (("--insecure-skip-tls-verify",), {"help": "Skip TLS verification.", "is_flag": True}),
-    (("--request-timeout",), {"help": "Timeout of a single request."}),
-    (("--cache-dir",), {"help": "kubectl's cache directory.", **_PATH}),
+_KUBECTL: list[_Decorator] = [
+    _of_kubectl("--context", help="The kubectl context.", shell_complete=_completing("config", "get-contexts")),
+    _of_kubectl("--kubeconfig", help="The kubeconfig file.", type=click.Path(dir_okay=False)),
+    _of_kubectl("--cluster", help="The cluster in the kubeconfig."),
+    _of_kubectl("--user", help="The user in the kubeconfig."),
+    _of_kubectl("--as", "as_user", help="User to impersonate."),
+    _of_kubectl("--as-group", help="Group to impersonate (can be repeated).", multiple=True),
+    _of_kubectl("--as-uid", help="UID to impersonate."),
+    _of_kubectl("--server", "-s", help="The API server's address."),
+    _of_kubectl("--token", help="The bearer token for the API server."),
+    _of_kubectl("--certificate-authority", help="CA certificate of the API server.", type=click.Path()),
+    _of_kubectl("--client-certificate", help="Client certificate.", type=click.Path()),
+    _of_kubectl("--client-key", help="Client key.", type=click.Path()),
+    _of_kubectl("--tls-server-name", help="Server name to expect in the API server's certificate."),
+    _of_kubectl("--insecure-skip-tls-verify", help="Skip TLS verification.", is_flag=True),
+    _of_kubectl("--request-timeout", help="Timeout of a single request."),
+    _of_kubectl("--cache-dir", help="kubectl's cache directory.", type=click.Path()),
 ]
-
-_TABLE_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["table", "json"])})
-_TEXT_OR_JSON = (("--output", "-o"), {"help": "Output format.", "type": click.Choice(["text", "json"])})
-
-_FORWARDED: dict[str, list[_Flag]] = {
+_TABLE_OR_JSON = _forwarded("--output", "-o", help="Output format.", type=click.Choice(["table", "json"]))
+_TEXT_OR_JSON = _forwarded("--output", "-o", help="Output format.", type=click.Choice(["text", "json"]))
+_FORWARDED: dict[str, list[_Decorator]] = {
     "counters": [
-        (("--nonzero",), {"help": "Hide zero rows.", "is_flag": True}),
+        _forwarded("--nonzero", help="Hide zero rows.", is_flag=True),
         _TABLE_OR_JSON,
-        (
-            ("--diff",),
-            {"help": "Show only what is counted within this time (10s if not given).", "optional_value": True},
+        _forwarded(
+            "--diff", help="Show only what is counted within this time (10s if not given).", optional_value=True
         ),
-        (
-            ("--watch",),
-            {"help": "Show counts and rates, refreshed at this interval (2s if not given).", "optional_value": True},
+        _forwarded(
+            "--watch", help="Show counts and rates, refreshed at this interval (2s if not given).", optional_value=True
         ),
-        (("--top",), {"help": "Show the top N endpoints by drops (with --node).", "type": click.IntRange(1)}),
+        _forwarded("--top", help="Show the top N endpoints by drops (with --node).", type=click.IntRange(1)),
     ],
     "policy": [
-        (("--direction",), {"help": "Traffic direction.", "type": click.Choice(["inbound", "outbound", "all"])}),
-        (("--family",), {"help": "IP family.", "type": click.Choice(["4", "6", "all"])}),
-        (("--nonzero",), {"help": "Hide rules without hits.", "is_flag": True}),
-        (("--ip-sets",), {"help": "List the members of the rules' IP sets.", "is_flag": True}),
-        (("--instructions",), {"help": "Also show the programs' instructions.", "is_flag": True}),
+        _forwarded("--direction", help="Traffic direction.", type=click.Choice(["inbound", "outbound", "all"])),
+        _forwarded("--family", help="IP family.", type=click.Choice(["4", "6", "all"])),
+        _forwarded("--nonzero", help="Hide rules without hits.", is_flag=True),
+        _forwarded("--ip-sets", help="List the members of the rules' IP sets.", is_flag=True),
+        _forwarded("--instructions", help="Also show the programs' instructions.", is_flag=True),
         _TABLE_OR_JSON,
     ],
     "why": [
-        (("--for",), {"help": "How long to watch, 30s if not given; Ctrl-C ends it sooner.", "type": Time()}),
-        (("--packets",), {"help": "Also capture the pod's packets, and show whose were denied.", "is_flag": True}),
+        _forwarded("--for", help="How long to watch, 30s if not given; Ctrl-C ends it sooner.", type=Time()),
+        _forwarded("--packets", help="Also capture the pod's packets, and show whose were denied.", is_flag=True),
         _TEXT_OR_JSON,
     ],
     "conntrack": [
-        (("--top",), {"help": "Show the top N endpoints and peers by entries.", "type": click.IntRange(1)}),
+        _forwarded("--top", help="Show the top N endpoints and peers by entries.", type=click.IntRange(1)),
         _TABLE_OR_JSON,
     ],
     "check": [_TEXT_OR_JSON],
     "trace": [
-        (("--source-port",), {"help": "Source port (default: 40000).", "type": click.IntRange(0, 65535)}),
-        (("--icmp-type",), {"help": "ICMP type (default: echo request).", "type": click.IntRange(0, 255)}),
-        (("--icmp-code",), {"help": "ICMP code (default: 0).", "type": click.IntRange(0, 255)}),
-        (("--via",), {"help": "Host interface that the packet takes on each node, where it is not known."}),
-        (("--verbose",), {"help": "Also show the rules that did not match, and why.", "is_flag": True}),
+        _forwarded("--source-port", help="Source port (default: 40000).", type=click.IntRange(0, 65535)),
+        _forwarded("--icmp-type", help="ICMP type (default: echo request).", type=click.IntRange(0, 255)),
+        _forwarded("--icmp-code", help="ICMP code (default: 0).", type=click.IntRange(0, 255)),
+        _forwarded("--via", help="Host interface that the packet takes on each node, where it is not known."),
+        _forwarded("--verbose", help="Also show the rules that did not match, and why.", is_flag=True),
     ],
 }

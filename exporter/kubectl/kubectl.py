@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import click
 
+from exporter.errors import ExporterError
 from exporter.kubectl.processes import Copying, Errors, TooLarge, killed_after, lines_of
 from exporter.printable import printable
 
@@ -41,7 +42,7 @@ _LINGER = 1.0
 Read = Callable[["subprocess.Popen[bytes]"], None]
 
 
-class KubectlError(Exception):
+class KubectlError(ExporterError):
     """kubectl could not do it. One sentence; `reason` is the API server's, such as `NotFound`, or empty."""
 
     def __init__(self, sentence: str, reason: str = "") -> None:

@@ -14,7 +14,7 @@ from exporter.kubectl.kubectl import Kubectl, KubectlError, is_terminal, refuse_
 from exporter.kubectl.peers import name_peers
 from exporter.kubectl.processes import lines_of
 from exporter.kubectl.targets import Target
-from exporter.printable import printable, say
+from exporter.printable import printable, say, say_json
 
 _MAX_RESPONSE, _MAX_SAID = 16 << 20, 64 << 10
 _BEGIN = re.compile(rb"(?:\^C)*\{")  # a terminal shows a Ctrl-C before it
@@ -77,16 +77,16 @@ def _parsed(response: bytes | bytearray) -> dict[str, Any] | None:
     if not response:
         return None
     try:
-        found = json.loads(response)
+        found: dict[str, Any] = json.loads(response)  # it begins with a {
     except (ValueError, RecursionError) as error:
         raise KubectlError("its response is not JSON: is that exporter of another version?") from error
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def _print(found: dict[str, Any], output: str | None) -> None:
     lines, styles = found.get("text"), found.get("styles")
     if output == "json" or not isinstance(lines, list):
-        click.echo(json.dumps(found, indent=2))
+        say_json(found)
         return
     known = styles if isinstance(styles, list) and len(styles) == len(lines) else [""] * len(lines)
     for line, style in zip(lines, known, strict=True):

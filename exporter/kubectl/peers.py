@@ -5,13 +5,14 @@ or is too large, is one sentence, and its addresses stay.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
 from exporter.kubectl.kubectl import Kubectl, KubectlError
+from exporter.kubectl.objects import objects_at
 
 # So many addresses are asked for one by one, which is cheap in a large cluster; for more, all pods are listed.
 _MAX_SELECTED, _PARALLEL = 16, 8
@@ -57,19 +58,13 @@ def name_peers(kubectl: Kubectl, node: str, found: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _rows(found: Any, name: str) -> Iterator[dict[str, Any]]:
-    """The rows of a list in the response, as far as they are any."""
-    rows = found.get(name) if isinstance(found, dict) else None
-    yield from (one for one in (rows if isinstance(rows, list) else ()) if isinstance(one, dict))
-
-
 def _wanted(found: dict[str, Any]) -> _Wanted:
     wanted = _Wanted()
-    for one in _rows(found, "denied_flows"):
+    for one in objects_at(found, "denied_flows"):
         if not one.get("peer_pod"):
             wanted.ends |= _address(one.get("peer"), "")
         wanted.services |= _service_of(one).keys()
-    for one in _rows(found.get("packets"), "groups"):
+    for one in objects_at(found, "packets", "groups"):
         said = str(one.get("peer_name"))
         if one.get("verdict") != "denied":
             continue
@@ -140,12 +135,12 @@ def _known(fields: Iterable[str], asked: Collection[str]) -> set[str]:
 
 def _put(found: dict[str, Any], wanted: _Wanted, names: Mapping[str, str]) -> None:
     """Puts names into the rows and lines."""
-    for one in _rows(found, "denied_flows"):
+    for one in objects_at(found, "denied_flows"):
         for address in _address(one.get("peer")):
             one["peer_name"] = one.get("peer_pod") or names.get(address, "")
         for address in _service_of(one):
             one["service_name"] = names.get(address, "")
-    for one in _rows(found.get("packets"), "groups"):
+    for one in objects_at(found, "packets", "groups"):
         for name, key in (("peer", "peer_name"), ("destination", "destination_name")):
             for address in _address(one.get(name)):
                 one[key] = names.get(address, one.get(key, ""))

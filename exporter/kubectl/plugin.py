@@ -12,6 +12,7 @@ import click
 from click.shell_completion import ShellComplete
 
 from exporter import __version__
+from exporter.errors import ExporterError
 from exporter.kubectl.flags import (
     ForwardedFlag,
     Port,
@@ -26,9 +27,8 @@ from exporter.kubectl.flags import (
     kubectl_of,
     words_of,
 )
-from exporter.kubectl.kubectl import KubectlError
 from exporter.kubectl.processes import end_all
-from exporter.kubectl.targets import NoTarget, Target, target_of_node, target_of_pod
+from exporter.kubectl.targets import Target, target_of_node, target_of_pod
 from exporter.printable import colours, printable, say, wrap_error
 from exporter.standard_streams import exit_on_unwritable_output, open_closed_streams
 from exporter.termination import exit_on_sigterm
@@ -42,19 +42,16 @@ _NO_FILES, _FILES = 4, 0
 class PluginGroup(click.Group):
     """Turns errors into sentences."""
 
-    def invoke(self, ctx: click.Context) -> Any:  # whatever the command returns
+    def invoke(self, ctx: click.Context) -> None:
         """Runs the command; the plugin's own errors become a sentence."""
         try:
-            result = super().invoke(ctx)
+            super().invoke(ctx)
             sys.stdout.flush()
         except click.ClickException as error:
             wrap_error(error)
             raise
-        except (KubectlError, NoTarget) as error:
-            failure = click.ClickException(printable(str(error)))
-            wrap_error(failure)
-            raise failure from error
-        return result
+        except ExporterError as error:
+            raise wrap_error(click.ClickException(printable(str(error)))) from error
 
 
 @click.group(PROGRAM, cls=PluginGroup, context_settings=_HELP)
@@ -206,7 +203,7 @@ def bundle(context: click.Context, /, words: Sequence[str], *, redact: bool, pac
 
     *pods, file = words
     target = _find_target(context, pods, needs_interface=False)
-    _say(target)
+    say(str(target), err=True)
     if packets:
         say(f"capturing for {packets}", err=True)
     flags = [*(["--redact"] if redact else []), *([f"--packets={packets}"] if packets else [])]
@@ -224,7 +221,7 @@ def _command_of(context: click.Context, words: Sequence[str], *, needs_interface
     if any(not one.startswith("-") for one in more[:1]):
         raise click.UsageError(f"{printable(more[0])!r} is one argument too many; flags to pass on come after --")
     target = _find_target(context, pods, needs_interface=needs_interface)
-    _say(target)
+    say(str(target), err=True)
     selector = ["--pod", str(target.pod)] if target.pod and needs_interface else []
     return target, [context.command.name or "", *selector, *words_of(context, ForwardedFlag), *more]
 
@@ -238,11 +235,6 @@ def _find_target(context: click.Context, pods: Sequence[str], *, needs_interface
             raise click.UsageError("--node is about every namespace: leave -n out")
         return target_of_node(kubectl, exporters, node)
     return target_of_pod(kubectl, exporters, pods[0], context.params["namespace"], needs_interface=needs_interface)
-
-
-def _say(target: Target) -> None:
-    subject = f"pod {target.pod} is on node {target.node}" if target.pod else f"node {target.node}"
-    say(f"{subject}, asking {target.exporter} there", err=True)
 
 
 def main() -> None:

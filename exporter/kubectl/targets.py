@@ -1,21 +1,24 @@
-"""Finds targets: the node of a pod, and the exporter's pod on that node.
+"""Finds targets: the node of a pod, and the exporter's pod on that node. An error is one sentence.
 
-Reads the necessary fields of pods from the JSON that kubectl prints. Errors are one sentence.
+Everybody who may create a pod may give it the exporter's labels, and a command that runs there could print anything:
+taken for exporters are pods as the chart's, of a DaemonSet and in the network of their node, which clusters allow to
+few.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.errors import ExporterError
 from exporter.kubectl.kubectl import Kubectl, KubectlError, PodName
-from exporter.kubectl.trust import split_trusted
+from exporter.kubectl.objects import name_of, objects_at, text_at, value_at
 
 DEFAULT_SELECTOR = "app.kubernetes.io/name=calico-bpf-exporter"
 # The kind as kubectl's own commands take it before a pod's name.
 _KINDS = ("pod", "pods", "po")
 
 
-class NoTarget(Exception):
+class NoTarget(ExporterError):
     """No exporter can be queried. The message is one sentence."""
 
 
@@ -26,19 +29,17 @@ class Exporters:
     selector: str = DEFAULT_SELECTOR
     namespace: str | None = None
 
-    def pods(self, kubectl: Kubectl, *words: str) -> list[Mapping[str, Any]]:
+    def pods(self, kubectl: Kubectl, *words: str) -> list[dict[str, Any]]:
         """The exporter's pods, filtered by `words`. Raises `KubectlError`, or `NoTarget` for several namespaces."""
         where = f"--namespace={self.namespace}" if self.namespace else "--all-namespaces"
         try:
-            found = kubectl.get("pods", where, f"--selector={self.selector}", *words).get("items")
+            found = kubectl.get("pods", where, f"--selector={self.selector}", *words)
         except KubectlError as error:
             if error.reason == "Forbidden" and not self.namespace:
                 remedy = "you may not list pods in all namespaces; name the exporter's with --exporter-namespace"
                 raise KubectlError(f"{remedy}: {error}", error.reason) from error
             raise
-        pods: list[Mapping[str, Any]] = (
-            [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-        )
+        pods = objects_at(found, "items")
         if len(spaces := sorted({name_of(one).namespace for one in pods})) > 1:
             raise NoTarget(
                 f"pods labelled {self.selector} are in the namespaces {', '.join(spaces)}; name the exporter's with "
@@ -58,6 +59,10 @@ class Target:
     node: str
     exporter: PodName
     pod: PodName | None = None
+
+    def __str__(self) -> str:
+        subject = f"pod {self.pod} is on node {self.node}" if self.pod else f"node {self.node}"
+        return f"{subject}, asking {self.exporter} there"
 
 
 def target_of_pod(
@@ -136,8 +141,12 @@ def all_targets(kubectl: Kubectl, exporters: Exporters) -> tuple[list[Target], l
 def _best_targets(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list[str]]:
     """The best exporter of each node, and one sentence per node without a running one."""
     best: dict[str, Mapping[str, Any]] = {}
-    trusted, problems = split_trusted(pods)
-    targets = []
+    targets, problems, trusted = [], [], []
+    for pod in pods:
+        if why := _distrust(pod):
+            problems.append(f"pod {name_of(pod)} has the labels of an exporter, but {why}: it is left out")
+        else:
+            trusted.append(pod)
     for pod in trusted:
         node = text_at(pod, "spec", "nodeName")
         if not node:
@@ -152,21 +161,28 @@ def _best_targets(pods: Iterable[Mapping[str, Any]]) -> tuple[list[Target], list
     return targets, problems
 
 
+def _distrust(pod: Mapping[str, Any]) -> str:
+    """Why a pod can be no exporter; empty if it can."""
+    owners = objects_at(pod, "metadata", "ownerReferences")
+    if not any(one.get("kind") == "DaemonSet" and one.get("controller") is True for one in owners):
+        return "belongs to no DaemonSet"
+    if value_at(pod, "spec", "hostNetwork") is not True:
+        return "is not in the network of its node"
+    return ""
+
+
 def _rank(pod: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     """Running, not terminating, ready: during a rollout a node can have two."""
-    conditions = value_at(pod, "status", "conditions")
-    ready = any(
-        text_at(one, "type") == "Ready" and text_at(one, "status") == "True"
-        for one in (conditions if isinstance(conditions, list) else ())
-    )
+    conditions = objects_at(pod, "status", "conditions")
+    ready = any(text_at(one, "type") == "Ready" and text_at(one, "status") == "True" for one in conditions)
     running = text_at(pod, "status", "phase") == "Running" and not _waiting(pod)
     return running, not value_at(pod, "metadata", "deletionTimestamp"), ready
 
 
 def _waiting(pod: Mapping[str, Any]) -> str:
     """Why a container is waiting, such as CrashLoopBackOff; empty if none is."""
-    statuses = value_at(pod, "status", "containerStatuses")
-    reasons = (text_at(one, "state", "waiting", "reason") for one in (statuses if isinstance(statuses, list) else ()))
+    statuses = objects_at(pod, "status", "containerStatuses")
+    reasons = (text_at(one, "state", "waiting", "reason") for one in statuses)
     return next(filter(None, reasons), "")
 
 
@@ -175,8 +191,7 @@ def _why_not_running(pod: Mapping[str, Any]) -> str:
 
 
 def _not_scheduled(pod: Mapping[str, Any]) -> str:
-    conditions = value_at(pod, "status", "conditions")
-    for one in conditions if isinstance(conditions, list) else ():
+    for one in objects_at(pod, "status", "conditions"):
         if text_at(one, "type") == "PodScheduled" and text_at(one, "message"):
             return text_at(one, "message")
     return "it waits for the scheduler"
@@ -188,21 +203,3 @@ def split_name(wanted: str, namespace: str | None) -> tuple[str | None, str]:
     if not name or "/" in prefix or name.startswith("-") or (slash and not prefix):
         raise NoTarget(f"{wanted!r} is no pod's name: [NAMESPACE/]NAME")
     return (namespace if prefix in _KINDS else prefix or namespace), name
-
-
-def name_of(pod: Mapping[str, Any]) -> PodName:
-    """The name in an object's metadata."""
-    return PodName(text_at(pod, "metadata", "namespace"), text_at(pod, "metadata", "name"))
-
-
-def text_at(found: Any, *path: str) -> str:
-    """The text at this path of an object, empty if there is none."""
-    value = value_at(found, *path)
-    return value if isinstance(value, str) else ""
-
-
-def value_at(found: Any, *path: str) -> Any:
-    """The value at this path of an object, None if there is none."""
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found

@@ -1,6 +1,5 @@
 """`top`: measures many nodes at the same time and shows the top endpoints by drops."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,13 +13,15 @@ from exporter.columns import Cell, Column, Row, lines_of
 from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl
 from exporter.kubectl.targets import Exporters, all_targets
-from exporter.printable import say, width_of
+from exporter.printable import say, say_json, width_of
 from exporter.quantities import plural
 
 _COLUMNS = (
     *map(Column, ("NODE", "ENDPOINT", "DIRECTION", "REASON")),
     *(Column(heading, right=True) for heading in ("DROPPED", "PER SECOND")),
 )
+# Of each node some rows are kept until all have answered: what no real one has would fill the memory.
+_MAX_COUNTED, _MAX_NAME = 1000, 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +74,15 @@ def show_top(kubectl: Kubectl, exporters: Exporters, wanted: Wanted, output: str
     targets, problems = all_targets(kubectl, exporters)
     batches = f", {wanted.parallel} at a time" if len(targets) > wanted.parallel else ""
     say(f"measuring {plural(len(targets), 'node')} for {wanted.seconds}{batches}", err=True)
-    commands = [["counters", f"--diff={wanted.seconds}"]] * len(targets)
+    commands = [(target, ["counters", f"--diff={wanted.seconds}"]) for target in targets]
     reduce = partial(_measured, wanted)
-    nodes = list(query_all(kubectl, targets, commands, wanted.seconds, reduce, wanted.parallel))
+    nodes = list(query_all(kubectl, commands, wanted.seconds, reduce, wanted.parallel))
     silent = [one.problem for one in nodes if one.problem]
     answered = len(targets) - len(silent)
     problems += silent
     shown = worst([row for one in nodes for row in one.rows], wanted.limit)
     if output == "json":
-        click.echo(json.dumps({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]}, indent=2))
+        say_json({"nodes": answered, "problems": problems, "droppers": [*map(asdict, shown)]})
     else:
         for line in _table(shown, width_of(sys.stdout)) if shown else ():
             click.echo(line)
@@ -104,6 +105,8 @@ def _measured(wanted: Wanted, answer: Answer) -> Measured:
 def droppers_of(answer: Answer) -> Iterator[Dropper]:
     """What the endpoints of one node dropped; an invalid answer raises whatever reading it does."""
     for endpoint in answer.found["endpoints"]:
+        if len(endpoint["counted"]) > _MAX_COUNTED:
+            raise ValueError("no endpoint has so many counters")
         for one in endpoint["counted"]:
             if one["category"] == "dropped":
                 rate, packets = one["per_second"], int(one["count"])
@@ -111,14 +114,21 @@ def droppers_of(answer: Answer) -> Iterator[Dropper]:
                     raise ValueError("a counter has 64 bits")
                 yield Dropper(
                     answer.target.node,
-                    str(endpoint["namespace"]),
-                    str(endpoint["pod"]),
-                    str(endpoint["interface"]),
-                    str(one["direction"] or one["hook"]),
-                    str(one["reason"]),
+                    _name(endpoint["namespace"]),
+                    _name(endpoint["pod"]),
+                    _name(endpoint["interface"]),
+                    _name(one["direction"] or one["hook"]),
+                    _name(one["reason"]),
                     packets,
                     None if rate is None else float(rate),
                 )
+
+
+def _name(value: object) -> str:
+    name = str(value)
+    if len(name) > _MAX_NAME:
+        raise ValueError("no name is so long")
+    return name
 
 
 def worst(droppers: Sequence[Dropper], limit: int) -> list[Dropper]:

@@ -4,7 +4,6 @@ An exporter knows the pods of its own node only: each is asked about its pod by 
 address. A service's backends are known to the node that sends; the node of each backend is asked next.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -17,7 +16,7 @@ from exporter.kubectl.ends import End, ends_at
 from exporter.kubectl.flags import WITH_PORTS
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.targets import Exporters, NoTarget, Target, target_of_node
-from exporter.printable import say
+from exporter.printable import say, say_json
 
 ALLOW, DENY, UNKNOWN = "allow", "deny", "unknown"
 EXIT_CODES = {ALLOW: 0, DENY: 3, UNKNOWN: 1}
@@ -33,7 +32,7 @@ class Described:
 
     protocol: str
     port: int | None
-    more: tuple[str, ...] = ()
+    more: tuple[str, ...]
 
     def words(self, source: str, destination: str) -> list[str]:
         """The exporter's command. Values are part of their option: one that begins with - is none itself."""
@@ -75,9 +74,7 @@ class Joined:
     backends: tuple[tuple[str, str, str], ...] = ()
 
 
-def described(
-    protocol: str | None, port: tuple[int, str] | None, destination: End, more: Sequence[str] = ()
-) -> Described:
+def described(protocol: str | None, port: tuple[int, str] | None, destination: End, more: Sequence[str]) -> Described:
     """The packet by the options; a service's port tells the rest. Raises `click.UsageError`."""
     number, of_port = port or (None, "")
     if of_port and protocol not in (None, of_port):
@@ -136,27 +133,22 @@ def _ask(
     kubectl: Kubectl, exporters: Exporters, asked: Sequence[tuple[str, Described, End, End]], family: int
 ) -> list[Half]:
     """One half for each; a node that cannot be asked is a half that is not known."""
-    targets: dict[str, Target | str] = {}
+    targets: dict[str, Target] = {}
+    problems: dict[str, str] = {}
     for node in dict.fromkeys(one[0] for one in asked):
         try:
             targets[node] = target_of_node(kubectl, exporters, node)
-            say(f"node {node}: asking {targets[node].exporter} there", err=True)  # type: ignore[union-attr]
+            say(f"node {node}: asking {targets[node].exporter} there", err=True)
         except NoTarget as error:
-            targets[node] = str(error)
+            problems[node] = str(error)
     commands = []
     for node, packet, *ends in asked:
-        target = targets[node]
-        if isinstance(target, Target):
+        if node in targets:
             values = [str(one.pod) if one.pod and one.node == node else one.address(family) for one in ends]
-            commands.append((target, packet.words(*values)))
-    answers = query_all(
-        kubectl, [one for one, _ in commands], [words for _, words in commands], "1s", lambda answer: answer
-    )
+            commands.append((targets[node], packet.words(*values)))
+    halves = query_all(kubectl, commands, "1s", _half)
     return [
-        Half(f"node {node}", UNKNOWN, str(targets[node]), {})
-        if isinstance(targets[node], str)
-        else _half(next(answers))
-        for node, *_ in asked
+        Half(f"node {node}", UNKNOWN, problems[node], {}) if node in problems else next(halves) for node, *_ in asked
     ]
 
 
@@ -191,17 +183,15 @@ def _not_asked(half: Half, ends: Iterable[End]) -> list[Half]:
 
 def _backends(half: Half) -> list[tuple[str, int, str]]:
     """Address, port and verdict of each backend, as the sender's node says."""
-    service = half.found.get("service") or {}
+    service = half.found.get("service")
+    if not service:
+        return []
     try:
-        rows = [(str(ip_address(one["address"])), int(one["port"]), one["verdict"]) for one in service["backends"]]
-        if any(verdict not in EXIT_CODES for _, _, verdict in rows):
-            raise KubectlError(UNREADABLE)
-    except KeyError:
-        if not service:
-            return []
-        raise KubectlError(UNREADABLE) from None
-    except (TypeError, ValueError) as error:
+        rows = [(str(ip_address(one["address"])), int(one["port"]), str(one["verdict"])) for one in service["backends"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise KubectlError(UNREADABLE) from error
+    if any(verdict not in EXIT_CODES for _, _, verdict in rows):
+        raise KubectlError(UNREADABLE)
     return rows
 
 
@@ -239,7 +229,7 @@ def _family(source: End, destination: End, packet: Described) -> int:
 def say_joined(joined: Joined, ends: tuple[End, End], packet: Described, output: str | None) -> None:
     """Prints it and exits: 0 allowed, 3 denied, 1 not known."""
     if output == "json":
-        click.echo(json.dumps(_json(joined, ends), indent=2))
+        say_json(_json(joined, ends))
     else:
         for line, style in _lines(joined, ends, packet):
             say(line, style)

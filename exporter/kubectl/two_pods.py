@@ -4,7 +4,6 @@ Each exporter explains its pod; this module compares the two. Counters are per p
 receiver's total excludes packets of known connections: no sentence here claims more.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -14,7 +13,7 @@ from exporter.kubectl.answers import UNREADABLE, Answer, query_all
 from exporter.kubectl.kubectl import Kubectl, KubectlError
 from exporter.kubectl.peers import name_peers
 from exporter.kubectl.targets import Target
-from exporter.printable import say
+from exporter.printable import say, say_json
 from exporter.quantities import plural
 
 LOSES_PACKETS = 3
@@ -48,10 +47,10 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
     """
     watch = watch or _WATCH
     for target in (sender, receiver):
-        say(f"pod {target.pod} is on node {target.node}, asking {target.exporter} there", err=True)
+        say(str(target), err=True)
     say(f"watching both for {watch}", err=True)
-    commands = [["why", "--pod", str(target.pod), f"--for={watch}"] for target in (sender, receiver)]
-    answers = list(query_all(kubectl, (sender, receiver), commands, watch, lambda answer: answer))
+    commands = [(target, ["why", "--pod", str(target.pod), f"--for={watch}"]) for target in (sender, receiver)]
+    answers = list(query_all(kubectl, commands, watch, lambda answer: answer))
     if problems := [answer.problem for answer in answers if answer.problem]:
         for answer in answers:
             if not answer.problem:
@@ -70,7 +69,7 @@ def explain_two(kubectl: Kubectl, sender: Target, receiver: Target, *, watch: st
             for side, one in zip(("sender", "receiver"), answers, strict=True)
         }
         found = {**sides, "legs": [asdict(leg) for leg in legs], "verdict": list(verdict(legs))}
-        click.echo(json.dumps(found, indent=2))
+        say_json(found)
     else:
         for line, style in lines:
             say(line, style)

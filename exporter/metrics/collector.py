@@ -1,7 +1,7 @@
 """The interface of collectors: a name, the snapshot parts it needs, and the samples it makes of them."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from exporter.metrics.family import Samples
 from exporter.snapshot.snapshot import Snapshot
@@ -36,10 +36,10 @@ class Collector(Protocol):
     `name` is used in flags, `collect[]` and the `collector` label; `about` is the help text of its flag.
     """
 
-    name: ClassVar[str]
-    about: ClassVar[str]
-    on_by_default: ClassVar[bool]
-    parts: ClassVar[frozenset[str]]
+    name: str
+    about: str
+    on_by_default: bool
+    parts: frozenset[str]
 
     def __init__(self, options: CollectorOptions) -> None:
         """Created once per server: it may cache work for the next scrape."""

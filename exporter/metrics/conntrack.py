@@ -3,8 +3,6 @@
 The entries are those of the last count in the background; before the first one there are no samples.
 """
 
-from typing import ClassVar
-
 from exporter.calico.protocols import protocol_name
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
@@ -38,10 +36,10 @@ FAMILIES = (ENTRIES, POD_ENTRIES, COUNTED)
 class ConntrackCollector:
     """An entry between two pods of the node counts for both."""
 
-    name: ClassVar[str] = "conntrack"
-    about: ClassVar[str] = "Connection-tracking entries by state and by pod."
-    on_by_default: ClassVar[bool] = False
-    parts: ClassVar[frozenset[str]] = frozenset({"conntrack_count", "endpoints"})
+    name = "conntrack"
+    about = "Connection-tracking entries by state and by pod."
+    on_by_default = False
+    parts = frozenset({"conntrack_count", "endpoints"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options

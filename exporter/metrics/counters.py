@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, count
 from operator import itemgetter
-from typing import ClassVar
 
 from exporter.calico.counters import (
     ACCEPTED,
@@ -134,10 +133,10 @@ class _Row:
 class CountersCollector:
     """Packets and flows by reason."""
 
-    name: ClassVar[str] = "counters"
-    about: ClassVar[str] = "Packets and flows by reason."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"counters", "endpoints"})
+    name = "counters"
+    about = "Packets and flows by reason."
+    on_by_default = True
+    parts = frozenset({"counters", "endpoints"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._zeros = options.zeros

@@ -5,7 +5,6 @@ exposes their number, which distinguishes "no problem" from "not checked".
 """
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
 
 from exporter.calico.counters import CounterTable
 from exporter.calico.hooks import hook_name
@@ -15,7 +14,7 @@ from exporter.metrics.counters import LEFTOVER_ENTRIES
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.node import endpoints
 from exporter.node.endpoints import Endpoint, Endpoints
-from exporter.node.pods import ClusterPod, ClusterPods
+from exporter.node.pods import ClusterPod
 from exporter.snapshot.snapshot import Snapshot
 
 INFO = Family(
@@ -68,11 +67,6 @@ WORKLOAD_INFO = Family(
 FAMILIES = (INFO, ADDRESS_INFO, NOT_READY, COUNTERS_MISSING, UNCOUNTED_DROPS, PROBLEMS, WORKLOAD_INFO)
 
 
-# The inputs of all samples: the endpoints, the keys of the counter map (None if it was not read), the endpoints and
-# hooks whose missing entry makes them lose packets, and the IP families in use.
-_Facts = tuple[Endpoints, frozenset[tuple[int, int]] | None, tuple[tuple[Endpoint, int], ...], tuple[int, ...]]
-
-
 class EndpointsCollector:
     """Shows what the sources that could be read say. Problems need the kernel's links and the interface state: without
     them none is known, and nothing says how many there are.
@@ -81,10 +75,10 @@ class EndpointsCollector:
     unchanged.
     """
 
-    name: ClassVar[str] = "endpoints"
-    about: ClassVar[str] = "Endpoints and their problems."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"endpoints", "counters", "received", "policy_file_names"})
+    name = "endpoints"
+    about = "Endpoints and their problems."
+    on_by_default = True
+    parts = frozenset({"endpoints", "counters", "received", "policy_file_names"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._workloads = options.workloads
@@ -106,11 +100,15 @@ class EndpointsCollector:
         return self._made + self._uncounted(snapshot)
 
     def _samples(self, snapshot: Snapshot, counters: CounterTable | None) -> list[Samples]:
-        known, owners = snapshot.endpoints.get(), snapshot.cluster_pods.or_else(None)
-        keys = frozenset(counters.rows) if counters else None  # without counters, missing entries are unknown
-        missing = tuple(known.lose_packets(counters)) if counters else ()
-        facts = (known, keys, missing, snapshot.ip_families() if known.states_known else ())
-        return _samples(facts, owners if self._workloads else None)
+        known = snapshot.endpoints.get()
+        shown = _shown(known, counters)
+        made = [_ones(INFO, _info(shown)), _ones(ADDRESS_INFO, _addresses(shown))]
+        if known.links_known and known.states_known:
+            made += _problems(known, counters, _ones(NOT_READY, _not_ready(shown, snapshot.ip_families())))
+        owners = snapshot.cluster_pods.or_else(None)
+        if self._workloads and owners:
+            made.append(_ones(WORKLOAD_INFO, _owners(shown, owners.pods)))
+        return made
 
     def _uncounted(self, snapshot: Snapshot) -> list[Samples]:
         """What holds in two successive scrapes: one alone may be a burst between reading the two counters."""
@@ -128,30 +126,24 @@ class EndpointsCollector:
         return [drops, Samples(PROBLEMS, [(("uncounted",), len(losing))])]
 
 
-def _samples(facts: _Facts, owners: ClusterPods | None) -> list[Samples]:
-    known, keys, _, _ = facts
-    counted = {ifindex for ifindex, _ in keys or ()}
+def _ones(family: Family, rows: Iterable[tuple[str, ...]]) -> Samples:
+    """A sample of 1 for each row of labels."""
+    return Samples(family, ((labels, 1) for labels in rows))
+
+
+def _shown(known: Endpoints, counters: CounterTable | None) -> list[Endpoint]:
+    counted = {ifindex for ifindex, _ in counters.rows} if counters else set()
     shown = [one for one in known.by_index.values() if one.belongs_to_calico or one.ifindex in counted]
     unnamed = map(known.of, sorted(counted - known.by_index.keys()))
-    shown += [one for one in unnamed if one.kind == endpoints.UNKNOWN][: endpoints.MAX_UNKNOWN]
-    info = Samples(INFO, ((labels, 1) for labels in _info(shown)))
-    addresses = Samples(ADDRESS_INFO, ((labels, 1) for labels in _addresses(shown)))
-    made = [info, addresses]
-    if known.links_known and known.states_known:
-        made += _problems(facts, shown)
-    if owners:
-        made.append(Samples(WORKLOAD_INFO, ((labels, 1) for labels in _owners(shown, owners.pods))))
-    return made
+    return shown + [one for one in unnamed if one.kind == endpoints.UNKNOWN][: endpoints.MAX_UNKNOWN]
 
 
-def _problems(facts: _Facts, shown: Iterable[Endpoint]) -> list[Samples]:
-    known, keys, losing, families = facts
-    not_ready = Samples(NOT_READY, ((labels, 1) for labels in _not_ready(shown, families)))
-    missing = Samples(
-        COUNTERS_MISSING, (((one.interface, hook_name(hook), one.namespace, one.pod), 1) for one, hook in losing)
-    )
-    problems = Samples(PROBLEMS, [(("not_ready",), len(not_ready.values))])
-    if keys is not None:
+def _problems(known: Endpoints, counters: CounterTable | None, not_ready: Samples) -> list[Samples]:
+    missing, problems = Samples(COUNTERS_MISSING), Samples(PROBLEMS)
+    problems.add(("not_ready",), len(not_ready.values))
+    if counters:  # without them, missing entries are unknown
+        for one, hook in known.lose_packets(counters):
+            missing.add((one.interface, hook_name(hook), one.namespace, one.pod), 1)
         problems.add(("counters_missing",), len(missing.values))
     return [not_ready, missing, problems, Samples(LEFTOVER_ENTRIES, [(("iface",), len(known.leftovers))])]
 

@@ -48,18 +48,13 @@ def _escape(value: str) -> str:
     return text.translate(_ESCAPES) if special else text
 
 
-@dataclass(init=False, slots=True)
 class Samples:
     """The samples of one family: template pieces of one or more lines each, and their values."""
 
-    family: Family
-    pieces: list[bytes]
-    values: list[float]
-
     def __init__(self, family: Family, rows: Iterable[tuple[Sequence[str], float]] = ()) -> None:
         self.family = family
-        self.pieces = []
-        self.values = []
+        self.pieces: list[bytes] = []
+        self.values: list[float] = []
         for labels, value in rows:
             self.add(labels, value)
 

@@ -3,7 +3,7 @@
 A map that is not pinned has no series; while the live version is undecided, every candidate has an info series.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
@@ -45,17 +45,17 @@ FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS, COUNTED)
 class MapsCollector:
     """A map that cannot be read has no series; fails if that is so of each map that every snapshot reads."""
 
-    name: ClassVar[str] = "maps"
-    about: ClassVar[str] = "Fill and shape of Calico's maps."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
+    name = "maps"
+    about = "Fill and shape of Calico's maps."
+    on_by_default = True
+    parts = frozenset({"counter_map", "rule_map", "ifstate_map", "map_fills"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
-        samples = [Samples(family) for family in FAMILIES]
+        samples = {family: Samples(family) for family in FAMILIES}
         known = {datum: part.get() for datum, part in snapshot.maps.items() if not part.error}
         if not known:
             snapshot.counter_map.get()
@@ -63,31 +63,29 @@ class MapsCollector:
             _add(samples, datum, versions)
         for one in snapshot.map_fills.get():
             _add_fill(samples, one)
-        return samples
+        return list(samples.values())
 
 
-def _add(samples: list[Samples], datum: str, versions: MapVersions) -> None:
-    entries, max_entries, info, stale, _ = samples
+def _add(samples: Mapping[Family, Samples], datum: str, versions: MapVersions) -> None:
     live = versions.choice.live
     if live is None or versions.info is None or versions.entries is None:
         for candidate in versions.candidates:
-            info.add(_info(datum, versions, candidate), 1)
+            samples[INFO].add(_info(datum, versions, candidate), 1)
         return
-    entries.add((datum, ""), versions.entries)
-    max_entries.add((datum, ""), versions.info.max_entries)
-    info.add(_info(datum, versions, live), 1)
-    stale.add((datum,), len(versions.stale))
+    samples[ENTRIES].add((datum, ""), versions.entries)
+    samples[MAX_ENTRIES].add((datum, ""), versions.info.max_entries)
+    samples[INFO].add(_info(datum, versions, live), 1)
+    samples[STALE_PINS].add((datum,), len(versions.stale))
 
 
-def _add_fill(samples: list[Samples], one: MapFill) -> None:
-    entries, max_entries, _, _, counted = samples
+def _add_fill(samples: Mapping[Family, Samples], one: MapFill) -> None:
     labels = one.map, one.ip_family
     if not one.problem:
-        max_entries.add(labels, one.max_entries)
+        samples[MAX_ENTRIES].add(labels, one.max_entries)
     if one.entries is not None:
-        entries.add(labels, one.entries)
+        samples[ENTRIES].add(labels, one.entries)
     if one.counted_at is not None:
-        counted.add(labels, one.counted_at)
+        samples[COUNTED].add(labels, one.counted_at)
 
 
 def _info(datum: str, versions: MapVersions, candidate: Candidate) -> tuple[str, ...]:

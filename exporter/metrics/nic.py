@@ -6,7 +6,6 @@ namespace. The kernel's drop counters do not include Calico's drops.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import COUNTER, Family, Samples
@@ -45,10 +44,10 @@ FAMILIES = (PACKETS, BYTES, DROPS, ERRORS)
 class NicCollector:
     """Calico's endpoints only: a node's other interfaces are node_exporter's."""
 
-    name: ClassVar[str] = "nic"
-    about: ClassVar[str] = "The kernel's interface counters."
-    on_by_default: ClassVar[bool] = False
-    parts: ClassVar[frozenset[str]] = frozenset({"nics", "endpoints"})
+    name = "nic"
+    about = "The kernel's interface counters."
+    on_by_default = False
+    parts = frozenset({"nics", "endpoints"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         del options

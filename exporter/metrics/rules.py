@@ -5,7 +5,6 @@ new flows, and a packet increments every pass rule on its way.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from exporter.calico.rules import NO_PROFILE_MATCH, RuleHits
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
@@ -66,10 +65,10 @@ FAMILIES = (
 class RulesCollector:
     """`unattributed` adds a series for each id that no file names. Caches what does not change with the rules."""
 
-    name: ClassVar[str] = "rules"
-    about: ClassVar[str] = "Hits of policy rules and tier ends."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset({"rule_hits", "rules", "counters", "run_dir"})
+    name = "rules"
+    about = "Hits of policy rules and tier ends."
+    on_by_default = True
+    parts = frozenset({"rule_hits", "rules", "counters", "run_dir"})
 
     def __init__(self, options: CollectorOptions = DEFAULTS) -> None:
         self._unattributed = options.unattributed

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from exporter.errors import ExporterError
+from exporter.errors import OUT_OF_MEMORY, ExporterError
 from exporter.metrics.collector import DEFAULTS, Collector, CollectorOptions
 from exporter.metrics.conntrack import ConntrackCollector
 from exporter.metrics.counters import CountersCollector
@@ -55,21 +55,21 @@ def make_collectors(names: Iterable[str], options: CollectorOptions = DEFAULTS) 
 def run_collector(collector: Collector, read: Callable[[frozenset[str]], Snapshot]) -> Collected:
     """Reads the parts that a collector needs and runs it; any failure is part of the result."""
     start = time.perf_counter()
+    samples: Sequence[Samples] = ()
+    failure = None
     try:
         snapshot = read(collector.parts)
         # A node without Calico's eBPF dataplane has nothing to count, which is no failure.
-        idle = snapshot.dataplane_present is False and collector.name != ExporterCollector.name
-        samples = [] if idle else collector.collect(snapshot)
+        if snapshot.dataplane_present is not False or collector.name == ExporterCollector.name:
+            samples = collector.collect(snapshot)
     except ExporterError as error:
-        return Collected(collector.name, (), time.perf_counter() - start, str(error))
+        failure = str(error)
     except MemoryError:  # not a bug: no traceback at every scrape
-        failure = "the process was refused memory: raise its limit (ulimit -v, or the container's)"
-        return Collected(collector.name, (), time.perf_counter() - start, failure)
+        failure = OUT_OF_MEMORY
     except Exception as error:  # isolate collectors from each other
         log.exception("unexpected error in collector %s", collector.name)
         failure = f"unexpected error ({type(error).__name__}), please report it"
-        return Collected(collector.name, (), time.perf_counter() - start, failure)
-    return Collected(collector.name, samples, time.perf_counter() - start)
+    return Collected(collector.name, samples, time.perf_counter() - start, failure)
 
 
 def collected_samples(results: Sequence[Collected]) -> list[Samples]:

@@ -6,7 +6,6 @@ The process metrics (`process_*`, `python_*`) come from prometheus-client and be
 import os
 import platform
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
 
 from exporter import __version__
 from exporter.metrics.family import COUNTER, GAUGE, Family, Samples
@@ -85,12 +84,10 @@ REVISION_VARIABLE = "CALICO_BPF_EXPORTER_REVISION"
 class ExporterCollector:
     """Self-metrics independent of other collectors; always enabled and not covered by `success`."""
 
-    name: ClassVar[str] = "exporter"
-    about: ClassVar[str] = "The exporter itself."
-    on_by_default: ClassVar[bool] = True
-    parts: ClassVar[frozenset[str]] = frozenset(
-        {"pins", "pods", "cluster_pods", "endpoints", "run_dir", "policy_file_names"}
-    )
+    name = "exporter"
+    about = "The exporter itself."
+    on_by_default = True
+    parts = frozenset({"pins", "pods", "cluster_pods", "endpoints", "run_dir", "policy_file_names"})
 
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module that are not about collectors; unknown values are omitted."""

@@ -12,6 +12,7 @@ from math import ceil, log10
 
 from exporter.node.endpoints import Endpoint
 from exporter.page.history import SECONDS, History, Interval
+from exporter.page.traffic import DirectionKey
 from exporter.quantities import format_duration
 
 WIDTH = SECONDS  # a unit is a second
@@ -80,7 +81,7 @@ class Graph:
     recorded: float
 
 
-def trends(history: History, at: float, reason: str) -> dict[tuple[tuple[int, str], str], Trend]:
+def trends(history: History, at: float, reason: str) -> dict[DirectionKey, Trend]:
     """The trend of every endpoint and direction that dropped for this reason (for any, if empty) until `at`."""
     intervals = list(history.intervals)
     spans = _spans(intervals, at)

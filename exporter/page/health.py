@@ -4,7 +4,7 @@ A pure function of a snapshot, and of the errors of the last scrape's collectors
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from exporter.calico.map_kinds import EVICTED_BY_DESIGN
 from exporter.diagnosis.check import MISSING, NOTE, OK, Finding, findings
@@ -36,12 +36,12 @@ class Health:
     in the last scrape, None if it succeeded.
     """
 
-    problems: Sequence[Finding] = ()
-    notes: Sequence[Finding] = ()
-    fine: str = ""
-    findings: Sequence[Finding] = ()
-    failures: Mapping[str, str | None] = field(default_factory=dict)
-    maps: Sequence[ShownMap] = ()
+    problems: Sequence[Finding]
+    notes: Sequence[Finding]
+    fine: str
+    findings: Sequence[Finding]
+    failures: Mapping[str, str | None]
+    maps: Sequence[ShownMap]
 
 
 def health_of(now: Snapshot, failures: Mapping[str, str | None]) -> Health:

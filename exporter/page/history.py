@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from exporter.diagnosis.changes import compare_counters
 from exporter.errors import ExporterError
 from exporter.node.endpoints import Endpoint
-from exporter.page.traffic import by_direction
+from exporter.page.traffic import DirectionKey, by_direction
 from exporter.snapshot.snapshot import Snapshot
 
 SECONDS = 600.0
@@ -71,9 +71,9 @@ class History:
         mine = {key[1:]: counts for key, counts in self._series.items() if key[0] == endpoint.key}
         return dict(sorted(mine.items(), key=lambda item: (-sum(item[1]), item[0])))
 
-    def dropped(self, reason: str) -> Mapping[tuple[tuple[int, str], str], Sequence[float]]:
+    def dropped(self, reason: str) -> Mapping[DirectionKey, Sequence[float]]:
         """What was dropped in each interval by endpoint and direction, for `reason` or, if it is empty, for any."""
-        sums: dict[tuple[tuple[int, str], str], Sequence[float]] = {}
+        sums: dict[DirectionKey, Sequence[float]] = {}
         for (endpoint, direction, why), counts in self._series.items():
             if reason in ("", why):
                 earlier = sums.get((endpoint, direction))

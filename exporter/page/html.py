@@ -5,6 +5,7 @@ are inline and allowed by digest, so that one path serves everything.
 """
 
 import base64
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -75,7 +76,7 @@ class Html:
             "version": __version__,
         }
 
-    @property
+    @cached_property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """The headers of every page."""
         policy = (

@@ -4,7 +4,7 @@ An evaluation shares the thread of scrapes, so it is limited: to the policy file
 meet, to what takes a tenth of a second, and of connection tracking to the entries of the very flow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from shlex import quote
@@ -46,10 +46,10 @@ class Asked:
     via: str = ""
 
     @classmethod
-    def of(cls, query: Callable[[str], str]) -> "Asked":
+    def of(cls, query: Mapping[str, str]) -> "Asked":
         """The form in the parameters of a page."""
-        way = FROM if query("way") == FROM else TO
-        typed = (query(name).strip() for name in ("peer", "protocol", "port", "source-port", "via"))
+        way = FROM if query.get("way") == FROM else TO
+        typed = (query.get(name, "").strip() for name in ("peer", "protocol", "port", "source-port", "via"))
         peer, protocol, port, source_port, via = typed
         return cls(peer, way, protocol, port, source_port, via)
 

@@ -12,6 +12,9 @@ from exporter.diagnosis.counters import EndpointCounters, counters_by_endpoint
 from exporter.node.endpoints import Endpoint
 from exporter.snapshot.snapshot import Snapshot
 
+# An endpoint's key and a direction.
+DirectionKey = tuple[tuple[int, str], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -45,13 +48,8 @@ class Traffic:
     seconds: float | None
 
     @property
-    def key(self) -> str:
+    def direction_key(self) -> DirectionKey:
         """Identifies the endpoint and direction across snapshots."""
-        return f"{self.endpoint.ifindex}/{self.endpoint.interface}/{self.direction}"
-
-    @property
-    def direction_key(self) -> tuple[tuple[int, str], str]:
-        """The same for the history of drops."""
         return self.endpoint.key, self.direction
 
     def per_second(self, count: int) -> float | None:
@@ -109,7 +107,7 @@ def _only(counted: Counted, reason: str) -> Counted:
     return Counted(dropped, counted.flows, counted.packets)
 
 
-def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[tuple[tuple[int, str], str], Counted]:
+def _recent(before: Snapshot | None, now: Snapshot, layout: Layout) -> dict[DirectionKey, Counted]:
     if before is None:
         return {}
     changes = compare_counters(before, now)

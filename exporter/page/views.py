@@ -3,8 +3,8 @@
 A part that could not be read is replaced by its error message.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from exporter.calico.counters import DROPPED, Slot
@@ -24,7 +24,7 @@ from exporter.page.health import Health, health_of
 from exporter.page.history import History
 from exporter.page.order import DEFAULT, ordered, sort_of
 from exporter.page.trace import Asked, Evaluated
-from exporter.page.traffic import Counted, Traffic, for_reason, total, traffic
+from exporter.page.traffic import Counted, DirectionKey, Traffic, for_reason, total, traffic
 from exporter.quantities import plural
 from exporter.snapshot.snapshot import Part, Snapshot
 from exporter.snapshot.source import is_policy_file_of
@@ -44,9 +44,10 @@ class Wanted:
     sort: str = DEFAULT
 
     @classmethod
-    def of(cls, query: Callable[[str], str]) -> "Wanted":
+    def of(cls, query: Mapping[str, str]) -> "Wanted":
         """The filter in the parameters of a page."""
-        return cls(query("namespace"), query("pod"), query("reason"), sort_of(query("sort")))
+        namespace, pod, reason, sort = (query.get(name, "") for name in ("namespace", "pod", "reason", "sort"))
+        return cls(namespace, pod, reason, sort_of(sort))
 
     @property
     def is_filter(self) -> bool:
@@ -72,7 +73,7 @@ class NodeView:
     quiet: Sequence[Traffic]
     quiet_endpoints: int
     left_out: int
-    trends: Mapping[tuple[tuple[int, str], str], Trend]
+    trends: Mapping[DirectionKey, Trend]
     cumulative: Counted
     recent: Counted
     seconds: float | None
@@ -117,16 +118,16 @@ class EndpointView:
 
     endpoint: Endpoint
     seconds: float | None
-    why: Sequence[tuple[str, str]] = ()
-    why_problem: str = ""
-    hooks: Sequence[tuple[str, str]] = ()
-    counters: Sequence[CounterRow] = ()
-    programs: Sequence[CountedProgram] = ()
-    policy_problem: str = ""
-    hits: Mapping[int, int] | None = None
-    trace: Evaluated = field(default_factory=lambda: Evaluated(Asked()))
-    graph: Graph | None = None
-    hosts: Sequence[str] = ()
+    why: Sequence[tuple[str, str]]
+    why_problem: str
+    hooks: Sequence[tuple[str, str]]
+    counters: Sequence[CounterRow]
+    programs: Sequence[CountedProgram]
+    policy_problem: str
+    hits: Mapping[int, int] | None
+    trace: Evaluated
+    graph: Graph | None
+    hosts: Sequence[str]
 
 
 def node_view(
@@ -174,6 +175,7 @@ def endpoint_view(
     """
     seconds = now.seconds_since(before) if before else None
     why = Part.of(lambda: list(sentences(explain(before, now, endpoint), seconds)))
+    hits = Part.of(lambda: compare_rules(before.rule_hits.get(), now.rule_hits.get())) if before else None
     programs = Part.of(lambda: merged(programs_of(now, endpoint, now.rule_hits.or_else(None))))
     hooks, counters = _counters(before, now, endpoint)
     return EndpointView(
@@ -185,9 +187,7 @@ def endpoint_view(
         counters=counters,
         programs=programs.or_else(()),
         policy_problem=_sentence(programs) or ("" if programs.value else _why_no_policy(now, endpoint)),
-        hits=Part.of(lambda: compare_rules(before.rule_hits.get(), now.rule_hits.get())).or_else(None)
-        if before
-        else None,
+        hits=hits.or_else(None) if hits else None,
         trace=evaluated or Evaluated(Asked()),
         graph=graph(history, endpoint, now.at) if history and now.at else None,
         hosts=host_interfaces(now),

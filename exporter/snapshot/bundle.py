@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ FORMAT = 1
 ADDRESSES = "addresses"
 # Parsed, JSON takes up to thirty times its size.
 _MAX_JSON, _MAX_KEYS, _MAX_VALUES = 16 << 20, 32 << 20, 256 << 20
+_MAX_TEXT, _MAX_QUOTED = 1 << 16, 200
 FOLDERS = {"endpoint_status": "endpoint-status", "policy_files": "policy"}
 
 
@@ -54,9 +56,8 @@ class Bundle:
         head = self._json("bundle.json")
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise BundleError(f"the bundle is not of format {FORMAT}: read it with the release that made it")
-        texts = [*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()]
-        if not all(isinstance(text, str) for text in texts):
-            raise BundleError("the bundle is damaged: bundle.json holds a value that is not a string")
+        for text in (*head["pins"], *head["attach_point_folders"], *head["errors"].values(), *head["about"].values()):
+            _text(text)
         self._head = head
         self._policies: Policies | None = None
         self._errors: dict[str, str] = head["errors"]
@@ -140,14 +141,14 @@ class Bundle:
 
     def host_routes(self) -> tuple[HostRoute, ...]:
         self._raise("routes", NodeError)
-        return tuple(HostRoute(_text(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
+        return tuple(HostRoute(_address(row["address"]), int(row["ifindex"])) for row in self._json("routes.json"))
 
     def addresses(self) -> tuple[NodeAddress, ...]:
         if self.predates(ADDRESSES):
             raise NodeError("this bundle was made by an older version and has no addresses of the node")
         self._raise(ADDRESSES, NodeError)
         rows = self._json("addresses.json")
-        return tuple(NodeAddress(_text(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
+        return tuple(NodeAddress(_address(row["address"]), int(row["bits"]), int(row["ifindex"])) for row in rows)
 
     def interfaces_to(self, addresses: Collection[str]) -> dict[str, int]:
         raise NodeError(f"a bundle does not hold the kernel's routes, such as to {', '.join(sorted(addresses)[:3])}")
@@ -212,8 +213,8 @@ class Bundle:
         prefix = f"{FOLDERS[part]}/"
         files = {name.removeprefix(prefix): data for name, data in self._members.items() if name.startswith(prefix)}
         state = self._head["folders"][part]
-        unread = tuple(_text(name) for name in state.get("unread", ()))  # missing in the first bundles of 0.1.0
-        return Folder(state["present"], files, tuple(state["problems"]), {}, unread)
+        unread = _texts(state.get("unread", []))  # missing in the first bundles of 0.1.0
+        return Folder(state["present"], files, _texts(state["problems"]), {}, unread)
 
     def _raise(self, part: str, kind: type[Exception]) -> None:
         if part in self._errors:
@@ -240,7 +241,7 @@ def read_bundle(path: Path) -> Bundle:
     except MemoryError as error:
         raise BundleError(f"{path} could not be read: the process was refused memory") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BundleError(f"{path} is not a bundle, or is damaged: {error}") from error
+        raise BundleError(f"{path} is not a bundle, or is damaged: {error!s:.{_MAX_QUOTED}}") from error
     return bundle
 
 
@@ -273,5 +274,19 @@ def _pod(row: dict[str, Any]) -> ClusterPod:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise BundleError(f"the bundle is damaged: it holds {value!r} instead of a string")
+        raise BundleError(f"the bundle is damaged: it holds {value!r:.{_MAX_QUOTED}} instead of a string")
+    if len(value) > _MAX_TEXT:
+        raise BundleError(f"the bundle is damaged: it holds a string of {len(value)} characters")
     return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise BundleError(f"the bundle is damaged: it holds {values!r:.{_MAX_QUOTED}} instead of a list")
+    return tuple(map(_text, values))
+
+
+def _address(value: object) -> str:
+    address = _text(value)
+    ip_address(address)
+    return address

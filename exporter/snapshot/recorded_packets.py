@@ -94,7 +94,7 @@ def _flow(row: Mapping[str, Any]) -> SeenFlow:
 
 
 def _ends(rows: Sequence[tuple[str, int]]) -> frozenset[tuple[str, int]]:
-    return frozenset((_text(address), _number(port, _PORT)) for address, port in rows)
+    return frozenset((str(ip_address(_text(address))), _number(port, _PORT)) for address, port in rows)
 
 
 def _number(value: object, most: int) -> int:

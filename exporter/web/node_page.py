@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
@@ -50,7 +51,6 @@ class Page:
     def __init__(self, scrapes: Scrapes, node: str, telemetry_path: str) -> None:
         self._scrapes = scrapes
         self._about = (node, telemetry_path)
-        self._loaded_html: Html | None = None
         # Oldest first. Replaced, never modified: both threads use it.
         self._snapshots: tuple[Snapshot, ...] = ()
         self._history: History | None = None
@@ -133,17 +133,15 @@ class Page:
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             return self._not_found(asked)
-        form, start = Asked.of(lambda name: asked.get(name, "")), time.monotonic()
+        form, start = Asked.of(asked), time.monotonic()
         found = evaluate(now, endpoint, form, reading, lambda: time.monotonic() - start > MAX_SECONDS)
         return self._endpoint(now, endpoint, found)
 
-    @property
+    @cached_property
     def _html(self) -> "Html":
-        if self._loaded_html is None:
-            from exporter.page.html import Html  # loaded only if the page is used
+        from exporter.page.html import Html  # loaded only if the page is used
 
-            self._loaded_html = Html(*self._about)
-        return self._loaded_html
+        return Html(*self._about)
 
     def _is_first(self, now: Snapshot) -> bool:
         """Whether there is no earlier snapshot; this one is then kept for comparison."""
@@ -165,14 +163,14 @@ class Page:
         from exporter.page.views import Wanted, endpoint_named, node_view
 
         if now.counters.error or now.endpoints.error or "interface" not in asked:
-            wanted = Wanted.of(lambda name: asked.get(name, ""))
+            wanted = Wanted.of(asked)
             view = node_view(self._reference(now), now, wanted, self._recorded(now), self._scrapes.failures)
             self._keep(now)
             return HTTPStatus.OK, self._html.node_page(view, wanted)
         endpoint = endpoint_named(now, asked["interface"])
         if endpoint is None:
             return self._not_found(asked)
-        found = self._endpoint(now, endpoint, busy(Asked.of(lambda name: asked.get(name, ""))) if is_busy else None)
+        found = self._endpoint(now, endpoint, busy(Asked.of(asked)) if is_busy else None)
         self._keep(now)
         return found
 

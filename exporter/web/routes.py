@@ -141,12 +141,10 @@ class Routes:
         # A scrape time-out at or below the offset leaves no way to keep both; half of it is better than none.
         return announced - self.timeout_offset if announced > self.timeout_offset else announced / 2
 
-    async def _healthy(self, request: Request) -> Response:
-        del request
+    async def _healthy(self, _: Request) -> Response:
         return Response(HTTPStatus.OK, b"ok\n")
 
-    async def _ready(self, request: Request) -> Response:
-        del request
+    async def _ready(self, _: Request) -> Response:
         if self.scrapes.ready:
             return Response(HTTPStatus.OK, b"ready\n")
         try:

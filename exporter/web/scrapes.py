@@ -51,13 +51,13 @@ class Scrape:
     except `unfinished_body`.
     """
 
-    def __init__(self, reading: Reading, collectors: Sequence[Collector], process: "CollectorRegistry") -> None:
+    def __init__(self, reading: Reading, collectors: Sequence[Collector], registry: "CollectorRegistry") -> None:
         self.wanted: set[str] = set()
         self.joinable = True
         self.results: dict[str, Collected] = {}
         self._reading = reading
         self._collectors = collectors
-        self._process = process
+        self._registry = registry
         self._bodies: dict[tuple[frozenset[str], TextFormat, bool], bytes] = {}
         self._started = False
         self._start = time.perf_counter()
@@ -78,7 +78,9 @@ class Scrape:
         """The response body for these collectors, rendered once for identical requests."""
         key = (names, text_format, compress)
         if key not in self._bodies:
-            body = self._render(names, text_format)
+            results = [self.results[one.name] for one in self._collectors if one.name in names]
+            samples = collected_samples(results) + exporter_samples(self._reading.read)
+            body = render([*samples, *registry_samples(self._registry)], text_format)
             self._bodies[key] = compressed_body(body) if compress else body
         return self._bodies[key]
 
@@ -88,29 +90,24 @@ class Scrape:
         waiting = "did not finish within the scrape timeout"
         done = dict(self.results)
         results = [done.get(name) or Collected(name, (), seconds, waiting) for name in sorted(names)]
-        return render([*collected_samples(results), *registry_samples(self._process)], text_format)
-
-    def _render(self, names: frozenset[str], text_format: TextFormat) -> bytes:
-        results = [self.results[one.name] for one in self._collectors if one.name in names]
-        samples = [*collected_samples(results), *exporter_samples(self._reading.read), *registry_samples(self._process)]
-        return render(samples, text_format)
+        return render([*collected_samples(results), *registry_samples(self._registry)], text_format)
 
 
 class Scrapes:
-    """Answers scrapes. `new_reading` starts a snapshot; `collectors` are the enabled ones; `process` has the
-    metrics about this process.
+    """Answers scrapes. `new_reading` starts a snapshot; `collectors` are the enabled ones; `registry` has the
+    metrics that prometheus-client keeps.
 
     `failures` has the error of each collector in its last scrape, None if it succeeded.
     """
 
     def __init__(
-        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], process: "CollectorRegistry"
+        self, new_reading: Callable[[], Reading], collectors: Sequence[Collector], registry: "CollectorRegistry"
     ) -> None:
         self.names = frozenset(collector.name for collector in collectors)
         self.ready = False
         self._new_reading = new_reading
         self._collectors = collectors
-        self._process = process
+        self._registry = registry
         self._scrape: Scrape | None = None
         self._worker = Worker("collect")
         self._throttle = LogThrottle()
@@ -121,9 +118,12 @@ class Scrapes:
     ) -> tuple[bytes, bool]:
         """The body of a scrape and whether it is compressed, within `seconds`."""
         scrape = self._join(names)
-        work = self._worker.submit(
-            lambda: self._finish(scrape, names, text_format, compress=compress), urgency=Urgency.SCRAPE
-        )
+
+        def finish() -> bytes:
+            self._collect(scrape)
+            return scrape.body(names, text_format, compress=compress)
+
+        work = self._worker.submit(finish, urgency=Urgency.SCRAPE)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), seconds), compress
         except TimeoutError:
@@ -162,13 +162,9 @@ class Scrapes:
     def _join(self, names: frozenset[str]) -> Scrape:
         scrape = self._scrape
         if scrape is None or not scrape.joinable:
-            scrape = self._scrape = Scrape(self._new_reading(), self._collectors, self._process)
+            scrape = self._scrape = Scrape(self._new_reading(), self._collectors, self._registry)
         scrape.wanted |= names
         return scrape
-
-    def _finish(self, scrape: Scrape, names: frozenset[str], text_format: TextFormat, *, compress: bool) -> bytes:
-        self._collect(scrape)
-        return scrape.body(names, text_format, compress=compress)
 
     def _collect(self, scrape: Scrape) -> None:
         scrape.collect()

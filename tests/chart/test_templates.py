@@ -500,11 +500,14 @@ class Strict(yaml.SafeLoader):
 def test_no_label_or_annotation_stands_twice():
     annotations = {"prometheus.io/scrape": "false", "kubectl.kubernetes.io/default-container": "beside"}
     labels = {"app.kubernetes.io/name": "impostor", "app.kubernetes.io/component": "agent"}
-    values = yaml.safe_dump({"podAnnotations": annotations, "podLabels": labels})
+    enabled = {"enabled": True, "additionalLabels": labels}
+    boards = {"enabled": True, "labels": labels}
+    objects = {"podMonitor": enabled, "prometheusRule": enabled, "dashboards": boards, "commonLabels": labels}
+    values = yaml.safe_dump({"podAnnotations": annotations, "podLabels": labels, **objects})
     command = [HELM, "template", "test", str(CHART), "-f", "-"]
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=True)
-    (pod,) = (each for each in yaml.load_all(done.stdout, Strict) if each and each["kind"] == "DaemonSet")
-    metadata = pod["spec"]["template"]["metadata"]
+    found = [each for each in yaml.load_all(done.stdout, Strict) if each]
+    metadata = one(found, "DaemonSet")["spec"]["template"]["metadata"]
     assert annotations.items() <= metadata["annotations"].items()
     assert ("calico-bpf-exporter", "agent") == tuple(metadata["labels"][name] for name in labels)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exporter import columns as exporter_columns
 from exporter import printable
-from exporter.cli import counters_changes, demo
+from exporter.cli import counters_compare, demo
 from exporter.columns import Cell, Column, lines_of
 from exporter.kubectl.top import Dropper, _table
 from exporter.printable import wrapped
@@ -31,7 +31,7 @@ def printed(run, monkeypatch):
     """What a command prints in a terminal of this width, without its colours, or in a pipe."""
 
     def show(columns, *words):
-        for module in (printable, exporter_columns, counters_changes):
+        for module in (printable, exporter_columns, counters_compare):
             monkeypatch.setattr(module, "width_of", lambda _: columns)
         return unstyle(run(*words).output)
 

@@ -53,8 +53,10 @@ def saying(cluster, tmp_path):
         json.dumps(row(per_second=float("nan"))),
         json.dumps(row(per_second=float("inf"))),
         f'{{"endpoints": [], "more": {"9" * 5000}}}',
+        json.dumps({"endpoints": [{**ROW, "pod": "x" * 1000}]}),
+        json.dumps({"endpoints": [{**ROW, "counted": ROW["counted"] * 2000}]}),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_an_answer_of_another_shape_is_a_sentence(saying, kubectl, text):
     saying(text)
@@ -268,7 +270,7 @@ class Counting:
 
 @pytest.mark.parametrize("parallel", [3, 16])
 def test_so_many_kubectl_run_at_once_and_no_more(parallel):
-    kubectl, targets = Counting(), [Target(f"n{n}", PodName("a", "b")) for n in range(60)]
-    answers = query_all(kubectl, targets, [["counters"]] * 60, "1s", lambda answer: answer.target.node, parallel)
-    assert [target.node for target in targets] == list(answers)
+    kubectl, commands = Counting(), [(Target(f"n{n}", PodName("a", "b")), ["counters"]) for n in range(60)]
+    answers = query_all(kubectl, commands, "1s", lambda answer: answer.target.node, parallel)
+    assert [target.node for target, _ in commands] == list(answers)
     assert kubectl.most <= parallel

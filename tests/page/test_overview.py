@@ -103,7 +103,7 @@ def test_each_column_sorts_in_both_ways(pair, sort, value):
 
 @pytest.mark.parametrize("asked", ["", "-", "--rate", "nothing", HOSTILE])
 def test_an_order_that_does_not_exist_is_the_usual_one(pair, asked):
-    wanted = Wanted.of(lambda name: asked if name == "sort" else "")
+    wanted = Wanted.of({"sort": asked})
     assert Wanted() == wanted
     assert node_view(*pair, wanted).rows == node_view(*pair, Wanted()).rows
 

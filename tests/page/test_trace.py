@@ -301,7 +301,7 @@ def test_anything_typed_is_an_answer_or_a_sentence_and_stays_text(form, parsed, 
 def test_the_form_keeps_what_was_typed(form, parsed):
     typed = {"peer": "ns-c/plain", "way": "from", "protocol": "udp", "port": "53", "source-port": " 40001"}
     typed["via"] = "eth1"
-    body = shown(form, Evaluated(Asked.of(typed.__getitem__))).decode()
+    body = shown(form, Evaluated(Asked.of(typed))).decode()
     assert 'name="peer" value="ns-c/plain"' in body
     assert '<option value="from" selected>' in body
     assert ('name="protocol" value="udp"' in body, 'name="port" value="53"' in body) == (True, True)

@@ -103,7 +103,8 @@ def test_of_a_reason_only_its_droppers_and_its_drops_are_left(rows_of):
 
 def test_each_row_has_a_key_of_its_own_that_stays(recorded, snapshot_at):
     one, other = (
-        [row.key for row in traffic(None, snapshot_at(recorded("v3.32.1/02-ingress-deny.after"), at))] for at in (1, 2)
+        [row.direction_key for row in traffic(None, snapshot_at(recorded("v3.32.1/02-ingress-deny.after"), at))]
+        for at in (1, 2)
     )
     assert one == other
     assert {1} == set(Counter(one).values())

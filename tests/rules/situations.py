@@ -113,6 +113,12 @@ class Upgrade(Calm):
     def calico_starts(self, node, t):
         return 0 <= t - START - 3 * node < 4
 
+    def pods(self):
+        def early(node):
+            return {"host_ip_unknown": lambda t: 30 if self.calico_starts(node, t) else 0}
+
+        return [Pod(n, "", "eth1", kind="host", flows=lambda t: 3, others=early(n)) for n in range(NODES)]
+
 
 class SpotNode(Calm):
     """A node is taken away; its target fails for eight minutes, then is gone. Another comes with pods that start."""
@@ -183,6 +189,29 @@ class StatefulSetRestart(Calm):
         return (START, START + 5)
 
 
+class FailedScrapes(Calm):
+    """Every seventh scrape of a node times out; pods are recreated in turns."""
+
+    def up(self, node, t):
+        return int((t + node) % 7 != 0)
+
+    def pods(self):
+        def turns(number):
+            return tuple(range(65 + 3 * number, END, 12))
+
+        return [Pod(n, "hpa", f"p{n}", born=60, flows=lambda t: 6, recreated=turns(n)) for n in range(4)]
+
+
+class NewNodes(Calm):
+    """One node after the other is replaced: away for six minutes, and Calico takes four to start."""
+
+    def up(self, node, t):
+        return int(node == NODE or not 0 <= t - START - 3 * node < 6)
+
+    def calico_starts(self, node, t):
+        return node != NODE and 6 <= t - START - 3 * node < 10
+
+
 SITUATIONS = {
     "calm": Calm,
     "node reboot": NodeReboot,
@@ -196,4 +225,6 @@ SITUATIONS = {
     "cron job": Cron,
     "gap": Gap,
     "StatefulSet restart": StatefulSetRestart,
+    "failed scrapes": FailedScrapes,
+    "new nodes": NewNodes,
 }

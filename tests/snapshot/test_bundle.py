@@ -472,6 +472,29 @@ def test_whatever_a_field_says_a_bundle_is_refused_or_only_says_sentences(make, 
     asks_everything(snapshot)
 
 
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("member", "path", "value"),
+    [
+        ("routes.json", [0], {"address": "\x1b]0;", "ifindex": 3}),
+        ("routes.json", [0], {"address": LONG, "ifindex": 3}),
+        ("links.json", [0], {"ifindex": 3, "name": LONG}),
+        ("links.json", [0], {"ifindex": 3, "name": [LONG]}),
+        ("nics.json", ["eth0", "sent", LONG], 5),
+        ("maps/cali_iface4/info.json", ["info", "type"], LONG),
+        ("bundle.json", ["folders", "policy_files", "problems"], LONG),
+        ("bundle.json", ["pins"], [LONG]),
+    ],
+    ids=range(8),
+)
+def test_what_no_node_has_is_refused_in_one_short_sentence(make, opened, plain, member, path, value):
+    with pytest.raises(BundleError) as refused:
+        opened(make.archive(changed(plain(), member, path, value)))
+    assert len(str(refused.value)) < 1000
+
+
 # Malicious archives
 
 

@@ -116,6 +116,11 @@ def test_a_flow_between_two_ip_families_is_refused(opened):
         opened(json.dumps(with_value(("capture", "flows", 0, "source"), "fd00::1")).encode())
 
 
+def test_a_flow_to_what_is_no_address_is_refused(opened):
+    with pytest.raises(BundleError, match="'nowhere'"):
+        opened(json.dumps(with_value(("capture", "flows", 0, "passed_to"), [["nowhere", 80]])).encode())
+
+
 def test_a_bundle_has_packets_or_why_there_are_none(make, tmp_path):
     node = make.node([make.counters("cali_counters6", 60, {(5, 0): {0: 1}})])
     file = tmp_path / "bundle.tar.xz"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExporterError
@@ -29,5 +28,5 @@ class WebConfig:
 
     tls: "TlsSettings | None" = None
     headers: tuple[tuple[str, str], ...] = ()
-    users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    users: Mapping[str, str] = field(default_factory=dict)
     rate_limit: RateLimit | None = None

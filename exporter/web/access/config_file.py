@@ -8,7 +8,6 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from exporter.web.access.certificates import TlsSettings
@@ -204,7 +203,7 @@ def _users(fields: "Fields") -> Mapping[str, str]:
         users[name] = fields.text(name) or ""
         if not _BCRYPT.fullmatch(users[name]):
             fields.refuse(name, "must be a bcrypt hash, as `htpasswd -nBC 10 NAME` prints it")
-    return MappingProxyType(users)
+    return users
 
 
 def _rate_limit(fields: "Fields") -> RateLimit | None:
