@@ -13,7 +13,7 @@ from exporter.calico.counters import CounterTable
 from exporter.calico.endpoint_status import EndpointStatus
 from exporter.calico.hooks import TC_HOOKS, direction, hook_name
 from exporter.calico.ifstate import LOOPBACK, InterfaceState
-from exporter.calico.names import PLUGIN_PREFIXES, is_workload_name, workload_hash, workload_interface
+from exporter.calico.names import PLUGIN_PREFIXES, is_workload_name, workload_hash
 from exporter.node.netlink import HostRoute, Link
 from exporter.node.pods import ClusterPod
 
@@ -178,10 +178,11 @@ class _Claims:
         self._by_route: dict[int, tuple[str, str]] = {}
         for one in self._undisputed(pods, index_of):
             self._claim(self._by_file, index_of.get(one.interface), one, leads_to)
+        every = dict.fromkeys((*prefixes, *PLUGIN_PREFIXES))
         for pod in cluster:
-            for prefix in dict.fromkeys((*prefixes, *PLUGIN_PREFIXES)):
-                index = index_of.get(workload_interface(prefix, pod.namespace, pod.pod))
-                self._claim(self._by_name, index, pod, leads_to)
+            digits = workload_hash(pod.namespace, pod.pod)
+            for name in [name for prefix in every if (name := prefix + digits) in index_of] or [""]:
+                self._claim(self._by_name, index_of.get(name), pod, leads_to)
         for address, claimants in _by_address(cluster).items():
             if (index := leads_to.get(address)) is None:
                 continue
