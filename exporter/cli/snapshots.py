@@ -206,6 +206,8 @@ def _pod_source(options: NodeOptions, *, follow: bool) -> PodSource | None:
 def _layout_file(path: Path | None) -> LayoutFile | None:
     if path is None:
         return None
+    if path.exists() and not path.is_file():  # opening a FIFO waits for a writer
+        raise LayoutFileError(f"{path} is not a regular file")
     try:
         return parse_layout_file(path.read_text(encoding="utf-8"))
     except OSError as error:

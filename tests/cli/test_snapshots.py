@@ -1,6 +1,7 @@
 """From options to a snapshot: layout files that say nothing are sentences, and prefixes reach the join."""
 
 import json
+import os
 
 import pytest
 
@@ -51,9 +52,11 @@ def test_every_command_refuses_a_layout_file_that_cannot_be_meant(run, recording
 def test_a_layout_file_that_cannot_be_read_is_a_sentence(run, recording, tmp_path):
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "fifo")
     for file, message in (
         (tmp_path / "nothing", "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "fifo", "is not a regular file"),
         (binary, "is not UTF-8 text"),
     ):
         result = run("counters", "--bundle", recording(HERE), "--calico.layout-file", file)
