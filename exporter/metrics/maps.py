@@ -5,6 +5,7 @@ A map that is not pinned has no series; while the live version is undecided, eve
 
 from collections.abc import Mapping
 
+from exporter.bpf.maps import MapMissing
 from exporter.metrics.collector import DEFAULTS, CollectorOptions
 from exporter.metrics.family import GAUGE, Family, Samples
 from exporter.snapshot.live_map import Candidate
@@ -43,7 +44,7 @@ FAMILIES = (ENTRIES, MAX_ENTRIES, INFO, STALE_PINS, COUNTED)
 
 
 class MapsCollector:
-    """A map that cannot be read has no series; fails if that is so of each map that every snapshot reads."""
+    """Fails only if a map cannot be read, or if none is pinned."""
 
     name = "maps"
     about = "Fill and shape of Calico's maps."
@@ -56,11 +57,14 @@ class MapsCollector:
     def collect(self, snapshot: Snapshot) -> list[Samples]:
         """The families of this module."""
         samples = {family: Samples(family) for family in FAMILIES}
-        known = {datum: part.get() for datum, part in snapshot.maps.items() if not part.error}
-        if not known:
+        missing = 0
+        for datum, part in snapshot.maps.items():
+            if isinstance(part.error, MapMissing):
+                missing += 1
+            else:
+                _add(samples, datum, part.get())
+        if missing == len(snapshot.maps):
             snapshot.counter_map.get()
-        for datum, versions in known.items():
-            _add(samples, datum, versions)
         for one in snapshot.map_fills.get():
             _add_fill(samples, one)
         return list(samples.values())
