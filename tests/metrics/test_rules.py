@@ -398,6 +398,7 @@ def unlisted(source):
     source.policies = source.policy_file_names = fail
 
 
+# `maps` reads every map to tell its fill.
 @pytest.mark.parametrize(
     ("break_it", "failing", "sentence"),
     [
@@ -410,7 +411,7 @@ def unlisted(source):
             ),
         ),
         (misshapen, {"rules"}, "the rule counter map has keys of 8 and values of 16 bytes, expected 8 and 8"),
-        (refused, {"rules"}, "reading it was refused"),
+        (refused, {"rules", "maps"}, "reading it was refused"),
         (unlisted, {"rules"}, "/policy could not be listed: Permission denied"),
     ],
 )
